@@ -1,0 +1,1 @@
+//! What Trivet's programs agree on.

@@ -1,0 +1,1 @@
+//! A real multi-master Kubernetes cluster on one machine.
