@@ -1,0 +1,422 @@
+//! The wire document: what the operator tells every proxy of a pool, as one JSON text in one ConfigMap.
+//!
+//! It holds addresses only, so that a proxy never needs DNS; it is whole, so that there is no half-applied state; it
+//! carries a revision that only grows and a hash of its content. Fields that this version does not know are kept out
+//! of the way but counted in the hash, so that a proxy reads documents of the next minor release.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The version of the document that this release writes and reads.
+pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";
+
+/// The key of the document in its ConfigMap, and its file name where the ConfigMap is mounted.
+pub const KEY: &str = "pool.json";
+
+/// The most members a document may hold: 32 of the spec and 32 discovered ones.
+pub const MAX_MEMBERS: usize = 64;
+
+/// One revision of what the proxies of a pool must do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Document {
+    /// Always [`API_VERSION`] in a document that parses.
+    pub api_version: String,
+    /// The pool's name.
+    pub pool: String,
+    /// Grows with every change; a proxy never goes back.
+    pub revision: u64,
+    /// `sha256:` and the hash of everything else, see [`Document::seal`].
+    #[serde(default)]
+    pub hash: String,
+    /// The apiservers, 1 to [`MAX_MEMBERS`], each name once.
+    pub members: Vec<Member>,
+    /// Where proxies accept, at least one.
+    pub listeners: Vec<Listener>,
+    /// How proxies judge members.
+    pub health_check: HealthCheck,
+    /// How proxies open, keep and end connections.
+    pub connection: Connection,
+    /// Nodes in the cluster: the more, the slower each one probes.
+    pub nodes: u32,
+    /// How to verify the members' certificates.
+    pub tls: Tls,
+}
+
+/// One apiserver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Unique in its document; the `member` label of the proxies' metrics.
+    pub name: String,
+    /// 1 to 4 addresses of the same apiserver, the preferred first.
+    pub addresses: Vec<IpAddr>,
+    /// TCP port, never 0.
+    pub port: u16,
+    /// Whether new connections may go there.
+    pub state: MemberState,
+    /// The failure domain; empty where none is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+}
+
+/// What the pool's owner wants of a member. A disabled member is not in the document at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberState {
+    /// Gets connections.
+    Active,
+    /// Gets no new connection; the old ones are given [`Connection::drain_timeout_seconds`].
+    Draining,
+}
+
+/// Where a proxy accepts its clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Unique in its document.
+    pub name: String,
+    /// Loopback addresses. One of a family that the node lacks is skipped.
+    pub addresses: Vec<IpAddr>,
+    /// TCP port, never 0.
+    pub port: u16,
+}
+
+/// How a proxy judges its upstreams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    /// Time between two probes of one upstream, stretched with [`Document::nodes`].
+    pub period_milliseconds: u32,
+    /// How long a probe may take; at most the period.
+    pub timeout_milliseconds: u32,
+    /// Silent probes in a row that make an upstream Down.
+    pub failure_threshold: u32,
+    /// Good probes in a row that bring an upstream back.
+    pub success_threshold: u32,
+}
+
+/// How a proxy opens, keeps and ends connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// How long one dial may take.
+    pub connect_timeout_milliseconds: u32,
+    /// How long to wait for one upstream before the next is tried beside it.
+    pub hedge_delay_milliseconds: u32,
+    /// `TCP_USER_TIMEOUT` of upstream sockets: how long sent bytes may stay unacknowledged.
+    pub user_timeout_milliseconds: u32,
+    /// `TCP_KEEPIDLE` of upstream sockets.
+    pub keep_alive_seconds: u32,
+    /// How long the connections of a removed or draining member, or of a proxy that ends, are left.
+    pub drain_timeout_seconds: u32,
+    /// Connections a proxy holds at most.
+    pub max_connections: u32,
+}
+
+/// How a proxy verifies the members' certificates when it probes them. Clients do their own verification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// The certificates of the cluster's authorities, PEM.
+    pub ca_bundle: String,
+    /// The name that every member's certificate covers (`kubernetes`).
+    pub server_name: String,
+}
+
+/// Why a text is no document to follow. The last good one stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or a field is missing or of the wrong kind.
+    #[error("wire document cannot be read")]
+    Malformed(#[from] serde_json::Error),
+    /// Written by a release that this one does not understand.
+    #[error("wire document has apiVersion {found:?}, this release reads {API_VERSION:?}")]
+    UnsupportedVersion {
+        /// What the document says, empty if nothing.
+        found: String,
+    },
+    /// The content is not what was written: torn or edited by hand.
+    #[error("wire document of revision {revision} says hash {stated:?} but its content has {actual:?}")]
+    HashMismatch {
+        /// The document's revision.
+        revision: u64,
+        /// The hash in the document.
+        stated: String,
+        /// The hash of its content.
+        actual: String,
+    },
+    /// A value that no proxy can obey.
+    #[error("wire document of revision {revision}: {field} {rule}")]
+    Invalid {
+        /// The document's revision.
+        revision: u64,
+        /// The path of the field.
+        field: String,
+        /// What the field breaks.
+        rule: &'static str,
+    },
+}
+
+impl Error {
+    /// One fixed word for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "Malformed",
+            Self::UnsupportedVersion { .. } => "UnsupportedVersion",
+            Self::HashMismatch { .. } => "HashMismatch",
+            Self::Invalid { .. } => "Invalid",
+        }
+    }
+}
+
+impl Document {
+    /// Reads a document and verifies all that a proxy relies on: version, hash, and every bound named on the fields.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let value: Value = serde_json::from_str(text)?;
+        let found = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        if found != API_VERSION {
+            return Err(Error::UnsupportedVersion { found: found.to_owned() });
+        }
+        let actual = content_hash(&value);
+        let document: Self = serde_json::from_value(value)?;
+        if document.hash != actual {
+            return Err(Error::HashMismatch {
+                revision: document.revision,
+                stated: document.hash,
+                actual,
+            });
+        }
+        document.validate()?;
+        Ok(document)
+    }
+
+    /// The document with its hash set to that of its content. Every change afterwards needs a new seal.
+    pub fn seal(mut self) -> Result<Self, Error> {
+        self.hash = content_hash(&serde_json::to_value(&self)?);
+        Ok(self)
+    }
+
+    /// The text that goes into the ConfigMap: stable, indented for the people who look at it.
+    pub fn to_text(&self) -> Result<String, Error> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// Whether `other` asks the same of a proxy, whatever its revision.
+    pub fn same_content(&self, other: &Self) -> bool {
+        let plain = |document: &Self| Self { revision: 0, hash: String::new(), ..document.clone() };
+        plain(self) == plain(other)
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        let invalid = |field: String, rule| Err(Error::Invalid { revision: self.revision, field, rule });
+        if self.members.is_empty() || self.members.len() > MAX_MEMBERS {
+            return invalid("members".to_owned(), "must hold 1 to 64 entries");
+        }
+        if self.listeners.is_empty() {
+            return invalid("listeners".to_owned(), "must hold at least one entry");
+        }
+        for (index, member) in self.members.iter().enumerate() {
+            if self.members.iter().take(index).any(|earlier| earlier.name == member.name) {
+                return invalid(format!("members[{index}].name"), "must be unique");
+            }
+            if member.addresses.is_empty() {
+                return invalid(format!("members[{index}].addresses"), "must hold at least one address");
+            }
+            if member.port == 0 {
+                return invalid(format!("members[{index}].port"), "must not be 0");
+            }
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if listener.addresses.is_empty() || !listener.addresses.iter().all(IpAddr::is_loopback) {
+                return invalid(format!("listeners[{index}].addresses"), "must be loopback addresses");
+            }
+            if listener.port == 0 {
+                return invalid(format!("listeners[{index}].port"), "must not be 0");
+            }
+        }
+        for (field, value) in [
+            ("healthCheck.periodMilliseconds", self.health_check.period_milliseconds),
+            ("healthCheck.timeoutMilliseconds", self.health_check.timeout_milliseconds),
+            ("healthCheck.failureThreshold", self.health_check.failure_threshold),
+            ("healthCheck.successThreshold", self.health_check.success_threshold),
+            ("connection.connectTimeoutMilliseconds", self.connection.connect_timeout_milliseconds),
+            ("connection.hedgeDelayMilliseconds", self.connection.hedge_delay_milliseconds),
+            ("connection.userTimeoutMilliseconds", self.connection.user_timeout_milliseconds),
+            ("connection.keepAliveSeconds", self.connection.keep_alive_seconds),
+            ("connection.maxConnections", self.connection.max_connections),
+        ] {
+            if value == 0 {
+                return invalid(field.to_owned(), "must not be 0");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The hash of all fields but `hash`, known or not, whatever their order in the text.
+fn content_hash(value: &Value) -> String {
+    let mut canonical = String::new();
+    write_canonical(value, &mut canonical, true);
+    format!("sha256:{:x}", Sha256::digest(canonical))
+}
+
+/// JSON with sorted keys and no blanks. Sorted here, because serde_json keeps the order of the text as soon as any
+/// crate of the build asks for its `preserve_order`.
+fn write_canonical(value: &Value, out: &mut String, is_document: bool) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().filter(|(key, _)| !(is_document && *key == "hash")).collect();
+            fields.sort_by_key(|(key, _)| *key);
+            out.push('{');
+            for (key, field) in fields {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                write_canonical(field, out, false);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                write_canonical(item, out, false);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn document() -> Document {
+        Document {
+            api_version: API_VERSION.to_owned(),
+            pool: "default".to_owned(),
+            revision: 7,
+            hash: String::new(),
+            members: vec![Member {
+                name: "cp1".to_owned(),
+                addresses: vec!["10.0.0.11".parse().unwrap(), "fd00::11".parse().unwrap()],
+                port: 6443,
+                state: MemberState::Active,
+                zone: String::new(),
+            }],
+            listeners: vec![Listener {
+                name: "apiserver".to_owned(),
+                addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+                port: 7443,
+            }],
+            health_check: HealthCheck {
+                period_milliseconds: 1000,
+                timeout_milliseconds: 1000,
+                failure_threshold: 2,
+                success_threshold: 2,
+            },
+            connection: Connection {
+                connect_timeout_milliseconds: 1000,
+                hedge_delay_milliseconds: 250,
+                user_timeout_milliseconds: 5000,
+                keep_alive_seconds: 5,
+                drain_timeout_seconds: 60,
+                max_connections: 16384,
+            },
+            nodes: 5,
+            tls: Tls {
+                ca_bundle: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".to_owned(),
+                server_name: "kubernetes".to_owned(),
+            },
+        }
+        .seal()
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let written = document();
+        assert_eq!(Document::parse(&written.to_text().unwrap()).unwrap(), written);
+    }
+
+    #[test]
+    fn fields_of_a_later_release_are_tolerated_but_hashed() {
+        let mut value = serde_json::to_value(document()).unwrap();
+        value["members"][0]["weight"] = 3.into();
+        let stale = Document::parse(&value.to_string()).unwrap_err();
+        assert_eq!(stale.reason(), "HashMismatch");
+        value["hash"] = content_hash(&value).into();
+        assert_eq!(Document::parse(&value.to_string()).unwrap().members, document().members);
+    }
+
+    #[test]
+    fn the_order_of_fields_does_not_matter() {
+        let text = serde_json::to_string(&document()).unwrap();
+        let (_, rest) = text.split_once(',').unwrap();
+        let reordered = format!("{},\"apiVersion\":\"{API_VERSION}\"}}", text_without_first(rest));
+        assert_eq!(Document::parse(&reordered).unwrap(), document());
+    }
+
+    fn text_without_first(rest: &str) -> String {
+        format!("{{{}", rest.strip_suffix('}').unwrap())
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed() {
+        let text = document().to_text().unwrap().replace("10.0.0.11", "10.0.0.12");
+        assert_eq!(Document::parse(&text).unwrap_err().reason(), "HashMismatch");
+    }
+
+    #[test]
+    fn an_unknown_version_is_named() {
+        let text = document().to_text().unwrap().replace("v1alpha1", "v9");
+        let error = Document::parse(&text).unwrap_err();
+        assert_eq!(error.reason(), "UnsupportedVersion");
+        assert!(error.to_string().contains("trivet.dev/wire/v9"), "{error}");
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_obeyed_names_its_field() {
+        let broken = |change: fn(&mut Document)| {
+            let mut document = document();
+            change(&mut document);
+            let text = document.seal().unwrap().to_text().unwrap();
+            Document::parse(&text).unwrap_err().to_string()
+        };
+        assert!(broken(|d| d.members.clear()).contains("members must hold 1 to 64 entries"));
+        assert!(broken(|d| d.members.push(d.members[0].clone())).contains("members[1].name must be unique"));
+        assert!(broken(|d| d.members[0].port = 0).contains("members[0].port must not be 0"));
+        assert!(broken(|d| d.listeners[0].addresses[0] = "10.0.0.1".parse().unwrap()).contains("loopback"));
+        assert!(broken(|d| d.health_check.period_milliseconds = 0).contains("healthCheck.periodMilliseconds"));
+    }
+
+    #[test]
+    fn a_new_revision_alone_is_the_same_content() {
+        let old = document();
+        let new = Document { revision: 8, ..document() }.seal().unwrap();
+        assert!(old.same_content(&new));
+        assert_ne!(old.hash, new.hash);
+        assert!(!old.same_content(&Document { nodes: 6, ..document() }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,400}") {
+            let refused = Document::parse(&text).is_err();
+            prop_assert!(refused);
+        }
+
+        #[test]
+        fn no_torn_text_is_accepted(cut in 0usize..1000) {
+            let text = document().to_text().unwrap();
+            let cut = cut.min(text.len() - 1);
+            prop_assert!(Document::parse(&text[..cut]).is_err());
+        }
+    }
+}
