@@ -1,0 +1,462 @@
+//! The `ApiserverPool`: one object that says which apiservers a cluster's nodes use, and how.
+//!
+//! The field docs are what `kubectl explain asp.spec` shows. Every field has a default in the schema, so that
+//! `spec: {}` is a working pool; every rule is CEL in the schema, so that no webhook stands between a user and a sick
+//! control plane.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// ApiserverPool keeps every node of the cluster talking to a live apiserver: a small proxy on each node's loopback
+/// spreads connections over the pool's members and fails over in seconds. Whoever may edit a pool owns the nodes'
+/// path to the control plane; grant it as you grant node administration.
+#[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "trivet.dev",
+    version = "v1alpha1",
+    kind = "ApiserverPool",
+    plural = "apiserverpools",
+    shortname = "asp",
+    category = "trivet",
+    status = "ApiserverPoolStatus",
+    derive = "PartialEq",
+    doc = "ApiserverPool keeps every node of the cluster talking to a live apiserver: a small proxy on each node's loopback spreads connections over the pool's members and fails over in seconds. Whoever may edit a pool owns the nodes' path to the control plane; grant it as you grant node administration.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Members", type_ = "string", description = "Healthy members of all active ones", json_path = ".status.membersSummary"),
+    printcolumn(name = "Proxies", type_ = "string", description = "Ready proxies of all desired ones", json_path = ".status.proxiesSummary"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Endpoint", type_ = "string", priority = 1, description = "What to write into a kubeconfig", json_path = ".status.endpoints[0]"),
+    printcolumn(name = "Status", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type==\"Ready\")].message")
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiserverPoolSpec {
+    /// Apiservers by name, merged over the discovered ones: an entry replaces the discovered member of the same name,
+    /// and any that has the same address and port.
+    #[schemars(length(max = 32))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<PoolMember>,
+    /// Where further members come from.
+    pub discovery: Discovery,
+    /// Where the proxies accept on each node: exactly the entry `apiserver` for now.
+    #[schemars(length(min = 1, max = 1))]
+    pub listeners: Vec<PoolListener>,
+    /// How each proxy judges each apiserver.
+    pub health_check: PoolHealthCheck,
+    /// How proxies open, keep and end connections.
+    pub connection: PoolConnection,
+    /// The proxies' pods.
+    pub proxy: ProxyTemplate,
+}
+
+/// One apiserver of the pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolMember {
+    /// Unique in the pool. The name of a discovered member is that of its node.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// IP addresses or DNS names of the same apiserver, the preferred first; the operator resolves names. Without
+    /// addresses the entry only overrides state and zone of the discovered member of that name.
+    #[schemars(length(min = 1, max = 4), inner(length(min = 1, max = 253)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// The apiserver's port.
+    #[schemars(range(min = 1, max = 65535))]
+    #[serde(default = "apiserver_port")]
+    pub port: u16,
+    /// Active members get connections. Draining ones get no new connection and their old ones are closed over
+    /// connection.drainTimeoutSeconds. Disabled ones are not used: set it to retire a master that still runs.
+    #[serde(default)]
+    pub state: PoolMemberState,
+    /// The failure domain, as topology.kubernetes.io/zone has it on nodes.
+    #[schemars(length(max = 63))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+}
+
+/// What the owner wants of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PoolMemberState {
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Active,
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Draining,
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Disabled,
+}
+
+/// Where members come from besides spec.members.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Discovery {
+    /// Nodes: every control-plane node is a member. None: only spec.members.
+    pub policy: DiscoveryPolicy,
+    /// Labels of the nodes that run an apiserver. Absent or empty: nodes with the label
+    /// node-role.kubernetes.io/control-plane, or the older node-role.kubernetes.io/master.
+    #[schemars(extend("maxProperties" = 16))]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// The port of discovered apiservers.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// How long a member must be gone from its source, without one verified answer, before it is removed.
+    #[schemars(range(min = 5, max = 86400))]
+    pub removal_delay_seconds: u32,
+}
+
+/// The source of members besides spec.members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DiscoveryPolicy {
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
+    Nodes,
+    #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
+    None,
+}
+
+/// A local address and port on which each proxy accepts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolListener {
+    /// What clients of this listener reach.
+    pub name: ListenerName,
+    /// Loopback addresses; ::1 is skipped on a node without IPv6.
+    #[schemars(length(min = 1, max = 4), inner(length(min = 2, max = 45)))]
+    #[serde(default = "loopback_addresses")]
+    pub addresses: Vec<String>,
+    /// The port, the same on every node.
+    #[schemars(range(min = 1024, max = 65535))]
+    #[serde(default = "listener_port")]
+    pub port: u16,
+}
+
+/// The listeners there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerName {
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation says it")]
+    Apiserver,
+}
+
+/// How each proxy judges each apiserver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PoolHealthCheck {
+    /// Time between two probes of one apiserver by one proxy; stretched to nodes/500 seconds, at most 15 s, in clusters
+    /// where that is longer.
+    #[schemars(range(min = 250, max = 15000))]
+    pub period_milliseconds: u32,
+    /// How long a probe may take before it counts as unanswered.
+    #[schemars(range(min = 100, max = 15000))]
+    pub timeout_milliseconds: u32,
+    /// Unanswered probes in a row after which an apiserver is Down and its connections are closed.
+    #[schemars(range(min = 1, max = 10))]
+    pub failure_threshold: u32,
+    /// Good probes in a row after which it gets connections again.
+    #[schemars(range(min = 1, max = 10))]
+    pub success_threshold: u32,
+}
+
+/// How proxies open, keep and end connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PoolConnection {
+    /// How long one attempt to connect may take.
+    #[schemars(range(min = 100, max = 10000))]
+    pub connect_timeout_milliseconds: u32,
+    /// How long to wait for one apiserver before the next one is tried beside it.
+    #[schemars(range(min = 20, max = 5000))]
+    pub hedge_delay_milliseconds: u32,
+    /// How long sent bytes may stay unacknowledged before the connection is closed (TCP_USER_TIMEOUT).
+    #[schemars(range(min = 1000, max = 60000))]
+    pub user_timeout_milliseconds: u32,
+    /// How long a connection may be idle before the kernel asks whether the peer lives (TCP_KEEPIDLE).
+    #[schemars(range(min = 1, max = 300))]
+    pub keep_alive_seconds: u32,
+    /// How long the connections of a removed or draining member, or of a proxy that ends, are left.
+    #[schemars(range(min = 0, max = 3600))]
+    pub drain_timeout_seconds: u32,
+    /// Connections one proxy holds at most.
+    #[schemars(range(min = 64, max = 262_144))]
+    pub max_connections: u32,
+}
+
+/// The proxies' pods. They always run on the host network of Linux nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyTemplate {
+    /// Which nodes get a proxy.
+    pub node_scope: NodeScope,
+    /// The proxy's image. Unset: the one that belongs to the operator's release.
+    #[schemars(length(min = 1, max = 512))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Secrets in Trivet's namespace with which the nodes pull the image. Unset: the operator's own.
+    #[schemars(length(max = 8))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    /// Resources of each proxy. No limits by default: a proxy that is throttled or killed takes its node along.
+    pub resources: ResourceRequirements,
+    /// Only nodes with these labels get a proxy.
+    #[schemars(extend("maxProperties" = 16))]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Unset: every taint is tolerated, because a node without a proxy is cut off.
+    #[schemars(length(max = 32))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// The pods' priority class.
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: String,
+    /// The least level that is logged.
+    pub log_level: LogLevel,
+    /// text for people, json for programs.
+    pub log_format: LogFormat,
+    /// Where each proxy serves /metrics.
+    pub metrics: ProxyMetrics,
+}
+
+/// Which nodes get a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NodeScope {
+    #[default]
+    #[allow(missing_docs, reason = "the words say it")]
+    AllNodes,
+    #[allow(missing_docs, reason = "the words say it")]
+    WorkersOnly,
+}
+
+/// How much the proxies log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the usual levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How the proxies log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the field's documentation tells them apart")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where each proxy serves /metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyMetrics {
+    /// An address of the node. 0.0.0.0 or :: lets a Prometheus outside the node scrape it, and everyone else too.
+    #[schemars(length(min = 2, max = 45))]
+    pub address: String,
+    /// The port, one for each pool.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: u16,
+}
+
+/// What runs for the pool, as the operator last saw it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiserverPoolStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready (the summary), Accepted (the spec is obeyed), ProxiesAvailable (every node that should have a proxy has a
+    /// ready one).
+    #[schemars(length(max = 16))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The members in force.
+    #[schemars(length(max = 64))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberStatus>,
+    /// Healthy members of all active ones, such as 3/3.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub members_summary: String,
+    /// The proxies' pods, counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<ProxiesStatus>,
+    /// Ready proxies of all desired ones, such as 5/5.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub proxies_summary: String,
+    /// What to write into a kubeconfig on the nodes.
+    #[schemars(length(max = 4))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
+    /// The revision of the configuration that the operator last wrote for the proxies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_revision: Option<i64>,
+}
+
+/// One member as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// The member's name.
+    pub name: String,
+    /// Its addresses, resolved.
+    #[schemars(length(max = 4))]
+    pub addresses: Vec<String>,
+    /// Its port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// Where it comes from.
+    pub source: MemberSource,
+    /// The node it runs on, where known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node_name: String,
+    /// Its failure domain, where known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// What the owner wants of it.
+    pub state: PoolMemberState,
+    /// What the operator's own probe sees. Each proxy judges for itself.
+    pub health: MemberHealth,
+    /// When health last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Time>,
+    /// Why it is not Up, or why it is kept.
+    #[schemars(length(max = 1024))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Where a member comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs, reason = "the words say it")]
+pub enum MemberSource {
+    Spec,
+    Node,
+}
+
+/// What a probe says of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs, reason = "design.md's words, explained in the user documentation")]
+pub enum MemberHealth {
+    Up,
+    Unready,
+    Down,
+    Unknown,
+}
+
+/// Counts of the proxies' pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxiesStatus {
+    /// Nodes that should have a proxy.
+    #[schemars(range(min = 0))]
+    pub desired: i32,
+    /// Proxies that are ready.
+    #[schemars(range(min = 0))]
+    pub ready: i32,
+    /// Proxies of the newest template.
+    #[schemars(range(min = 0))]
+    pub updated: i32,
+    /// Nodes without an available proxy.
+    #[schemars(range(min = 0))]
+    pub unavailable: i32,
+}
+
+fn apiserver_port() -> u16 {
+    6443
+}
+
+/// 6443 is the apiserver's own on masters, so the proxy there needs another.
+fn listener_port() -> u16 {
+    7443
+}
+
+fn loopback_addresses() -> Vec<String> {
+    vec!["127.0.0.1".to_owned(), "::1".to_owned()]
+}
+
+impl Default for ApiserverPoolSpec {
+    fn default() -> Self {
+        Self {
+            members: Vec::new(),
+            discovery: Discovery::default(),
+            listeners: vec![PoolListener::default()],
+            health_check: PoolHealthCheck::default(),
+            connection: PoolConnection::default(),
+            proxy: ProxyTemplate::default(),
+        }
+    }
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self {
+            policy: DiscoveryPolicy::Nodes,
+            node_selector: BTreeMap::new(),
+            port: apiserver_port(),
+            removal_delay_seconds: 300,
+        }
+    }
+}
+
+impl Default for PoolListener {
+    fn default() -> Self {
+        Self { name: ListenerName::Apiserver, addresses: loopback_addresses(), port: listener_port() }
+    }
+}
+
+impl Default for PoolHealthCheck {
+    fn default() -> Self {
+        Self { period_milliseconds: 1000, timeout_milliseconds: 1000, failure_threshold: 2, success_threshold: 2 }
+    }
+}
+
+impl Default for PoolConnection {
+    fn default() -> Self {
+        Self {
+            connect_timeout_milliseconds: 1000,
+            hedge_delay_milliseconds: 250,
+            user_timeout_milliseconds: 5000,
+            keep_alive_seconds: 5,
+            drain_timeout_seconds: 60,
+            max_connections: 16384,
+        }
+    }
+}
+
+impl Default for ProxyTemplate {
+    fn default() -> Self {
+        let request = |name: &str, quantity: &str| (name.to_owned(), Quantity(quantity.to_owned()));
+        Self {
+            node_scope: NodeScope::AllNodes,
+            image: None,
+            image_pull_secrets: None,
+            resources: ResourceRequirements {
+                requests: Some([request("cpu", "20m"), request("memory", "32Mi")].into()),
+                ..ResourceRequirements::default()
+            },
+            node_selector: BTreeMap::new(),
+            tolerations: None,
+            priority_class_name: "system-node-critical".to_owned(),
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            metrics: ProxyMetrics::default(),
+        }
+    }
+}
+
+impl Default for ProxyMetrics {
+    fn default() -> Self {
+        Self { address: "127.0.0.1".to_owned(), port: 7444 }
+    }
+}
