@@ -1,0 +1,163 @@
+//! Container images made here: one static binary each and nothing else, as docker-archive tars.
+//!
+//! No registry is involved: the tars are imported into each host's containerd.
+
+mod archive;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use self::archive::Image;
+use crate::progress::Progress;
+use crate::{quiet, setup};
+
+/// Where the images pretend to come from; every name is already present, so nobody ever pulls.
+const REGISTRY: &str = "trivet.dev";
+
+/// The tag of the operator's and the proxy's images.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The sandbox image that containerd is told to use.
+pub const PAUSE: &str = "trivet.dev/pause:3.10";
+
+/// The sandbox image, whose only process waits for its end.
+pub fn pause(progress: &Progress) -> Result<PathBuf> {
+    let (_, tag) = PAUSE
+        .split_once(':')
+        .context("the name of the pause image has no tag")?;
+    let mut archives = images(progress, &[("trivet-pause", "pause")], tag)?;
+    archives.pop().context("no image was built")
+}
+
+/// The operator's and the proxy's images, tagged with the workspace's version.
+pub fn build(progress: &Progress) -> Result<Vec<PathBuf>> {
+    build_tagged(progress, VERSION)
+}
+
+/// The same binaries as another revision: other tag, other digest. What an upgrade rolls out.
+pub fn build_tagged(progress: &Progress, tag: &str) -> Result<Vec<PathBuf>> {
+    images(
+        progress,
+        &[
+            ("trivet-operator", "trivet-operator"),
+            ("trivet-proxy", "trivet-proxy"),
+        ],
+        tag,
+    )
+}
+
+/// Builds each (package, image) and writes its archive next to its binary, under the workspace's target directory.
+fn images(progress: &Progress, wanted: &[(&str, &str)], tag: &str) -> Result<Vec<PathBuf>> {
+    let packages: Vec<_> = wanted.iter().map(|(package, _)| *package).collect();
+    let binaries = compile(progress, &packages)?;
+    let write = |((_, image), binary): (&(&str, &str), &PathBuf)| {
+        let archive = archive_path(binary, image, tag)?;
+        let program = fs::read(binary).with_context(|| format!("failed to read {}", binary.display()))?;
+        let bytes = archive::docker_archive(&Image {
+            registry: REGISTRY,
+            name: image,
+            tag,
+            program: &program,
+        })?;
+        write_whole(&archive, &bytes)?;
+        Ok(archive)
+    };
+    wanted.iter().zip(&binaries).map(write).collect()
+}
+
+/// Compiles the packages for musl, in release mode, and returns their binaries in the same order.
+fn compile(progress: &Progress, packages: &[&str]) -> Result<Vec<PathBuf>> {
+    let target = setup::rust_target();
+    let mut cargo = setup::cargo();
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args([
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        &target,
+        "--message-format=json-render-diagnostics",
+    ]);
+    cargo.args(packages.iter().flat_map(|package| ["--package", package]));
+    let doing = format!("building {} for {target}", packages.join(" and "));
+    progress.step(&doing);
+    let messages = quiet::run(progress, &doing, &mut cargo)?;
+    let messages = String::from_utf8(messages).context("cargo's messages are not UTF-8")?;
+    let find = |package: &&str| {
+        executable(&messages, package).with_context(|| format!("cargo built no program named {package}"))
+    };
+    packages.iter().map(find).collect()
+}
+
+/// What we read of cargo's messages; only those about a built program have an executable.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| message.target.as_ref().is_some_and(|target| target.name == name))
+        .find_map(|message| message.executable)
+}
+
+fn archive_path(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
+    let fit = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    ensure!(
+        !tag.is_empty() && tag.chars().all(fit),
+        "image tag {tag:?} must be letters, digits, dots and dashes"
+    );
+    let beside = binary.parent().context("a binary lies in a directory")?;
+    Ok(beside.join("images").join(format!("{image}-{tag}.tar")))
+}
+
+/// Leaves either the old archive or the new one, also when two of us build at once.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = || format!("failed to write {}", path.display());
+    let directory = path.parent().context("an archive lies in a directory")?;
+    fs::create_dir_all(directory).with_context(failed)?;
+    let partial = path.with_extension(format!("tar.{}", std::process::id()));
+    fs::write(&partial, bytes).with_context(failed)?;
+    fs::rename(&partial, path).with_context(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_the_one_cargo_says_it_built() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"trivet-crds"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"trivet-proxy"},"executable":"/elsewhere/release/trivet-proxy"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(
+            executable(messages, "trivet-proxy"),
+            Some("/elsewhere/release/trivet-proxy".into())
+        );
+        assert_eq!(executable(messages, "trivet-crds"), None);
+        assert_eq!(executable(messages, "trivet-operator"), None);
+    }
+
+    #[test]
+    fn archives_lie_beside_their_binary_by_image_and_tag() {
+        let path = archive_path(Path::new("/t/release/trivet-proxy"), "trivet-proxy", "0.1.0").unwrap();
+        assert_eq!(path, Path::new("/t/release/images/trivet-proxy-0.1.0.tar"));
+    }
+
+    #[test]
+    fn a_tag_cannot_lead_out_of_the_directory() {
+        assert!(archive_path(Path::new("/t/p"), "p", "../x").is_err());
+        assert!(archive_path(Path::new("/t/p"), "p", "").is_err());
+    }
+}

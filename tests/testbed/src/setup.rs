@@ -1,0 +1,176 @@
+//! What a bare machine needs before a cluster can start: root, Debian's packages, Rust's musl target.
+//!
+//! It installs what is missing and changes nothing on a machine that has everything.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::progress::Progress;
+use crate::quiet;
+
+/// A file the testbed runs, and the Debian package that brings it.
+type Tool = (&'static str, &'static str);
+
+/// Plain names are programs, looked for in `PATH` and the system's directories.
+const TOOLS: [Tool; 16] = [
+    ("containerd", "containerd"),
+    ("containerd-shim-runc-v2", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/lib/cni/host-local", "containernetworking-plugins"),
+    ("/usr/lib/cni/loopback", "containernetworking-plugins"),
+    ("/usr/lib/cni/portmap", "containernetworking-plugins"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("mount", "mount"),
+    ("nsenter", "util-linux"),
+    ("unshare", "util-linux"),
+    // The linker for every Rust program, and the C compiler for the C parts of the static ones.
+    ("cc", "gcc"),
+    ("musl-gcc", "musl-tools"),
+];
+
+/// Directories that hold system programs, searched even when `PATH` (after `su`, say) leaves them out.
+const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"];
+
+/// Checks that we are root and installs the packages and the Rust target that are missing.
+pub fn packages(progress: &Progress) -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the testbed makes namespaces, mounts and cgroups and must run as root: \
+         try `sudo --preserve-env=HOME env \"PATH=$PATH\" make …`"
+    );
+    install(progress, &missing(&search_path(), &TOOLS))?;
+    add_rust_target(progress)
+}
+
+/// The target of our static binaries: musl, on the architecture of this machine.
+pub(crate) fn rust_target() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(SYSTEM_DIRECTORIES.map(PathBuf::from))
+        .collect()
+}
+
+/// The tools found in none of the directories.
+fn missing<'a>(directories: &[PathBuf], tools: &'a [Tool]) -> Vec<&'a Tool> {
+    // `join` with an absolute path gives that path, so files outside PATH need no case of their own.
+    let present = |file: &str| directories.iter().any(|directory| directory.join(file).exists());
+    tools.iter().filter(|(file, _)| !present(file)).collect()
+}
+
+fn install(progress: &Progress, missing: &[&Tool]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let files = words(missing.iter().map(|(file, _)| *file));
+    let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let wanted = words(packages.iter().copied());
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!(
+            "not found: {files}. On Debian and its kin the packages are `{wanted}`; this machine has no apt-get, \
+             so install your distribution's own (CNI plugins are expected in /usr/lib/cni) and try again"
+        );
+    }
+    let way_out = || format!("failed to install {wanted} (for {files}); install them by hand and try again");
+    apt_get(progress, "updating the list of Debian packages", &["update"]).with_context(way_out)?;
+    let arguments = [
+        &["install", "--yes", "--no-install-recommends"],
+        packages.as_slice(),
+    ]
+    .concat();
+    apt_get(progress, &format!("installing {wanted}"), &arguments).with_context(way_out)
+}
+
+fn apt_get(progress: &Progress, doing: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command
+        .arg("--quiet")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    // A machine that has just booted may be updating itself: wait for apt's lock instead of failing.
+    command.args(["--option", "DPkg::Lock::Timeout=300"]);
+    quiet::run(progress, doing, &mut command).map(drop)
+}
+
+/// Adds the musl target's standard library to the toolchain, unless it is there however it came.
+fn add_rust_target(progress: &Progress) -> Result<()> {
+    let target = rust_target();
+    let sysroot = quiet::run(
+        progress,
+        "asking rustc for its sysroot",
+        Command::new("rustc").args(["--print", "sysroot"]),
+    )
+    .context(
+        "Rust is needed to build Trivet: install it from https://rustup.rs, or see that root's PATH has it",
+    )?;
+    let sysroot = String::from_utf8(sysroot).context("rustc's sysroot is not UTF-8")?;
+    if Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(&target)
+        .join("lib")
+        .exists()
+    {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "add", &target]);
+    quiet::run(progress, &format!("adding the Rust target {target}"), &mut rustup)
+        .map(drop)
+        .with_context(|| {
+            format!(
+                "the Rust target {target} is missing, and the images hold nothing but static binaries; \
+             without rustup, install your distribution's standard library for that target"
+            )
+        })
+}
+
+fn words<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    items.collect::<Vec<_>>().join(" ")
+}
+
+/// The program cargo, the very one that runs us where there is one.
+pub(crate) fn cargo() -> Command {
+    Command::new(
+        std::env::var_os("CARGO")
+            .as_deref()
+            .unwrap_or(OsStr::new("cargo")),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_is_missing_only_when_no_directory_holds_it() {
+        let here = tempfile::tempdir().unwrap();
+        std::fs::write(here.path().join("present"), "").unwrap();
+        let absolute = here.path().join("present").to_str().unwrap().to_owned().leak();
+        let tools = [
+            ("present", "a"),
+            (absolute, "b"),
+            ("absent", "c"),
+            ("/no/such/file", "d"),
+        ];
+
+        let directories = [PathBuf::from("/no/such/directory"), here.path().to_owned()];
+        let missing: Vec<_> = missing(&directories, &tools)
+            .iter()
+            .map(|(_, package)| *package)
+            .collect();
+
+        assert_eq!(missing, ["c", "d"]);
+    }
+}
