@@ -7,6 +7,8 @@
 pub mod crdgen;
 #[cfg(feature = "crd")]
 pub mod pool;
+#[cfg(feature = "crd")]
+mod rules;
 pub mod wire;
 
 /// The API group of everything Trivet defines.

@@ -13,9 +13,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// ApiserverPool keeps every node of the cluster talking to a live apiserver: a small proxy on each node's loopback
-/// spreads connections over the pool's members and fails over in seconds. Whoever may edit a pool owns the nodes'
-/// path to the control plane; grant it as you grant node administration.
+/// What the cluster's owner wants: which apiservers, how they are judged, and how the proxies run.
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "trivet.dev",
@@ -27,12 +25,37 @@ use serde::{Deserialize, Serialize};
     status = "ApiserverPoolStatus",
     derive = "PartialEq",
     doc = "ApiserverPool keeps every node of the cluster talking to a live apiserver: a small proxy on each node's loopback spreads connections over the pool's members and fails over in seconds. Whoever may edit a pool owns the nodes' path to the control plane; grant it as you grant node administration.",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Members", type_ = "string", description = "Healthy members of all active ones", json_path = ".status.membersSummary"),
-    printcolumn(name = "Proxies", type_ = "string", description = "Ready proxies of all desired ones", json_path = ".status.proxiesSummary"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Members",
+        type_ = "string",
+        description = "Healthy members of all active ones",
+        json_path = ".status.membersSummary"
+    ),
+    printcolumn(
+        name = "Proxies",
+        type_ = "string",
+        description = "Ready proxies of all desired ones",
+        json_path = ".status.proxiesSummary"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Endpoint", type_ = "string", priority = 1, description = "What to write into a kubeconfig", json_path = ".status.endpoints[0]"),
-    printcolumn(name = "Status", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type==\"Ready\")].message")
+    printcolumn(
+        name = "Endpoint",
+        type_ = "string",
+        priority = 1,
+        description = "What to write into a kubeconfig",
+        json_path = ".status.endpoints[0]"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    )
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiserverPoolSpec {
@@ -59,7 +82,10 @@ pub struct ApiserverPoolSpec {
 #[serde(rename_all = "camelCase")]
 pub struct PoolMember {
     /// Unique in the pool. The name of a discovered member is that of its node.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// IP addresses or DNS names of the same apiserver, the preferred first; the operator resolves names. Without
     /// addresses the entry only overrides state and zone of the discovered member of that name.
@@ -346,7 +372,10 @@ pub enum MemberSource {
 
 /// What a probe says of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[allow(missing_docs, reason = "design.md's words, explained in the user documentation")]
+#[allow(
+    missing_docs,
+    reason = "design.md's words, explained in the user documentation"
+)]
 pub enum MemberHealth {
     Up,
     Unready,
@@ -411,13 +440,22 @@ impl Default for Discovery {
 
 impl Default for PoolListener {
     fn default() -> Self {
-        Self { name: ListenerName::Apiserver, addresses: loopback_addresses(), port: listener_port() }
+        Self {
+            name: ListenerName::Apiserver,
+            addresses: loopback_addresses(),
+            port: listener_port(),
+        }
     }
 }
 
 impl Default for PoolHealthCheck {
     fn default() -> Self {
-        Self { period_milliseconds: 1000, timeout_milliseconds: 1000, failure_threshold: 2, success_threshold: 2 }
+        Self {
+            period_milliseconds: 1000,
+            timeout_milliseconds: 1000,
+            failure_threshold: 2,
+            success_threshold: 2,
+        }
     }
 }
 
@@ -457,6 +495,9 @@ impl Default for ProxyTemplate {
 
 impl Default for ProxyMetrics {
     fn default() -> Self {
-        Self { address: "127.0.0.1".to_owned(), port: 7444 }
+        Self {
+            address: "127.0.0.1".to_owned(),
+            port: 7444,
+        }
     }
 }

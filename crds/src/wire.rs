@@ -176,9 +176,14 @@ impl Document {
     /// Reads a document and verifies all that a proxy relies on: version, hash, and every bound named on the fields.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let value: Value = serde_json::from_str(text)?;
-        let found = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let found = value
+            .get("apiVersion")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if found != API_VERSION {
-            return Err(Error::UnsupportedVersion { found: found.to_owned() });
+            return Err(Error::UnsupportedVersion {
+                found: found.to_owned(),
+            });
         }
         let actual = content_hash(&value);
         let document: Self = serde_json::from_value(value)?;
@@ -206,12 +211,22 @@ impl Document {
 
     /// Whether `other` asks the same of a proxy, whatever its revision.
     pub fn same_content(&self, other: &Self) -> bool {
-        let plain = |document: &Self| Self { revision: 0, hash: String::new(), ..document.clone() };
+        let plain = |document: &Self| Self {
+            revision: 0,
+            hash: String::new(),
+            ..document.clone()
+        };
         plain(self) == plain(other)
     }
 
     fn validate(&self) -> Result<(), Error> {
-        let invalid = |field: String, rule| Err(Error::Invalid { revision: self.revision, field, rule });
+        let invalid = |field: String, rule| {
+            Err(Error::Invalid {
+                revision: self.revision,
+                field,
+                rule,
+            })
+        };
         if self.members.is_empty() || self.members.len() > MAX_MEMBERS {
             return invalid("members".to_owned(), "must hold 1 to 64 entries");
         }
@@ -219,11 +234,19 @@ impl Document {
             return invalid("listeners".to_owned(), "must hold at least one entry");
         }
         for (index, member) in self.members.iter().enumerate() {
-            if self.members.iter().take(index).any(|earlier| earlier.name == member.name) {
+            if self
+                .members
+                .iter()
+                .take(index)
+                .any(|earlier| earlier.name == member.name)
+            {
                 return invalid(format!("members[{index}].name"), "must be unique");
             }
             if member.addresses.is_empty() {
-                return invalid(format!("members[{index}].addresses"), "must hold at least one address");
+                return invalid(
+                    format!("members[{index}].addresses"),
+                    "must hold at least one address",
+                );
             }
             if member.port == 0 {
                 return invalid(format!("members[{index}].port"), "must not be 0");
@@ -231,20 +254,44 @@ impl Document {
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             if listener.addresses.is_empty() || !listener.addresses.iter().all(IpAddr::is_loopback) {
-                return invalid(format!("listeners[{index}].addresses"), "must be loopback addresses");
+                return invalid(
+                    format!("listeners[{index}].addresses"),
+                    "must be loopback addresses",
+                );
             }
             if listener.port == 0 {
                 return invalid(format!("listeners[{index}].port"), "must not be 0");
             }
         }
         for (field, value) in [
-            ("healthCheck.periodMilliseconds", self.health_check.period_milliseconds),
-            ("healthCheck.timeoutMilliseconds", self.health_check.timeout_milliseconds),
-            ("healthCheck.failureThreshold", self.health_check.failure_threshold),
-            ("healthCheck.successThreshold", self.health_check.success_threshold),
-            ("connection.connectTimeoutMilliseconds", self.connection.connect_timeout_milliseconds),
-            ("connection.hedgeDelayMilliseconds", self.connection.hedge_delay_milliseconds),
-            ("connection.userTimeoutMilliseconds", self.connection.user_timeout_milliseconds),
+            (
+                "healthCheck.periodMilliseconds",
+                self.health_check.period_milliseconds,
+            ),
+            (
+                "healthCheck.timeoutMilliseconds",
+                self.health_check.timeout_milliseconds,
+            ),
+            (
+                "healthCheck.failureThreshold",
+                self.health_check.failure_threshold,
+            ),
+            (
+                "healthCheck.successThreshold",
+                self.health_check.success_threshold,
+            ),
+            (
+                "connection.connectTimeoutMilliseconds",
+                self.connection.connect_timeout_milliseconds,
+            ),
+            (
+                "connection.hedgeDelayMilliseconds",
+                self.connection.hedge_delay_milliseconds,
+            ),
+            (
+                "connection.userTimeoutMilliseconds",
+                self.connection.user_timeout_milliseconds,
+            ),
             ("connection.keepAliveSeconds", self.connection.keep_alive_seconds),
             ("connection.maxConnections", self.connection.max_connections),
         ] {
@@ -268,7 +315,10 @@ fn content_hash(value: &Value) -> String {
 fn write_canonical(value: &Value, out: &mut String, is_document: bool) {
     match value {
         Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().filter(|(key, _)| !(is_document && *key == "hash")).collect();
+            let mut fields: Vec<_> = fields
+                .iter()
+                .filter(|(key, _)| !(is_document && *key == "hash"))
+                .collect();
             fields.sort_by_key(|(key, _)| *key);
             out.push('{');
             for (key, field) in fields {
@@ -287,7 +337,9 @@ fn write_canonical(value: &Value, out: &mut String, is_document: bool) {
             }
             out.push(']');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            out.push_str(&value.to_string())
+        }
     }
 }
 
@@ -352,7 +404,10 @@ mod tests {
         let stale = Document::parse(&value.to_string()).unwrap_err();
         assert_eq!(stale.reason(), "HashMismatch");
         value["hash"] = content_hash(&value).into();
-        assert_eq!(Document::parse(&value.to_string()).unwrap().members, document().members);
+        assert_eq!(
+            Document::parse(&value.to_string()).unwrap().members,
+            document().members
+        );
     }
 
     #[test]
@@ -393,16 +448,26 @@ mod tests {
         assert!(broken(|d| d.members.push(d.members[0].clone())).contains("members[1].name must be unique"));
         assert!(broken(|d| d.members[0].port = 0).contains("members[0].port must not be 0"));
         assert!(broken(|d| d.listeners[0].addresses[0] = "10.0.0.1".parse().unwrap()).contains("loopback"));
-        assert!(broken(|d| d.health_check.period_milliseconds = 0).contains("healthCheck.periodMilliseconds"));
+        assert!(
+            broken(|d| d.health_check.period_milliseconds = 0).contains("healthCheck.periodMilliseconds")
+        );
     }
 
     #[test]
     fn a_new_revision_alone_is_the_same_content() {
         let old = document();
-        let new = Document { revision: 8, ..document() }.seal().unwrap();
+        let new = Document {
+            revision: 8,
+            ..document()
+        }
+        .seal()
+        .unwrap();
         assert!(old.same_content(&new));
         assert_ne!(old.hash, new.hash);
-        assert!(!old.same_content(&Document { nodes: 6, ..document() }));
+        assert!(!old.same_content(&Document {
+            nodes: 6,
+            ..document()
+        }));
     }
 
     proptest! {
