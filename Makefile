@@ -1,0 +1,23 @@
+# The front door: every target is one command of `cargo xtask`, where the work is done.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench up down
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "All commands: cargo xtask --help"
+
+demo: ## Watch a real three-master cluster lose masters, without Trivet and with it (root)
+	cargo xtask demo
+
+test: ## Run all checks and tests, those on the real cluster too (root; installs what is missing)
+	cargo xtask test
+
+bench: ## Compare the data path with other proxies (root)
+	cargo xtask bench
+
+up: ## Start the cluster of the demo and the tests, or repair it (root)
+	cargo xtask testbed up
+
+down: ## Stop that cluster and leave nothing behind (root)
+	cargo xtask testbed down
