@@ -1,7 +1,40 @@
 //! A real multi-master Kubernetes cluster on one machine.
+//!
+//! Hosts are sets of namespaces and cgroups in which real apiservers, etcds, kubelets and container runtimes run.
+//! [`Cluster`] is the way in for tests, [`cli::Testbed`] for people.
 
+pub mod address;
 pub mod binaries;
+mod cgroup;
+pub mod cli;
+mod cluster;
+mod component;
+mod control;
+mod down;
+pub mod fault;
+mod host;
 pub mod images;
-pub mod progress;
+mod membership;
+mod network;
+mod nodes;
+mod output;
+mod pki;
+mod preflight;
+mod process;
+mod progress;
+mod provision;
 mod quiet;
 pub mod setup;
+mod spec;
+mod state;
+pub mod status;
+mod up;
+mod wait;
+
+pub use cluster::Cluster;
+pub use component::Component;
+pub use down::down;
+pub use fault::{Direction, Fault};
+pub use host::Host;
+pub use progress::{Progress, Stopwatch};
+pub use spec::Spec;

@@ -1,0 +1,332 @@
+//! The verbs of the testbed on the command line.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::cluster::Cluster;
+use crate::component::Component;
+use crate::down;
+use crate::fault::{self, Direction, Fault};
+use crate::progress::Progress;
+use crate::spec::Spec;
+use crate::state::State;
+
+/// A real multi-master Kubernetes cluster on this machine.
+///
+/// Hosts are sets of namespaces: masters cp1, cp2… run etcd, a control plane and a kubelet, workers w1, w2… a
+/// kubelet. All verbs want root, and doing one twice does no harm.
+#[derive(Debug, Parser)]
+pub struct Testbed {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start the cluster, or repair the one that is there, and wait until all nodes are Ready
+    ///
+    /// The first time builds Kubernetes, etcd and helm (about eight minutes on two cores) and installs missing
+    /// Debian packages; after that it takes less than two minutes. On a cluster that exists it boots hosts that
+    /// are off, starts programs that are dead or stopped, heals every fault and adds hosts that are wanted.
+    Up {
+        /// How many masters [default: as the cluster that exists, or 3]
+        #[arg(long)]
+        masters: Option<u8>,
+        /// How many workers [default: as the cluster that exists, or 2]
+        #[arg(long)]
+        workers: Option<u8>,
+    },
+    /// End the cluster and remove all that it left on the machine
+    ///
+    /// Also after a crash. The built binaries stay in their cache.
+    Down,
+    /// Show hosts, nodes, faults, and programs that do not run
+    Status {
+        /// For people or for scripts
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// Print shell lines that give you the cluster's kubectl and helm
+    ///
+    /// Use as: eval "$(cargo xtask testbed env)"
+    Env,
+    /// Run a command inside a host; its exit code is passed through
+    ///
+    /// The host has its own network, processes, /run, /var/log, /etc/kubernetes and /var/lib/{cni,containerd,
+    /// etcd,kubelet,trivet}; all other files are the machine's.
+    #[command(after_help = "Example: exec w1 -- curl -k https://127.0.0.1:7443/readyz")]
+    Exec {
+        /// cp1, w2…
+        host: String,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Print the log of a program
+    Logs {
+        /// cp1, w2…
+        host: String,
+        /// Which program's
+        component: Component,
+        /// Go on with what is written from now on
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines from the end
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: u32,
+    },
+    /// Kill a program with SIGKILL; it stays dead until `start` or `up`
+    Kill(Target),
+    /// Stop a program with SIGSTOP: its sockets stay open and nothing answers
+    Stop(Target),
+    /// Let a stopped program continue, with SIGCONT
+    Cont(Target),
+    /// Start a program that is dead; one that is stopped continues
+    Start {
+        /// cp1, w2…
+        host: String,
+        /// What to start
+        component: Component,
+    },
+    /// Drop all packets of port 6443 on a host's wire, both ways, IPv4 and IPv6, until `heal`
+    ///
+    /// The host loses its cable for the apiserver's port alone; what it says to itself still arrives.
+    Blackhole {
+        /// cp1, w2…
+        host: String,
+    },
+    /// Remove every fault from a host's wire
+    Heal {
+        /// cp1, w2…
+        host: String,
+    },
+    /// Drop packets of port 6443 on a host's wire in one direction, until `heal`
+    Cut {
+        /// cp1, w2…
+        host: String,
+        /// As the host sees it: `in` is what it would receive
+        #[arg(long)]
+        direction: Direction,
+    },
+    /// Cut a host off from a part of the cluster, until `heal`
+    Isolate {
+        /// cp1, cp2…
+        host: String,
+        /// `etcd`: the other etcds, so that this master's apiserver has none that works
+        #[arg(long)]
+        from: Part,
+    },
+    /// Cut a host's power, boot it again and start its programs
+    ///
+    /// Every process and container dies at once; the disk stays. Faults on the wire stay too.
+    Reboot {
+        /// cp1, w2…
+        host: String,
+    },
+    /// Add a master to the running cluster: etcd member, control plane, Node
+    AddMaster {
+        /// cp4…
+        name: String,
+    },
+    /// Remove a master for good: Node, etcd member, host
+    RemoveMaster {
+        /// cp4…
+        name: String,
+    },
+    /// Point a host's kubelet and kube-proxy to an apiserver, and restart them
+    #[command(
+        after_help = "Through Trivet: point w1 --server https://127.0.0.1:7443 --tls-server-name kubernetes\n\
+                            Back again:     point w1 --server https://10.213.0.11:6443"
+    )]
+    Point {
+        /// cp1, w2…
+        host: String,
+        /// The apiserver's URL
+        #[arg(long)]
+        server: String,
+        /// The name in the apiserver's certificate, where the URL's is not in it
+        #[arg(long)]
+        tls_server_name: Option<String>,
+    },
+    /// Import a docker-archive into every host's containerd
+    LoadImage {
+        /// The archive
+        tar: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// cp1, w2…
+    host: String,
+    /// The program by its name: kube-apiserver, or trivet-proxy in its container
+    program: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Part {
+    Etcd,
+}
+
+impl Testbed {
+    /// Does what the command line says. `exec` ends as its command ends, and does not return.
+    pub fn run(self) -> Result<()> {
+        match self.verb {
+            Verb::Up { masters, workers } => up(masters, workers)?,
+            Verb::Down => down(&Progress::new())?,
+            Verb::Status { output } => status(output)?,
+            Verb::Env => env()?,
+            Verb::Exec { host, command } => exec(&host, &command)?,
+            Verb::Logs {
+                host,
+                component,
+                follow,
+                lines,
+            } => logs(&host, component, follow, lines)?,
+            Verb::Kill(Target { host, program }) => Cluster::load()?.kill(&host, &program)?,
+            Verb::Stop(Target { host, program }) => Cluster::load()?.stop(&host, &program)?,
+            Verb::Cont(Target { host, program }) => Cluster::load()?.cont(&host, &program)?,
+            Verb::Start { host, component } => Cluster::load()?.start_component(&host, component)?,
+            Verb::Blackhole { host } => inject(&host, Fault::Blackhole)?,
+            Verb::Cut { host, direction } => inject(&host, Fault::Cut(direction))?,
+            Verb::Isolate {
+                host,
+                from: Part::Etcd,
+            } => inject(&host, Fault::Isolate)?,
+            Verb::Heal { host } => fault::heal(&Cluster::load()?.host(&host)?)?,
+            Verb::Reboot { host } => Cluster::load()?.reboot(&host)?,
+            Verb::AddMaster { name } => Cluster::load()?.add_master(&name)?,
+            Verb::RemoveMaster { name } => Cluster::load()?.remove_master(&name)?,
+            Verb::Point {
+                host,
+                server,
+                tls_server_name,
+            } => {
+                Cluster::load()?.point(&host, &server, tls_server_name.as_deref())?;
+            }
+            Verb::LoadImage { tar } => Cluster::load()?.load_image(&tar)?,
+        }
+        Ok(())
+    }
+}
+
+/// Without numbers, what is there stays as it is.
+fn up(masters: Option<u8>, workers: Option<u8>) -> Result<()> {
+    let have = State::find().ok().flatten().filter(|state| state.complete);
+    if let (None, None, Some(_)) = (masters, workers, &have) {
+        return Cluster::load()?.repair();
+    }
+    let count = |master: bool| {
+        let hosts = have
+            .as_ref()
+            .map(|state| state.hosts.iter().filter(|host| host.is_master() == master));
+        hosts.and_then(|hosts| u8::try_from(hosts.count()).ok())
+    };
+    let default = Spec::default();
+    Cluster::up(&Spec {
+        masters: masters.or_else(|| count(true)).unwrap_or(default.masters),
+        workers: workers.or_else(|| count(false)).unwrap_or(default.workers),
+    })
+    .map(drop)
+}
+
+fn status(format: Format) -> Result<()> {
+    let status = Cluster::load()?.status()?;
+    print(&match format {
+        Format::Text => status.to_string(),
+        Format::Json => serde_json::to_string_pretty(&status)? + "\n",
+    })
+}
+
+fn env() -> Result<()> {
+    let cluster = Cluster::load()?;
+    let programs = &cluster.state.programs;
+    let (kubernetes, helm) = (programs.kubernetes.display(), programs.helm.display());
+    print(&format!(
+        "export KUBECONFIG='{}'\nexport PATH='{kubernetes}:{helm}':\"$PATH\"\n",
+        cluster.kubeconfig()?.display()
+    ))
+}
+
+/// Becomes the command, so that its signals and its exit code are the caller's.
+fn exec(host: &str, command: &[String]) -> Result<()> {
+    let host = Cluster::load()?.host(host)?;
+    let (program, arguments) = command.split_first().context("there is no command")?;
+    Err(host.command(program)?.args(arguments).exec()).context("failed to start a shell")
+}
+
+fn logs(host: &str, component: Component, follow: bool, lines: u32) -> Result<()> {
+    let log = Cluster::load()?.log(host, component)?;
+    fs::metadata(&log).with_context(|| format!("{component} of {host} has never written a log"))?;
+    let mut tail = Command::new("tail");
+    tail.arg("-n").arg(lines.to_string());
+    if follow {
+        tail.arg("-F");
+    }
+    Err(tail.arg(log).exec()).context("failed to start tail")
+}
+
+fn inject(host: &str, fault: Fault) -> Result<()> {
+    fault.inject(&Cluster::load()?.host(host)?)
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("failed to write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Testbed, clap::Error> {
+        Testbed::try_parse_from(std::iter::once("testbed").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed_and_every_verb_has_help() {
+        let command = Testbed::command();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands() {
+            assert!(verb.get_about().is_some(), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn a_command_for_a_host_keeps_its_own_flags() {
+        let testbed = parse("exec w1 -- ls -l --help").unwrap();
+        assert!(matches!(testbed.verb, Verb::Exec { command, .. } if command == ["ls", "-l", "--help"]));
+        assert!(parse("exec w1").is_err());
+    }
+
+    #[test]
+    fn components_are_named_as_their_programs() {
+        for component in Component::value_variants() {
+            assert!(parse(&format!("start cp1 {component}")).is_ok(), "{component}");
+        }
+        assert!(parse("start cp1 apiserver").is_err());
+    }
+
+    #[test]
+    fn a_cut_wants_a_direction_and_an_isolation_a_part() {
+        assert!(parse("cut cp1").is_err());
+        assert!(parse("cut cp1 --direction in").is_ok());
+        assert!(parse("isolate cp1").is_err());
+        assert!(parse("isolate cp1 --from etcd").is_ok());
+    }
+}

@@ -1,0 +1,218 @@
+//! Doing things to the programs of a host: signals, restarts, reboots, and the server they talk to.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use crate::address::HostName;
+use crate::cluster::Cluster;
+use crate::component::Component;
+use crate::host::Host;
+use crate::progress::Stopwatch;
+use crate::state::Lock;
+use crate::{network, output, pki, wait};
+
+/// A killed program of a busy machine needs this long at most to be gone.
+const GONE: Duration = Duration::from_secs(10);
+
+/// kubelet and kube-proxy end well within it; whoever does not is killed.
+const TERMINATED: Duration = Duration::from_secs(10);
+
+impl Component {
+    /// Fails if this kind of host does not run it.
+    pub(crate) fn check(self, host: HostName) -> Result<()> {
+        let runs = Self::of(host);
+        if !runs.contains(&self) {
+            let names: Vec<_> = runs.iter().map(|component| component.program()).collect();
+            bail!("{host} runs no {self}: it runs {}", names.join(", "));
+        }
+        Ok(())
+    }
+}
+
+impl Cluster {
+    /// Kills every process of a program with SIGKILL and waits until it is gone. It stays dead until [`start`](Self::start_component).
+    pub fn kill(&self, host: &str, program: &str) -> Result<()> {
+        let host = self.host(host)?;
+        self.signal(&host, program, Signal::SIGKILL)?;
+        wait::until(GONE, &format!("the end of {program} of {}", host.name()), || {
+            ensure!(host.processes(program)?.is_empty(), "it still runs");
+            Ok(())
+        })
+    }
+
+    /// Stops a program with SIGSTOP: it keeps its sockets and answers nothing.
+    pub fn stop(&self, host: &str, program: &str) -> Result<()> {
+        self.signal(&self.host(host)?, program, Signal::SIGSTOP)
+    }
+
+    /// Lets a stopped program continue, with SIGCONT.
+    pub fn cont(&self, host: &str, program: &str) -> Result<()> {
+        self.signal(&self.host(host)?, program, Signal::SIGCONT)
+    }
+
+    /// Starts a component of a host unless it runs; one that is stopped continues.
+    pub fn start_component(&self, host: &str, component: Component) -> Result<()> {
+        self.start(&self.host(host)?, component)
+    }
+
+    /// Kills a host as a power cut would, boots it again, and starts all that it runs.
+    ///
+    /// Returns when the programs run; the node is Ready later, if its kubelet finds an apiserver.
+    pub fn reboot(&self, host: &str) -> Result<()> {
+        let _lock = Lock::take(&self.progress)?;
+        let host = self.host(host)?;
+        let watch = Stopwatch::start();
+        host.power_off()?;
+        self.progress
+            .done(format_args!("{}: power cut", host.name()), &watch);
+        network::ensure_host(host.name())?;
+        host.boot()?;
+        network::ensure_routes(&self.state.hosts)?;
+        self.start_all(&host)?;
+        self.progress.done(
+            format_args!("{}: booted, all programs started", host.name()),
+            &watch,
+        );
+        Ok(())
+    }
+
+    /// Points a host's kubelet and kube-proxy to a server, and restarts them.
+    pub fn point(&self, host: &str, server: &str, tls_server_name: Option<&str>) -> Result<()> {
+        check_server(server)?;
+        let _lock = Lock::take(&self.progress)?;
+        let host = self.host(host)?;
+        let watch = Stopwatch::start();
+        for kubeconfig in pki::NODE_KUBECONFIGS {
+            let mut kubectl = self.kubectl_with(&host.file(kubeconfig))?;
+            kubectl.args(["config", "set-cluster", "kubernetes", "--server", server]);
+            kubectl.args(["--tls-server-name", tls_server_name.unwrap_or_default()]);
+            output::of(&mut kubectl)
+                .with_context(|| format!("failed to point {} to {server}", host.name()))?;
+        }
+        for component in [Component::Kubelet, Component::KubeProxy] {
+            self.terminate(&host, component)?;
+            self.start(&host, component)?;
+        }
+        self.progress.done(
+            format_args!("{}: kubelet and kube-proxy use {server}", host.name()),
+            &watch,
+        );
+        Ok(())
+    }
+
+    pub(crate) fn start(&self, host: &Host, component: Component) -> Result<()> {
+        component.check(host.name())?;
+        let program = component.program();
+        let running = host.processes(program)?;
+        if running.is_empty() {
+            host.spawn(
+                &component.command_line(host.name(), &self.state),
+                &component.log(),
+            )
+            .with_context(|| format!("failed to start {component} on {}", host.name()))?;
+            wait::until(
+                Duration::from_secs(5),
+                &format!("starting {component} on {}", host.name()),
+                || {
+                    ensure!(
+                        !host.processes(program)?.is_empty(),
+                        "it does not run: see `logs {} {component}`",
+                        host.name()
+                    );
+                    Ok(())
+                },
+            )?;
+        }
+        running
+            .iter()
+            .filter(|process| process.is_stopped())
+            .try_for_each(|process| process.signal(Signal::SIGCONT))
+    }
+
+    /// Ends a component as an init system would.
+    pub(crate) fn terminate(&self, host: &Host, component: Component) -> Result<()> {
+        let program = component.program();
+        let gone = || {
+            ensure!(host.processes(program)?.is_empty(), "it still runs");
+            Ok(())
+        };
+        for (signal, within) in [(Signal::SIGTERM, TERMINATED), (Signal::SIGKILL, GONE)] {
+            for process in host.processes(program)? {
+                process.signal(signal)?;
+                // One that is stopped would not see a SIGTERM.
+                process.signal(Signal::SIGCONT)?;
+            }
+            if wait::until(within, program, gone).is_ok() {
+                return Ok(());
+            }
+        }
+        bail!("{component} of {} does not end", host.name())
+    }
+
+    fn signal(&self, host: &Host, program: &str, signal: Signal) -> Result<()> {
+        ensure!(host.init()?.is_some(), "{} is not up: `up` boots it", host.name());
+        let processes = host.processes(program)?;
+        let component = Component::of(host.name())
+            .iter()
+            .any(|component| component.program() == program);
+        if processes.is_empty() && !component {
+            let mut others: Vec<_> = host
+                .all_processes()?
+                .into_iter()
+                .map(|process| process.program)
+                .collect();
+            others.sort_unstable();
+            others.dedup();
+            bail!(
+                "no {program} runs on {}: there are {}",
+                host.name(),
+                others.join(", ")
+            );
+        }
+        // A component that is dead already is what a kill wants; a stop or a continue is not.
+        ensure!(
+            !processes.is_empty() || signal == Signal::SIGKILL,
+            "{program} does not run on {0}: `start {0} {program}`",
+            host.name()
+        );
+        processes.iter().try_for_each(|process| process.signal(signal))
+    }
+}
+
+/// The form `https://HOST:PORT`: anything else would only show as a node that never gets Ready.
+pub(crate) fn check_server(server: &str) -> Result<()> {
+    let authority = server.strip_prefix("https://").unwrap_or_default();
+    let port = authority.rsplit_once(':').and_then(|(host, port)| {
+        let port: u16 = port.parse().ok()?;
+        (!host.is_empty() && !host.contains('/') && port > 0).then_some(port)
+    });
+    ensure!(
+        port.is_some(),
+        "{server:?} is no server: it looks like https://10.213.0.11:6443"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_https_with_a_host_and_a_port() {
+        for server in ["https://127.0.0.1:7443", "https://[::1]:7443", "https://cp1:6443"] {
+            check_server(server).unwrap();
+        }
+        for server in [
+            "",
+            "127.0.0.1:7443",
+            "http://cp1:6443",
+            "https://cp1",
+            "https://:6443",
+            "https://cp1:6443/x",
+        ] {
+            assert!(check_server(server).is_err(), "{server}");
+        }
+    }
+}

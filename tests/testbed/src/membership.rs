@@ -1,0 +1,215 @@
+//! Hosts that come and go while the cluster runs.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::address::HostName;
+use crate::cgroup::Layout;
+use crate::cluster::{Cluster, on_each};
+use crate::component::Component;
+use crate::host::Host;
+use crate::progress::Stopwatch;
+use crate::state::{self, Lock};
+use crate::{images, network, output, pki, provision, up, wait};
+
+/// etcd refuses a change of members while one of them has only just started.
+const MEMBER_CHANGE: Duration = Duration::from_secs(30);
+
+impl Cluster {
+    /// Adds a master: etcd member, control plane, Node with kubeadm's label and taint.
+    ///
+    /// One that is there already is repaired.
+    pub fn add_master(&mut self, name: &str) -> Result<()> {
+        let name: HostName = name.parse()?;
+        ensure!(
+            name.is_master(),
+            "{name} is a worker's name: masters are cp1 to cp9"
+        );
+        let _lock = Lock::take(&self.progress)?;
+        let watch = Stopwatch::start();
+        self.extend(&[name])?;
+        self.progress.done(format_args!("{name} is a master"), &watch);
+        Ok(())
+    }
+
+    /// Removes a master as an administrator would: its apiserver ends in peace, its Node and its etcd member
+    /// are removed, and the host is switched off. That it is not there is as good.
+    pub fn remove_master(&mut self, name: &str) -> Result<()> {
+        let name: HostName = name.parse()?;
+        ensure!(
+            name.is_master(),
+            "{name} is a worker: only masters can be removed"
+        );
+        let _lock = Lock::take(&self.progress)?;
+        if !self.state.hosts.contains(&name) {
+            self.progress.step(&format!("there is no {name}"));
+            return Ok(());
+        }
+        let host = self.make_host(name);
+        let other = self
+            .masters()
+            .into_iter()
+            .find(|master| master.name() != name)
+            .with_context(|| format!("{name} is the last master: `down` ends the testbed"))?;
+        let watch = Stopwatch::start();
+        // In this order nobody registers the Node again, and no client meets a dead host before it has heard.
+        self.terminate(&host, Component::Kubelet)?;
+        let mut kubectl = self.kubectl_through(&other.name().to_string())?;
+        output::of(kubectl.args(["delete", "node", "--ignore-not-found", &name.to_string()]))?;
+        self.progress.done(format_args!("{name}: Node deleted"), &watch);
+        self.terminate(&host, Component::KubeApiserver)?;
+        remove_member(&other, name)?;
+        self.progress
+            .done(format_args!("{name}: etcd member removed"), &watch);
+        host.power_off()?;
+        self.forget(&host)?;
+        self.progress.done(format_args!("{name} is gone"), &watch);
+        Ok(())
+    }
+
+    /// Adds hosts to a cluster that works; the caller holds the lock.
+    pub(crate) fn extend(&mut self, names: &[HostName]) -> Result<()> {
+        for name in names {
+            if !self.state.hosts.contains(name) {
+                self.state.hosts.push(*name);
+                self.state.hosts.sort_unstable();
+                self.state.save()?;
+            }
+            let host = self.make_host(*name);
+            self.boot(std::slice::from_ref(&host))?;
+            // Everyone learns the new name.
+            on_each(&self.hosts(), |host| provision::host(host, &self.state))?;
+            self.join(&host)?;
+            self.start_all(&host)?;
+            self.wait_for_nodes(&[host])?;
+        }
+        Ok(())
+    }
+
+    fn join(&self, host: &Host) -> Result<()> {
+        self.start(host, Component::Containerd)?;
+        up::import(host, &images::pause(&self.progress)?)?;
+        let first = self
+            .masters()
+            .into_iter()
+            .find(|master| master.name() != host.name())
+            .context("the testbed has no master to join")?;
+        if !host.name().is_master() {
+            return up::credentials(host, &first);
+        }
+        if !pki::is_complete(host) {
+            pki::certificates(host, &first)?;
+        }
+        add_member(&first, host.name())?;
+        self.start_control_plane(host, &first)?;
+        self.wait_for_apiserver(host)
+    }
+
+    fn forget(&mut self, host: &Host) -> Result<()> {
+        let name = host.name();
+        Layout::read()?.remove(Some(name))?;
+        network::remove_host(name)?;
+        match fs::remove_dir_all(state::files(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("failed to remove the files of {name}"));
+            }
+            _ => {}
+        }
+        self.state.hosts.retain(|host| *host != name);
+        self.state.founders.retain(|host| *host != name);
+        self.state.save()?;
+        on_each(&self.hosts(), |host| provision::host(host, &self.state))
+    }
+}
+
+fn add_member(through: &Host, name: HostName) -> Result<()> {
+    if member(&members(through)?, name).is_some() {
+        return Ok(());
+    }
+    wait::until_every(
+        Duration::from_millis(500),
+        MEMBER_CHANGE,
+        &format!("etcd's new member {name}"),
+        || etcd(through, "member/add", &json!({ "peerURLs": [name.etcd_peer()] })).map(drop),
+    )
+}
+
+fn remove_member(through: &Host, name: HostName) -> Result<()> {
+    let Some(id) = member(&members(through)?, name) else {
+        return Ok(());
+    };
+    wait::until_every(
+        Duration::from_millis(500),
+        MEMBER_CHANGE,
+        &format!("the end of etcd's member {name}"),
+        || etcd(through, "member/remove", &json!({ "ID": id })).map(drop),
+    )
+}
+
+fn members(through: &Host) -> Result<Value> {
+    etcd(through, "member/list", &json!({}))
+}
+
+/// The id of a member; by its URL, for one that has not started has no name yet.
+fn member(members: &Value, name: HostName) -> Option<String> {
+    let url = name.etcd_peer();
+    let of_host = |member: &&Value| {
+        let urls = member.get("peerURLs").and_then(Value::as_array);
+        urls.is_some_and(|urls| urls.iter().any(|peer| peer.as_str() == Some(&url)))
+    };
+    let member = members.get("members")?.as_array()?.iter().find(of_host)?;
+    Some(member.get("ID")?.as_str()?.to_owned())
+}
+
+/// A request to a master's etcd, by its JSON gateway: one program less to build than with etcdctl.
+fn etcd(master: &Host, method: &str, request: &Value) -> Result<Value> {
+    let pki = |file: &str| master.file("/etc/kubernetes/pki/etcd").join(file);
+    let mut curl = Command::new("curl");
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--fail-with-body",
+        "--max-time",
+        "10",
+        "--noproxy",
+        "*",
+    ]);
+    curl.arg("--cacert").arg(pki("ca.crt"));
+    curl.arg("--cert").arg(pki("healthcheck-client.crt"));
+    curl.arg("--key").arg(pki("healthcheck-client.key"));
+    curl.args(["--data", &request.to_string()]);
+    curl.arg(format!("https://{}:2379/v3/cluster/{method}", master.ipv4()));
+    let output = curl.output().context("failed to start curl")?;
+    let answer = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "etcd of {} refused {method}: {} {}",
+            master.name(),
+            answer.trim(),
+            said.trim()
+        );
+    }
+    serde_json::from_str(&answer).with_context(|| format!("failed to understand etcd's answer {answer:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_known_by_its_url_also_before_it_has_a_name() {
+        let members = json!({ "members": [
+            { "ID": "11", "name": "cp1", "peerURLs": ["https://10.213.0.11:2380"] },
+            { "ID": "14", "peerURLs": ["https://10.213.0.14:2380"] },
+        ]});
+        assert_eq!(member(&members, "cp4".parse().unwrap()).unwrap(), "14");
+        assert_eq!(member(&members, "cp2".parse().unwrap()), None);
+        assert_eq!(member(&json!({}), "cp2".parse().unwrap()), None);
+    }
+}
