@@ -1,11 +1,15 @@
 //! The commands behind `make`: generation, the test suite, the testbed and the demo, in plain Rust.
 
+mod configuration;
 mod generate;
+mod suite;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use trivet_testbed::{Progress, images, setup};
 
 /// Everything that is done with Trivet's sources. `make help` shows the usual entries.
 #[derive(Parser)]
@@ -23,6 +27,23 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Run all checks and tests; those on the real cluster need root and install what is missing.
+    Test {
+        /// The parts to run.
+        #[arg(long, value_enum, default_value = "all")]
+        tier: suite::Tier,
+        /// Leave the cluster running afterwards.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Build the operator's and the proxy's images as tars, for `ctr images import` or `docker load`.
+    Images {
+        /// The tag to give them.
+        #[arg(long, default_value = trivet_testbed::images::VERSION)]
+        tag: String,
+    },
+    /// The testbed: a real multi-master cluster on this machine.
+    Testbed(trivet_testbed::cli::Testbed),
 }
 
 fn main() -> ExitCode {
@@ -41,5 +62,17 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .unwrap_or(Path::new("."));
     match arguments.command {
         Command::Gen { check } => generate::run(root, check),
+        Command::Test { tier, keep } => suite::run(root, tier, keep),
+        Command::Images { tag } => print_images(&tag),
+        Command::Testbed(testbed) => testbed.run(),
     }
+}
+
+fn print_images(tag: &str) -> anyhow::Result<()> {
+    let progress = Progress::new();
+    setup::packages(&progress)?;
+    for image in images::build_tagged(&progress, tag)? {
+        println!("{}", image.display());
+    }
+    Ok(())
 }

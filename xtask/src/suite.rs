@@ -1,0 +1,128 @@
+//! `make test`: everything, from formatting to the real cluster, cheapest part first, each part timed.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use trivet_testbed::{Progress, Stopwatch};
+use trivet_testbed::{binaries, down, images, setup};
+
+use crate::generate;
+
+/// Which parts of the suite to run.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Tier {
+    /// Formatting, lints, generated files, and all tests that need no cluster.
+    Unit,
+    /// The scenarios on the testbed.
+    Cluster,
+    /// Both, and afterwards the testbed is taken down.
+    All,
+}
+
+/// Runs the parts of `tier`; the first one that fails ends it.
+pub(crate) fn run(root: &Path, tier: Tier, keep: bool) -> Result<()> {
+    let mut suite = Suite {
+        root,
+        progress: Progress::new(),
+        taken: Vec::new(),
+    };
+    let outcome = suite.run(tier, keep);
+    suite.report();
+    outcome
+}
+
+struct Suite<'root> {
+    root: &'root Path,
+    progress: Progress,
+    /// What each finished part took.
+    taken: Vec<(&'static str, Duration)>,
+}
+
+impl Suite<'_> {
+    fn run(&mut self, tier: Tier, keep: bool) -> Result<()> {
+        self.part("Debian packages", |suite| setup::packages(&suite.progress))?;
+        if tier != Tier::Cluster {
+            self.unit()?;
+        }
+        if tier != Tier::Unit {
+            self.cluster(keep)?;
+        }
+        Ok(())
+    }
+
+    fn unit(&mut self) -> Result<()> {
+        self.part("formatting", |suite| suite.cargo(&["fmt", "--all", "--check"]))?;
+        self.part("lints", |suite| {
+            suite.cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--",
+                "--deny",
+                "warnings",
+            ])
+        })?;
+        self.part("generated files", |suite| generate::run(suite.root, true))?;
+        self.part("unit tests", |suite| {
+            suite.cargo(&[
+                "test",
+                "--workspace",
+                "--exclude",
+                "trivet-tests",
+                "--all-features",
+            ])
+        })
+    }
+
+    fn cluster(&mut self, keep: bool) -> Result<()> {
+        self.part("Kubernetes, etcd and helm", |suite| {
+            binaries::ensure(&suite.progress).map(drop)
+        })?;
+        self.part("images", |suite| images::build(&suite.progress).map(drop))?;
+        self.part("scenarios", |suite| {
+            // One cluster for all of them, so one at a time.
+            suite.cargo(&[
+                "test",
+                "--package",
+                "trivet-tests",
+                "--",
+                "--test-threads=1",
+                "--nocapture",
+            ])
+        })?;
+        if keep {
+            return Ok(());
+        }
+        self.part("taking the testbed down", |suite| down(&suite.progress))
+    }
+
+    fn part(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        self.progress.step(name);
+        let watch = Stopwatch::start();
+        let outcome = work(self).with_context(|| format!("{name} failed"));
+        self.taken.push((name, watch.elapsed()));
+        outcome
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Result<()> {
+        let status = Command::new("cargo")
+            .args(arguments)
+            .current_dir(self.root)
+            .status()
+            .context("failed to start cargo")?;
+        if !status.success() {
+            bail!("`cargo {}` ended with {status}", arguments.join(" "));
+        }
+        Ok(())
+    }
+
+    fn report(&self) {
+        println!("\nTime taken:");
+        for (name, taken) in &self.taken {
+            println!("  {name:<28}{:>7.1} s", taken.as_secs_f32());
+        }
+    }
+}
