@@ -19,8 +19,8 @@ use crate::process::{self, Process, Table};
 use crate::state::{self, Programs};
 use crate::{network, output, wait};
 
-/// The init, read by `sh -c`: no file of ours need exist where the testbed runs.
-const BOOT: &str = include_str!("host/boot.sh");
+/// The init, beside the directories of its host.
+pub(crate) const BOOT_SCRIPT: &str = "/boot.sh";
 
 /// What a host has for itself; all else is the machine's, so that any program built here runs in a host too.
 pub(crate) const OWN_DIRECTORIES: [&str; 8] = [
@@ -169,7 +169,8 @@ impl Host {
             .args(["-euc", &script, "sh", "nsenter"])
             .arg(format!("--net={}", network::namespace_path(self.name).display()))
             .args(["unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup"])
-            .args(["--fork", "--kill-child", "--mount-proc", "sh", "-c", BOOT, "init"])
+            .args(["--fork", "--kill-child", "--mount-proc", "sh"])
+            .arg(self.file(BOOT_SCRIPT))
             .arg(self.name.to_string())
             .arg(state::files(self.name))
             .arg(layout.mounts())

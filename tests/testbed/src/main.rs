@@ -1,8 +1,16 @@
 //! The testbed's verbs as a program of their own, for those who work on the testbed itself.
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 use trivet_testbed::cli::Testbed;
 
-fn main() -> anyhow::Result<()> {
-    Testbed::parse().run()
+fn main() -> ExitCode {
+    match Testbed::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -102,10 +102,15 @@ impl Cluster {
         if !host.name().is_master() {
             return up::credentials(host, &first);
         }
+        let watch = Stopwatch::start();
         if !pki::is_complete(host) {
             pki::certificates(host, &first)?;
+            self.progress
+                .done(format_args!("{}: certificates made", host.name()), &watch);
         }
         add_member(&first, host.name())?;
+        self.progress
+            .done(format_args!("{}: member of etcd", host.name()), &watch);
         self.start_control_plane(host, &first)?;
         self.wait_for_apiserver(host)
     }

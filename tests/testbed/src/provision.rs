@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::address::{HostName, POD_NETWORK, SERVICE_NETWORK};
-use crate::host::{Host, OWN_DIRECTORIES};
+use crate::host::{BOOT_SCRIPT, Host, OWN_DIRECTORIES};
 use crate::images;
 use crate::state::State;
 
@@ -45,6 +45,7 @@ pub(crate) fn host(host: &Host, state: &State) -> Result<()> {
     let name = host.name();
     let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     for (path, content) in [
+        (BOOT_SCRIPT, include_str!("host/boot.sh").to_owned()),
         ("/etc/hosts", hosts_file(&state.hosts)),
         ("/etc/cni/net.d/10-testbed.conflist", cni(name)),
         ("/etc/kubernetes/containerd.toml", containerd()),
@@ -64,8 +65,13 @@ pub(crate) fn host(host: &Host, state: &State) -> Result<()> {
 }
 
 /// Writes a file in place, so that a host that has it mounted sees the change.
+///
+/// One that is right already is not touched: kube-proxy ends when its configuration is written.
 pub(crate) fn write(path: &Path, content: &str) -> Result<()> {
     let failed = || format!("failed to write {}", path.display());
+    if fs::read_to_string(path).is_ok_and(|present| present == content) {
+        return Ok(());
+    }
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).with_context(failed)?;
     }

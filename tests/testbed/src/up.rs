@@ -154,6 +154,7 @@ impl Cluster {
     /// Starts etcd and the apiserver of a master as soon as their certificates are there.
     pub(crate) fn start_control_plane(&self, master: &Host, first: &Host) -> Result<()> {
         let complete = pki::is_complete(master);
+        // kubeadm keeps certificates that are there, and checks them.
         if !complete && master.name() != first.name() {
             pki::certificates(master, first)?;
         }
