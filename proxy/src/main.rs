@@ -1,2 +1,191 @@
-//! The operator.
-fn main() {}
+//! The proxy's program: reads the command line and runs one of its commands.
+
+mod cli;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Parser, error::ErrorKind};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+use trivet_proxy::{admin, app, document};
+
+use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, Run};
+
+/// `EX_USAGE` of sysexits: a flag or file that breaks a rule.
+const USAGE: u8 = 64;
+
+/// Below kubelet's shortest probe timeout, so that the reason is told and not cut off.
+const PROBE_LIMIT: Duration = Duration::from_millis(900);
+
+/// I/O is looked at after so few polls: a relay's turn may take 100 µs, and the default of 61 would leave new
+/// connections unseen for milliseconds.
+const POLLS_BETWEEN_IO: u32 = 4;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    let done = match cli.command {
+        Command::Run(run) => forward(*run),
+        Command::Probe(probe) => ask(probe),
+        Command::Check(check) => verify(&check),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("trivet-proxy: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn explain(error: &clap::Error) -> ExitCode {
+    let helped = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if let Err(failed) = error.print() {
+        eprintln!("trivet-proxy: {failed}");
+    }
+    if helped {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(USAGE)
+    }
+}
+
+fn forward(run: Run) -> Result<ExitCode> {
+    let filter = match EnvFilter::try_new(&run.log_level) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!(
+                "trivet-proxy: --log-level {:?} must be a level or a list of directives: {error}",
+                run.log_level
+            );
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    if run.config.is_none() && run.cache_dir.is_none() {
+        eprintln!(
+            "trivet-proxy: --config or --cache-dir must be given: nothing else says where the apiservers are"
+        );
+        return Ok(ExitCode::from(USAGE));
+    }
+    log(filter, run.log_format);
+    let node = match run.node_name {
+        Some(name) => name,
+        None => nix::unistd::gethostname()
+            .context("failed to read the host's name")?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let config = app::Config {
+        file: run.config,
+        cache: run.cache_dir,
+        watch: run.watch.map(|target| document::watch::Target {
+            namespace: target.namespace,
+            name: target.name,
+            token_file: run.token_file,
+        }),
+        node,
+        socket: run.socket,
+        metrics: run.metrics_address,
+    };
+    runtime()?.block_on(async {
+        let stop = Stop::new()?;
+        info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+        let bound = app::bind(config).await?;
+        bound.run(stop.requested()).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn ask(probe: Probe) -> Result<ExitCode> {
+    let path = match probe.question {
+        Question::Ready => "/readyz",
+        Question::Live => "/livez",
+    };
+    let (agrees, words) = runtime()?.block_on(admin::ask(probe.socket, path, PROBE_LIMIT))?;
+    println!("{words}");
+    Ok(if agrees {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn verify(check: &Check) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(&check.file)
+        .with_context(|| format!("failed to read {}", check.file.display()))?;
+    match document::read(&text) {
+        Ok(settings) => {
+            let document = &settings.document;
+            let members = document.members.len();
+            println!(
+                "ok: pool {:?}, revision {}, {members} members",
+                document.pool, document.revision
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(refusal) => {
+            eprintln!(
+                "{}: {}: {}",
+                check.file.display(),
+                refusal.reason,
+                refusal.message
+            );
+            Ok(ExitCode::from(USAGE))
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .event_interval(POLLS_BETWEEN_IO)
+        .build()
+        .context("failed to start the runtime")
+}
+
+fn log(filter: EnvFilter, format: LogFormat) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// The signals that end the proxy.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("failed to listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the first signal. The second ends the process where it stands.
+    async fn requested(mut self) {
+        self.either().await;
+        tokio::spawn(async move {
+            self.either().await;
+            info!("second signal: aborting");
+            std::process::exit(1);
+        });
+    }
+
+    async fn either(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What the proxy tells about itself: `/metrics` over TCP for Prometheus, and everything over a unix socket for its own
+//! subcommands, where an HTTP probe could be answered by another process of the host.
+
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client, header,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use crate::{metrics, readiness::Readiness};
+
+/// Conversations at once: a scraper that hangs must not cost the proxy its files.
+const CONVERSATIONS: usize = 16;
+
+/// How long one may take to send its request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// How soon a taken metrics port is tried again.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the answers are made of.
+#[derive(Debug)]
+pub struct Admin {
+    registry: Registry,
+    readiness: Arc<Readiness>,
+    conversations: Arc<Semaphore>,
+}
+
+/// The content type of Prometheus' text format, as prometheus-client writes it.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Admin {
+    /// Answers from these.
+    pub fn new(registry: Registry, readiness: Arc<Readiness>) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            readiness,
+            conversations: Arc::new(Semaphore::new(CONVERSATIONS)),
+        })
+    }
+
+    /// Serves on a TCP address for ever. A port that is taken is no reason not to forward traffic.
+    pub async fn serve_tcp(self: Arc<Self>, address: SocketAddr) {
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(error) => warn!(%address, %error, "failed to listen for metrics; trying again"),
+            }
+            sleep(BIND_AGAIN).await;
+        };
+        info!(%address, "serving metrics");
+        loop {
+            match listener.accept().await {
+                Ok((stream, _peer)) => self.converse(stream),
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    /// Serves on a bound unix socket for ever.
+    pub async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _peer)) => self.converse(stream),
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    fn converse(self: &Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Ok(permit) = Arc::clone(&self.conversations).try_acquire_owned() else {
+            debug!("too many conversations at once");
+            return;
+        };
+        let admin = Arc::clone(self);
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let response = admin.answer(&request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(REQUEST_LIMIT);
+            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                debug!(%error, "conversation broke");
+            }
+            drop(permit);
+        });
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        match request.uri().path() {
+            "/metrics" => {
+                let mut response = plain(StatusCode::OK, metrics::encode(&self.registry));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    header::HeaderValue::from_static(OPEN_METRICS),
+                );
+                response
+            }
+            // Whoever answers this runs its event loop.
+            "/livez" => plain(StatusCode::OK, "alive".to_owned()),
+            "/readyz" => match self.readiness.objection() {
+                None => plain(StatusCode::OK, "ready".to_owned()),
+                Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.to_owned()),
+            },
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "try /metrics, /livez or /readyz".to_owned(),
+            ),
+        }
+    }
+}
+
+fn plain(status: StatusCode, mut text: String) -> Response<Full<Bytes>> {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+}
+
+async fn pause(error: &io::Error) {
+    debug!(%error, "failed to accept a conversation");
+    sleep(Duration::from_millis(100)).await;
+}
+
+/// Binds the unix socket, in place of one that a predecessor left.
+pub fn bind_unix(path: &PathBuf) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    UnixListener::bind(path)
+}
+
+/// Why a question over the unix socket has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens there.
+    #[error("failed to connect to {}", .0.display())]
+    Connect(PathBuf, #[source] io::Error),
+    /// The conversation broke.
+    #[error("failed to ask the proxy")]
+    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The proxy runs no event loop.
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
+}
+
+/// Asks the proxy behind a unix socket; whether it agrees, and its words.
+pub async fn ask(socket: PathBuf, path: &str, within: Duration) -> Result<(bool, String), Error> {
+    let http = |error: hyper::Error| Error::Http(error.into());
+    let conversation = async {
+        let stream = UnixStream::connect(&socket)
+            .await
+            .map_err(|error| Error::Connect(socket, error))?;
+        let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(http)?;
+        let request = Request::get(path)
+            .header(header::HOST, "proxy")
+            .body(Empty::<Bytes>::new());
+        let request = request.map_err(|error| Error::Http(error.into()))?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(http)?;
+            let agrees = response.status().is_success();
+            let body = Limited::new(response.into_body(), 16 * 1024 * 1024)
+                .collect()
+                .await
+                .map_err(Error::Http)?;
+            Ok((
+                agrees,
+                String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned(),
+            ))
+        };
+        tokio::select! {
+            answer = exchange => answer,
+            ended = connection => Err(Error::Http(ended.err().map_or_else(|| "connection ended".into(), Into::into))),
+        }
+    };
+    timeout(within, conversation)
+        .await
+        .map_err(|_elapsed| Error::Silent(within))?
+}

@@ -1,0 +1,197 @@
+//! The proxy as a whole: bind, run, drain.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::UnixListener, sync::watch, task::JoinSet, time::timeout};
+use tracing::{info, warn};
+
+use crate::{
+    admin::{self, Admin},
+    document::{Documents, Source, cache::Cache, file, watch as config_map},
+    ending::Ending,
+    listener::Listeners,
+    metrics::Metrics,
+    net::socket,
+    readiness::Readiness,
+    settings::Settings,
+    upstream::Upstreams,
+};
+
+/// Files that are neither a client's nor its upstream's: probes, watch, cache, logs and hedges.
+const SPARE_FILES: u64 = 256;
+
+/// How a proxy is to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file with the document, if any.
+    pub file: Option<PathBuf>,
+    /// Where the last good documents are kept, if anywhere.
+    pub cache: Option<PathBuf>,
+    /// The ConfigMap to follow, if any.
+    pub watch: Option<config_map::Target>,
+    /// This node's name.
+    pub node: String,
+    /// Where exec probes ask, if anywhere.
+    pub socket: Option<PathBuf>,
+    /// Where metrics are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Why a proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket of the exec probes cannot be made.
+    #[error("failed to listen on --socket {}", .0.display())]
+    Socket(PathBuf, #[source] io::Error),
+}
+
+/// A proxy that has its parts and the newest document it could find.
+#[derive(Debug)]
+pub struct Bound {
+    config: Config,
+    documents: Arc<Documents>,
+    upstreams: Arc<Upstreams>,
+    listeners: Arc<Listeners>,
+    readiness: Arc<Readiness>,
+    admin: Arc<Admin>,
+    socket: Option<UnixListener>,
+    files: u64,
+}
+
+/// Puts the parts together, reads the disk, binds the socket of the exec probes. Nothing is forwarded yet.
+pub async fn bind(config: Config) -> Result<Bound, Error> {
+    let files = socket::raise_nofile().unwrap_or_else(|error| {
+        warn!(%error, "failed to raise the limit of open files");
+        1024
+    });
+    let metrics = Arc::new(Metrics::default());
+    let cache = config.cache.clone().map(Cache::new);
+    let proven = cache.as_ref().map(Cache::proven).unwrap_or_default();
+    let upstreams = Upstreams::new(&config.node, Arc::clone(&metrics), watch::Sender::new(proven));
+    let documents = Arc::new(Documents::new(cache, Arc::clone(&metrics)));
+    documents.offer_cached();
+    if let Some(path) = &config.file
+        && let Some(text) = file::look(path).await
+    {
+        documents.offer(&text, Source::File).await;
+    }
+    let listeners = Arc::new(Listeners::new(Arc::clone(&upstreams)));
+    let readiness = Arc::new(Readiness::new(Arc::clone(&listeners)));
+    let admin = Admin::new(metrics.registry(), Arc::clone(&readiness));
+    let socket = match &config.socket {
+        Some(path) => Some(admin::bind_unix(path).map_err(|error| Error::Socket(path.clone(), error))?),
+        None => None,
+    };
+    Ok(Bound {
+        config,
+        documents,
+        upstreams,
+        listeners,
+        readiness,
+        admin,
+        socket,
+        files,
+    })
+}
+
+impl Bound {
+    /// Forwards until `shutdown`, then drains.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut tasks = JoinSet::new();
+        self.start(&mut tasks);
+        let documents = self.documents.subscribe();
+        tokio::select! {
+            () = self.follow(documents) => {}
+            () = shutdown => {}
+        }
+        self.drain().await;
+        tasks.shutdown().await;
+    }
+
+    fn start(&mut self, tasks: &mut JoinSet<()>) {
+        if let Some(listener) = self.socket.take() {
+            tasks.spawn(Arc::clone(&self.admin).serve_unix(listener));
+        }
+        if let Some(address) = self.config.metrics {
+            tasks.spawn(Arc::clone(&self.admin).serve_tcp(address));
+        }
+        if let Some(path) = self.config.file.clone() {
+            tasks.spawn(file::follow(path, Arc::clone(&self.documents)));
+        }
+        if let Some(target) = self.config.watch.clone() {
+            tasks.spawn(config_map::follow(
+                target,
+                Arc::clone(&self.upstreams),
+                Arc::clone(&self.documents),
+            ));
+        }
+        if let Some(cache) = self.config.cache.clone().map(Cache::new) {
+            tasks.spawn(cache.keep_proven(self.upstreams.subscribe_proven()));
+        }
+        let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
+        tasks.spawn(async move { readiness.prove(&upstreams).await });
+    }
+
+    async fn follow(&self, mut documents: watch::Receiver<Option<Arc<Settings>>>) {
+        loop {
+            let current = documents.borrow_and_update().clone();
+            match current {
+                Some(settings) => self.apply(settings),
+                None => info!("no document yet: waiting for one"),
+            }
+            if documents.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn apply(&self, settings: Arc<Settings>) {
+        let document = Arc::clone(&settings.document);
+        self.upstreams.apply(settings);
+        let on = |listener: &trivet_crds::wire::Listener| {
+            let port = listener.port;
+            listener
+                .addresses
+                .clone()
+                .into_iter()
+                .map(move |address| SocketAddr::new(address, port))
+        };
+        let addresses: Vec<_> = document.listeners.iter().flat_map(on).collect();
+        self.listeners.apply(
+            &addresses,
+            self.connection_limit(document.connection.max_connections),
+        );
+        self.upstreams.metrics().document_applied(document.revision);
+    }
+
+    /// What the document allows, and what the files of this process allow at two a connection.
+    fn connection_limit(&self, wanted: u32) -> u32 {
+        let possible = (self.files * 95 / 100).saturating_sub(SPARE_FILES) / 2;
+        wanted.min(u32::try_from(possible).unwrap_or(u32::MAX)).max(1)
+    }
+
+    async fn drain(&self) {
+        self.readiness.end();
+        self.listeners.close().await;
+        let within = self
+            .upstreams
+            .settings()
+            .map(|settings| settings.drain_timeout)
+            .unwrap_or_default();
+        info!(connections = self.listeners.connections(), ?within, "draining");
+        tokio::select! {
+            () = self.listeners.finished() => {}
+            () = self.upstreams.drain_all(within) => {
+                // All are told to end; each needs one more turn to do so.
+                if timeout(LAST_TURN, self.listeners.finished()).await.is_err() {
+                    warn!(connections = self.listeners.connections(), reason = Ending::Aborted.word(), "leaving connections behind");
+                }
+            }
+        }
+        self.upstreams.stop().await;
+        info!("drained");
+    }
+}
+
+/// How long connections that were told to end may take for it.
+const LAST_TURN: Duration = Duration::from_secs(1);

@@ -1,0 +1,473 @@
+//! The balancer's decisions: which upstream gets a connection, which is judged how, whose connections are cut.
+//!
+//! Pure: it is told what happened and when, and answers what to do. It owns no socket, reads no clock, starts no
+//! task and draws no random number, so that its tests and simulations are its whole truth.
+
+pub mod choice;
+pub mod health;
+pub mod hold;
+pub mod pace;
+pub mod patience;
+pub mod rank;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use tokio::time::Instant;
+
+use self::{
+    choice::Facts,
+    health::{Health, Outcome, Policy, Reason, State},
+    patience::Patience,
+};
+
+/// Suspicion asks for an extra probe at most this often per upstream, whatever the traffic.
+const EXTRA_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One upstream for as long as this process knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId(u64);
+
+/// What makes a member the same upstream across documents: a member that moved is another one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// The member's name.
+    pub name: String,
+    /// Its addresses, the preferred first, never empty.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What the pool's owner wants of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It gets connections.
+    Active,
+    /// It gets no new ones, and its old ones are closed gradually.
+    Draining,
+    /// As Draining; and it is forgotten with its last connection.
+    Removed,
+}
+
+/// A member of the document in force.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Which.
+    pub identity: Identity,
+    /// Whether it drains.
+    pub draining: bool,
+    /// Whether this node remembers a verified answer from it.
+    pub proven: bool,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A new document is in force: all its members, in order.
+    Configured(Vec<Target>, Policy),
+    /// A question to an upstream found its end.
+    Probed {
+        /// Whom it was put to.
+        id: UpstreamId,
+        /// When.
+        asked: Instant,
+        /// By which address.
+        via: Option<SocketAddr>,
+        /// Whether the answer came with a certificate that the cluster's authorities signed and that is valid today.
+        verified: bool,
+        /// What it brought.
+        outcome: Outcome,
+    },
+    /// A client's dial was refused.
+    Refused(UpstreamId),
+    /// A client waits for this upstream longer than it should: to connect, or for its first byte.
+    Unanswered(UpstreamId),
+    /// The first byte came, so long after the client's first flight.
+    Answered(UpstreamId, Duration),
+    /// A connection, or an attempt at one, counts for this upstream from now on.
+    Opened(UpstreamId),
+    /// And from now on it does not.
+    Closed(UpstreamId),
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Start to probe this upstream.
+    Watch(UpstreamId, Identity),
+    /// Probe it now.
+    Probe(UpstreamId),
+    /// Say that its health changed.
+    Tell {
+        /// Whose.
+        id: UpstreamId,
+        /// From what.
+        from: (State, Reason),
+        /// To what.
+        to: (State, Reason),
+    },
+    /// Remember on disk that it is proven.
+    Remember(UpstreamId, Identity),
+    /// Reset all its connections.
+    Cut(UpstreamId),
+    /// Close its connections gradually.
+    Drain(UpstreamId),
+    /// Stop doing so.
+    Restore(UpstreamId),
+    /// Stop probing it; nothing is left of it.
+    Forget(UpstreamId, Identity),
+}
+
+/// An upstream that may be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub id: UpstreamId,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// One upstream as a table of the state shows it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Which.
+    pub id: UpstreamId,
+    /// The member behind it.
+    pub identity: Identity,
+    /// What its owner wants of it.
+    pub standing: Standing,
+    /// What it may get.
+    pub state: State,
+    /// Why.
+    pub reason: Reason,
+    /// Whether this node ever had a verified answer from it.
+    pub proven: bool,
+    /// Connections and attempts it has now.
+    pub connections: usize,
+}
+
+/// All that a proxy knows and decides about its upstreams.
+#[derive(Debug)]
+pub struct Balance {
+    node: String,
+    policy: Policy,
+    next: u64,
+    turns: u64,
+    upstreams: BTreeMap<UpstreamId, Upstream>,
+    patience: Patience,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    identity: Identity,
+    standing: Standing,
+    proven: bool,
+    health: Health,
+    suspect: bool,
+    extra_probe: Option<Instant>,
+    connections: usize,
+    turn: u64,
+    rank: u64,
+}
+
+impl Balance {
+    /// A balancer with no upstreams on the node of this name.
+    pub fn new(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            policy: Policy {
+                failure_threshold: 2,
+                success_threshold: 2,
+            },
+            next: 0,
+            turns: 0,
+            upstreams: BTreeMap::new(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Takes in what happened at `now` and says what to do.
+    pub fn observe(&mut self, event: Event, now: Instant) -> Vec<Decision> {
+        match event {
+            Event::Configured(targets, policy) => self.configure(targets, policy, now),
+            Event::Probed {
+                id,
+                asked,
+                via,
+                verified,
+                outcome,
+            } => {
+                let mut decisions = self.prove(id, verified);
+                decisions.extend(self.judge(id, now, |health, at| health.fold(outcome, asked, via, at)));
+                decisions
+            }
+            Event::Refused(id) => self.refused(id, now),
+            Event::Unanswered(id) => self.suspect(id, now),
+            Event::Answered(id, elapsed) => {
+                self.patience.learn(elapsed);
+                self.trust(id);
+                Vec::new()
+            }
+            Event::Opened(id) => {
+                self.opened(id);
+                Vec::new()
+            }
+            Event::Closed(id) => {
+                self.closed(id);
+                self.forget(id)
+            }
+        }
+    }
+
+    /// Where to dial for a new connection, the best first. First every upstream once, by the address that answered
+    /// last, then the other addresses.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let active = self
+            .upstreams
+            .iter()
+            .filter(|(_, upstream)| upstream.standing == Standing::Active);
+        let ordered = choice::order(active.map(|(id, upstream)| upstream.facts(*id)).collect());
+        let known = ordered
+            .iter()
+            .filter_map(|id| Some((*id, self.upstreams.get(id)?)));
+        let first = known
+            .clone()
+            .filter_map(|(id, upstream)| Some((id, upstream.preferred()?)));
+        let others = known.flat_map(|(id, upstream)| {
+            let preferred = upstream.preferred();
+            let rest = upstream
+                .identity
+                .addresses
+                .iter()
+                .filter(move |address| Some(**address) != preferred);
+            rest.map(move |address| (id, *address))
+        });
+        first
+            .chain(others)
+            .map(|(id, address)| Candidate { id, address })
+            .collect()
+    }
+
+    /// How long to wait for the first byte before the first flight is sent to another upstream as well.
+    pub fn patience(&self, hedge_delay: Duration) -> Duration {
+        self.patience.wait(hedge_delay)
+    }
+
+    /// Counts an opened connection, which earns part of a hedge.
+    pub fn earn_hedge(&mut self) {
+        self.patience.earn();
+    }
+
+    /// Takes a hedge out of the budget, if it has one.
+    pub fn spend_hedge(&mut self) -> bool {
+        self.patience.spend()
+    }
+
+    /// All upstreams as they are.
+    pub fn view(&self) -> Vec<View> {
+        self.upstreams
+            .iter()
+            .map(|(id, upstream)| upstream.view(*id))
+            .collect()
+    }
+
+    fn configure(&mut self, targets: Vec<Target>, policy: Policy, now: Instant) -> Vec<Decision> {
+        self.policy = policy;
+        let mut decisions = Vec::new();
+        let gone: Vec<_> = self
+            .upstreams
+            .iter()
+            .filter(|(_, upstream)| !targets.iter().any(|target| target.identity == upstream.identity))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            decisions.extend(self.stand(id, Standing::Removed));
+            decisions.extend(self.forget(id));
+        }
+        for target in targets {
+            let standing = if target.draining {
+                Standing::Draining
+            } else {
+                Standing::Active
+            };
+            match self.find(&target.identity) {
+                Some(id) => decisions.extend(self.stand(id, standing)),
+                None => decisions.extend(self.add(target, standing, now)),
+            }
+        }
+        decisions
+    }
+
+    fn find(&self, identity: &Identity) -> Option<UpstreamId> {
+        self.upstreams
+            .iter()
+            .find(|(_, upstream)| upstream.identity == *identity)
+            .map(|(id, _)| *id)
+    }
+
+    fn add(&mut self, target: Target, standing: Standing, now: Instant) -> Vec<Decision> {
+        let id = UpstreamId(self.next);
+        self.next += 1;
+        let upstream = Upstream {
+            standing,
+            proven: target.proven,
+            health: Health::new(target.proven, now),
+            suspect: false,
+            extra_probe: None,
+            connections: 0,
+            turn: 0,
+            rank: rank::rank(&self.node, &target.identity.name),
+            identity: target.identity.clone(),
+        };
+        self.upstreams.insert(id, upstream);
+        vec![Decision::Watch(id, target.identity)]
+    }
+
+    fn stand(&mut self, id: UpstreamId, standing: Standing) -> Option<Decision> {
+        let upstream = self.upstreams.get_mut(&id)?;
+        let before = std::mem::replace(&mut upstream.standing, standing);
+        match (before, standing) {
+            (Standing::Active, Standing::Draining | Standing::Removed) => Some(Decision::Drain(id)),
+            (Standing::Draining | Standing::Removed, Standing::Active) => Some(Decision::Restore(id)),
+            (Standing::Active, Standing::Active)
+            | (Standing::Draining | Standing::Removed, Standing::Draining | Standing::Removed) => None,
+        }
+    }
+
+    fn forget(&mut self, id: UpstreamId) -> Vec<Decision> {
+        let over = |upstream: &Upstream| upstream.standing == Standing::Removed && upstream.connections == 0;
+        if !self.upstreams.get(&id).is_some_and(over) {
+            return Vec::new();
+        }
+        let forgotten = self.upstreams.remove(&id);
+        forgotten
+            .map(|upstream| Decision::Forget(id, upstream.identity))
+            .into_iter()
+            .collect()
+    }
+
+    fn prove(&mut self, id: UpstreamId, verified: bool) -> Vec<Decision> {
+        match self.upstreams.get_mut(&id) {
+            Some(upstream) if verified && !upstream.proven => {
+                upstream.proven = true;
+                vec![Decision::Remember(id, upstream.identity.clone())]
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        id: UpstreamId,
+        now: Instant,
+        fold: impl FnOnce(&mut Health, (Instant, Policy)),
+    ) -> Vec<Decision> {
+        let policy = self.policy;
+        let Some(upstream) = self.upstreams.get_mut(&id) else {
+            return Vec::new();
+        };
+        let from = (upstream.health.state(), upstream.health.reason());
+        fold(&mut upstream.health, (now, policy));
+        let to = (upstream.health.state(), upstream.health.reason());
+        if to == (State::Up, Reason::Answering) {
+            upstream.suspect = false;
+        }
+        let told = (from != to).then_some(Decision::Tell { id, from, to });
+        told.into_iter().chain(self.cuts()).collect()
+    }
+
+    /// Whose connections to cut: who is silent while another answers. If all are silent it is us, and cutting would
+    /// only turn a hiccup into a stampede. Said again as long as a silent upstream has connections.
+    fn cuts(&self) -> Vec<Decision> {
+        let silent = self.upstreams.iter().filter(|(_, upstream)| {
+            upstream.health.state() == State::Down && upstream.connections > 0 && self.has_witness(upstream)
+        });
+        silent.map(|(id, _)| Decision::Cut(*id)).collect()
+    }
+
+    fn has_witness(&self, silent: &Upstream) -> bool {
+        let active = self
+            .upstreams
+            .values()
+            .filter(|upstream| upstream.standing == Standing::Active);
+        active
+            .into_iter()
+            .any(|witness| witness.health.witnesses(&silent.health))
+    }
+
+    fn refused(&mut self, id: UpstreamId, now: Instant) -> Vec<Decision> {
+        let was_up = self
+            .upstreams
+            .get(&id)
+            .is_some_and(|upstream| upstream.health.state() == State::Up);
+        let mut decisions = self.judge(id, now, |health, at| health.fold(Outcome::Refused, now, None, at));
+        if was_up {
+            decisions.push(Decision::Probe(id));
+        }
+        decisions
+    }
+
+    fn suspect(&mut self, id: UpstreamId, now: Instant) -> Vec<Decision> {
+        let Some(upstream) = self.upstreams.get_mut(&id) else {
+            return Vec::new();
+        };
+        upstream.suspect = true;
+        let rested = |last: Instant| now.saturating_duration_since(last) >= EXTRA_PROBE_INTERVAL;
+        if upstream.extra_probe.is_none_or(rested) {
+            upstream.extra_probe = Some(now);
+            return vec![Decision::Probe(id)];
+        }
+        Vec::new()
+    }
+
+    fn trust(&mut self, id: UpstreamId) {
+        if let Some(upstream) = self.upstreams.get_mut(&id) {
+            upstream.suspect = false;
+        }
+    }
+
+    fn opened(&mut self, id: UpstreamId) {
+        self.turns += 1;
+        if let Some(upstream) = self.upstreams.get_mut(&id) {
+            upstream.connections = upstream.connections.saturating_add(1);
+            upstream.turn = self.turns;
+        }
+    }
+
+    fn closed(&mut self, id: UpstreamId) {
+        if let Some(upstream) = self.upstreams.get_mut(&id) {
+            upstream.connections = upstream.connections.saturating_sub(1);
+        }
+    }
+}
+
+impl Upstream {
+    fn preferred(&self) -> Option<SocketAddr> {
+        self.health
+            .via()
+            .or_else(|| self.identity.addresses.first().copied())
+    }
+
+    fn facts(&self, id: UpstreamId) -> Facts {
+        Facts {
+            id,
+            proven: self.proven,
+            state: self.health.state(),
+            reason: self.health.reason(),
+            suspect: self.suspect,
+            connections: self.connections,
+            turn: self.turn,
+            rank: self.rank,
+        }
+    }
+
+    fn view(&self, id: UpstreamId) -> View {
+        View {
+            id,
+            identity: self.identity.clone(),
+            standing: self.standing,
+            state: self.health.state(),
+            reason: self.health.reason(),
+            proven: self.proven,
+            connections: self.connections,
+        }
+    }
+}

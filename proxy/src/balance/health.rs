@@ -1,0 +1,250 @@
+//! The health of one upstream: Up, Unready or Down, folded from what probes and dials bring.
+//!
+//! Only silence makes an upstream Down. Whatever answers, and be it by a refusal, is at worst Unready.
+
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use super::hold::HoldDown;
+
+/// What an upstream may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// New connections.
+    Up,
+    /// No new connection while another is Up; the old ones are left alone.
+    Unready,
+    /// Silent: its connections are cut so that clients reconnect at once.
+    Down,
+}
+
+impl State {
+    /// All of them, in the order of the metric.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Unready, Self::Down];
+
+    /// The word for logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "Up",
+            Self::Unready => "Unready",
+            Self::Down => "Down",
+        }
+    }
+}
+
+/// Why an upstream is in its state. Ordered: where nothing is Up, the one with the least reason is tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// It answers as it should.
+    Answering,
+    /// Remembered from before this process started, not probed yet.
+    Remembered,
+    /// It answers well again and must go on doing so.
+    Recovering,
+    /// It answers well again, but fell too often lately.
+    HeldDown,
+    /// It says that it is not ready.
+    NotReady,
+    /// It is alive but too late with its readiness.
+    Late,
+    /// It answers with a certificate that is not of this cluster.
+    Untrusted,
+    /// It has not answered this proxy yet.
+    NotProbed,
+    /// It refuses or resets connections, or a router says that it cannot be reached.
+    Refused,
+    /// It says nothing at all.
+    Silent,
+}
+
+impl Reason {
+    /// The word for logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Answering => "Answering",
+            Self::Remembered => "Remembered",
+            Self::Recovering => "Recovering",
+            Self::HeldDown => "HeldDown",
+            Self::NotReady => "NotReady",
+            Self::Late => "Late",
+            Self::Untrusted => "Untrusted",
+            Self::NotProbed => "NotProbed",
+            Self::Refused => "Refused",
+            Self::Silent => "Silent",
+        }
+    }
+}
+
+/// What one question to an upstream brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Ready, or alive and unwilling to say more to an anonymous caller (401, 403).
+    Ready,
+    /// Not ready, by its own words.
+    NotReady,
+    /// Alive, but late with its readiness.
+    Late,
+    /// It answered with a certificate that is not of this cluster.
+    Untrusted,
+    /// Refused, reset or unreachable: somebody answered, and it was not an apiserver.
+    Refused,
+    /// Nothing came in time.
+    Silent,
+}
+
+impl Outcome {
+    /// The word for logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::NotReady => "NotReady",
+            Self::Late => "Late",
+            Self::Untrusted => "Untrusted",
+            Self::Refused => "Refused",
+            Self::Silent => "Silent",
+        }
+    }
+}
+
+/// The numbers by which health is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Silent questions in a row that make an upstream Down.
+    pub failure_threshold: u32,
+    /// Good answers in a row that bring it back.
+    pub success_threshold: u32,
+}
+
+/// The health of one upstream.
+#[derive(Clone, Debug)]
+pub struct Health {
+    state: State,
+    reason: Reason,
+    since: Instant,
+    silent: u32,
+    passes: u32,
+    hold: HoldDown,
+    answered: Option<Instant>,
+    fell_silent: Option<Instant>,
+    via: Option<SocketAddr>,
+}
+
+impl Health {
+    /// An upstream nobody has asked yet: trusted if this node has had a verified answer from it before.
+    pub fn new(proven: bool, now: Instant) -> Self {
+        let (state, reason) = if proven {
+            (State::Up, Reason::Remembered)
+        } else {
+            (State::Unready, Reason::NotProbed)
+        };
+        Self {
+            state,
+            reason,
+            since: now,
+            silent: 0,
+            passes: 0,
+            hold: HoldDown::default(),
+            answered: None,
+            fell_silent: None,
+            via: None,
+        }
+    }
+
+    /// What it may get now.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Which of its addresses answered last.
+    pub fn via(&self) -> Option<SocketAddr> {
+        self.via
+    }
+
+    /// Folds in the outcome of a question that was asked at `asked`, by way of `via`.
+    pub fn fold(&mut self, outcome: Outcome, asked: Instant, via: Option<SocketAddr>, at: (Instant, Policy)) {
+        let (now, policy) = at;
+        match outcome {
+            Outcome::Ready => self.pass(asked, via, now, policy),
+            Outcome::NotReady => self.answer_badly(Reason::NotReady, asked, via, now),
+            Outcome::Late => self.answer_badly(Reason::Late, asked, via, now),
+            Outcome::Untrusted => self.answer_badly(Reason::Untrusted, asked, via, now),
+            Outcome::Refused => self.refuse(now),
+            Outcome::Silent => self.stay_silent(asked, now, policy),
+        }
+    }
+
+    /// Whether this upstream, by an answer of its own, shows that the silence of `other` is not ours: it was asked
+    /// after the last question that made `other` Down, and answered.
+    pub fn witnesses(&self, other: &Self) -> bool {
+        let spoke_after = |fell| self.answered.is_some_and(|answered| answered > fell);
+        self.state != State::Down && other.state == State::Down && other.fell_silent.is_some_and(spoke_after)
+    }
+
+    fn pass(&mut self, asked: Instant, via: Option<SocketAddr>, now: Instant, policy: Policy) {
+        self.answer(asked, via);
+        self.passes = self.passes.saturating_add(1);
+        let enough = self.passes >= policy.success_threshold;
+        match (self.state, self.reason) {
+            (State::Up, _) | (State::Unready, Reason::NotProbed) => {
+                self.become_state(State::Up, Reason::Answering, now)
+            }
+            (State::Unready | State::Down, _) if !enough => {
+                self.become_state(State::Unready, Reason::Recovering, now);
+            }
+            (State::Unready | State::Down, _) if self.hold.holds(now) => {
+                self.become_state(State::Unready, Reason::HeldDown, now);
+            }
+            (State::Unready | State::Down, _) => self.become_state(State::Up, Reason::Answering, now),
+        }
+    }
+
+    fn answer_badly(&mut self, reason: Reason, asked: Instant, via: Option<SocketAddr>, now: Instant) {
+        self.answer(asked, via);
+        self.passes = 0;
+        self.become_state(State::Unready, reason, now);
+    }
+
+    fn answer(&mut self, asked: Instant, via: Option<SocketAddr>) {
+        self.silent = 0;
+        // A late answer to an early question must not hide that a later one was answered.
+        self.answered = self.answered.max(Some(asked));
+        self.via = via.or(self.via);
+    }
+
+    fn refuse(&mut self, now: Instant) {
+        self.silent = 0;
+        self.passes = 0;
+        self.fall_from_up(now);
+        self.become_state(State::Unready, Reason::Refused, now);
+    }
+
+    fn stay_silent(&mut self, asked: Instant, now: Instant, policy: Policy) {
+        self.passes = 0;
+        self.silent = self.silent.saturating_add(1);
+        if self.silent >= policy.failure_threshold && self.state != State::Down {
+            self.fell_silent = Some(asked);
+            self.fall_from_up(now);
+            self.become_state(State::Down, Reason::Silent, now);
+        }
+    }
+
+    fn fall_from_up(&mut self, now: Instant) {
+        if self.state == State::Up {
+            self.hold.fall(self.since, now);
+        }
+    }
+
+    fn become_state(&mut self, state: State, reason: Reason, now: Instant) {
+        if self.state != state {
+            self.state = state;
+            self.since = now;
+        }
+        self.reason = reason;
+    }
+}

@@ -1,0 +1,75 @@
+//! Paces: how often, how far apart and how spread things happen. All of them follow the size of the cluster or pool.
+
+use std::time::Duration;
+
+/// No upstream is probed less often: at this pace a silent member still falls within 15 s.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A client is told that nothing is usable within this time: a kubelet that is held starts no static pods.
+pub const OPEN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The time between two probes of one upstream: no member gets more than about 500 a second from the whole fleet.
+pub fn probe_interval(nodes: u32, period: Duration) -> Duration {
+    (Duration::from_secs(u64::from(nodes)) / 500).clamp(period.min(LONGEST_INTERVAL), LONGEST_INTERVAL)
+}
+
+/// `interval` shortened by up to a tenth by `chance` in 0..1. Never lengthened: the bound on detection counts on it.
+pub fn jittered(interval: Duration, chance: f64) -> Duration {
+    interval.mul_f64(1.0 - 0.1 * chance.clamp(0.0, 1.0))
+}
+
+/// How long to wait for one dial before the next is started beside it, so that `count` dials fit in the deadline and
+/// the last of them still has its own time.
+pub fn stagger(hedge_delay: Duration, connect_timeout: Duration, count: usize) -> Duration {
+    let room = OPEN_DEADLINE
+        .saturating_sub(connect_timeout)
+        .max(OPEN_DEADLINE / 4);
+    let steps = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX).max(1);
+    hedge_delay.min(room / steps)
+}
+
+/// When this node cuts the connections of a silent member, spread by `chance` in 0..1: the survivors see no more
+/// than about 2500 nodes reconnect in a second.
+pub fn cut_delay(nodes: u32, chance: f64) -> Duration {
+    let spread = (Duration::from_secs(u64::from(nodes)) / 2500).min(Duration::from_secs(2));
+    spread.mul_f64(chance.clamp(0.0, 1.0))
+}
+
+/// How long to wait before closing the next of `left` draining connections, so that the last is closed within
+/// `remaining`.
+pub fn drain_step(remaining: Duration, left: usize) -> Duration {
+    remaining / u32::try_from(left).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn probes_get_rarer_with_the_fleet() {
+        assert_eq!(probe_interval(5, SECOND), SECOND);
+        assert_eq!(probe_interval(500, SECOND), SECOND);
+        assert_eq!(probe_interval(5000, SECOND), 10 * SECOND);
+        assert_eq!(probe_interval(1_000_000, SECOND), 15 * SECOND);
+        assert_eq!(probe_interval(1, 60 * SECOND), 15 * SECOND);
+    }
+
+    #[test]
+    fn every_member_is_dialled_within_the_deadline() {
+        let hedge = Duration::from_millis(250);
+        for count in 1..=64_u32 {
+            let step = stagger(hedge, SECOND, usize::try_from(count).unwrap());
+            assert!(step * (count - 1) + SECOND <= OPEN_DEADLINE, "{count}: {step:?}");
+        }
+        assert_eq!(stagger(hedge, SECOND, 3), hedge);
+    }
+
+    #[test]
+    fn cuts_are_at_once_in_a_small_cluster_and_spread_in_a_large_one() {
+        assert!(cut_delay(5, 1.0) <= Duration::from_millis(2));
+        assert_eq!(cut_delay(5000, 1.0), 2 * SECOND);
+        assert_eq!(cut_delay(50_000, 0.5), SECOND);
+    }
+}

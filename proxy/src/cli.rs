@@ -1,0 +1,141 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The proxy of a node: a layer-4 balancer over all apiservers of a pool.
+///
+/// It listens on the node's loopback, spreads connections over the members of its pool, avoids those that are not well
+/// and cuts those that are silent, so that clients reconnect at once. TLS passes through untouched.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 no (probe, check) or failed, 64 a flag or file that breaks a rule."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Forward connections until SIGTERM, then drain; a second signal aborts.
+    Run(Box<Run>),
+    /// Ask the proxy that runs here how it is; for exec probes. Exits 0 for yes, 1 for no, and says why.
+    Probe(Probe),
+    /// Check a wire document as a proxy would, and say what it asks for.
+    Check(Check),
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The wire document, JSON. Looked at every second; may be absent at first. In a cluster, the mounted ConfigMap.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where the last good documents are kept, so that the proxy starts with no apiserver at all.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// The ConfigMap to follow through this proxy's own upstreams.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) watch: Option<ConfigMapName>,
+
+    /// The bearer token for --watch; read at every request.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    )]
+    pub(crate) token_file: PathBuf,
+
+    /// This node's name: proxies of different nodes prefer different members. Defaults to the host's name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+
+    /// Where `probe` asks.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// Where Prometheus metrics are served, at /metrics.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics_address: Option<SocketAddr>,
+
+    /// What to log: error, warn, info (something changed), debug (a line per connection) or trace; or directives as in
+    /// `info,trivet_proxy::probe=debug`.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+
+    /// How to log.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What to ask the running proxy.
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// What to ask.
+    #[arg(value_enum)]
+    pub(crate) question: Question,
+
+    /// The socket that the proxy was given as `run --socket`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+}
+
+/// What to ask the running proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Question {
+    /// Whether it forwards.
+    Ready,
+    /// Whether its event loop turns.
+    Live,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The wire document, JSON.
+    pub(crate) file: PathBuf,
+}
+
+/// A ConfigMap by its namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigMapName {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl FromStr for ConfigMapName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = |part: &str| {
+            let allowed =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+            !part.is_empty() && part.len() <= 253 && part.bytes().all(allowed)
+        };
+        match text.split_once('/') {
+            Some((namespace, name)) if named(namespace) && named(name) => Ok(Self {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
+            Some(_) | None => Err("must be NAMESPACE/NAME, each of lower-case letters, digits, '-' and '.'"),
+        }
+    }
+}

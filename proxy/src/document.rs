@@ -1,0 +1,194 @@
+//! The wire document: where it comes from, and which one is followed. Revisions only grow, whatever brings them.
+
+pub mod cache;
+pub mod file;
+pub mod watch;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch as channel;
+use tracing::{info, warn};
+use trivet_crds::wire::Document;
+
+use self::cache::Cache;
+use crate::{metrics::Metrics, settings::Settings};
+
+/// What brought a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The file named on the command line, in a cluster the mounted ConfigMap.
+    File,
+    /// This node's disk.
+    Cache,
+    /// The ConfigMap, through the API.
+    Watch,
+}
+
+impl Source {
+    /// The word for logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::File => "File",
+            Self::Cache => "Cache",
+            Self::Watch => "Watch",
+        }
+    }
+}
+
+/// What became of an offered document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in force now.
+    Followed,
+    /// It is the one in force.
+    Known,
+    /// It is older than the one in force.
+    Older,
+    /// It cannot be followed.
+    Refused,
+}
+
+/// The document in force, and the way for a newer one to replace it.
+#[derive(Debug)]
+pub struct Documents {
+    current: channel::Sender<Option<Arc<Settings>>>,
+    /// The text that each source was last refused for: said once, not at every look.
+    refused: Mutex<Vec<(Source, String)>>,
+    cache: Option<Cache>,
+    metrics: Arc<Metrics>,
+}
+
+impl Documents {
+    /// None in force yet. What is followed from now on is kept in `cache`.
+    pub fn new(cache: Option<Cache>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            current: channel::Sender::new(None),
+            refused: Mutex::default(),
+            cache,
+            metrics,
+        }
+    }
+
+    /// The document in force, and every later one.
+    pub fn subscribe(&self) -> channel::Receiver<Option<Arc<Settings>>> {
+        self.current.subscribe()
+    }
+
+    /// The revision in force.
+    pub fn revision(&self) -> Option<u64> {
+        self.current
+            .borrow()
+            .as_ref()
+            .map(|settings| settings.document.revision)
+    }
+
+    /// Offers the generations on the disk, the newest first, until one is followed.
+    pub fn offer_cached(&self) {
+        let texts = self.cache.iter().flat_map(Cache::texts);
+        for text in texts {
+            if self.consider(&text, Source::Cache) == Verdict::Followed {
+                return;
+            }
+        }
+    }
+
+    /// Offers a text; it is followed if it is valid and newer. What is followed is also put on the disk.
+    pub async fn offer(&self, text: &str, source: Source) -> Verdict {
+        let verdict = self.consider(text, source);
+        if let (Verdict::Followed, Some(cache), Some(revision)) = (verdict, &self.cache, self.revision()) {
+            cache.store(revision, text.to_owned()).await;
+        }
+        verdict
+    }
+
+    fn consider(&self, text: &str, source: Source) -> Verdict {
+        let settings = match read(text) {
+            Ok(settings) => settings,
+            Err(refusal) => {
+                self.refuse(text, source, &refusal);
+                return Verdict::Refused;
+            }
+        };
+        let revision = settings.document.revision;
+        if let Some(current) = self.current.borrow().as_ref() {
+            if revision < current.document.revision {
+                return Verdict::Older;
+            }
+            if revision == current.document.revision {
+                self.warn_of_twin(&settings, current, source);
+                return Verdict::Known;
+            }
+        }
+        let document = &settings.document;
+        let members: Vec<_> = document
+            .members
+            .iter()
+            .map(|member| member.name.as_str())
+            .collect();
+        info!(
+            pool = document.pool,
+            revision,
+            source = source.word(),
+            ?members,
+            nodes = document.nodes,
+            "following document"
+        );
+        self.current.send_replace(Some(Arc::new(settings)));
+        Verdict::Followed
+    }
+
+    fn refuse(&self, text: &str, source: Source, refusal: &Refusal) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.iter().any(|(by, known)| *by == source && known == text) {
+            return;
+        }
+        refused.retain(|(by, _)| *by != source || source == Source::Cache);
+        refused.push((source, text.to_owned()));
+        self.metrics.document_refused(source, refusal.reason);
+        warn!(
+            source = source.word(),
+            reason = refusal.reason,
+            error = refusal.message,
+            in_force = self.revision(),
+            "refused document"
+        );
+    }
+
+    /// Two documents of one revision are two writers, or an edit by hand.
+    fn warn_of_twin(&self, offered: &Settings, current: &Settings, source: Source) {
+        if offered.document.hash != current.document.hash {
+            let refusal = Refusal {
+                reason: "SameRevision",
+                message: format!(
+                    "revision {} is in force with another content",
+                    current.document.revision
+                ),
+            };
+            self.refuse(&offered.document.hash, source, &refusal);
+        }
+    }
+}
+
+/// Why a text is not followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One fixed word.
+    pub reason: &'static str,
+    /// What is wrong with which field.
+    pub message: String,
+}
+
+/// Reads a text as far as following it needs.
+pub fn read(text: &str) -> Result<Settings, Refusal> {
+    let document = Document::parse(text).map_err(|error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        Refusal {
+            reason: error.reason(),
+            message: format!("{error}{}", source.unwrap_or_default()),
+        }
+    })?;
+    Settings::new(Arc::new(document)).map_err(|error| Refusal {
+        reason: "UnusableTls",
+        message: error.to_string(),
+    })
+}

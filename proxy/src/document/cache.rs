@@ -1,0 +1,160 @@
+//! The last good documents, and who proved itself, on the node's disk: what a proxy starts from when nothing answers.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, task::spawn_blocking};
+use tracing::{debug, warn};
+
+use crate::balance::Identity;
+
+/// Documents kept: enough to outlive a run of broken writes.
+const GENERATIONS: usize = 5;
+
+/// Where the members that proved themselves are kept.
+const PROVEN: &str = "proven.json";
+
+/// A directory of documents, one file a revision.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    directory: PathBuf,
+}
+
+impl Cache {
+    /// The cache in this directory, which need not exist yet.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// What the files hold, of the highest revision first. One that cannot be read is skipped with a log line.
+    pub fn texts(&self) -> Vec<String> {
+        let files = match generations(&self.directory) {
+            Ok(files) => files,
+            Err(error) => {
+                debug!(directory = %self.directory.display(), %error, "no document cache");
+                return Vec::new();
+            }
+        };
+        let read = |(_, path): &(u64, PathBuf)| match fs::read_to_string(path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                warn!(file = %path.display(), %error, "skipping cached document");
+                None
+            }
+        };
+        files.iter().filter_map(read).collect()
+    }
+
+    /// Keeps a document and lets the oldest go. A disk that fails is said and survived.
+    pub async fn store(&self, revision: u64, text: String) {
+        let directory = self.directory.clone();
+        let name = format!("document-{revision:020}.json");
+        blocking("keep the document", move || {
+            replace(&directory, &name, text.as_bytes())?;
+            for (_, path) in generations(&directory)?.into_iter().skip(GENERATIONS) {
+                fs::remove_file(path)?;
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// The members this node ever had a verified answer from.
+    pub fn proven(&self) -> BTreeSet<Identity> {
+        let path = self.directory.join(PROVEN);
+        let entries: Vec<Proven> = match fs::read(&path).map(|bytes| serde_json::from_slice(&bytes)) {
+            Ok(Ok(entries)) => entries,
+            Ok(Err(error)) => {
+                warn!(file = %path.display(), %error, "skipping the list of proven members");
+                Vec::new()
+            }
+            Err(error) => {
+                debug!(file = %path.display(), %error, "no list of proven members");
+                Vec::new()
+            }
+        };
+        entries
+            .into_iter()
+            .map(|entry| Identity {
+                name: entry.name,
+                addresses: entry.addresses,
+            })
+            .collect()
+    }
+
+    /// Writes the list of proven members at every change.
+    pub async fn keep_proven(self, mut proven: watch::Receiver<BTreeSet<Identity>>) {
+        while proven.changed().await.is_ok() {
+            let entries: Vec<_> = proven
+                .borrow_and_update()
+                .iter()
+                .cloned()
+                .map(Proven::from)
+                .collect();
+            let directory = self.directory.clone();
+            blocking("keep the list of proven members", move || {
+                replace(&directory, PROVEN, &serde_json::to_vec_pretty(&entries)?)
+            })
+            .await;
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Proven {
+    name: String,
+    addresses: Vec<SocketAddr>,
+}
+
+impl From<Identity> for Proven {
+    fn from(identity: Identity) -> Self {
+        Self {
+            name: identity.name,
+            addresses: identity.addresses,
+        }
+    }
+}
+
+/// A sync of a slow disk takes seconds, which no connection may wait for.
+async fn blocking(what: &'static str, work: impl FnOnce() -> io::Result<()> + Send + 'static) {
+    match spawn_blocking(work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "failed to {what}"),
+        Err(error) => warn!(%error, "failed to {what}"),
+    }
+}
+
+/// Replaces a file so that a crash at any point leaves the old one or the new one whole.
+fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let temporary = directory.join(format!(".{name}.tmp"));
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    fs::File::open(directory)?.sync_all()
+}
+
+/// The document files, of the highest revision first.
+fn generations(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let revision = name.and_then(|name| {
+            name.strip_prefix("document-")?
+                .strip_suffix(".json")?
+                .parse()
+                .ok()
+        });
+        files.extend(revision.map(|revision| (revision, path)));
+    }
+    files.sort_by(|left, right| right.cmp(left));
+    Ok(files)
+}

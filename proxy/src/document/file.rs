@@ -1,0 +1,41 @@
+//! The document from a file: the mounted ConfigMap in a cluster, the user's own file elsewhere.
+
+use std::{io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::{Documents, Source};
+
+/// How often the file is looked at. It is small and, where it is mounted, in memory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Follows the file for ever. It may be absent: a ConfigMap is mounted a while after it is written.
+pub async fn follow(path: PathBuf, documents: Arc<Documents>) {
+    let mut seen = None;
+    loop {
+        let now = look(&path).await;
+        if now != seen {
+            if let Some(text) = &now {
+                documents.offer(text, Source::File).await;
+            }
+            seen = now;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Reads the file once.
+pub async fn look(path: &PathBuf) -> Option<String> {
+    match tokio::fs::read_to_string(path).await {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            debug!(file = %path.display(), "no document file yet");
+            None
+        }
+        Err(error) => {
+            warn!(file = %path.display(), %error, "failed to read the document file");
+            None
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! One HTTP/1.1 connection to an apiserver, over TLS that is verified before the token is shown.
+
+use std::{error, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    header,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+use super::Target;
+use crate::{
+    open::walk::{Connected, Walk},
+    settings::Settings,
+    upstream::{Claim, Upstreams},
+};
+
+/// A hung apiserver completes no handshake; the next one is tried.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(1);
+
+/// A list of one object is answered within milliseconds, or by somebody who is in trouble.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A ConfigMap holds at most 1 MiB; its event a little more.
+const LONGEST_EVENT: usize = 4 * 1024 * 1024;
+
+/// Why the ConfigMap could not be followed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// There is no document in force to tell where the apiservers are.
+    #[error("no document yet that names the apiservers")]
+    NoDocument,
+    /// No upstream took the connection.
+    #[error("no upstream could be reached")]
+    NoUpstream,
+    /// The token cannot be read.
+    #[error("failed to read the token {}", .0.display())]
+    Token(PathBuf, #[source] io::Error),
+    /// The request cannot be built from what the flags and the token say.
+    #[error("failed to build the request")]
+    Request(#[from] hyper::http::Error),
+    /// The connection broke.
+    #[error("connection to {0} broke")]
+    Connection(SocketAddr, #[source] Box<dyn error::Error + Send + Sync>),
+    /// The connection's upstream is silent, or drains.
+    #[error("connection was ended: {0}")]
+    Ended(&'static str),
+    /// The apiserver said no.
+    #[error("the apiserver refused: {0}")]
+    Refused(String),
+    /// What came is no JSON.
+    #[error("the apiserver's answer cannot be read")]
+    Malformed(#[from] serde_json::Error),
+    /// The apiserver went silent.
+    #[error("no answer in time")]
+    Stalled,
+}
+
+impl Error {
+    /// Whether trying again soon cannot help: the node lacks something.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Token(..) | Self::Request(_))
+    }
+
+    /// The whole story in one line.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = error::Error::source(self);
+        while let Some(next) = source {
+            text.push_str(": ");
+            text.push_str(&next.to_string());
+            source = next.source();
+        }
+        text
+    }
+}
+
+/// A connection that counts for its upstream and ends with it, as any client's does.
+pub(super) struct Api {
+    address: SocketAddr,
+    host: String,
+    sender: SendRequest<Empty<Bytes>>,
+    claim: Claim,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Api {
+    /// Connects to the first upstream that completes a verified handshake.
+    pub(super) async fn connect(upstreams: &Arc<Upstreams>) -> Result<Self, Error> {
+        let settings = upstreams.settings().ok_or(Error::NoDocument)?;
+        let mut walk = Walk::new(upstreams, &settings);
+        let mut last = Error::NoUpstream;
+        while let Some(connected) = walk.next().await {
+            match secure(connected, &settings).await {
+                Ok(api) => return Ok(api),
+                Err(error) => {
+                    debug!(error = error.chain(), "trying the next upstream for the watch");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Lists the one ConfigMap.
+    pub(super) async fn list(&mut self, target: &Target) -> Result<Value, Error> {
+        let address = self.address;
+        let answer = async {
+            let response = self.get(target, "").await?;
+            let body = Limited::new(response.into_body(), LONGEST_EVENT).collect().await;
+            let body = body.map_err(|error| Error::Connection(address, error))?;
+            Ok(serde_json::from_slice(&body.to_bytes())?)
+        };
+        timeout(ANSWER_LIMIT, answer)
+            .await
+            .map_err(|_elapsed| Error::Stalled)?
+    }
+
+    /// Watches it from `version` on.
+    pub(super) async fn watch(
+        &mut self,
+        target: &Target,
+        version: &str,
+        seconds: u64,
+    ) -> Result<Events<'_>, Error> {
+        let query = format!(
+            "&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
+        );
+        let response = self.get(target, &query).await?;
+        Ok(Events {
+            body: response.into_body(),
+            buffer: BytesMut::new(),
+            address: self.address,
+            claim: &self.claim,
+        })
+    }
+
+    async fn get(&mut self, target: &Target, query: &str) -> Result<Response<Incoming>, Error> {
+        let token = tokio::fs::read_to_string(&target.token_file);
+        let token = token
+            .await
+            .map_err(|error| Error::Token(target.token_file.clone(), error))?;
+        let Target { namespace, name, .. } = target;
+        let path =
+            format!("/api/v1/namespaces/{namespace}/configmaps?fieldSelector=metadata.name%3D{name}{query}");
+        let request = Request::get(path)
+            .header(header::HOST, self.host.as_str())
+            .header(
+                header::USER_AGENT,
+                concat!("trivet-proxy/", env!("CARGO_PKG_VERSION")),
+            )
+            .header(header::ACCEPT, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()))
+            .body(Empty::new())?;
+        let address = self.address;
+        let broken = |error: hyper::Error| Error::Connection(address, error.into());
+        self.sender.ready().await.map_err(broken)?;
+        let response = tokio::select! {
+            response = self.sender.send_request(request) => response.map_err(broken)?,
+            ending = self.claim.tether.ended() => return Err(Error::Ended(ending.word())),
+        };
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST_EVENT).collect().await;
+        let body = body
+            .map_err(|error| Error::Connection(address, error))?
+            .to_bytes();
+        Err(Error::Refused(format!(
+            "{status}: {}",
+            String::from_utf8_lossy(&body).trim()
+        )))
+    }
+}
+
+/// The events of one watch, in order.
+pub(super) struct Events<'a> {
+    body: Incoming,
+    buffer: BytesMut,
+    address: SocketAddr,
+    claim: &'a Claim,
+}
+
+impl Events<'_> {
+    /// The next event, or none once the watch has ended in order.
+    pub(super) async fn next(&mut self) -> Result<Option<Value>, Error> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end);
+                self.buffer.advance(1);
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            if self.buffer.len() > LONGEST_EVENT {
+                return Err(Error::Refused("an event without end".to_owned()));
+            }
+            let frame = tokio::select! {
+                frame = self.body.frame() => frame,
+                ending = self.claim.tether.ended() => return Err(Error::Ended(ending.word())),
+            };
+            match frame {
+                Some(Ok(frame)) => self.buffer.extend(frame.into_data().into_iter().flatten()),
+                Some(Err(error)) => return Err(Error::Connection(self.address, error.into())),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+async fn secure(connected: Connected, settings: &Settings) -> Result<Api, Error> {
+    let Connected {
+        stream,
+        claim,
+        address,
+    } = connected;
+    let broken = |error: Box<dyn error::Error + Send + Sync>| Error::Connection(address, error);
+    let connector = TlsConnector::from(settings.trust.strict());
+    let handshake = timeout(
+        HANDSHAKE_LIMIT,
+        connector.connect(settings.trust.server_name(), stream),
+    )
+    .await;
+    let tls: TlsStream<TcpStream> = handshake
+        .map_err(|_elapsed| Error::Stalled)?
+        .map_err(|error| broken(error.into()))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(tls))
+        .await
+        .map_err(|error| broken(error.into()))?;
+    let driver = AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(%address, %error, "watch connection ended");
+        }
+    }));
+    let host = settings.document.tls.server_name.clone();
+    Ok(Api {
+        address,
+        host,
+        sender,
+        claim,
+        _driver: driver,
+    })
+}

@@ -1,0 +1,63 @@
+//! Why a connection ended: one word each, counted.
+
+/// The reason of a connection's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Ending {
+    /// Both sides had said all they wanted to say.
+    Finished = 1,
+    /// The client reset it, or left before an upstream had answered.
+    ClientLeft,
+    /// The upstream reset it.
+    UpstreamReset,
+    /// The kernel found the upstream's host silent (keepalive, user timeout).
+    UpstreamTimeout,
+    /// Its upstream is Down: silent while others answer.
+    MemberSilent,
+    /// Its member is being removed.
+    MemberDrained,
+    /// This proxy ends.
+    ProxyDrained,
+    /// No upstream could be reached.
+    NoUpstream,
+    /// The proxy holds as many connections as it may.
+    Shed,
+    /// The client is not on this node's loopback.
+    NotLoopback,
+    /// The task was dropped half way: this proxy was aborted.
+    Aborted,
+}
+
+impl Ending {
+    /// The word for logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Finished => "Finished",
+            Self::ClientLeft => "ClientLeft",
+            Self::UpstreamReset => "UpstreamReset",
+            Self::UpstreamTimeout => "UpstreamTimeout",
+            Self::MemberSilent => "MemberSilent",
+            Self::MemberDrained => "MemberDrained",
+            Self::ProxyDrained => "ProxyDrained",
+            Self::NoUpstream => "NoUpstream",
+            Self::Shed => "Shed",
+            Self::NotLoopback => "NotLoopback",
+            Self::Aborted => "Aborted",
+        }
+    }
+
+    /// Whether the other side is told by a reset, as it would be without a proxy, and not by an orderly end.
+    pub fn resets(self) -> bool {
+        match self {
+            Self::Finished | Self::MemberDrained | Self::ProxyDrained => false,
+            Self::ClientLeft
+            | Self::UpstreamReset
+            | Self::UpstreamTimeout
+            | Self::MemberSilent
+            | Self::NoUpstream
+            | Self::Shed
+            | Self::NotLoopback
+            | Self::Aborted => true,
+        }
+    }
+}

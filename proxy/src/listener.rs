@@ -1,0 +1,211 @@
+//! Listeners: where clients come in. Each address has one task that binds it, accepts on it, and tries again for as long
+//! as the address is wanted.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::{connection, ending::Ending, metrics::Metrics, net::socket, upstream::Upstreams};
+
+/// How soon a taken port is tried again.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long accepting pauses once this process has no file left: long enough not to spin, short enough not to matter.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// All listeners of this proxy.
+#[derive(Debug)]
+pub struct Listeners {
+    upstreams: Arc<Upstreams>,
+    metrics: Arc<Metrics>,
+    wanted: Mutex<HashMap<SocketAddr, CancellationToken>>,
+    bound: Arc<Mutex<Vec<SocketAddr>>>,
+    accepting: TaskTracker,
+    connections: TaskTracker,
+    limit: Arc<AtomicU32>,
+    stop: CancellationToken,
+}
+
+/// What an address's task needs.
+#[derive(Clone, Debug)]
+struct Acceptor {
+    address: SocketAddr,
+    upstreams: Arc<Upstreams>,
+    metrics: Arc<Metrics>,
+    bound: Arc<Mutex<Vec<SocketAddr>>>,
+    connections: TaskTracker,
+    limit: Arc<AtomicU32>,
+}
+
+impl Listeners {
+    /// None yet.
+    pub fn new(upstreams: Arc<Upstreams>) -> Self {
+        Self {
+            metrics: Arc::clone(upstreams.metrics()),
+            upstreams,
+            wanted: Mutex::default(),
+            bound: Arc::default(),
+            accepting: TaskTracker::new(),
+            connections: TaskTracker::new(),
+            limit: Arc::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
+    /// keeps its socket; connections of one that goes are left alone.
+    pub fn apply(&self, addresses: &[SocketAddr], limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.retain(|address, stop| {
+            let stays = addresses.contains(address);
+            if !stays {
+                info!(%address, "listener no longer wanted");
+                stop.cancel();
+            }
+            stays
+        });
+        for address in addresses {
+            wanted.entry(*address).or_insert_with(|| self.start(*address));
+        }
+    }
+
+    /// Where the proxy accepts now.
+    pub fn bound(&self) -> Vec<SocketAddr> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Accepts no more. Connections go on.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.accepting.close();
+        self.accepting.wait().await;
+        self.connections.close();
+    }
+
+    /// Waits, after [`Listeners::close`], until the last connection has ended.
+    pub async fn finished(&self) {
+        self.connections.wait().await;
+    }
+
+    /// Connections that are open or being opened.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn start(&self, address: SocketAddr) -> CancellationToken {
+        let stop = self.stop.child_token();
+        let acceptor = Acceptor {
+            address,
+            upstreams: Arc::clone(&self.upstreams),
+            metrics: Arc::clone(&self.metrics),
+            bound: Arc::clone(&self.bound),
+            connections: self.connections.clone(),
+            limit: Arc::clone(&self.limit),
+        };
+        let until = stop.clone();
+        self.accepting.spawn(async move {
+            until.run_until_cancelled(acceptor.run()).await;
+            acceptor.unbound();
+            acceptor.metrics.listener_gone(&acceptor.address.to_string());
+        });
+        stop
+    }
+}
+
+impl Acceptor {
+    async fn run(&self) {
+        let listener = self.bind().await;
+        self.bound
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.address);
+        self.metrics.listener(&self.address.to_string(), true);
+        info!(address = %self.address, "listening");
+        loop {
+            match listener.accept().await {
+                Ok((client, peer)) => self.admit(client, peer),
+                Err(error) => self.pause(&error).await,
+            }
+        }
+    }
+
+    async fn bind(&self) -> TcpListener {
+        let mut said = None;
+        loop {
+            let error = match socket::listen(self.address) {
+                Ok(listener) => return listener,
+                Err(error) => error,
+            };
+            self.metrics.listener(&self.address.to_string(), false);
+            if said != Some(error.kind()) {
+                said = Some(error.kind());
+                self.explain(&error);
+            }
+            sleep(BIND_AGAIN).await;
+        }
+    }
+
+    fn explain(&self, error: &io::Error) {
+        let address = self.address;
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => {
+                info!(%address, %error, "skipping a listener whose address this node lacks");
+            }
+            Some(Errno::EADDRINUSE) => {
+                warn!(%address, "another process listens on this pool's port; trying again until it is free");
+            }
+            Some(_) | None => warn!(%address, %error, "failed to listen; trying again"),
+        }
+    }
+
+    fn admit(&self, client: TcpStream, peer: SocketAddr) {
+        if self.address.ip().is_loopback() && !peer.ip().to_canonical().is_loopback() {
+            debug!(%peer, "dropped a client that is not on this node");
+            return self.turn_away(&client, Ending::NotLoopback);
+        }
+        let limit = usize::try_from(self.limit.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        if self.connections.len() >= limit {
+            debug!(%peer, limit, "shed a client: too many connections");
+            return self.turn_away(&client, Ending::Shed);
+        }
+        self.connections
+            .spawn(connection::serve(client, peer, Arc::clone(&self.upstreams)));
+    }
+
+    fn turn_away(&self, client: &TcpStream, ending: Ending) {
+        socket::reset_on_close(client);
+        self.metrics.ended(ending);
+    }
+
+    async fn pause(&self, error: &io::Error) {
+        // A client that left before it was accepted is no trouble of ours.
+        if socket::Fault::of(error) == socket::Fault::Local {
+            self.metrics.accept_failed();
+            warn!(address = %self.address, %error, "failed to accept, pausing");
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    fn unbound(&self) {
+        self.bound
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|address| *address != self.address);
+    }
+}

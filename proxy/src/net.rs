@@ -1,0 +1,3 @@
+//! Sockets as the proxy needs them.
+
+pub mod socket;

@@ -1,0 +1,129 @@
+//! Socket options and process limits: the only place that knows them.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use nix::{errno::Errno, sys::resource};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// The longest queue of clients not yet accepted: a fleet of pods that reconnects at once must not see a SYN dropped.
+const BACKLOG: u32 = 4096;
+
+/// The time between two keepalive probes once the first got no answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Keepalive probes without an answer after which a host is silent.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How the kernel judges the host behind an upstream connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamOptions {
+    /// Idle time before the first keepalive probe.
+    pub keepalive_idle: Duration,
+    /// How long sent bytes may stay unacknowledged.
+    pub user_timeout: Duration,
+}
+
+/// Listens on `address`, which must be free: the port is never shared silently.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    if address.is_ipv6() {
+        SockRef::from(&socket).set_only_v6(true)?;
+    }
+    // A predecessor's connections in TIME_WAIT must not keep us from the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Connects to an upstream, with its options set before the first packet.
+pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(options.keepalive_idle)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    let view = SockRef::from(&socket);
+    view.set_tcp_keepalive(&keepalive)?;
+    view.set_tcp_user_timeout(Some(options.user_timeout))?;
+    socket.connect(address).await
+}
+
+/// Makes the connection's end a reset: what its buffers hold is thrown away when it is dropped.
+pub fn reset_on_close(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "failed to set SO_LINGER");
+    }
+}
+
+/// Raises the limit of open files as far as this process may, and says what it is then.
+pub fn raise_nofile() -> io::Result<u64> {
+    let (soft, hard) = resource::getrlimit(resource::Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        resource::setrlimit(resource::Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// What an I/O error says about who failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The peer's kernel, or a router, answered that nobody is there.
+    Refused,
+    /// The peer ended the connection.
+    Reset,
+    /// The peer was silent for as long as the kernel waits.
+    Timeout,
+    /// This node cannot open a connection to anybody: files, ports, memory or connection tracking are exhausted, or
+    /// a local rule forbids it. No evidence against the peer.
+    Local,
+    /// Something else.
+    Other,
+}
+
+impl Fault {
+    /// Sorts an error.
+    pub fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN) => {
+                Self::Refused
+            }
+            Some(Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED) => Self::Reset,
+            Some(Errno::ETIMEDOUT) => Self::Timeout,
+            Some(
+                Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::ENOBUFS
+                | Errno::ENOMEM
+                | Errno::EADDRNOTAVAIL
+                | Errno::EPERM
+                | Errno::EACCES,
+            ) => Self::Local,
+            Some(_) | None => match error.kind() {
+                io::ErrorKind::TimedOut => Self::Timeout,
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    Self::Reset
+                }
+                _ => Self::Other,
+            },
+        }
+    }
+
+    /// The word for logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "Refused",
+            Self::Reset => "Reset",
+            Self::Timeout => "Timeout",
+            Self::Local => "Local",
+            Self::Other => "Other",
+        }
+    }
+}

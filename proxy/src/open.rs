@@ -1,0 +1,50 @@
+//! Opening: from an accepted client to the upstream that serves it, all inside the client's own connection.
+
+pub mod flight;
+pub mod hello;
+pub mod walk;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use self::{
+    flight::Flight,
+    walk::{Connected, Walk},
+};
+use crate::{ending::Ending, settings::Settings, upstream::Upstreams};
+
+/// A client's upstream, and what the client has said that the upstream was not told yet.
+#[derive(Debug)]
+pub struct Opened {
+    /// The upstream.
+    pub upstream: Connected,
+    /// Bytes read from the client and not yet written.
+    pub unsent: Bytes,
+}
+
+/// Finds the upstream for this client: the first that connects and, where the client begins with a ClientHello, the
+/// first that answers it.
+pub async fn open(
+    client: &TcpStream,
+    upstreams: &Arc<Upstreams>,
+    settings: &Arc<Settings>,
+) -> Result<Opened, Ending> {
+    upstreams.earn_hedge();
+    let mut walk = Walk::new(upstreams, settings);
+    let first = walk.next().await.ok_or(Ending::NoUpstream)?;
+    match flight::read(client, &first).await? {
+        Flight::Hello(hello) => {
+            let upstream = flight::race(client, &hello, first, &mut walk).await?;
+            Ok(Opened {
+                upstream,
+                unsent: Bytes::new(),
+            })
+        }
+        Flight::Other(unsent) => Ok(Opened {
+            upstream: first,
+            unsent,
+        }),
+    }
+}

@@ -1,0 +1,193 @@
+//! The first-flight hedge: until an upstream's first byte arrives the client's ClientHello is kept, and sent to the
+//! next upstream as well if the first one resets, closes or stays silent. The first to answer wins.
+//!
+//! Nothing has happened on a server that has not answered a ClientHello, so this is safe; and it makes a hung apiserver,
+//! whose kernel accepts connections as ever, cost no new connection.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    io::{AsyncWriteExt, Interest},
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+use tracing::debug;
+
+use super::{
+    hello::{self, Kind},
+    walk::{Connected, Walk},
+};
+use crate::{
+    balance::{Event, UpstreamId},
+    ending::Ending,
+    net::socket::{self, Fault},
+    upstream::Upstreams,
+};
+
+/// Room for a usual ClientHello.
+const USUAL: usize = 2048;
+
+/// What the client began with.
+#[derive(Debug)]
+pub enum Flight {
+    /// A ClientHello that may be sent more than once.
+    Hello(Bytes),
+    /// Something that may be sent once only, perhaps nothing.
+    Other(Bytes),
+}
+
+/// Reads the client's first flight. A server that speaks first, or ends, ends the reading.
+pub async fn read(client: &TcpStream, upstream: &Connected) -> Result<Flight, Ending> {
+    let mut flight = BytesMut::with_capacity(USUAL);
+    loop {
+        tokio::select! {
+            biased;
+            ready = client.readable() => ready.map_err(|_error| Ending::ClientLeft)?,
+            ending = upstream.claim.tether.ended() => return Err(ending),
+            // Bytes, an end or an error: the relay knows what to do with each.
+            _ready = upstream.stream.readable() => return Ok(Flight::Other(flight.freeze())),
+        }
+        match client.try_read_buf(&mut flight) {
+            // A half-close without a word, or in the middle of a word: the relay passes it on.
+            Ok(0) => return Ok(Flight::Other(flight.freeze())),
+            Ok(_) => match hello::classify(&flight) {
+                Kind::Incomplete => flight.reserve(USUAL),
+                Kind::Replayable => return Ok(Flight::Hello(flight.freeze())),
+                Kind::Other => return Ok(Flight::Other(flight.freeze())),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_reset) => return Err(Ending::ClientLeft),
+        }
+    }
+}
+
+struct Contender {
+    upstream: Connected,
+    waited: Duration,
+    result: io::Result<()>,
+}
+
+/// Sends the ClientHello to `first` and, where that does not answer, to what the walk brings next. The first to answer
+/// is returned with its answer unread; the others are closed.
+pub async fn race(
+    client: &TcpStream,
+    hello: &Bytes,
+    first: Connected,
+    walk: &mut Walk,
+) -> Result<Connected, Ending> {
+    let upstreams = Arc::clone(walk.upstreams());
+    let patience = upstreams.patience(walk.hedge_delay());
+    let mut asked = vec![first.claim.id()];
+    let mut contenders: FuturesUnordered<BoxFuture<'static, Contender>> = FuturesUnordered::new();
+    contenders.push(contend(first, hello.clone()).boxed());
+    let mut hedge_at = Instant::now() + patience;
+    let (mut wanting, mut exhausted) = (false, false);
+    loop {
+        if contenders.is_empty() && exhausted {
+            return Err(Ending::NoUpstream);
+        }
+        tokio::select! {
+            biased;
+            Some(contender) = contenders.next() => match settle(contender, &upstreams) {
+                Ok(winner) => return Ok(winner),
+                Err(lost) => {
+                    asked.retain(|id| *id != lost);
+                    wanting = true;
+                }
+            },
+            () = gone(client) => return Err(Ending::ClientLeft),
+            next = walk.next(), if wanting && !exhausted => {
+                wanting = false;
+                hedge_at = Instant::now() + patience;
+                match next {
+                    Some(next) => {
+                        asked.push(next.claim.id());
+                        contenders.push(contend(next, hello.clone()).boxed());
+                    }
+                    None => exhausted = true,
+                }
+            }
+            () = sleep_until(hedge_at), if !wanting && !exhausted => {
+                hedge_at = Instant::now() + patience;
+                wanting = suspect(&asked, &upstreams);
+            }
+        }
+    }
+}
+
+/// Says who leaves the client waiting, and whether the budget has a hedge for it.
+fn suspect(asked: &[UpstreamId], upstreams: &Arc<Upstreams>) -> bool {
+    for id in asked {
+        upstreams.observe(
+            Event::Unanswered(*id),
+            "leaves a client's first flight unanswered",
+        );
+    }
+    if !upstreams.spend_hedge() {
+        upstreams.metrics().hedge_refused();
+        return false;
+    }
+    for id in asked {
+        upstreams.metrics().hedged(&upstreams.name(*id));
+    }
+    true
+}
+
+async fn contend(mut upstream: Connected, hello: Bytes) -> Contender {
+    let started = Instant::now();
+    let Connected { stream, claim, .. } = &mut upstream;
+    let result = tokio::select! {
+        biased;
+        result = first_byte(stream, &hello) => result,
+        ending = claim.tether.ended() => Err(io::Error::other(ending.word())),
+    };
+    Contender {
+        upstream,
+        waited: started.elapsed(),
+        result,
+    }
+}
+
+async fn first_byte(stream: &mut TcpStream, hello: &[u8]) -> io::Result<()> {
+    stream.write_all(hello).await?;
+    match stream.peek(&mut [0]).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+fn settle(contender: Contender, upstreams: &Arc<Upstreams>) -> Result<Connected, UpstreamId> {
+    let Contender {
+        upstream,
+        waited,
+        result,
+    } = contender;
+    let id = upstream.claim.id();
+    match result {
+        Ok(()) => {
+            upstreams.observe(Event::Answered(id, waited), "");
+            Ok(upstream)
+        }
+        Err(error) => {
+            let member = upstreams.name(id);
+            debug!(member, %error, "upstream ended before it answered");
+            upstreams.metrics().dial_failed(&member, Fault::of(&error));
+            upstreams.observe(
+                Event::Unanswered(id),
+                "ended before it answered a client's first flight",
+            );
+            socket::reset_on_close(&upstream.stream);
+            Err(id)
+        }
+    }
+}
+
+/// Waits until the client has given up. Bytes that it sends meanwhile stay where they are.
+async fn gone(client: &TcpStream) {
+    match client.ready(Interest::READABLE | Interest::ERROR).await {
+        Ok(ready) if !ready.is_read_closed() && !ready.is_error() => std::future::pending().await,
+        Ok(_) | Err(_) => {}
+    }
+}

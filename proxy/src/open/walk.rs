@@ -1,0 +1,173 @@
+//! The walk over all upstreams: dials the best one, and the next one beside it when the first lets us wait.
+
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::debug;
+
+use crate::{
+    balance::{Candidate, Event, UpstreamId, pace},
+    net::socket::{self, Fault, UpstreamOptions},
+    settings::Settings,
+    upstream::{Claim, Upstreams},
+};
+
+/// A connection to an upstream, counted for it as long as the claim lives.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: TcpStream,
+    /// What counts it.
+    pub claim: Claim,
+    /// Where it goes.
+    pub address: SocketAddr,
+}
+
+struct Dialled {
+    candidate: Candidate,
+    claim: Claim,
+    result: io::Result<TcpStream>,
+}
+
+/// Walks the upstreams once, the best first.
+pub struct Walk {
+    upstreams: Arc<Upstreams>,
+    left: VecDeque<Candidate>,
+    dials: FuturesUnordered<BoxFuture<'static, Dialled>>,
+    waiting: Vec<UpstreamId>,
+    options: UpstreamOptions,
+    connect_timeout: Duration,
+    hedge_delay: Duration,
+    stagger: Duration,
+    next_at: Instant,
+    deadline: Instant,
+}
+
+impl Walk {
+    /// A walk over the upstreams as they are now, which must bring a connection within two seconds.
+    pub fn new(upstreams: &Arc<Upstreams>, settings: &Settings) -> Self {
+        let left: VecDeque<_> = upstreams.candidates().into();
+        let now = Instant::now();
+        Self {
+            upstreams: Arc::clone(upstreams),
+            stagger: pace::stagger(settings.hedge_delay, settings.connect_timeout, left.len()),
+            left,
+            dials: FuturesUnordered::new(),
+            waiting: Vec::new(),
+            options: settings.socket,
+            connect_timeout: settings.connect_timeout,
+            hedge_delay: settings.hedge_delay,
+            next_at: now,
+            deadline: now + pace::OPEN_DEADLINE,
+        }
+    }
+
+    /// The upstreams that are walked over.
+    pub fn upstreams(&self) -> &Arc<Upstreams> {
+        &self.upstreams
+    }
+
+    /// How long one upstream is waited for before the next is tried.
+    pub fn hedge_delay(&self) -> Duration {
+        self.hedge_delay
+    }
+
+    /// The next upstream that connects; none once all have been tried or the time is up. Nothing is lost if this is
+    /// dropped half way and called again.
+    pub async fn next(&mut self) -> Option<Connected> {
+        loop {
+            if self.dials.is_empty() && !self.dial_next() {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                Some(dialled) = self.dials.next() => {
+                    if let Some(connected) = self.settle(dialled) {
+                        return Some(connected);
+                    }
+                    // Whoever failed at once leaves its turn to the next.
+                    self.dial_next();
+                }
+                () = sleep_until(self.deadline) => {
+                    self.suspect_waiting();
+                    return None;
+                }
+                () = sleep_until(self.next_at), if !self.left.is_empty() => {
+                    self.suspect_waiting();
+                    self.dial_next();
+                }
+            }
+        }
+    }
+
+    fn dial_next(&mut self) -> bool {
+        while let Some(candidate) = self.left.pop_front() {
+            let Some(claim) = self.upstreams.claim(candidate.id) else {
+                continue;
+            };
+            let (options, limit) = (self.options, self.connect_timeout);
+            let dial = async move {
+                let result = match timeout(limit, socket::connect(candidate.address, options)).await {
+                    Ok(result) => result,
+                    Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
+                };
+                Dialled {
+                    candidate,
+                    claim,
+                    result,
+                }
+            };
+            self.dials.push(dial.boxed());
+            self.waiting.push(candidate.id);
+            self.next_at = Instant::now() + self.stagger;
+            return true;
+        }
+        false
+    }
+
+    fn settle(&mut self, dialled: Dialled) -> Option<Connected> {
+        let Dialled {
+            candidate: Candidate { id, address },
+            claim,
+            result,
+        } = dialled;
+        self.waiting.retain(|waiting| *waiting != id);
+        let error = match result {
+            Ok(stream) => {
+                return Some(Connected {
+                    stream,
+                    claim,
+                    address,
+                });
+            }
+            Err(error) => error,
+        };
+        drop(claim);
+        let fault = Fault::of(&error);
+        let member = self.upstreams.name(id);
+        debug!(member, %address, %error, reason = fault.word(), "dial failed");
+        self.upstreams.metrics().dial_failed(&member, fault);
+        match fault {
+            Fault::Refused | Fault::Reset => self
+                .upstreams
+                .observe(Event::Refused(id), "refused a client's dial"),
+            Fault::Timeout | Fault::Other => self
+                .upstreams
+                .observe(Event::Unanswered(id), "left a client's dial waiting"),
+            // Our own trouble is no evidence against anybody.
+            Fault::Local => {}
+        }
+        None
+    }
+
+    fn suspect_waiting(&mut self) {
+        for id in self.waiting.drain(..) {
+            self.upstreams
+                .observe(Event::Unanswered(id), "lets a client's dial wait");
+        }
+    }
+}

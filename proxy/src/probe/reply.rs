@@ -1,0 +1,122 @@
+//! What an apiserver answered to a probe, and what that means.
+
+use hyper::StatusCode;
+
+use crate::{balance::health::Outcome, trust::Verdict};
+
+/// An answer with the certificate that it came under.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    /// Its status.
+    pub(super) status: StatusCode,
+    /// Its body, as far as it was read.
+    pub(super) body: String,
+    /// What the certificate is worth.
+    pub(super) verdict: Verdict,
+}
+
+impl Reply {
+    /// What it means for the upstream's health.
+    pub(super) fn outcome(&self) -> Outcome {
+        if !self.trusted() {
+            return Outcome::Untrusted;
+        }
+        match self.status {
+            // Alive, and its readiness is not for anonymous callers.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Ready,
+            status if status.is_success() => Outcome::Ready,
+            _ => Outcome::NotReady,
+        }
+    }
+
+    /// Whether the certificate is of this cluster, whatever its dates say.
+    pub(super) fn trusted(&self) -> bool {
+        match self.verdict {
+            Verdict::Verified | Verdict::OutOfDate => true,
+            Verdict::Untrusted(_) => false,
+        }
+    }
+
+    /// Whether the certificate is good in every respect.
+    pub(super) fn verified(&self) -> bool {
+        self.verdict == Verdict::Verified
+    }
+
+    /// What is wrong, for the log; empty if nothing is.
+    pub(super) fn detail(&self) -> String {
+        match &self.verdict {
+            Verdict::Untrusted(why) => return format!("certificate refused: {why}"),
+            Verdict::OutOfDate => {
+                return "certificate is out of its dates, or this node's clock is wrong".to_owned();
+            }
+            Verdict::Verified => {}
+        }
+        if self.outcome() == Outcome::Ready {
+            return String::new();
+        }
+        format!(
+            "answers {}, failing: {}",
+            self.status.as_u16(),
+            self.failing_checks().join(", ")
+        )
+    }
+
+    /// The names of the checks that failed (`[-]etcd failed: reason withheld`).
+    fn failing_checks(&self) -> Vec<&str> {
+        let failed = self.body.lines().filter_map(|line| line.strip_prefix("[-]"));
+        failed.filter_map(|line| line.split_whitespace().next()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, body: &str) -> Reply {
+        Reply {
+            status: StatusCode::from_u16(status).unwrap(),
+            body: body.to_owned(),
+            verdict: Verdict::Verified,
+        }
+    }
+
+    #[test]
+    fn an_apiserver_that_hides_its_readiness_is_alive() {
+        for status in [200, 401, 403] {
+            assert_eq!(reply(status, "").outcome(), Outcome::Ready, "{status}");
+        }
+        for status in [302, 404, 429, 500, 503] {
+            assert_eq!(reply(status, "").outcome(), Outcome::NotReady, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_failing_checks_are_named() {
+        let body = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]etcd-readiness failed: reason withheld\n";
+        assert_eq!(
+            reply(500, body).detail(),
+            "answers 500, failing: etcd, etcd-readiness"
+        );
+    }
+
+    #[test]
+    fn a_foreign_certificate_outweighs_a_good_answer() {
+        let foreign = Reply {
+            verdict: Verdict::Untrusted("unknown issuer".to_owned()),
+            ..reply(200, "ok")
+        };
+        assert_eq!(foreign.outcome(), Outcome::Untrusted);
+        assert!(!foreign.verified());
+    }
+
+    #[test]
+    fn an_expired_certificate_only_warns() {
+        let expired = Reply {
+            verdict: Verdict::OutOfDate,
+            ..reply(200, "ok")
+        };
+        assert_eq!(expired.outcome(), Outcome::Ready);
+        assert!(!expired.verified());
+        assert!(expired.detail().contains("clock"));
+    }
+}

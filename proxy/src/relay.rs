@@ -1,0 +1,116 @@
+//! The relay: moves bytes between a client and its upstream until both have said all they wanted to say.
+//!
+//! One task, both directions in one poll. What is read lies in a scratch buffer that all connections of the thread
+//! share and is sent at once; only what the other side does not take is kept, so an idle connection owns no buffer and
+//! a slow reader slows its writer. A pair can be stopped between two polls with its sockets and tails in hand.
+
+mod direction;
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use self::direction::{Broken, Direction};
+use crate::{ending::Ending, net::socket::Fault, upstream::Tether};
+
+/// With a quarter of a MiB the copy costs little more CPU than splice; a thread has one.
+const SCRATCH: usize = 256 * 1024;
+
+/// What one poll may move in one direction before the other connections get their turn.
+const BUDGET: usize = 128 * 1024;
+
+thread_local! {
+    static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// A client and its upstream, with what is on the way between them.
+#[derive(Debug)]
+pub struct Pair {
+    client: TcpStream,
+    upstream: TcpStream,
+    sent: Direction,
+    received: Direction,
+}
+
+/// How a pair ended, and what it moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Why.
+    pub ending: Ending,
+    /// Bytes from the client to the upstream.
+    pub sent: u64,
+    /// Bytes from the upstream to the client.
+    pub received: u64,
+}
+
+impl Pair {
+    /// Pairs two connections; `unsent` was read from the client already.
+    pub fn new(client: TcpStream, upstream: TcpStream, unsent: Bytes) -> Self {
+        Self {
+            client,
+            upstream,
+            sent: Direction::new(unsent),
+            received: Direction::new(Bytes::new()),
+        }
+    }
+
+    /// The client's side.
+    pub fn client(&self) -> &TcpStream {
+        &self.client
+    }
+
+    /// The upstream's side.
+    pub fn upstream(&self) -> &TcpStream {
+        &self.upstream
+    }
+
+    /// Relays until both sides have ended, one has broken, or the tether says so.
+    pub async fn run(&mut self, tether: &Tether) -> Summary {
+        let ending = poll_fn(|cx| self.poll(cx, tether)).await;
+        Summary {
+            ending,
+            sent: self.sent.moved(),
+            received: self.received.moved(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, tether: &Tether) -> Poll<Ending> {
+        if let Poll::Ready(ending) = tether.poll_ended(cx) {
+            return Poll::Ready(ending);
+        }
+        let Self {
+            client,
+            upstream,
+            sent,
+            received,
+        } = self;
+        let (sending, receiving) = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            let sending = sent.poll(cx, client, upstream, (scratch, BUDGET));
+            (sending, received.poll(cx, upstream, client, (scratch, BUDGET)))
+        });
+        match (sending, receiving) {
+            (Poll::Ready(Err(Broken::Source(_))), _) | (_, Poll::Ready(Err(Broken::Sink(_)))) => {
+                Poll::Ready(Ending::ClientLeft)
+            }
+            (Poll::Ready(Err(Broken::Sink(error))), _) | (_, Poll::Ready(Err(Broken::Source(error)))) => {
+                Poll::Ready(upstream_broke(&error))
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ending::Finished),
+            (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
+        }
+    }
+}
+
+fn upstream_broke(error: &io::Error) -> Ending {
+    match Fault::of(error) {
+        // A host that the kernel gave up on: no acknowledgement, or no answer to who has this address.
+        Fault::Timeout | Fault::Refused => Ending::UpstreamTimeout,
+        Fault::Reset | Fault::Local | Fault::Other => Ending::UpstreamReset,
+    }
+}

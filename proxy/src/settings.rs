@@ -1,0 +1,83 @@
+//! The document in force, with what every connection and probe needs of it worked out once.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use trivet_crds::wire::{Document, Member, MemberState};
+
+use crate::{
+    balance::{Identity, health::Policy},
+    net::socket::UpstreamOptions,
+    trust::{self, Trust},
+};
+
+/// One immutable snapshot; a new document is a new snapshot, swapped whole.
+#[derive(Debug)]
+pub struct Settings {
+    /// The document itself.
+    pub document: Arc<Document>,
+    /// How to verify the members' certificates.
+    pub trust: Trust,
+    /// Options of upstream sockets.
+    pub socket: UpstreamOptions,
+    /// How long one dial may take.
+    pub connect_timeout: Duration,
+    /// How long to wait for one upstream before the next is tried beside it.
+    pub hedge_delay: Duration,
+    /// How long draining connections are left.
+    pub drain_timeout: Duration,
+    /// How long a probe may take.
+    pub probe_timeout: Duration,
+    /// The least time between two probes of one upstream.
+    pub probe_period: Duration,
+    /// The numbers by which health is judged.
+    pub policy: Policy,
+}
+
+impl Settings {
+    /// Works out a document. Fails where its certificates cannot be used.
+    pub fn new(document: Arc<Document>) -> Result<Self, trust::Error> {
+        let connection = &document.connection;
+        let health_check = &document.health_check;
+        Ok(Self {
+            trust: Trust::new(&document.tls)?,
+            socket: UpstreamOptions {
+                keepalive_idle: Duration::from_secs(connection.keep_alive_seconds.into()),
+                user_timeout: milliseconds(connection.user_timeout_milliseconds),
+            },
+            connect_timeout: milliseconds(connection.connect_timeout_milliseconds),
+            hedge_delay: milliseconds(connection.hedge_delay_milliseconds),
+            drain_timeout: Duration::from_secs(connection.drain_timeout_seconds.into()),
+            probe_timeout: milliseconds(health_check.timeout_milliseconds),
+            probe_period: milliseconds(health_check.period_milliseconds),
+            policy: Policy {
+                failure_threshold: health_check.failure_threshold,
+                success_threshold: health_check.success_threshold,
+            },
+            document,
+        })
+    }
+}
+
+/// What makes a member the same upstream across documents.
+pub fn identity(member: &Member) -> Identity {
+    let addresses = member
+        .addresses
+        .iter()
+        .map(|address| SocketAddr::new(*address, member.port));
+    Identity {
+        name: member.name.clone(),
+        addresses: addresses.collect(),
+    }
+}
+
+/// Whether a member gets no new connection.
+pub fn drains(member: &Member) -> bool {
+    match member.state {
+        MemberState::Active => false,
+        MemberState::Draining => true,
+    }
+}
+
+fn milliseconds(value: u32) -> Duration {
+    Duration::from_millis(value.into())
+}

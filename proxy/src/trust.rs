@@ -1,0 +1,177 @@
+//! Trust in the members' certificates. Probes judge them after the handshake, so that a bad certificate is an answer
+//! and not an error; whatever sends a token verifies them strictly.
+
+use std::sync::Arc;
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use trivet_crds::wire::Tls;
+
+/// What a member's certificate is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Signed by the cluster's authorities, for the right name, valid now.
+    Verified,
+    /// The same, but not valid now: its dates or this node's clock are wrong.
+    OutOfDate,
+    /// Not a certificate of this cluster.
+    Untrusted(String),
+}
+
+/// Why a document's certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bundle holds no certificate, or one that cannot be read.
+    #[error("tls.caBundle must hold the cluster's authorities as PEM certificates: {0}")]
+    Bundle(String),
+    /// The name cannot be in a certificate.
+    #[error("tls.serverName {0:?} must be a DNS name or an IP address")]
+    ServerName(String),
+    /// The TLS library refuses the parameters.
+    #[error("failed to set up TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The authorities and the name of one document.
+#[derive(Debug)]
+pub struct Trust {
+    verifier: Arc<WebPkiServerVerifier>,
+    server_name: ServerName<'static>,
+    probing: Arc<ClientConfig>,
+    strict: Arc<ClientConfig>,
+}
+
+impl Trust {
+    /// Reads a document's TLS part.
+    pub fn new(tls: &Tls) -> Result<Self, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let roots = Arc::new(roots(&tls.ca_bundle)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| Error::Bundle(error.to_string()))?;
+        let server_name = ServerName::try_from(tls.server_name.clone())
+            .map_err(|_invalid| Error::ServerName(tls.server_name.clone()))?;
+        let strict = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut probing = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(JudgedLater(provider)))
+            .with_no_client_auth();
+        // A resumed session shows no certificate to judge.
+        probing.resumption = Resumption::disabled();
+        Ok(Self {
+            verifier,
+            server_name,
+            probing: Arc::new(probing),
+            strict: Arc::new(strict),
+        })
+    }
+
+    /// The name that the members' certificates cover.
+    pub fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
+    }
+
+    /// Ends no handshake for a bad certificate; [`Trust::judge`] it afterwards.
+    pub fn probing(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.probing)
+    }
+
+    /// Ends the handshake with whoever is not a member.
+    pub fn strict(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.strict)
+    }
+
+    /// Judges the certificates that a member showed, at `now`.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Verdict {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Verdict::Untrusted("no certificate shown".to_owned());
+        };
+        let verify = |at| {
+            self.verifier
+                .verify_server_cert(leaf, intermediates, &self.server_name, &[], at)
+        };
+        match verify(now) {
+            Ok(_) => Verdict::Verified,
+            Err(error) => match valid_time(&error) {
+                Some(time) if verify(time).is_ok() => Verdict::OutOfDate,
+                Some(_) | None => Verdict::Untrusted(error.to_string()),
+            },
+        }
+    }
+}
+
+/// A time at which the certificate's dates are no objection, if they were the objection.
+fn valid_time(error: &rustls::Error) -> Option<UnixTime> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            Some(*not_after)
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            Some(*not_before)
+        }
+        _ => None,
+    }
+}
+
+fn roots(bundle: &str) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        let certificate = certificate.map_err(|error| Error::Bundle(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| Error::Bundle(error.to_string()))?;
+    }
+    Ok(roots)
+}
+
+/// Checks that the peer owns the key of the certificate it shows, and leaves the certificate to [`Trust::judge`].
+#[derive(Debug)]
+struct JudgedLater(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for JudgedLater {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

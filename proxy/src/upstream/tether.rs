@@ -1,0 +1,42 @@
+//! The tether of a connection: by it the rest of the proxy ends it, with a reason.
+
+use std::{
+    future::poll_fn,
+    sync::OnceLock,
+    task::{Context, Poll},
+};
+
+use futures::task::AtomicWaker;
+
+use crate::ending::Ending;
+
+/// Shared by a connection's one task and whoever may end it.
+#[derive(Debug, Default)]
+pub struct Tether {
+    ending: OnceLock<Ending>,
+    waker: AtomicWaker,
+}
+
+impl Tether {
+    /// Ends the connection. The first reason given is the one that counts.
+    pub fn end(&self, ending: Ending) {
+        // Losing the race to another reason is fine: the connection ends either way.
+        if self.ending.set(ending).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Ready once the connection is to end.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ending> {
+        // Register first: an ending between the look and the registration would be missed otherwise.
+        self.waker.register(cx.waker());
+        self.ending
+            .get()
+            .map_or(Poll::Pending, |ending| Poll::Ready(*ending))
+    }
+
+    /// Waits until the connection is to end.
+    pub async fn ended(&self) -> Ending {
+        poll_fn(|cx| self.poll_ended(cx)).await
+    }
+}
