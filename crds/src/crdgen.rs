@@ -17,7 +17,6 @@ pub fn apiserver_pool() -> Result<Value, Error> {
     let schema = crd
         .pointer_mut("/spec/versions/0/schema/openAPIV3Schema")
         .ok_or_else(|| Error::NoSuchNode("openAPIV3Schema".to_owned()))?;
-    conform(schema);
     for (at, list) in LISTS {
         let fields = node(schema, at)?;
         match list {
@@ -35,8 +34,13 @@ pub fn apiserver_pool() -> Result<Value, Error> {
             .entry("x-kubernetes-validations")
             .or_insert_with(|| json!([]));
         if let Value::Array(rules) = rules {
-            rules.push(json!({ "rule": rule.rule, "message": rule.message }));
+            rules.push(json!({ "rule": rule.cel, "message": rule.message }));
         }
+    }
+    conform(schema);
+    // Also for those who never use Helm: an upgrade of a release that once owned the CRD would delete it otherwise.
+    if let Some(Value::Object(metadata)) = crd.get_mut("metadata") {
+        metadata.insert("annotations".to_owned(), json!({ "helm.sh/resource-policy": "keep" }));
     }
     Ok(crd)
 }
@@ -96,7 +100,12 @@ fn conform(schema: &mut Value) {
 }
 
 /// `default: {}` where the properties' own defaults say the rest.
+///
+/// Not where rules stand: the API server tries them on the default as it is written, before it fills it in.
 fn shorten_default(fields: &mut Map<String, Value>) {
+    if fields.contains_key("x-kubernetes-validations") {
+        return;
+    }
     let Some(Value::Object(default)) = fields.get("default") else {
         return;
     };
@@ -339,7 +348,7 @@ mod tests {
             );
             match schema["type"].as_str().unwrap_or_default() {
                 "string" if path.starts_with(".spec") => {
-                    assert!(has("maxLength") || has("enum"), "{path} is unbounded")
+                    assert!(has("maxLength") || has("enum"), "{path} is unbounded");
                 }
                 "array" => assert!(has("maxItems"), "{path} is unbounded"),
                 "integer" => assert!(

@@ -7,7 +7,7 @@ pub(crate) struct Rule {
     /// JSON pointer of the schema node, from the schema's root; `*` is an array's item.
     pub(crate) at: &'static str,
     /// True for a valid value. `oldSelf` makes it a rule about changes.
-    pub(crate) rule: &'static str,
+    pub(crate) cel: &'static str,
     /// The field and the way out.
     pub(crate) message: &'static str,
 }
@@ -15,52 +15,52 @@ pub(crate) struct Rule {
 pub(crate) const RULES: &[Rule] = &[
     Rule {
         at: "",
-        rule: "self.metadata.name.size() <= 40",
+        cel: "self.metadata.name.size() <= 40",
         message: "metadata.name: at most 40 characters, because the pool's objects are named after it; choose a shorter name",
     },
     Rule {
         at: "/spec",
-        rule: "self.discovery.policy != 'None' || (has(self.members) && self.members.exists(m, m.state == 'Active' && has(m.addresses)))",
+        cel: "self.discovery.policy != 'None' || (has(self.members) && self.members.exists(m, m.state == 'Active' && has(m.addresses)))",
         message: "spec.members: with discovery.policy None at least one member must be Active and have an address; add one, or set discovery.policy to Nodes",
     },
     Rule {
         at: "/spec/members",
-        rule: "self.all(m, !has(m.addresses) || self.all(n, m.name == n.name || !has(n.addresses) || m.port != n.port || !m.addresses.exists(a, a in n.addresses)))",
+        cel: "self.all(m, !has(m.addresses) || self.all(n, m.name == n.name || !has(n.addresses) || m.port != n.port || !m.addresses.exists(a, a in n.addresses)))",
         message: "spec.members: two members have the same address and port; list each apiserver once, with all of its addresses",
     },
     Rule {
         at: "/spec/members/*/addresses",
-        rule: "self.all(a, isIP(a) ? !(ip(a).isUnspecified() || ip(a).isLoopback() || ip(a).isLinkLocalUnicast() || ip(a).isLinkLocalMulticast()) && !a.matches('^(22[4-9]|23[0-9])[.]|^[fF][fF]') : a.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && !a.matches('^[0-9.]+$') && a != 'localhost')",
+        cel: "self.all(a, isIP(a) ? !(ip(a).isUnspecified() || ip(a).isLoopback() || ip(a).isLinkLocalUnicast() || ip(a).isLinkLocalMulticast()) && !a.matches('^(22[4-9]|23[0-9])[.]|^[fF][fF]') : a.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && !a.matches('^[0-9.]+$') && a != 'localhost')",
         message: "spec.members[].addresses: each must be an IP address (not loopback, unspecified, link-local or multicast) or a lower-case DNS name under which the nodes reach the apiserver, without scheme and port; the port goes into port",
     },
     Rule {
         at: "/spec/discovery",
-        rule: "self.policy == 'Nodes' || !has(self.nodeSelector) || self.nodeSelector.size() == 0",
+        cel: "self.policy == 'Nodes' || !has(self.nodeSelector) || self.nodeSelector.size() == 0",
         message: "spec.discovery.nodeSelector: only with policy Nodes; remove it, or set policy to Nodes",
     },
     Rule {
         at: "/spec/listeners/*",
-        rule: "self.addresses == oldSelf.addresses && self.port == oldSelf.port",
+        cel: "self.addresses == oldSelf.addresses && self.port == oldSelf.port",
         message: "spec.listeners: addresses and port are immutable, because kubelets are configured with them; create a second pool with the new ones, move the kubelets there, then delete this pool",
     },
     Rule {
         at: "/spec/listeners/*/addresses",
-        rule: "self.all(a, isIP(a) && ip(a).isLoopback())",
+        cel: "self.all(a, isIP(a) && ip(a).isLoopback())",
         message: "spec.listeners[].addresses: only loopback addresses such as 127.0.0.1 and ::1, so that no other host can use the proxy",
     },
     Rule {
         at: "/spec/healthCheck",
-        rule: "self.timeoutMilliseconds <= self.periodMilliseconds",
+        cel: "self.timeoutMilliseconds <= self.periodMilliseconds",
         message: "spec.healthCheck.timeoutMilliseconds: at most periodMilliseconds; lower it, or raise the period",
     },
     Rule {
         at: "/spec/proxy/metrics/address",
-        rule: "isIP(self)",
+        cel: "isIP(self)",
         message: "spec.proxy.metrics.address: must be an IP address, such as 127.0.0.1, or 0.0.0.0 for all of the node's",
     },
     Rule {
         at: "/spec/proxy/nodeSelector",
-        rule: "!('kubernetes.io/os' in self) || self['kubernetes.io/os'] == 'linux'",
+        cel: "!('kubernetes.io/os' in self) || self['kubernetes.io/os'] == 'linux'",
         message: "spec.proxy.nodeSelector: proxies run on Linux nodes only; remove kubernetes.io/os",
     },
 ];

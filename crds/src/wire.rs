@@ -338,7 +338,7 @@ fn write_canonical(value: &Value, out: &mut String, is_document: bool) {
             out.push(']');
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            out.push_str(&value.to_string())
+            out.push_str(&value.to_string());
         }
     }
 }
