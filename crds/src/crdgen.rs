@@ -1,7 +1,8 @@
 //! The CRD as it is committed and installed: what the derive makes, brought to the Kubernetes API conventions.
 //!
-//! The derive says `nullable` for `Option`, floats for bounds, unsigned formats that Kubernetes does not know, and
-//! repeats nested defaults; and CEL rules and list types are not its business. All of that happens here, once.
+//! The derive says `nullable` for `Option`, floats for bounds and unsigned formats that Kubernetes does not know; CEL
+//! rules and list types are not its business. All of that happens here, once. The repeated nested defaults stay: the API
+//! server checks each default against the rules as it is written.
 
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
@@ -96,31 +97,6 @@ fn conform(schema: &mut Value) {
             conform(nested);
         }
     }
-    shorten_default(fields);
-}
-
-/// `default: {}` where the properties' own defaults say the rest.
-///
-/// Not where rules stand: the API server tries them on the default as it is written, before it fills it in.
-fn shorten_default(fields: &mut Map<String, Value>) {
-    if fields.contains_key("x-kubernetes-validations") {
-        return;
-    }
-    let Some(Value::Object(default)) = fields.get("default") else {
-        return;
-    };
-    let nested = |key: &str| {
-        fields
-            .get("properties")
-            .and_then(|properties| properties.get(key)?.get("default"))
-    };
-    let repeated = |(key, value): (&String, &Value)| match nested(key) {
-        Some(Value::Object(nested)) if nested.is_empty() => true,
-        nested => nested == Some(value),
-    };
-    if default.iter().all(repeated) {
-        fields.insert("default".to_owned(), json!({}));
-    }
 }
 
 /// Rust's doc comments are wrapped; `kubectl explain` wraps by itself. Blank lines stay.
@@ -154,10 +130,8 @@ mod tests {
             .clone()
     }
 
-    /// The pool with the schema's defaults. The API server also fills the objects that it has just defaulted, which
-    /// the library does one level a call.
     fn defaulted(pool: &Value) -> Value {
-        (0..4).fold(pool.clone(), |pool, _| kube_cel::apply_defaults(&schema(), &pool))
+        kube_cel::apply_defaults(&schema(), pool)
     }
 
     /// What the CEL rules say of a pool of that spec.

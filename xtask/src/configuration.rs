@@ -40,7 +40,7 @@ fn rows(page: &mut String, path: &str, fields: &Map<String, Value>) {
             page,
             "| `{path}` | {} | {} | {} | {} |",
             kind(schema),
-            default(schema),
+            default(&path, schema),
             bounds(schema),
             cell(
                 schema
@@ -75,10 +75,11 @@ fn kind(schema: &Value) -> String {
     }
 }
 
-fn default(schema: &Value) -> String {
+fn default(path: &str, schema: &Value) -> String {
     match schema.get("default") {
         None => String::new(),
-        Some(Value::Object(nested)) if nested.is_empty() => String::new(),
+        // The fields below say the same, one by one.
+        Some(Value::Object(_)) if !EMBEDDED.iter().any(|name| path.ends_with(name)) => String::new(),
         Some(value) => format!("`{value}`"),
     }
 }
