@@ -135,9 +135,10 @@ impl Bound {
     async fn follow(&self, mut documents: watch::Receiver<Option<Arc<Settings>>>) {
         loop {
             let current = documents.borrow_and_update().clone();
-            match current {
-                Some(settings) => self.apply(settings),
-                None => info!("no document yet: waiting for one"),
+            if let Some(settings) = current {
+                self.apply(settings);
+            } else {
+                info!("no document yet: waiting for one");
             }
             if documents.changed().await.is_err() {
                 return;

@@ -24,7 +24,8 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, upstreams: Arc<Upstreams
     if let Err(error) = client.set_nodelay(true) {
         debug!(%peer, %error, "failed to set TCP_NODELAY");
     }
-    let opened = match open::open(&client, &upstreams, &settings).await {
+    // Boxed: a task is as large as its largest step, and this one is over long before the connection is.
+    let opened = match Box::pin(open::open(&client, &upstreams, &settings)).await {
         Ok(opened) => opened,
         Err(ending) => return record.refuse(&client, ending),
     };

@@ -260,7 +260,7 @@ impl Upstreams {
         }
         let prober = probe::Prober::new(Arc::clone(self), id, identity);
         self.tasks
-            .spawn(async move { stop.run_until_cancelled_owned(prober.run(wake)).await });
+            .spawn(stop.run_until_cancelled_owned(Box::pin(prober.run(wake))));
     }
 
     fn tell(&self, id: UpstreamId, from: (State, Reason), to: (State, Reason), detail: &str) {

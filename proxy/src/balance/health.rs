@@ -192,7 +192,7 @@ impl Health {
         let enough = self.passes >= policy.success_threshold;
         match (self.state, self.reason) {
             (State::Up, _) | (State::Unready, Reason::NotProbed) => {
-                self.become_state(State::Up, Reason::Answering, now)
+                self.become_state(State::Up, Reason::Answering, now);
             }
             (State::Unready | State::Down, _) if !enough => {
                 self.become_state(State::Unready, Reason::Recovering, now);

@@ -115,15 +115,14 @@ async fn watch_once(
 }
 
 async fn offer(config_map: &Value, documents: &Documents) {
-    match config_map
+    let text = config_map
         .get("data")
         .and_then(|data| data.get(wire::KEY))
-        .and_then(Value::as_str)
-    {
-        Some(text) => {
-            documents.offer(text, Source::Watch).await;
-        }
-        None => warn!(key = wire::KEY, "the ConfigMap has no document"),
+        .and_then(Value::as_str);
+    if let Some(text) = text {
+        documents.offer(text, Source::Watch).await;
+    } else {
+        warn!(key = wire::KEY, "the ConfigMap has no document");
     }
 }
 

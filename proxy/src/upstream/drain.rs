@@ -18,7 +18,9 @@ pub(super) async fn gradually(tethers: impl Fn() -> Vec<Arc<Tether>>, ending: En
             return;
         }
         if remaining.is_zero() {
-            left.iter().for_each(|tether| tether.end(ending));
+            for tether in left {
+                tether.end(ending);
+            }
             return;
         }
         sleep(pace::drain_step(remaining, left.len())).await;
