@@ -150,6 +150,25 @@ mod tests {
     }
 
     #[test]
+    fn the_chart_installs_the_images_that_are_built_here() {
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/trivet");
+        let about = fs::read_to_string(chart.join("Chart.yaml")).unwrap();
+        for key in ["version", "appVersion"] {
+            assert!(
+                about.lines().any(|line| line == format!("{key}: {VERSION}")),
+                "{key} is not {VERSION}"
+            );
+        }
+        let values = fs::read_to_string(chart.join("values.yaml")).unwrap();
+        for image in ["trivet-operator", "trivet-proxy"] {
+            assert!(
+                values.contains(&format!("repository: {REGISTRY}/{image}\n")),
+                "{image} is another image"
+            );
+        }
+    }
+
+    #[test]
     fn archives_lie_beside_their_binary_by_image_and_tag() {
         let path = archive_path(Path::new("/t/release/trivet-proxy"), "trivet-proxy", "0.1.0").unwrap();
         assert_eq!(path, Path::new("/t/release/images/trivet-proxy-0.1.0.tar"));
