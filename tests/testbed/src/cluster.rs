@@ -83,12 +83,12 @@ impl Cluster {
 
     /// The cluster's kubectl, as its admin through the first master.
     pub fn kubectl(&self) -> Result<Command> {
-        self.kubectl_with(&self.kubeconfig()?)
+        Ok(self.kubectl_with(&self.kubeconfig()?))
     }
 
     /// The cluster's kubectl, as its admin through one master.
     pub fn kubectl_through(&self, master: &str) -> Result<Command> {
-        self.kubectl_with(&self.kubeconfig_of(master)?)
+        Ok(self.kubectl_with(&self.kubeconfig_of(master)?))
     }
 
     /// helm, as the cluster's admin through the first master.
@@ -116,11 +116,8 @@ impl Cluster {
         self.host(host)?.pid(program)
     }
 
-    pub(crate) fn kubectl_with(&self, kubeconfig: &Path) -> Result<Command> {
-        Ok(with_kubeconfig(
-            &self.state.programs.kubernetes.join("kubectl"),
-            kubeconfig,
-        ))
+    pub(crate) fn kubectl_with(&self, kubeconfig: &Path) -> Command {
+        with_kubeconfig(&self.state.programs.kubernetes.join("kubectl"), kubeconfig)
     }
 
     pub(crate) fn first_master(&self) -> Result<Host> {

@@ -35,7 +35,7 @@ impl Cluster {
     /// Kills every process of a program with SIGKILL and waits until it is gone. It stays dead until [`start`](Self::start_component).
     pub fn kill(&self, host: &str, program: &str) -> Result<()> {
         let host = self.host(host)?;
-        self.signal(&host, program, Signal::SIGKILL)?;
+        signal(&host, program, Signal::SIGKILL)?;
         wait::until(GONE, &format!("the end of {program} of {}", host.name()), || {
             ensure!(host.processes(program)?.is_empty(), "it still runs");
             Ok(())
@@ -44,12 +44,12 @@ impl Cluster {
 
     /// Stops a program with SIGSTOP: it keeps its sockets and answers nothing.
     pub fn stop(&self, host: &str, program: &str) -> Result<()> {
-        self.signal(&self.host(host)?, program, Signal::SIGSTOP)
+        signal(&self.host(host)?, program, Signal::SIGSTOP)
     }
 
     /// Lets a stopped program continue, with SIGCONT.
     pub fn cont(&self, host: &str, program: &str) -> Result<()> {
-        self.signal(&self.host(host)?, program, Signal::SIGCONT)
+        signal(&self.host(host)?, program, Signal::SIGCONT)
     }
 
     /// Starts a component of a host unless it runs; one that is stopped continues.
@@ -85,14 +85,14 @@ impl Cluster {
         let host = self.host(host)?;
         let watch = Stopwatch::start();
         for kubeconfig in pki::NODE_KUBECONFIGS {
-            let mut kubectl = self.kubectl_with(&host.file(kubeconfig))?;
+            let mut kubectl = self.kubectl_with(&host.file(kubeconfig));
             kubectl.args(["config", "set-cluster", "kubernetes", "--server", server]);
             kubectl.args(["--tls-server-name", tls_server_name.unwrap_or_default()]);
             output::of(&mut kubectl)
                 .with_context(|| format!("failed to point {} to {server}", host.name()))?;
         }
         for component in [Component::Kubelet, Component::KubeProxy] {
-            self.terminate(&host, component)?;
+            terminate(&host, component)?;
             self.start(&host, component)?;
         }
         self.progress.done(
@@ -130,55 +130,55 @@ impl Cluster {
             .filter(|process| process.is_stopped())
             .try_for_each(|process| process.signal(Signal::SIGCONT))
     }
+}
 
-    /// Ends a component as an init system would.
-    pub(crate) fn terminate(&self, host: &Host, component: Component) -> Result<()> {
-        let program = component.program();
-        let gone = || {
-            ensure!(host.processes(program)?.is_empty(), "it still runs");
-            Ok(())
-        };
-        for (signal, within) in [(Signal::SIGTERM, TERMINATED), (Signal::SIGKILL, GONE)] {
-            for process in host.processes(program)? {
-                process.signal(signal)?;
-                // One that is stopped would not see a SIGTERM.
-                process.signal(Signal::SIGCONT)?;
-            }
-            if wait::until(within, program, gone).is_ok() {
-                return Ok(());
-            }
+/// Ends a component as an init system would.
+pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
+    let program = component.program();
+    let gone = || {
+        ensure!(host.processes(program)?.is_empty(), "it still runs");
+        Ok(())
+    };
+    for (signal, within) in [(Signal::SIGTERM, TERMINATED), (Signal::SIGKILL, GONE)] {
+        for process in host.processes(program)? {
+            process.signal(signal)?;
+            // One that is stopped would not see a SIGTERM.
+            process.signal(Signal::SIGCONT)?;
         }
-        bail!("{component} of {} does not end", host.name())
+        if wait::until(within, program, gone).is_ok() {
+            return Ok(());
+        }
     }
+    bail!("{component} of {} does not end", host.name())
+}
 
-    fn signal(&self, host: &Host, program: &str, signal: Signal) -> Result<()> {
-        ensure!(host.init()?.is_some(), "{} is not up: `up` boots it", host.name());
-        let processes = host.processes(program)?;
-        let component = Component::of(host.name())
-            .iter()
-            .any(|component| component.program() == program);
-        if processes.is_empty() && !component {
-            let mut others: Vec<_> = host
-                .all_processes()?
-                .into_iter()
-                .map(|process| process.program)
-                .collect();
-            others.sort_unstable();
-            others.dedup();
-            bail!(
-                "no {program} runs on {}: there are {}",
-                host.name(),
-                others.join(", ")
-            );
-        }
-        // A component that is dead already is what a kill wants; a stop or a continue is not.
-        ensure!(
-            !processes.is_empty() || signal == Signal::SIGKILL,
-            "{program} does not run on {0}: `start {0} {program}`",
-            host.name()
+fn signal(host: &Host, program: &str, signal: Signal) -> Result<()> {
+    ensure!(host.init()?.is_some(), "{} is not up: `up` boots it", host.name());
+    let processes = host.processes(program)?;
+    let component = Component::of(host.name())
+        .iter()
+        .any(|component| component.program() == program);
+    if processes.is_empty() && !component {
+        let mut others: Vec<_> = host
+            .all_processes()?
+            .into_iter()
+            .map(|process| process.program)
+            .collect();
+        others.sort_unstable();
+        others.dedup();
+        bail!(
+            "no {program} runs on {}: there are {}",
+            host.name(),
+            others.join(", ")
         );
-        processes.iter().try_for_each(|process| process.signal(signal))
     }
+    // A component that is dead already is what a kill wants; a stop or a continue is not.
+    ensure!(
+        !processes.is_empty() || signal == Signal::SIGKILL,
+        "{program} does not run on {0}: `start {0} {program}`",
+        host.name()
+    );
+    processes.iter().try_for_each(|process| process.signal(signal))
 }
 
 /// The form `https://HOST:PORT`: anything else would only show as a node that never gets Ready.

@@ -60,7 +60,7 @@ impl Fault {
             Self::Cut(Direction::Out) => (APISERVER, false, true),
             Self::Isolate => (ETCD, true, true),
         };
-        let mut rules = format!("add table inet {TABLE}\n");
+        let mut rules = vec![format!("add table inet {TABLE}")];
         // Before connection tracking on the way in, and after address translation on the way out:
         // the ports are those of the wire, also for what pods send to a Service.
         for (wanted, hook, interface) in [
@@ -69,15 +69,19 @@ impl Fault {
         ] {
             if wanted {
                 let chain = format!("{self}-{interface}");
-                rules.push_str(&format!(
-                    "add chain inet {TABLE} {chain} {{ type filter hook {hook}; }}\n\
-                     flush chain inet {TABLE} {chain}\n\
-                     add rule inet {TABLE} {chain} {interface} eth0 meta l4proto {{ tcp, udp }} th dport {{ {ports} }} drop\n\
-                     add rule inet {TABLE} {chain} {interface} eth0 meta l4proto {{ tcp, udp }} th sport {{ {ports} }} drop\n"
+                rules.push(format!(
+                    "add chain inet {TABLE} {chain} {{ type filter hook {hook}; }}"
                 ));
+                rules.push(format!("flush chain inet {TABLE} {chain}"));
+                for end in ["sport", "dport"] {
+                    rules.push(format!(
+                        "add rule inet {TABLE} {chain} {interface} eth0 \
+                         meta l4proto {{ tcp, udp }} th {end} {{ {ports} }} drop"
+                    ));
+                }
             }
         }
-        rules
+        rules.join("\n") + "\n"
     }
 }
 

@@ -265,8 +265,6 @@ pub(crate) fn kill_all(layout: &Layout, host: Option<HostName>) -> Result<()> {
 }
 
 fn join(files: &[PathBuf]) -> String {
-    files
-        .iter()
-        .map(|file| format!("echo $$ >'{}'; ", file.display()))
-        .collect()
+    let join = |file: &PathBuf| format!("echo $$ >'{}'; ", file.display());
+    files.iter().map(join).collect::<Vec<_>>().concat()
 }

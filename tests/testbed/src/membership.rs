@@ -12,6 +12,7 @@ use crate::address::HostName;
 use crate::cgroup::Layout;
 use crate::cluster::{Cluster, on_each};
 use crate::component::Component;
+use crate::control::terminate;
 use crate::host::Host;
 use crate::progress::Stopwatch;
 use crate::state::{self, Lock};
@@ -58,11 +59,11 @@ impl Cluster {
             .with_context(|| format!("{name} is the last master: `down` ends the testbed"))?;
         let watch = Stopwatch::start();
         // In this order nobody registers the Node again, and no client meets a dead host before it has heard.
-        self.terminate(&host, Component::Kubelet)?;
+        terminate(&host, Component::Kubelet)?;
         let mut kubectl = self.kubectl_through(&other.name().to_string())?;
         output::of(kubectl.args(["delete", "node", "--ignore-not-found", &name.to_string()]))?;
         self.progress.done(format_args!("{name}: Node deleted"), &watch);
-        self.terminate(&host, Component::KubeApiserver)?;
+        terminate(&host, Component::KubeApiserver)?;
         remove_member(&other, name)?;
         self.progress
             .done(format_args!("{name}: etcd member removed"), &watch);

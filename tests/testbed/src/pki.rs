@@ -22,7 +22,8 @@ const SHARED: [&str; 8] = [
 ];
 
 const KUBEADM_CONFIG: &str = "/etc/kubernetes/kubeadm.yaml";
-const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// What a kubelet uses.
+pub(crate) const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Written last: a host that has it has all its credentials.
 const KUBE_PROXY_KUBECONFIG: &str = "/etc/kubernetes/kube-proxy.conf";
 

@@ -1,6 +1,6 @@
 //! How many hosts are wanted, and how that differs from what there is.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::address::HostName;
 
@@ -24,7 +24,7 @@ impl Default for Spec {
 
 impl Spec {
     /// The hosts' names: `cp1`… and `w1`…
-    pub(crate) fn hosts(&self) -> Result<Vec<HostName>> {
+    pub(crate) fn hosts(self) -> Result<Vec<HostName>> {
         ensure!(self.masters > 0, "a cluster needs at least one master");
         let masters = (1..=self.masters).map(HostName::master);
         let workers = (1..=self.workers).map(HostName::worker);
@@ -32,14 +32,15 @@ impl Spec {
     }
 
     /// The hosts that a testbed lacks. One that has others is not cut down: that would end somebody's work.
-    pub(crate) fn missing(&self, have: &[HostName]) -> Result<Vec<HostName>> {
+    pub(crate) fn missing(self, have: &[HostName]) -> Result<Vec<HostName>> {
         let wanted = self.hosts()?;
         if let Some(extra) = have.iter().find(|host| !wanted.contains(host)) {
-            let way_out = match extra.is_master() {
-                true => format!("`remove-master {extra}`, or `down` and begin again"),
-                false => "`down` and begin again".to_owned(),
+            let way_out = if extra.is_master() {
+                format!("`remove-master {extra}`, or `down` and begin again")
+            } else {
+                "`down` and begin again".to_owned()
             };
-            anyhow::bail!(
+            bail!(
                 "the testbed that is there has {extra}, and {} masters and {} workers are wanted: {way_out}",
                 self.masters,
                 self.workers

@@ -127,7 +127,10 @@ impl Lock {
 
     /// Removes the file too: nothing of ours stays on the machine.
     pub(crate) fn remove(self) -> Result<()> {
-        fs::remove_file(LOCK).with_context(|| format!("failed to remove {LOCK}"))
+        let removed = fs::remove_file(LOCK).with_context(|| format!("failed to remove {LOCK}"));
+        // Unlocked only now: whoever waits for it sees that the file is gone, and makes a new one.
+        drop(self.file);
+        removed
     }
 
     /// Whoever held it before us may have removed the file that we opened.

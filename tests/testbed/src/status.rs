@@ -103,7 +103,7 @@ impl Cluster {
 
     /// The server that a host's kubelet uses, as its kubeconfig says.
     fn server(&self, host: &Host) -> Option<String> {
-        let mut kubectl = self.kubectl_with(&host.file(pki::NODE_KUBECONFIGS[0])).ok()?;
+        let mut kubectl = self.kubectl_with(&host.file(pki::KUBELET_KUBECONFIG));
         kubectl.args([
             "config",
             "view",

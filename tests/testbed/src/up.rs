@@ -199,7 +199,7 @@ impl Cluster {
             metadata: {name: 'kubeadm:cluster-admins'}\n\
             roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}\n\
             subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'kubeadm:cluster-admins'}]\n";
-        let mut kubectl = self.kubectl_with(&first.file("/etc/kubernetes/super-admin.conf"))?;
+        let mut kubectl = self.kubectl_with(&first.file("/etc/kubernetes/super-admin.conf"));
         output::with_input(kubectl.args(["apply", "--validate=false", "-f", "-"]), role)
             .map(drop)
             .context("failed to make kubeadm's admins cluster admins")
