@@ -1,2 +1,35 @@
-//! The operator.
-fn main() {}
+//! The operator: keeps each ApiserverPool's wire document and proxies in step with its spec and the nodes.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use trivet_operator::app;
+use trivet_operator::cli::{Cli, Command};
+use trivet_operator::logging;
+
+/// `EX_USAGE` of sysexits: the command line is wrong, starting again will not help.
+const BAD_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout leaves nobody to tell.
+            error.print().ok();
+            return if error.use_stderr() {
+                ExitCode::from(BAD_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let Command::Run(run) = cli.command;
+    logging::start(run.log_level, run.log_format);
+    match app::run(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}

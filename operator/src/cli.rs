@@ -1,0 +1,164 @@
+//! The command line: parsed once, into types that cannot be wrong.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keeps every node of a Kubernetes cluster talking to a live apiserver.
+#[derive(Debug, Parser)]
+#[command(name = "trivet-operator", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the operator can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch ApiserverPools and nodes, write each pool's ConfigMap and DaemonSet, and report in the pool's status.
+    ///
+    /// Inside a cluster the operator uses its service account; elsewhere the kubeconfig of $KUBECONFIG or
+    /// ~/.kube/config. It ends on SIGTERM once the pass under way is done; a second signal ends it at once. Nodes keep
+    /// their proxies and their last configuration while no operator runs.
+    ///
+    /// Exit codes: 0 asked to stop, 64 a flag is wrong, 1 anything else.
+    #[command(after_help = "Example, from a machine with a kubeconfig:\n  \
+        trivet-operator run --namespace trivet-system --proxy-image trivet.dev/trivet-proxy:0.1.0")]
+    Run(Run),
+}
+
+/// The flags of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The namespace of the pools' ConfigMaps and DaemonSets: the one that Trivet is installed in
+    #[arg(long, env = "POD_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub namespace: String,
+
+    /// The image of the proxies, for pools that name none
+    #[arg(long, env = "PROXY_IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub proxy_image: String,
+
+    /// When nodes pull the proxies' image
+    #[arg(long, value_enum, default_value_t = PullPolicy::IfNotPresent)]
+    pub proxy_image_pull_policy: PullPolicy,
+
+    /// Secrets, by commas, with which nodes pull the proxies' image, for pools that name none
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub proxy_image_pull_secrets: Vec<String>,
+
+    /// The service account of the proxies; it needs get, list and watch on ConfigMaps in the namespace
+    #[arg(long, default_value = "trivet-proxy", value_name = "NAME")]
+    pub proxy_service_account: String,
+
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+    pub address: SocketAddr,
+
+    /// The least level that is logged
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+
+    /// text for people, json for programs
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// When a node pulls an image, in Kubernetes' own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum PullPolicy {
+    /// At every start of a proxy; a node whose registry is out of reach then stays without one.
+    Always,
+    /// Once per node and version.
+    IfNotPresent,
+    /// Never: images are put on the nodes by other means.
+    Never,
+}
+
+impl PullPolicy {
+    /// The word in a container's `imagePullPolicy`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the usual levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the flag's documentation tells them apart")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<Run, clap::Error> {
+        let needed = [
+            "trivet-operator",
+            "run",
+            "--namespace",
+            "trivet-system",
+            "--proxy-image",
+            "proxy:1",
+        ];
+        let Cli {
+            command: Command::Run(run),
+        } = Cli::try_parse_from(needed.iter().chain(flags))?;
+        Ok(run)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_chart_s_flags_are_understood() {
+        let run = parse(&[
+            "--proxy-image-pull-policy",
+            "Never",
+            "--proxy-image-pull-secrets",
+            "a,b",
+        ])
+        .unwrap();
+        assert_eq!(run.proxy_image_pull_policy, PullPolicy::Never);
+        assert_eq!(run.proxy_image_pull_secrets, ["a", "b"]);
+        assert_eq!(run.proxy_service_account, "trivet-proxy");
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_by_flag_value_and_rule() {
+        let message = parse(&["--proxy-image-pull-policy", "Sometimes"])
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("--proxy-image-pull-policy"), "{message}");
+        assert!(message.contains("Sometimes"), "{message}");
+        assert!(message.contains("IfNotPresent"), "{message}");
+        assert!(
+            parse(&["--address", "nowhere"])
+                .unwrap_err()
+                .to_string()
+                .contains("nowhere")
+        );
+    }
+}

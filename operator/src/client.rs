@@ -1,0 +1,176 @@
+//! The operator's client of the Kubernetes API, and whom it trusts.
+//!
+//! kube's default client notices an apiserver that went silent after up to 295 s. This one bounds the connect, each
+//! answer's head, and by the kernel's own timers every byte in flight, so that a pass over a pool is never held up for
+//! long by the very fault that Trivet exists for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use k8s_openapi::ByteString;
+use kube::client::{Body, ClientBuilder, ConfigExt};
+use kube::config::AuthInfo;
+use kube::{Client, Config};
+use tower::ServiceBuilder;
+
+/// Long enough for one lost SYN and its retry after 1 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Idle time after which the kernel asks whether the peer lives, the time between two such questions, and their number.
+const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
+
+/// How long sent bytes may stay unacknowledged.
+const USER_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long an answer's head may take. A hung apiserver accepts and never answers; a list of thousands of nodes begins
+/// within a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The name that every apiserver's certificate covers, whatever its address.
+pub const SERVER_NAME: &str = "kubernetes";
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither a service account nor a kubeconfig can be read.
+    #[error("failed to find the cluster: neither a kubeconfig nor a service account can be used")]
+    Config(#[source] Box<kube::config::InferConfigError>),
+    /// What was found cannot be used.
+    #[error("failed to set up the client of {url}")]
+    Client {
+        /// The API server's address.
+        url: Uri,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// The cluster's authorities are unknown, and without them no member can be verified.
+    #[error(
+        "the kubeconfig of {url} names no certificate-authority, which Trivet's proxies need to verify members"
+    )]
+    NoAuthority {
+        /// The API server's address.
+        url: Uri,
+    },
+    /// The file with the cluster's authorities cannot be read.
+    #[error("failed to read the cluster's authorities from {}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// How to reach the cluster.
+#[derive(Clone, Debug)]
+pub struct Access {
+    config: Config,
+}
+
+impl Access {
+    /// From the kubeconfig, or inside a cluster from the service account.
+    pub async fn infer() -> Result<Self, Error> {
+        let config = Config::infer()
+            .await
+            .map_err(|error| Error::Config(Box::new(error)))?;
+        if config.root_cert.is_none() && config.root_cert_file.is_none() {
+            return Err(Error::NoAuthority {
+                url: config.cluster_url,
+            });
+        }
+        Ok(Self { config })
+    }
+
+    /// A client with the operator's own credentials.
+    pub fn client(&self) -> Result<Client, Error> {
+        build(&self.config)
+    }
+
+    /// A client of the one apiserver at `url` without credentials, which trusts the cluster's authorities only.
+    pub fn anonymous(&self, url: Uri) -> Result<Client, Error> {
+        let mut config = self.config.clone();
+        config.cluster_url = url;
+        config.auth_info = AuthInfo::default();
+        config.headers.clear();
+        config.accept_invalid_certs = false;
+        config.tls_server_name = Some(SERVER_NAME.to_owned());
+        build(&config)
+    }
+
+    /// The cluster's authorities, PEM, as they are now: a mounted bundle is replaced when the authorities change.
+    pub async fn authorities(&self) -> Result<String, Error> {
+        if let Some(path) = &self.config.root_cert_file {
+            let read = tokio::fs::read_to_string(path).await;
+            return read.map_err(|source| Error::Authority {
+                path: path.clone(),
+                source,
+            });
+        }
+        Ok(self
+            .config
+            .root_cert
+            .iter()
+            .flatten()
+            .map(|certificate| pem(certificate))
+            .collect())
+    }
+}
+
+fn build(config: &Config) -> Result<Client, Error> {
+    let failed = |error| Error::Client {
+        url: config.cluster_url.clone(),
+        source: Box::new(error),
+    };
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let (idle, interval, retries) = KEEP_ALIVE;
+    connector.set_keepalive(Some(idle));
+    connector.set_keepalive_interval(Some(interval));
+    connector.set_keepalive_retries(Some(retries));
+    connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    let https = config
+        .rustls_https_connector_with_connector(connector)
+        .map_err(failed)?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(failed)?)
+        .layer(config.extra_headers_layer().map_err(failed)?)
+        .timeout(ANSWER_TIMEOUT)
+        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+}
+
+fn pem(der: &[u8]) -> String {
+    // Kubernetes' bytes are base64 in JSON; that spares a dependency for one function.
+    let encoded = serde_json::json!(ByteString(der.to_vec()));
+    let text = encoded.as_str().unwrap_or_default();
+    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
+    for (index, character) in text.chars().enumerate() {
+        if index > 0 && index % 64 == 0 {
+            out.push('\n');
+        }
+        out.push(character);
+    }
+    out.push_str("\n-----END CERTIFICATE-----\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_wrapped_as_pem() {
+        let text = pem(&[0; 60]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "-----BEGIN CERTIFICATE-----");
+        assert_eq!((lines[1].len(), lines[2].len()), (64, 16));
+        assert_eq!(lines[3], "-----END CERTIFICATE-----");
+    }
+}

@@ -1,0 +1,194 @@
+//! The loop: one pass over a pool whenever something that matters to it has changed, and every now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates};
+use kube::{Api, Resource, ResourceExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use trivet_crds::pool::ApiserverPool;
+use trivet_crds::{POOL_LABEL, wire};
+
+use crate::apply::{self, apply};
+use crate::context::Context;
+use crate::observe::{self, observe};
+use crate::plan::{Plan, Verdict, plan};
+use crate::render::render;
+use crate::report::{self, report};
+use crate::watch::{NodesSeen, trim, watch};
+
+/// What changes without an event: the cluster's authorities, DNS, a watch that has silently died.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// A pool that is refused may be accepted after something that it does not watch: the end of another pool.
+const REFUSED_RESYNC: Duration = Duration::from_secs(10);
+
+/// The shortest wait for something that is due.
+const SOONEST: Duration = Duration::from_millis(200);
+
+/// Where the watches put what they read.
+pub struct Writers {
+    /// All pools.
+    pub pools: Writer<ApiserverPool>,
+    /// All nodes.
+    pub nodes: Writer<Node>,
+}
+
+/// Why a pass failed. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The world could not be read.
+    #[error("failed to observe")]
+    Observe(#[from] observe::Error),
+    /// The document could not be made.
+    #[error("failed to write the document")]
+    Document(#[from] wire::Error),
+    /// An object could not be written.
+    #[error("failed to apply")]
+    Apply(#[from] apply::Error),
+    /// The status could not be written.
+    #[error("failed to report")]
+    Report(#[from] report::Error),
+}
+
+impl Error {
+    /// One fixed word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Observe(error) => error.reason(),
+            Self::Document(error) => error.reason(),
+            Self::Apply(error) => error.reason(),
+            Self::Report(_) => "StatusFailed",
+        }
+    }
+}
+
+/// Runs passes until `shutdown`, and lets those under way end.
+pub async fn run(
+    ctx: Arc<Context>,
+    writers: Writers,
+    health_news: mpsc::Receiver<()>,
+    shutdown: CancellationToken,
+) {
+    let client = &ctx.client;
+    let namespace = &ctx.settings.namespace;
+    let metrics = || Arc::clone(&ctx.metrics);
+    let pools = watch(
+        Api::<ApiserverPool>::all(client.clone()),
+        None,
+        "ApiserverPool",
+        metrics(),
+    )
+    .reflect(writers.pools)
+    .touched_objects()
+    // Not resourceVersion: our own status writes must not start a pass.
+    .predicate_filter(
+        predicates::generation.combine(predicates::annotations),
+        PredicateConfig::default(),
+    );
+    let maps = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), namespace);
+    let maps = watch(maps, Some(POOL_LABEL), "ConfigMap", metrics())
+        .touched_objects()
+        .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    let sets = Api::<PartialObjectMeta<DaemonSet>>::namespaced(client.clone(), namespace);
+    let sets = watch(sets, Some(POOL_LABEL), "DaemonSet", metrics())
+        .touched_objects()
+        .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    let passes = Controller::for_stream(pools, ctx.pools.clone())
+        .watches_stream(maps, pool_of)
+        .watches_stream(sets, pool_of)
+        .reconcile_all_on(node_changes(&ctx, writers.nodes))
+        .reconcile_all_on(receive(health_news))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(pass, retry, Arc::clone(&ctx));
+    passes
+        .for_each(|outcome| {
+            if let Err(controller::Error::RunnerError(error)) = &outcome {
+                tracing::error!(%error, "passes cannot run");
+            }
+            // A failed pass has been logged by `pass`; an object without its pool is an orphan, which stays.
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// One pass, with what is counted and remembered of it.
+async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let name = pool.name_any();
+    let _work = ctx.pulse.begin(&format!("pool {name}"));
+    let begun = Instant::now();
+    ctx.forget_gone();
+    let outcome = reconcile(&pool, &ctx).await;
+    let failure = outcome.as_ref().err().map(Error::reason);
+    ctx.metrics.passed(&name, begun.elapsed(), failure);
+    if let Err(error) = &outcome {
+        tracing::warn!(
+            pool = name,
+            error = error as &dyn std::error::Error,
+            "pass failed and is tried again"
+        );
+    }
+    outcome
+}
+
+/// One pass: read the world, decide, write the difference, say what happened.
+async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error> {
+    let name = pool.name_any();
+    let facts = observe(pool, ctx, ctx.remembered(&name).memory).await?;
+    let plan = plan(pool, &facts)?;
+    let daemon_set = match &plan.rollout {
+        Some(rollout) => Some(apply(&ctx.client, render(rollout, &ctx.settings)?).await?),
+        None => apply::current(&ctx.client, &ctx.settings.namespace, &name).await?,
+    };
+    ctx.with_pool(&name, |state| state.memory = plan.memory.clone());
+    report(ctx, pool, &plan, &facts.healths, daemon_set.as_ref()).await?;
+    Ok(Action::requeue(next_pass(&plan)))
+}
+
+fn next_pass(plan: &Plan) -> Duration {
+    let at_most = match plan.verdict {
+        Verdict::Accepted { .. } => RESYNC,
+        Verdict::Refused(_) => REFUSED_RESYNC,
+    };
+    plan.next_look
+        .map_or(at_most, |wait| wait.clamp(SOONEST, at_most))
+}
+
+fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> Action {
+    let wait = ctx.with_pool(&pool.name_any(), |state| {
+        state.backoff.after_failure(Instant::now(), rand::random())
+    });
+    Action::requeue(wait)
+}
+
+/// The pool that an object of the data plane belongs to, by its label: there is no ownerReference.
+fn pool_of<K: Resource>(object: K) -> Option<ObjectRef<ApiserverPool>> {
+    object.labels().get(POOL_LABEL).map(|pool| ObjectRef::new(pool))
+}
+
+/// An item each time that pools must look at the nodes again.
+fn node_changes(ctx: &Context, writer: Writer<Node>) -> impl Stream<Item = ()> + Send + 'static {
+    let mut seen = NodesSeen::default();
+    watch(
+        Api::<Node>::all(ctx.client.clone()),
+        None,
+        "Node",
+        Arc::clone(&ctx.metrics),
+    )
+    .modify(trim)
+    .reflect(writer)
+    .filter_map(move |event| std::future::ready(event.ok().filter(|event| seen.observe(event)).map(drop)))
+}
+
+fn receive(mut news: mpsc::Receiver<()>) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::poll_fn(move |task| news.poll_recv(task))
+}

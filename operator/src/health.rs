@@ -1,0 +1,226 @@
+//! What the operator knows of each apiserver, folded from its probes.
+//!
+//! The operator's view decides nothing about traffic: each proxy judges for itself. It is shown in the status, and it
+//! holds back an edit or a removal that would leave nobody to talk to.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::time::Instant;
+use trivet_crds::pool::MemberHealth;
+
+/// Silent probes in a row before an apiserver that answered is called Down: one lost answer is no news.
+const SILENT_LIMIT: u32 = 2;
+
+/// What one probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Verified, and ready.
+    Ready,
+    /// Verified, and it refuses to tell a stranger whether it is ready.
+    Withheld,
+    /// Verified, and not ready, with its own words.
+    NotReady(String),
+    /// It is there and closes the connection: starting, stopping, or nothing listens.
+    Refused(String),
+    /// It answers with a certificate that the cluster's authorities do not vouch for.
+    Untrusted(String),
+    /// Nothing within the time.
+    Silent,
+}
+
+impl Answer {
+    /// Whether an apiserver of this cluster has answered.
+    pub fn is_verified(&self) -> bool {
+        match self {
+            Self::Ready | Self::Withheld | Self::NotReady(_) => true,
+            Self::Refused(_) | Self::Untrusted(_) | Self::Silent => false,
+        }
+    }
+}
+
+/// What is known of one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The state that the status shows.
+    pub state: MemberHealth,
+    /// Why it is not Up, or what is unusual about it.
+    pub message: String,
+    /// The last verified answer.
+    pub verified_at: Option<Instant>,
+    /// The last probe.
+    pub probed_at: Instant,
+    silent: u32,
+}
+
+impl Health {
+    /// Folds one answer into what was known.
+    pub fn observe(previous: Option<&Self>, answer: Answer, now: Instant) -> Self {
+        let verified_at = if answer.is_verified() {
+            Some(now)
+        } else {
+            previous.and_then(|old| old.verified_at)
+        };
+        let silent = match answer {
+            Answer::Silent => previous.map_or(SILENT_LIMIT, |old| old.silent.saturating_add(1)),
+            _ => 0,
+        };
+        let (state, message) = match (answer, previous) {
+            (Answer::Ready, _) => (MemberHealth::Up, String::new()),
+            (Answer::Withheld, _) => (
+                MemberHealth::Up,
+                "it does not tell anonymous callers whether it is ready".to_owned(),
+            ),
+            (Answer::NotReady(why), _) => (MemberHealth::Unready, format!("it is not ready: {why}")),
+            (Answer::Refused(why), _) => (MemberHealth::Unready, format!("it refuses connections: {why}")),
+            (Answer::Untrusted(why), _) => (
+                MemberHealth::Unready,
+                format!("its certificate does not verify: {why}"),
+            ),
+            (Answer::Silent, Some(old)) if silent < SILENT_LIMIT => (old.state, old.message.clone()),
+            (Answer::Silent, _) => (MemberHealth::Down, "it does not answer".to_owned()),
+        };
+        Self {
+            state,
+            message,
+            verified_at,
+            probed_at: now,
+            silent,
+        }
+    }
+}
+
+/// What is known of all addresses, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healths(BTreeMap<SocketAddr, Health>);
+
+impl Healths {
+    /// The member with these addresses: its best address speaks for it.
+    pub fn of(&self, addresses: &[IpAddr], port: u16) -> Option<&Health> {
+        let known = addresses
+            .iter()
+            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port)));
+        known.min_by_key(|health| rank(health.state))
+    }
+
+    /// The last verified answer from any of these addresses.
+    pub fn verified_at(&self, addresses: &[IpAddr], port: u16) -> Option<Instant> {
+        addresses
+            .iter()
+            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port))?.verified_at)
+            .max()
+    }
+
+    /// Whether the member with these addresses is Up.
+    pub fn is_up(&self, addresses: &[IpAddr], port: u16) -> bool {
+        self.of(addresses, port)
+            .is_some_and(|health| health.state == MemberHealth::Up)
+    }
+
+    /// What is known of one address.
+    pub fn get(&self, address: &SocketAddr) -> Option<&Health> {
+        self.0.get(address)
+    }
+
+    /// Folds one answer in; true if the address's state is another one now.
+    pub fn observe(&mut self, address: SocketAddr, answer: Answer, now: Instant) -> bool {
+        let old = self.0.get(&address);
+        let new = Health::observe(old, answer, now);
+        let changed = old.map(|health| health.state) != Some(new.state);
+        self.0.insert(address, new);
+        changed
+    }
+
+    /// Forgets the addresses that `wanted` does not name.
+    pub fn retain(&mut self, wanted: impl Fn(&SocketAddr) -> bool) {
+        self.0.retain(|address, _| wanted(address));
+    }
+}
+
+fn rank(state: MemberHealth) -> u8 {
+    match state {
+        MemberHealth::Up => 0,
+        MemberHealth::Unready => 1,
+        MemberHealth::Down => 2,
+        MemberHealth::Unknown => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn folded(answers: &[Answer]) -> Health {
+        let now = Instant::now();
+        let mut health = None;
+        for answer in answers {
+            health = Some(Health::observe(health.as_ref(), answer.clone(), now));
+        }
+        health.unwrap()
+    }
+
+    #[test]
+    fn one_lost_answer_is_no_news_two_are() {
+        assert_eq!(folded(&[Answer::Ready, Answer::Silent]).state, MemberHealth::Up);
+        assert_eq!(
+            folded(&[Answer::Ready, Answer::Silent, Answer::Silent]).state,
+            MemberHealth::Down
+        );
+        assert_eq!(
+            folded(&[Answer::Ready, Answer::Silent, Answer::Ready, Answer::Silent]).state,
+            MemberHealth::Up
+        );
+    }
+
+    #[test]
+    fn what_was_never_heard_is_down_at_once() {
+        assert_eq!(folded(&[Answer::Silent]).state, MemberHealth::Down);
+    }
+
+    #[test]
+    fn only_verified_answers_count_as_answers() {
+        assert!(
+            folded(&[Answer::Untrusted("expired".into())])
+                .verified_at
+                .is_none()
+        );
+        assert!(folded(&[Answer::Refused("refused".into())]).verified_at.is_none());
+        assert!(
+            folded(&[Answer::NotReady("[-]etcd failed".into())])
+                .verified_at
+                .is_some()
+        );
+        assert!(
+            folded(&[Answer::Ready, Answer::Silent, Answer::Silent])
+                .verified_at
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn an_apiserver_that_answers_no_strangers_is_not_down() {
+        assert_eq!(folded(&[Answer::Withheld]).state, MemberHealth::Up);
+    }
+
+    #[test]
+    fn a_member_s_best_address_speaks_for_it() {
+        let now = Instant::now();
+        let (four, six): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        let mut healths = Healths::default();
+        healths.observe(SocketAddr::new(four, 6443), Answer::Silent, now);
+        healths.observe(
+            SocketAddr::new(six, 6443),
+            Answer::Ready,
+            now + Duration::from_secs(1),
+        );
+        assert!(healths.is_up(&[four, six], 6443));
+        assert!(!healths.is_up(&[four], 6443));
+        assert_eq!(
+            healths.verified_at(&[four, six], 6443),
+            Some(now + Duration::from_secs(1))
+        );
+        assert!(healths.of(&[four], 7000).is_none());
+    }
+}

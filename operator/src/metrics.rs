@@ -1,0 +1,214 @@
+//! The operator's metrics, at `/metrics`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+/// The operator's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    passes: Family<PoolLabel, Counter>,
+    failures: Family<PoolReasonLabels, Counter>,
+    durations: Histogram,
+    watch_errors: Family<KindLabel, Counter>,
+    last_events: Arc<LastEvents>,
+    refused: Family<PoolReasonLabels, Counter>,
+    revisions: Family<PoolLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabel {
+    pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolReasonLabels {
+    pool: String,
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("trivet_operator"),
+            passes: Family::default(),
+            failures: Family::default(),
+            // 5 ms to 10 s: a pass is a few calls to the API server.
+            durations: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
+            watch_errors: Family::default(),
+            last_events: Arc::default(),
+            refused: Family::default(),
+            revisions: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    /// A pass over `pool` has ended after `took`, with this reason word if it failed.
+    pub fn passed(&self, pool: &str, took: Duration, failure: Option<&'static str>) {
+        self.passes
+            .get_or_create(&PoolLabel {
+                pool: pool.to_owned(),
+            })
+            .inc();
+        self.durations.observe(took.as_secs_f64());
+        if let Some(reason) = failure {
+            self.failures.get_or_create(&labels(pool, reason)).inc();
+        }
+    }
+
+    /// A watch of this kind has failed.
+    pub fn watch_failed(&self, kind: &'static str) {
+        self.watch_errors.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// A watch of this kind has brought something.
+    pub fn watch_moved(&self, kind: &'static str, now: Instant) {
+        self.last_events
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kind, now);
+    }
+
+    /// A wish of the spec's or of discovery's was refused.
+    pub fn refused(&self, pool: &str, reason: &str) {
+        self.refused.get_or_create(&labels(pool, reason)).inc();
+    }
+
+    /// The document in force.
+    pub fn revision(&self, pool: &str, revision: u64) {
+        let gauge = self
+            .revisions
+            .get_or_create(&PoolLabel {
+                pool: pool.to_owned(),
+            })
+            .clone();
+        gauge.set(i64::try_from(revision).unwrap_or(i64::MAX));
+    }
+
+    /// A pool is gone.
+    pub fn forget(&self, pool: &str) {
+        self.revisions.remove(&PoolLabel {
+            pool: pool.to_owned(),
+        });
+    }
+
+    /// All of it, as Prometheus reads it.
+    pub fn to_text(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "reconciles",
+            "Passes over pools that have ended",
+            self.passes.clone(),
+        );
+        registry.register(
+            "reconcile_errors",
+            "Passes that failed, by reason",
+            self.failures.clone(),
+        );
+        registry.register(
+            "reconcile_duration_seconds",
+            "How long passes took",
+            self.durations.clone(),
+        );
+        registry.register(
+            "watch_errors",
+            "Watches that failed and were begun again",
+            self.watch_errors.clone(),
+        );
+        registry.register(
+            "refusals",
+            "Specs and removals that were refused, by reason",
+            self.refused.clone(),
+        );
+        registry.register(
+            "document_revision",
+            "Revision of each pool's wire document",
+            self.revisions.clone(),
+        );
+        registry.register_collector(Box::new(Arc::clone(&self.last_events)));
+    }
+}
+
+fn labels(pool: &str, reason: &str) -> PoolReasonLabels {
+    PoolReasonLabels {
+        pool: pool.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// When each watch last brought something; told as an age, which an alert can compare.
+#[derive(Debug, Default)]
+struct LastEvents(Mutex<BTreeMap<&'static str, Instant>>);
+
+impl Collector for LastEvents {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let ages = Family::<KindLabel, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+        let now = Instant::now();
+        for (kind, at) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            ages.get_or_create(&KindLabel { kind })
+                .set(now.saturating_duration_since(*at).as_secs_f64());
+        }
+        let help = "Time since each watch last brought an event";
+        let metric = encoder.encode_descriptor(
+            "trivet_operator_watch_last_event_age_seconds",
+            help,
+            None,
+            ConstGauge::new(0i64).metric_type(),
+        )?;
+        ages.encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_served() {
+        let metrics = Metrics::default();
+        metrics.passed("default", Duration::from_millis(7), Some("ApplyFailed"));
+        metrics.watch_failed("Node");
+        metrics.watch_moved("Node", Instant::now());
+        metrics.refused("default", "RefusedShrink");
+        metrics.revision("default", 12);
+        let text = metrics.to_text().unwrap();
+        for line in [
+            "trivet_operator_reconciles_total{pool=\"default\"} 1",
+            "trivet_operator_reconcile_errors_total{pool=\"default\",reason=\"ApplyFailed\"} 1",
+            "trivet_operator_watch_errors_total{kind=\"Node\"} 1",
+            "trivet_operator_watch_last_event_age_seconds{kind=\"Node\"} ",
+            "trivet_operator_refusals_total{pool=\"default\",reason=\"RefusedShrink\"} 1",
+            "trivet_operator_document_revision{pool=\"default\"} 12",
+        ] {
+            assert!(text.contains(line), "{line} is missing from\n{text}");
+        }
+        metrics.forget("default");
+        assert!(!metrics.to_text().unwrap().contains("document_revision{"));
+    }
+}

@@ -1,0 +1,252 @@
+//! Reads what a plan needs to know. It decides nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use tokio::time::Instant;
+use trivet_crds::pool::{ApiserverPool, DiscoveryPolicy, MemberSource, PoolMemberState};
+use trivet_crds::wire::{self, Document};
+use trivet_crds::{POOL_LABEL, data_plane_name};
+
+use crate::client;
+use crate::context::Context;
+use crate::health::Healths;
+use crate::plan::conflict::{Precedence, Rival, claims};
+use crate::plan::facts::Discovered;
+use crate::plan::masters::masters;
+use crate::plan::{self, Current, Facts, Memory};
+use crate::render::config_map::EXPLICIT_MEMBERS;
+use crate::resolve;
+
+/// Why the world cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The documents in force are unknown; without them nothing may be written.
+    #[error("failed to list the pools' ConfigMaps in namespace {namespace}")]
+    Documents {
+        /// The namespace.
+        namespace: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// The cluster's authorities are unknown.
+    #[error("failed to read whom members are verified by")]
+    Authorities(#[from] client::Error),
+}
+
+impl Error {
+    /// One fixed word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Documents { .. } => "DocumentsUnreadable",
+            Self::Authorities(_) => "AuthoritiesUnreadable",
+        }
+    }
+}
+
+/// Reads everything that matters for `pool`.
+pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Result<Facts, Error> {
+    let name = pool.name_any();
+    let (documents, resolved, authorities) = tokio::join!(
+        documents(ctx),
+        resolve::names(&pool.spec),
+        ctx.access.authorities()
+    );
+    let (documents, authorities) = (documents?, authorities?);
+    let own = documents
+        .iter()
+        .find(|map| map.name_any() == data_plane_name(&name));
+    let mut facts = Facts {
+        now: Instant::now(),
+        discovered: discovered(pool, ctx),
+        node_count: node_count(ctx),
+        resolved,
+        current: current(pool, own),
+        healths: Healths::default(),
+        precedence: precedence(pool, &documents),
+        rivals: rivals(pool, ctx, &documents),
+        authorities,
+        memory,
+    };
+    facts.healths = ctx.prober.healths(&name, addresses(pool, &facts)).await;
+    facts.now = Instant::now();
+    Ok(facts)
+}
+
+/// Every pool's ConfigMap, straight from the API server: a cache may be older than the operator's own last write.
+async fn documents(ctx: &Context) -> Result<Vec<ConfigMap>, Error> {
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let list = api.list(&ListParams::default().labels(POOL_LABEL)).await;
+    let namespace = || ctx.settings.namespace.clone();
+    Ok(list
+        .map_err(|source| Error::Documents {
+            namespace: namespace(),
+            source,
+        })?
+        .items)
+}
+
+fn discovered(pool: &ApiserverPool, ctx: &Context) -> Discovered {
+    match pool.spec.discovery.policy {
+        DiscoveryPolicy::None => Discovered::Off,
+        DiscoveryPolicy::Nodes => {
+            let nodes = ctx.nodes.state();
+            // No cluster is without nodes: this operator runs on one.
+            if nodes.is_empty() {
+                return Discovered::Unknown;
+            }
+            let selector = &pool.spec.discovery.node_selector;
+            Discovered::Masters(masters(nodes.iter().map(AsRef::as_ref), selector))
+        }
+    }
+}
+
+fn node_count(ctx: &Context) -> Option<u32> {
+    u32::try_from(ctx.nodes.len()).ok().filter(|count| *count > 0)
+}
+
+fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
+    let text = map.and_then(|map| map.data.as_ref()?.get(wire::KEY));
+    let parsed = text.map(|text| Document::parse(text));
+    if let Some(Err(error)) = &parsed {
+        tracing::warn!(pool = pool.name_any(), %error, "document in force cannot be read and is written anew");
+    }
+    let document = parsed.and_then(Result::ok);
+    let status = pool.status.as_ref();
+    let told = status
+        .and_then(|status| u64::try_from(status.config_revision?).ok())
+        .unwrap_or_default();
+    let stated = text.and_then(|text| stated_revision(text)).unwrap_or_default();
+    let annotation = map.and_then(|map| map.annotations().get(EXPLICIT_MEMBERS).cloned());
+    let names = annotation.unwrap_or_default();
+    let explicit = names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let (members, explicit) = match &document {
+        Some(document) => (document.members.clone(), explicit),
+        None => remembered_members(pool),
+    };
+    Current {
+        document,
+        members,
+        explicit,
+        highest_revision: told.max(stated),
+        version: map.and_then(ResourceExt::resource_version),
+    }
+}
+
+/// The revision of a text, also of one that is broken otherwise: the next one must be higher all the same.
+fn stated_revision(text: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(text)
+        .ok()?
+        .get("revision")?
+        .as_u64()
+}
+
+/// The members as the pool's status has them, for a pool whose ConfigMap was deleted or broken.
+fn remembered_members(pool: &ApiserverPool) -> (Vec<wire::Member>, BTreeSet<String>) {
+    let told = pool.status.iter().flat_map(|status| &status.members);
+    let in_force: Vec<_> = told
+        .filter(|member| member.state != PoolMemberState::Disabled)
+        .collect();
+    let explicit = in_force
+        .iter()
+        .filter(|member| member.source == MemberSource::Spec);
+    let names = explicit.map(|member| member.name.clone()).collect();
+    let members = in_force.iter().map(|member| wire::Member {
+        name: member.name.clone(),
+        addresses: member
+            .addresses
+            .iter()
+            .filter_map(|address| address.parse().ok())
+            .collect(),
+        port: member.port,
+        state: match member.state {
+            PoolMemberState::Draining => wire::MemberState::Draining,
+            PoolMemberState::Active | PoolMemberState::Disabled => wire::MemberState::Active,
+        },
+        zone: member.zone.clone(),
+    });
+    (
+        members.filter(|member| !member.addresses.is_empty()).collect(),
+        names,
+    )
+}
+
+fn has_document(name: &str, documents: &[ConfigMap]) -> bool {
+    documents
+        .iter()
+        .any(|map| map.name_any() == data_plane_name(name))
+}
+
+fn precedence(pool: &ApiserverPool, documents: &[ConfigMap]) -> Precedence {
+    let name = pool.name_any();
+    Precedence {
+        is_idle: !has_document(&name, documents),
+        created: pool
+            .creation_timestamp()
+            .map_or(i64::MAX, |time| time.0.as_second()),
+        name,
+    }
+}
+
+/// The other pools, and the documents whose pool is gone while their proxies still run.
+fn rivals(pool: &ApiserverPool, ctx: &Context, documents: &[ConfigMap]) -> Vec<Rival> {
+    let pools = ctx.pools.state();
+    let others = pools.iter().filter(|other| other.name_any() != pool.name_any());
+    let living = others.filter_map(|other| {
+        let listeners = plan::document::listeners(&other.spec).ok()?;
+        Some(Rival {
+            precedence: precedence(other, documents),
+            has_pool: true,
+            claims: claims(&listeners, &other.spec.proxy.metrics),
+        })
+    });
+    let left_over = documents.iter().filter_map(|map| {
+        let document = Document::parse(map.data.as_ref()?.get(wire::KEY)?).ok()?;
+        let has_pool = pools.iter().any(|other| other.name_any() == document.pool);
+        let is_own = document.pool == pool.name_any();
+        (!has_pool && !is_own).then(|| Rival {
+            precedence: Precedence {
+                is_idle: false,
+                created: i64::MIN,
+                name: document.pool.clone(),
+            },
+            has_pool: false,
+            claims: document
+                .listeners
+                .iter()
+                .flat_map(|l| l.addresses.iter().map(|address| (*address, l.port)))
+                .collect(),
+        })
+    });
+    living.chain(left_over).collect()
+}
+
+/// Every address that the plan may ask about: of what is wanted, of what is in force, and where a node has moved to.
+fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
+    let wanted = plan::members::wanted(&pool.spec, facts).members;
+    let wanted = wanted
+        .iter()
+        .flat_map(|m| m.addresses.iter().map(|ip| SocketAddr::new(*ip, m.port)));
+    let current = facts.current.members.iter();
+    let current = current.flat_map(|m| m.addresses.iter().map(|ip| SocketAddr::new(*ip, m.port)));
+    let Discovered::Masters(masters) = &facts.discovered else {
+        return wanted.chain(current).collect();
+    };
+    let port = pool.spec.discovery.port;
+    let nodes = masters
+        .iter()
+        .flat_map(|m| m.addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
+    // A selector that matches every node of a large cluster is refused by the plan, and must not be probed before.
+    wanted
+        .chain(current)
+        .chain(nodes)
+        .take(4 * wire::MAX_MEMBERS)
+        .collect()
+}

@@ -1,0 +1,238 @@
+//! Decides what should be in force for a pool. Pure: facts in, plan out.
+//!
+//! After this module nobody looks at the pool's spec again.
+
+pub mod conflict;
+pub mod document;
+pub mod facts;
+pub mod masters;
+pub mod members;
+pub mod refusal;
+pub mod shrink;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, MemberSource, PoolMemberState, ProxyTemplate};
+use trivet_crds::wire::{self, Document, MAX_MEMBERS};
+
+pub use self::facts::{Current, Facts, Memory};
+pub use self::members::Member;
+pub use self::refusal::Refusal;
+
+/// The annotation with which a pool's owner lets discovery remove members at once. Its value is the pool's generation,
+/// so that it says yes to one state of the spec and not to every later one.
+pub const ALLOW_SHRINK: &str = "trivet.dev/allow-shrink";
+
+/// What a pass is to bring about.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Whether the spec is obeyed.
+    pub verdict: Verdict,
+    /// What to write; `None` leaves everything as it is.
+    pub rollout: Option<Rollout>,
+    /// The members in force afterwards, and the disabled ones.
+    pub members: Vec<Member>,
+    /// Names that are in the new document and were not in the old one, and the other way round.
+    pub changes: Changes,
+    /// The revision in force afterwards; 0 if there is none.
+    pub revision: u64,
+    /// What a kubeconfig on the nodes says.
+    pub endpoints: Vec<String>,
+    /// What the next pass must know.
+    pub memory: Memory,
+    /// When something becomes due by itself.
+    pub next_look: Option<Duration>,
+}
+
+/// Whether the spec is obeyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is, with these remarks for its owner.
+    Accepted {
+        /// What was left out or is unusual.
+        notes: Vec<String>,
+        /// Removals that discovery wanted and did not get, one sentence each.
+        refused_removals: Vec<String>,
+    },
+    /// It is not: what was in force stays.
+    Refused(Refusal),
+}
+
+/// The objects' content.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// What the proxies follow.
+    pub document: Document,
+    /// Whether it must be written.
+    pub is_new: bool,
+    /// Names of the members that the spec lists with addresses, for the next pass.
+    pub explicit: BTreeSet<String>,
+    /// The resourceVersion of the ConfigMap that this plan was made for: a write over another one fails.
+    pub version: Option<String>,
+    /// How the proxies' pods look.
+    pub template: ProxyTemplate,
+}
+
+/// Members that came and went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Names in the new document only.
+    pub added: Vec<String>,
+    /// Names in the old document only.
+    pub removed: Vec<String>,
+}
+
+/// Makes the plan for `pool`.
+pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
+    let spec = &pool.spec;
+    let name = pool.name_any();
+    let listeners = match document::listeners(spec) {
+        Ok(listeners) => listeners,
+        Err(refusal) => return Ok(refused(refusal, facts, Vec::new())),
+    };
+    let endpoints = document::endpoints(&listeners);
+    if let Some(refusal) = conflict::find(&listeners, &spec.proxy.metrics, facts) {
+        return Ok(refused(refusal, facts, endpoints));
+    }
+
+    let allow = is_shrink_allowed(pool);
+    let wanted = members::wanted(spec, facts);
+    let guarded = shrink::guard(spec, facts, &wanted.members, allow);
+    let mut members = wanted.members;
+    members.extend(guarded.kept);
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Some(refusal) = unfit(&members, &wanted.notes, facts, allow) {
+        return Ok(refused(refusal, facts, endpoints));
+    }
+
+    let document = document::build(&name, spec, listeners, &members, facts)?;
+    let is_new = facts.current.document.as_ref() != Some(&document);
+    let mut notes = wanted.notes;
+    if !members.iter().any(|member| is_healthy(member, facts)) {
+        notes.push(
+            "no active member is ready as seen from the operator; proxies use what answers them".to_owned(),
+        );
+    }
+    Ok(Plan {
+        verdict: Verdict::Accepted {
+            notes,
+            refused_removals: guarded.refused,
+        },
+        changes: changes(&facts.current.members, &document.members),
+        revision: document.revision,
+        memory: Memory {
+            revision: document.revision,
+            ..guarded.memory
+        },
+        next_look: guarded.next_look,
+        endpoints,
+        rollout: Some(Rollout {
+            document,
+            is_new,
+            explicit: explicit(spec),
+            version: facts.current.version.clone(),
+            template: spec.proxy.clone(),
+        }),
+        members,
+    })
+}
+
+/// Why these members cannot be put in force; `None` if they can.
+fn unfit(members: &[Member], notes: &[String], facts: &Facts, allow: bool) -> Option<Refusal> {
+    let usable = || {
+        members
+            .iter()
+            .filter(|member| member.state != PoolMemberState::Disabled)
+    };
+    if usable().next().is_none() {
+        return Some(Refusal::NoMembers {
+            notes: notes.to_vec(),
+        });
+    }
+    if usable().count() > MAX_MEMBERS {
+        return Some(Refusal::TooManyMembers {
+            found: usable().count(),
+        });
+    }
+    let withdrawn: Vec<_> = facts
+        .current
+        .members
+        .iter()
+        .filter(|old| old.state == wire::MemberState::Active)
+        .filter(|old| {
+            !members
+                .iter()
+                .any(|new| new.state == PoolMemberState::Active && new.is_same_server(old))
+        })
+        .map(|old| old.name.clone())
+        .collect();
+    let leaves_nobody = !members.iter().any(|member| is_healthy(member, facts));
+    (leaves_nobody && !withdrawn.is_empty() && !allow).then_some(Refusal::NoHealthyMember { withdrawn })
+}
+
+/// The plan that changes nothing.
+fn refused(refusal: Refusal, facts: &Facts, endpoints: Vec<String>) -> Plan {
+    Plan {
+        verdict: Verdict::Refused(refusal),
+        rollout: None,
+        members: facts
+            .current
+            .members
+            .iter()
+            .map(|member| in_force(member, facts))
+            .collect(),
+        changes: Changes::default(),
+        revision: facts
+            .current
+            .document
+            .as_ref()
+            .map_or(0, |document| document.revision),
+        endpoints,
+        memory: facts.memory.clone(),
+        next_look: None,
+    }
+}
+
+fn in_force(member: &wire::Member, facts: &Facts) -> Member {
+    let source = if facts.current.explicit.contains(&member.name) {
+        MemberSource::Spec
+    } else {
+        MemberSource::Node
+    };
+    Member::of_document(member, source)
+}
+
+fn is_healthy(member: &Member, facts: &Facts) -> bool {
+    member.state == PoolMemberState::Active && facts.healths.is_up(&member.addresses, member.port)
+}
+
+fn is_shrink_allowed(pool: &ApiserverPool) -> bool {
+    let said = pool.annotations().get(ALLOW_SHRINK);
+    let generation = pool.metadata.generation.map(|generation| generation.to_string());
+    said.is_some() && said.map(|value| value.trim()) == generation.as_deref()
+}
+
+fn explicit(spec: &ApiserverPoolSpec) -> BTreeSet<String> {
+    let listed = spec.members.iter().filter(|member| !member.addresses.is_empty());
+    listed.map(|member| member.name.clone()).collect()
+}
+
+fn changes(old: &[wire::Member], new: &[wire::Member]) -> Changes {
+    let only_in = |these: &[wire::Member], others: &[wire::Member]| {
+        let others: BTreeSet<_> = others.iter().map(|member| member.name.as_str()).collect();
+        let names = these.iter().map(|member| &member.name);
+        names
+            .filter(|name| !others.contains(name.as_str()))
+            .cloned()
+            .collect()
+    };
+    Changes {
+        added: only_in(new, old),
+        removed: only_in(old, new),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

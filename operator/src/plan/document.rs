@@ -1,0 +1,168 @@
+//! Builds the wire document.
+
+use std::net::IpAddr;
+
+use trivet_crds::pool::{ApiserverPoolSpec, ListenerName, PoolMemberState};
+use trivet_crds::wire::{self, Document, Listener};
+
+use super::facts::Facts;
+use super::members::Member;
+use super::refusal::Refusal;
+use crate::client::SERVER_NAME;
+
+/// From here on the number of nodes is told in steps of this size, below in powers of two.
+const NODES_STEP: u32 = 512;
+
+/// The document for these members: the current one if that asks the same of the proxies, else the next revision.
+pub fn build(
+    pool: &str,
+    spec: &ApiserverPoolSpec,
+    listeners: Vec<Listener>,
+    members: &[Member],
+    facts: &Facts,
+) -> Result<Document, wire::Error> {
+    let current = facts.current.document.as_ref();
+    let document = Document {
+        api_version: wire::API_VERSION.to_owned(),
+        pool: pool.to_owned(),
+        revision: facts
+            .current
+            .highest_revision
+            .max(facts.memory.revision)
+            .saturating_add(1),
+        hash: String::new(),
+        members: members.iter().filter_map(in_document).collect(),
+        listeners,
+        health_check: health_check(spec),
+        connection: connection(spec),
+        nodes: nodes(facts.node_count, current.map(|document| document.nodes)),
+        tls: wire::Tls {
+            ca_bundle: facts.authorities.clone(),
+            server_name: SERVER_NAME.to_owned(),
+        },
+    };
+    match current {
+        Some(current) if current.same_content(&document) => Ok(current.clone()),
+        Some(_) | None => document.seal(),
+    }
+}
+
+/// The listeners, parsed.
+pub fn listeners(spec: &ApiserverPoolSpec) -> Result<Vec<Listener>, Refusal> {
+    let parse = |text: &String| {
+        let invalid = || Refusal::Invalid {
+            field: "spec.listeners[].addresses",
+            value: text.clone(),
+            rule: "is no loopback address",
+        };
+        text.parse().ok().filter(IpAddr::is_loopback).ok_or_else(invalid)
+    };
+    let listener = |listener: &trivet_crds::pool::PoolListener| {
+        let addresses = listener.addresses.iter().map(parse).collect::<Result<_, _>>()?;
+        let name = match listener.name {
+            ListenerName::Apiserver => "apiserver".to_owned(),
+        };
+        Ok(Listener {
+            name,
+            addresses,
+            port: listener.port,
+        })
+    };
+    spec.listeners.iter().map(listener).collect()
+}
+
+/// What to write into a kubeconfig on the nodes.
+pub fn endpoints(listeners: &[Listener]) -> Vec<String> {
+    let sockets = listeners.iter().flat_map(|listener| {
+        listener
+            .addresses
+            .iter()
+            .map(|address| std::net::SocketAddr::new(*address, listener.port))
+    });
+    sockets
+        .take(4)
+        .map(|socket| format!("https://{socket}"))
+        .collect()
+}
+
+fn in_document(member: &Member) -> Option<wire::Member> {
+    let state = match member.state {
+        PoolMemberState::Active => wire::MemberState::Active,
+        PoolMemberState::Draining => wire::MemberState::Draining,
+        PoolMemberState::Disabled => return None,
+    };
+    Some(wire::Member {
+        name: member.name.clone(),
+        addresses: member.addresses.clone(),
+        port: member.port,
+        state,
+        zone: member.zone.clone(),
+    })
+}
+
+fn health_check(spec: &ApiserverPoolSpec) -> wire::HealthCheck {
+    let check = &spec.health_check;
+    wire::HealthCheck {
+        period_milliseconds: check.period_milliseconds,
+        timeout_milliseconds: check.timeout_milliseconds,
+        failure_threshold: check.failure_threshold,
+        success_threshold: check.success_threshold,
+    }
+}
+
+fn connection(spec: &ApiserverPoolSpec) -> wire::Connection {
+    let connection = &spec.connection;
+    wire::Connection {
+        connect_timeout_milliseconds: connection.connect_timeout_milliseconds,
+        hedge_delay_milliseconds: connection.hedge_delay_milliseconds,
+        user_timeout_milliseconds: connection.user_timeout_milliseconds,
+        keep_alive_seconds: connection.keep_alive_seconds,
+        drain_timeout_seconds: connection.drain_timeout_seconds,
+        max_connections: connection.max_connections,
+    }
+}
+
+/// The number of nodes in coarse steps, upwards, and kept while it is still about right: a node that joins must not
+/// rewrite every proxy's document. Proxies only stretch their intervals by it.
+fn nodes(count: Option<u32>, told: Option<u32>) -> u32 {
+    let Some(count) = count.filter(|count| *count > 0) else {
+        return told.unwrap_or(1);
+    };
+    let stepped = if count <= NODES_STEP {
+        count.next_power_of_two()
+    } else {
+        count.next_multiple_of(NODES_STEP)
+    };
+    match told {
+        Some(told)
+            if told >= stepped
+                && told <= stepped.saturating_mul(2).min(stepped.saturating_add(NODES_STEP)) =>
+        {
+            told
+        }
+        Some(_) | None => stepped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_more_or_less_does_not_change_the_count_told() {
+        assert_eq!(nodes(Some(5), None), 8);
+        assert_eq!(nodes(Some(8), Some(8)), 8);
+        assert_eq!(nodes(Some(9), Some(8)), 16);
+        assert_eq!(nodes(Some(8), Some(16)), 16);
+        assert_eq!(nodes(Some(4), Some(16)), 4);
+        assert_eq!(nodes(Some(5000), None), 5120);
+        assert_eq!(nodes(Some(4600), Some(5120)), 5120);
+    }
+
+    #[test]
+    fn an_unknown_count_keeps_the_one_told() {
+        assert_eq!(nodes(None, Some(64)), 64);
+        assert_eq!(nodes(Some(0), Some(64)), 64);
+        assert_eq!(nodes(None, None), 1);
+    }
+}

@@ -1,0 +1,73 @@
+//! What a plan is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use tokio::time::Instant;
+use trivet_crds::wire::{self, Document};
+
+use super::conflict::{Precedence, Rival};
+use super::masters::Master;
+use crate::health::Healths;
+
+/// The world, as one pass has seen it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The pass's time.
+    pub now: Instant,
+    /// What discovery says.
+    pub discovered: Discovered,
+    /// How many nodes the cluster has, if that is known.
+    pub node_count: Option<u32>,
+    /// The DNS names of the spec, resolved, or why not.
+    pub resolved: BTreeMap<String, Result<Vec<IpAddr>, String>>,
+    /// What is in force.
+    pub current: Current,
+    /// How the members do.
+    pub healths: Healths,
+    /// This pool's place in the queue for its listeners.
+    pub precedence: Precedence,
+    /// Who else listens on the nodes.
+    pub rivals: Vec<Rival>,
+    /// The cluster's authorities, PEM.
+    pub authorities: String,
+    /// What earlier passes have seen.
+    pub memory: Memory,
+}
+
+/// What discovery says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovered {
+    /// The pool's owner wants none.
+    Off,
+    /// Its source cannot be read: nothing is known, which is not the same as nothing being there.
+    Unknown,
+    /// The control-plane nodes.
+    Masters(Vec<Master>),
+}
+
+/// What is in force, as the ConfigMap has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Current {
+    /// The document, if there is one that can be read.
+    pub document: Option<Document>,
+    /// The members in force: the document's, or where that is lost the ones that the pool's status remembers.
+    pub members: Vec<wire::Member>,
+    /// Those of them that the spec listed with addresses. Their removal is the owner's word, not discovery's.
+    pub explicit: BTreeSet<String>,
+    /// The highest revision ever seen for this pool.
+    pub highest_revision: u64,
+    /// The ConfigMap's resourceVersion.
+    pub version: Option<String>,
+}
+
+/// What passes tell each other. It is lost with the operator, which only makes the next one wait longer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Since when discovery's source is without a member that is still in force.
+    pub absent: BTreeMap<String, Instant>,
+    /// When discovery last removed members, one entry each.
+    pub removals: Vec<Instant>,
+    /// The highest revision this operator has decided on.
+    pub revision: u64,
+}

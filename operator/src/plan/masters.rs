@@ -1,0 +1,158 @@
+//! Finds the control-plane nodes among all nodes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+
+/// The labels that say that a node is of the control plane; the second is the older one.
+pub const CONTROL_PLANE_LABELS: [&str; 2] = [
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+];
+
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The most addresses of one member.
+pub const MAX_ADDRESSES: usize = 4;
+
+/// A node that runs an apiserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// The node's name.
+    pub name: String,
+    /// Its internal addresses, in the node's own order.
+    pub addresses: Vec<IpAddr>,
+    /// Its zone, or nothing.
+    pub zone: String,
+}
+
+/// The masters among `nodes`. A node without a usable address is none: it cannot be talked to.
+pub fn masters<'a>(
+    nodes: impl IntoIterator<Item = &'a Node>,
+    selector: &BTreeMap<String, String>,
+) -> Vec<Master> {
+    let matching = nodes.into_iter().filter(|node| is_selected(node, selector));
+    let mut found: Vec<_> = matching
+        .map(master)
+        .filter(|master| !master.addresses.is_empty())
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn is_selected(node: &Node, selector: &BTreeMap<String, String>) -> bool {
+    let labels = node.labels();
+    if selector.is_empty() {
+        return CONTROL_PLANE_LABELS
+            .iter()
+            .any(|label| labels.contains_key(*label));
+    }
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn master(node: &Node) -> Master {
+    let addresses = node
+        .status
+        .as_ref()
+        .and_then(|status| status.addresses.as_deref())
+        .unwrap_or_default();
+    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+    let mut usable: Vec<IpAddr> = Vec::new();
+    for ip in internal
+        .filter_map(|address| address.address.parse().ok())
+        .filter(is_usable)
+    {
+        if !usable.contains(&ip) && usable.len() < MAX_ADDRESSES {
+            usable.push(ip);
+        }
+    }
+    Master {
+        name: node.name_any(),
+        addresses: usable,
+        zone: node.labels().get(ZONE_LABEL).cloned().unwrap_or_default(),
+    }
+}
+
+/// Whether another host may have this address.
+pub fn is_usable(ip: &IpAddr) -> bool {
+    let is_link_local = match ip {
+        IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
+        IpAddr::V6(six) => six.is_unicast_link_local(),
+    };
+    !(is_link_local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str, label: &str, addresses: &[(&str, &str)]) -> Node {
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|(kind, address)| json!({ "type": kind, "address": address }))
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { label: "", ZONE_LABEL: "a" } },
+            "status": { "addresses": addresses },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn control_plane_nodes_are_found_by_either_label_with_both_families() {
+        let addresses = [
+            ("Hostname", "cp1"),
+            ("InternalIP", "10.0.0.11"),
+            ("InternalIP", "fd00::11"),
+        ];
+        let nodes = [
+            node("cp2", CONTROL_PLANE_LABELS[1], &addresses),
+            node("cp1", CONTROL_PLANE_LABELS[0], &addresses),
+            node("w1", "node-role.kubernetes.io/worker", &addresses),
+        ];
+        let found = masters(&nodes, &BTreeMap::new());
+        assert_eq!(
+            found
+                .iter()
+                .map(|master| master.name.as_str())
+                .collect::<Vec<_>>(),
+            ["cp1", "cp2"]
+        );
+        assert_eq!(
+            found[0].addresses,
+            ["10.0.0.11", "fd00::11"].map(|ip| ip.parse::<IpAddr>().unwrap())
+        );
+        assert_eq!(found[0].zone, "a");
+    }
+
+    #[test]
+    fn a_selector_replaces_the_labels() {
+        let nodes = [
+            node("cp1", CONTROL_PLANE_LABELS[0], &[("InternalIP", "10.0.0.11")]),
+            node("m1", "masters", &[("InternalIP", "10.0.0.12")]),
+        ];
+        let found = masters(&nodes, &[("masters".to_owned(), String::new())].into());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].name, "m1");
+    }
+
+    #[test]
+    fn a_node_without_a_usable_address_is_no_master() {
+        let addresses = [
+            ("InternalIP", "127.0.0.1"),
+            ("InternalIP", "fe80::1"),
+            ("ExternalIP", "192.0.2.1"),
+        ];
+        assert!(
+            masters(
+                &[node("cp1", CONTROL_PLANE_LABELS[0], &addresses)],
+                &BTreeMap::new()
+            )
+            .is_empty()
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! Specs that are well formed but cannot be obeyed. Each message ends with the way out.
+
+/// Why a spec is not obeyed. What was in force stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another pool has the listener.
+    #[error(
+        "{what} is already used by {holder}; give this pool another port, or remove the other pool and its objects"
+    )]
+    Conflict {
+        /// The address and port.
+        what: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// The edit takes away members and nobody who answers would be left.
+    #[error(
+        "without {} no active member would be ready as seen from the operator; the last good configuration stays: \
+         correct spec.members, or set the annotation trivet.dev/allow-shrink to this object's generation", withdrawn.join(", ")
+    )]
+    NoHealthyMember {
+        /// The members that would go.
+        withdrawn: Vec<String>,
+    },
+    /// There is nobody to talk to.
+    #[error(
+        "the pool has no member to use{}; label the control-plane nodes, correct discovery.nodeSelector, or list \
+         members with addresses in spec.members",
+        detail(notes)
+    )]
+    NoMembers {
+        /// What was left out.
+        notes: Vec<String>,
+    },
+    /// Most likely a selector that matches workers.
+    #[error("{found} members are more than the 64 a pool may have; narrow discovery.nodeSelector")]
+    TooManyMembers {
+        /// How many there would be.
+        found: usize,
+    },
+    /// A value that the API server should have refused, on a cluster whose CRD is older than this operator.
+    #[error("{field} {value:?} {rule}")]
+    Invalid {
+        /// Its path.
+        field: &'static str,
+        /// The value.
+        value: String,
+        /// What it breaks.
+        rule: &'static str,
+    },
+}
+
+impl Refusal {
+    /// One fixed word for the condition, the event and the metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "ListenerConflict",
+            Self::NoHealthyMember { .. } => "NoHealthyMember",
+            Self::NoMembers { .. } => "NoMembers",
+            Self::TooManyMembers { .. } => "TooManyMembers",
+            Self::Invalid { .. } => "Invalid",
+        }
+    }
+}
+
+fn detail(notes: &[String]) -> String {
+    if notes.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", notes.join("; "))
+    }
+}

@@ -1,0 +1,501 @@
+//! What a pool's owner may rely on, whatever discovery says.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use kube::Resource;
+use proptest::prelude::*;
+use tokio::time::Instant;
+use trivet_crds::pool::{DiscoveryPolicy, MemberHealth, PoolMember};
+
+use super::conflict::Precedence;
+use super::facts::Discovered;
+use super::masters::Master;
+use super::*;
+use crate::health::{Answer, Healths};
+
+const DELAY: Duration = Duration::from_secs(300);
+
+pub(super) fn facts() -> Facts {
+    Facts {
+        now: Instant::now(),
+        discovered: Discovered::Masters(Vec::new()),
+        node_count: Some(5),
+        resolved: BTreeMap::new(),
+        current: Current::default(),
+        healths: Healths::default(),
+        precedence: Precedence {
+            is_idle: true,
+            created: 0,
+            name: "default".to_owned(),
+        },
+        rivals: Vec::new(),
+        authorities: "PEM".to_owned(),
+        memory: Memory::default(),
+    }
+}
+
+fn ip(number: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, number])
+}
+
+/// A cluster, its operator, and time: each pass sees what the last one has written.
+struct World {
+    pool: ApiserverPool,
+    facts: Facts,
+    alive: Vec<u8>,
+}
+
+impl World {
+    /// A pool of the masters cp1..cpN, all alive, with its first document in force.
+    fn with_masters(count: u8) -> Self {
+        let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+        pool.metadata.generation = Some(1);
+        let mut world = Self {
+            pool,
+            facts: facts(),
+            alive: (1..=count).collect(),
+        };
+        world.discover(&(1..=count).collect::<Vec<_>>());
+        world.pass();
+        world
+    }
+
+    fn discover(&mut self, numbers: &[u8]) {
+        let masters = numbers.iter().map(|number| Master {
+            name: format!("cp{number}"),
+            addresses: vec![ip(*number)],
+            zone: String::new(),
+        });
+        self.facts.discovered = Discovered::Masters(masters.collect());
+    }
+
+    fn list(&mut self, name: &str, addresses: &[&str], state: PoolMemberState) {
+        self.pool.spec.members.retain(|member| member.name != name);
+        self.pool.spec.members.push(PoolMember {
+            name: name.to_owned(),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            port: 6443,
+            state,
+            zone: String::new(),
+        });
+    }
+
+    /// Probes everything there is to probe.
+    fn probe(&mut self) {
+        let now = self.facts.now;
+        for number in 1..=40 {
+            let answer = if self.alive.contains(&number) {
+                Answer::Ready
+            } else {
+                Answer::Silent
+            };
+            self.facts
+                .healths
+                .observe(SocketAddr::new(ip(number), 6443), answer, now);
+        }
+    }
+
+    fn pass(&mut self) -> Plan {
+        self.probe();
+        self.pass_unprobed()
+    }
+
+    fn pass_unprobed(&mut self) -> Plan {
+        let plan = plan(&self.pool, &self.facts).unwrap();
+        self.facts.memory = plan.memory.clone();
+        if let Some(rollout) = &plan.rollout {
+            self.facts.current = Current {
+                document: Some(rollout.document.clone()),
+                members: rollout.document.members.clone(),
+                explicit: rollout.explicit.clone(),
+                highest_revision: rollout.document.revision,
+                version: None,
+            };
+        }
+        plan
+    }
+
+    /// Lets `time` go by with a pass every few seconds, and returns the last one.
+    fn wait(&mut self, time: Duration) -> Plan {
+        let step = Duration::from_secs(5);
+        let mut left = time;
+        loop {
+            let plan = self.pass();
+            if left.is_zero() {
+                return plan;
+            }
+            self.facts.now += step.min(left);
+            left = left.saturating_sub(step);
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.facts
+            .current
+            .members
+            .iter()
+            .map(|member| member.name.clone())
+            .collect()
+    }
+
+    fn revision(&self) -> u64 {
+        self.facts.current.highest_revision
+    }
+}
+
+fn refused(plan: &Plan) -> &'static str {
+    match &plan.verdict {
+        Verdict::Refused(refusal) => refusal.reason(),
+        Verdict::Accepted { .. } => "",
+    }
+}
+
+fn refused_removals(plan: &Plan) -> &[String] {
+    match &plan.verdict {
+        Verdict::Accepted { refused_removals, .. } => refused_removals,
+        Verdict::Refused(_) => &[],
+    }
+}
+
+#[test]
+fn an_empty_spec_is_a_pool_of_all_masters() {
+    let mut world = World::with_masters(3);
+    assert_eq!(world.names(), ["cp1", "cp2", "cp3"]);
+    let plan = world.pass();
+    assert_eq!(plan.endpoints, ["https://127.0.0.1:7443", "https://[::1]:7443"]);
+    assert_eq!(plan.revision, 1);
+}
+
+#[test]
+fn a_pass_that_changes_nothing_writes_nothing() {
+    let mut world = World::with_masters(3);
+    let plan = world.pass();
+    assert!(!plan.rollout.unwrap().is_new);
+    assert_eq!(plan.changes, Changes::default());
+}
+
+#[test]
+fn a_new_master_is_a_member_at_once() {
+    let mut world = World::with_masters(3);
+    world.discover(&[1, 2, 3, 4]);
+    let plan = world.pass();
+    assert_eq!(plan.changes.added, ["cp4"]);
+    assert_eq!(world.names().len(), 4);
+    assert_eq!(world.revision(), 2);
+}
+
+#[test]
+fn a_master_that_is_gone_and_silent_is_removed_after_the_delay() {
+    let mut world = World::with_masters(4);
+    world.discover(&[1, 2, 3]);
+    world.alive = vec![1, 2, 3];
+    let plan = world.wait(DELAY.saturating_sub(Duration::from_secs(5)));
+    assert_eq!(world.names().len(), 4);
+    assert!(refused_removals(&plan).is_empty(), "waiting is no refusal");
+    assert!(plan.next_look.unwrap() <= DELAY);
+    let plan = world.wait(Duration::from_secs(10));
+    assert_eq!(world.names(), ["cp1", "cp2", "cp3"]);
+    assert!(plan.memory.absent.is_empty());
+}
+
+#[test]
+fn a_master_that_still_answers_is_kept_and_the_owner_is_told_how_to_retire_it() {
+    let mut world = World::with_masters(3);
+    world.discover(&[1, 2]);
+    let plan = world.wait(DELAY * 3);
+    assert_eq!(world.names().len(), 3);
+    assert!(refused_removals(&plan)[0].contains("state: Disabled"), "{plan:?}");
+    world.list("cp3", &[], PoolMemberState::Disabled);
+    world.pass();
+    assert_eq!(world.names(), ["cp1", "cp2"]);
+}
+
+#[test]
+fn the_annotation_with_the_current_generation_lets_removals_happen_at_once() {
+    let mut world = World::with_masters(3);
+    world.discover(&[1]);
+    world.pool.meta_mut().annotations = Some([(ALLOW_SHRINK.to_owned(), "7".to_owned())].into());
+    world.pass();
+    assert_eq!(world.names().len(), 3, "another generation is no yes");
+    world.pool.meta_mut().annotations = Some([(ALLOW_SHRINK.to_owned(), "1".to_owned())].into());
+    world.pass();
+    assert_eq!(world.names(), ["cp1"]);
+}
+
+#[test]
+fn only_a_minority_goes_within_one_delay() {
+    let mut world = World::with_masters(5);
+    world.discover(&[1]);
+    world.alive = vec![1];
+    let plan = world.wait(DELAY);
+    assert_eq!(world.names().len(), 3);
+    assert!(refused_removals(&plan)[0].contains("minority"), "{plan:?}");
+    world.wait(DELAY - Duration::from_secs(5));
+    assert_eq!(world.names().len(), 3);
+    world.wait(Duration::from_secs(10));
+    assert_eq!(world.names().len(), 2);
+}
+
+#[test]
+fn nobody_is_removed_while_nobody_else_answers() {
+    let mut world = World::with_masters(3);
+    world.discover(&[1, 2]);
+    world.alive.clear();
+    let plan = world.wait(DELAY * 2);
+    assert_eq!(world.names().len(), 3);
+    assert!(refused_removals(&plan)[0].contains("cut off"), "{plan:?}");
+}
+
+#[test]
+fn a_member_without_a_probe_is_not_removed() {
+    let mut world = World::with_masters(3);
+    world.discover(&[1, 2]);
+    world.pass();
+    world.facts.healths.retain(|address| address.ip() != ip(3));
+    world.facts.now += DELAY * 2;
+    world.pass_unprobed();
+    assert_eq!(world.names().len(), 3);
+}
+
+#[test]
+fn an_explicit_removal_is_obeyed_at_once() {
+    let mut world = World::with_masters(3);
+    world.list("extra", &["10.0.0.9"], PoolMemberState::Active);
+    assert_eq!(world.pass().changes.added, ["extra"]);
+    world.pool.spec.members.clear();
+    assert_eq!(world.pass().changes.removed, ["extra"]);
+}
+
+#[test]
+fn an_edit_that_would_leave_no_healthy_member_changes_nothing() {
+    let mut world = World::with_masters(3);
+    for name in ["cp1", "cp2", "cp3"] {
+        world.list(name, &[], PoolMemberState::Draining);
+    }
+    let revision = world.revision();
+    let plan = world.pass();
+    assert_eq!(refused(&plan), "NoHealthyMember");
+    assert!(plan.rollout.is_none());
+    assert_eq!(world.revision(), revision);
+    assert_eq!(plan.members.len(), 3);
+
+    world.pool.spec.members.clear();
+    world.pool.spec.discovery.policy = DiscoveryPolicy::None;
+    world.facts.discovered = Discovered::Off;
+    world.list("typo", &["10.0.0.99"], PoolMemberState::Active);
+    assert_eq!(refused(&world.pass()), "NoHealthyMember");
+    assert_eq!(world.names().len(), 3);
+}
+
+#[test]
+fn an_edit_of_something_else_is_obeyed_while_all_members_are_down() {
+    let mut world = World::with_masters(3);
+    world.alive.clear();
+    world.pool.spec.connection.drain_timeout_seconds = 5;
+    let plan = world.wait(Duration::from_secs(10));
+    assert_eq!(refused(&plan), "");
+    assert_eq!(world.revision(), 2);
+}
+
+#[test]
+fn a_pool_without_members_says_how_to_get_some() {
+    let mut world = World::with_masters(0);
+    let plan = world.pass();
+    assert_eq!(refused(&plan), "NoMembers");
+    let Verdict::Refused(refusal) = plan.verdict else {
+        panic!()
+    };
+    assert!(refusal.to_string().contains("spec.members"), "{refusal}");
+}
+
+#[test]
+fn a_selector_that_matches_every_node_is_refused() {
+    let mut world = World::with_masters(3);
+    world.discover(&(1..=40).collect::<Vec<_>>());
+    world.pass();
+    assert_eq!(world.names().len(), 40);
+    world.discover(&(1..=100).collect::<Vec<_>>());
+    assert_eq!(refused(&world.pass()), "TooManyMembers");
+    assert_eq!(world.names().len(), 40);
+}
+
+#[test]
+fn the_spec_wins_by_name_and_by_address() {
+    let mut world = World::with_masters(3);
+    world.list("master-1", &["10.0.0.1"], PoolMemberState::Active);
+    world.list("cp2", &["10.0.0.22"], PoolMemberState::Active);
+    let plan = world.pass();
+    assert_eq!(world.names(), ["cp2", "cp3", "master-1"]);
+    assert_eq!(world.facts.current.members[0].addresses, [ip(22)]);
+    let renamed = plan
+        .members
+        .iter()
+        .find(|member| member.name == "master-1")
+        .unwrap();
+    assert_eq!(renamed.node_name, "cp1");
+}
+
+#[test]
+fn a_disabled_member_is_shown_but_not_used() {
+    let mut world = World::with_masters(3);
+    world.list("cp3", &[], PoolMemberState::Disabled);
+    let plan = world.pass();
+    assert_eq!(world.names(), ["cp1", "cp2"]);
+    assert_eq!(plan.members.len(), 3);
+}
+
+#[test]
+fn a_name_that_no_longer_resolves_keeps_its_last_addresses() {
+    let mut world = World::with_masters(1);
+    world.list("named", &["cp9.example.com"], PoolMemberState::Active);
+    world.facts.resolved = [("cp9.example.com".to_owned(), Err("no such host".to_owned()))].into();
+    let plan = world.pass();
+    let Verdict::Accepted { notes, .. } = &plan.verdict else {
+        panic!()
+    };
+    assert!(
+        notes[0].contains("named is left out") && notes[0].contains("no such host"),
+        "{notes:?}"
+    );
+    assert_eq!(world.names(), ["cp1"]);
+
+    world.facts.resolved = [("cp9.example.com".to_owned(), Ok(vec![ip(9)]))].into();
+    world.pass();
+    assert_eq!(world.names(), ["cp1", "named"]);
+
+    world.facts.resolved = [("cp9.example.com".to_owned(), Err("timed out".to_owned()))].into();
+    world.pass();
+    assert_eq!(world.facts.current.members[1].addresses, [ip(9)]);
+    assert_eq!(world.revision(), 2);
+}
+
+#[test]
+fn a_node_that_moves_is_followed_once_it_answers_there() {
+    let mut world = World::with_masters(3);
+    let Discovered::Masters(masters) = &mut world.facts.discovered else {
+        panic!()
+    };
+    masters[0].addresses = vec![ip(11)];
+    let plan = world.pass();
+    assert_eq!(world.facts.current.members[0].addresses, [ip(1)]);
+    assert!(plan.members[0].note.contains("10.0.0.11"), "{plan:?}");
+    world.alive = vec![2, 3, 11];
+    world.wait(Duration::from_secs(10));
+    assert_eq!(world.facts.current.members[0].addresses, [ip(11)]);
+}
+
+#[test]
+fn a_lost_document_is_rebuilt_with_a_higher_revision() {
+    let mut world = World::with_masters(3);
+    world.discover(&[1, 2]);
+    world.facts.current.document = None;
+    world.facts.current.highest_revision = 41;
+    let plan = world.pass();
+    assert_eq!(plan.revision, 42);
+    assert_eq!(
+        world.names().len(),
+        3,
+        "the members remembered elsewhere are still protected"
+    );
+}
+
+#[test]
+fn a_first_document_is_written_even_if_nobody_answers() {
+    let mut world = World::with_masters(0);
+    world.discover(&[1, 2, 3]);
+    let plan = world.pass();
+    let Verdict::Accepted { notes, .. } = &plan.verdict else {
+        panic!()
+    };
+    assert!(notes[0].contains("no active member is ready"), "{notes:?}");
+    assert_eq!(world.names().len(), 3);
+}
+
+#[derive(Clone, Debug)]
+enum Fault {
+    Empty,
+    Unreadable,
+    Loses(Vec<u8>),
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        Just(Fault::Empty),
+        Just(Fault::Unreadable),
+        proptest::collection::vec(1..=7u8, 0..7).prop_map(Fault::Loses),
+    ]
+}
+
+proptest! {
+    /// Whatever discovery says, in whatever order and for however long: an apiserver that answers stays a member.
+    #[test]
+    fn no_fault_of_a_single_source_removes_a_member(
+        count in 1..=7u8,
+        faults in proptest::collection::vec((fault(), 0..1000u64), 1..8),
+    ) {
+        let mut world = World::with_masters(count);
+        let (names, revision) = (world.names(), world.revision());
+        for (fault, seconds) in faults {
+            match fault {
+                Fault::Empty => world.discover(&[]),
+                Fault::Unreadable => world.facts.discovered = Discovered::Unknown,
+                Fault::Loses(lost) => {
+                    let left: Vec<_> = (1..=count).filter(|number| !lost.contains(number)).collect();
+                    world.discover(&left);
+                }
+            }
+            world.wait(Duration::from_secs(seconds));
+            prop_assert_eq!(&world.names(), &names);
+        }
+        prop_assert_eq!(world.revision(), revision);
+    }
+
+    /// Even when apiservers do die: never below one, and never more than a minority within one delay.
+    #[test]
+    fn removals_are_few_and_never_the_last(
+        count in 1..=9u8,
+        left in proptest::collection::vec(1..=9u8, 0..9),
+        alive in proptest::collection::vec(1..=9u8, 0..9),
+    ) {
+        let mut world = World::with_masters(count);
+        world.discover(&left.iter().copied().filter(|number| *number <= count).collect::<Vec<_>>());
+        world.alive = alive.into_iter().filter(|number| *number <= count).collect();
+        for _ in 0..5 {
+            let before = world.names().len();
+            world.wait(DELAY - Duration::from_secs(5));
+            let gone = before - world.names().len();
+            prop_assert!(gone <= ((before - 1) / 2).max(1), "{gone} of {before} went");
+            prop_assert!(!world.names().is_empty());
+        }
+    }
+
+    /// A revision never goes back, and a document that asks the same keeps its own.
+    #[test]
+    fn revisions_only_grow(steps in proptest::collection::vec((1..=5u8, any::<bool>()), 1..20)) {
+        let mut world = World::with_masters(3);
+        for (masters, restart) in steps {
+            let before = world.facts.current.clone();
+            if restart {
+                world.facts.memory = Memory::default();
+            }
+            world.alive = (1..=masters).collect();
+            world.discover(&(1..=masters).collect::<Vec<_>>());
+            world.pass();
+            let after = &world.facts.current;
+            prop_assert!(after.highest_revision >= before.highest_revision);
+            if after.highest_revision == before.highest_revision {
+                prop_assert_eq!(&after.document, &before.document);
+            }
+        }
+    }
+}
+
+#[test]
+fn health_is_shown_as_the_probe_has_it() {
+    let mut world = World::with_masters(1);
+    world.probe();
+    let health = world.facts.healths.of(&[ip(1)], 6443).unwrap();
+    assert_eq!(health.state, MemberHealth::Up);
+}

@@ -1,0 +1,148 @@
+//! One health check of one apiserver: is it there, is it of this cluster, is it ready?
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use http::Request;
+use kube::Client;
+use tokio::time::timeout;
+
+use crate::health::Answer;
+
+/// How long a probe takes at most.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// `/readyz` asks etcd and is late when etcd is: after this long the server is asked about itself alone.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Words of an apiserver that are passed on; the rest is of no use in a status.
+const WORDS_LIMIT: usize = 200;
+
+/// Asks the apiserver that `client` talks to.
+pub async fn ask(client: &Client) -> Answer {
+    let both = async {
+        let mut ready = Box::pin(get(client, "/readyz?verbose"));
+        if let Ok(answer) = timeout(LATE, &mut ready).await {
+            return answer;
+        }
+        tokio::select! {
+            answer = ready => answer,
+            alone = get(client, "/livez?exclude=etcd") => late(alone),
+        }
+    };
+    timeout(TIMEOUT, both).await.unwrap_or(Answer::Silent)
+}
+
+/// What an answer about the server alone means while the one about its readiness is overdue.
+fn late(alone: Answer) -> Answer {
+    match alone {
+        Answer::Ready | Answer::Withheld => Answer::NotReady("/readyz does not answer in time".to_owned()),
+        other @ (Answer::NotReady(_) | Answer::Refused(_) | Answer::Untrusted(_) | Answer::Silent) => other,
+    }
+}
+
+async fn get(client: &Client, path: &str) -> Answer {
+    let Ok(request) = Request::get(path).body(Vec::new()) else {
+        return Answer::Silent;
+    };
+    match client.request_text(request).await {
+        Ok(_) => Answer::Ready,
+        Err(kube::Error::Api(status)) => answered(status.code, &status.message),
+        Err(error) => failed(&error),
+    }
+}
+
+fn answered(code: u16, message: &str) -> Answer {
+    if matches!(code, 401 | 403) {
+        return Answer::Withheld;
+    }
+    let failing: Vec<_> = message.lines().filter(|line| line.starts_with("[-]")).collect();
+    let words = if failing.is_empty() {
+        message.to_owned()
+    } else {
+        failing.join(", ")
+    };
+    Answer::NotReady(format!(
+        "{code} {}",
+        words.chars().take(WORDS_LIMIT).collect::<String>()
+    ))
+}
+
+fn failed(error: &(dyn StdError + 'static)) -> Answer {
+    match kind(error) {
+        Some(io::ErrorKind::InvalidData) => Answer::Untrusted(innermost(error)),
+        Some(
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof,
+        ) => Answer::Refused(innermost(error)),
+        _ => Answer::Silent,
+    }
+}
+
+/// The most telling I/O error of the chain: rustls hides its own inside several layers of `Other`.
+fn kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    if let Some(found) = error.downcast_ref::<io::Error>() {
+        if found.kind() != io::ErrorKind::Other {
+            return Some(found.kind());
+        }
+        if let Some(inner) = found.get_ref()
+            && let Some(kind) = kind(inner)
+        {
+            return Some(kind);
+        }
+    }
+    error.source().and_then(kind)
+}
+
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    match error.source() {
+        Some(source) => innermost(source),
+        None => error.to_string().chars().take(WORDS_LIMIT).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_red_readyz_names_its_failing_checks() {
+        let body = "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\nreadyz check failed";
+        assert_eq!(
+            answered(500, body),
+            Answer::NotReady("500 [-]etcd failed: reason withheld".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_server_without_anonymous_access_is_alive() {
+        assert_eq!(answered(401, "Unauthorized"), Answer::Withheld);
+        assert_eq!(answered(403, "forbidden"), Answer::Withheld);
+    }
+
+    #[test]
+    fn a_server_whose_etcd_is_slow_is_unready_not_silent() {
+        assert!(late(Answer::Ready).is_verified());
+        assert_eq!(late(Answer::Silent), Answer::Silent);
+    }
+
+    #[test]
+    fn a_bad_certificate_is_told_from_a_closed_port() {
+        let tls = io::Error::new(
+            io::ErrorKind::InvalidData,
+            "invalid peer certificate: UnknownIssuer",
+        );
+        let wrapped = io::Error::other(tls);
+        assert_eq!(
+            failed(&wrapped),
+            Answer::Untrusted("invalid peer certificate: UnknownIssuer".to_owned())
+        );
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(matches!(failed(&refused), Answer::Refused(_)));
+        let timed_out = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(failed(&timed_out), Answer::Silent);
+    }
+}

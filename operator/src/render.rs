@@ -1,0 +1,78 @@
+//! Turns a plan into Kubernetes objects. Pure, and compared with committed golden files.
+//!
+//! Nothing here has an ownerReference or a finalizer: what nodes depend on must outlive the pool, the CRD and the release.
+
+pub mod config_map;
+pub mod daemon_set;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use trivet_crds::{POOL_LABEL, wire};
+
+use crate::cli::{PullPolicy, Run};
+use crate::plan::Rollout;
+
+/// What the operator was started with, as far as its objects depend on it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The namespace of the objects.
+    pub namespace: String,
+    /// The proxies' image, for pools that name none.
+    pub image: String,
+    /// When it is pulled.
+    pub pull_policy: PullPolicy,
+    /// Secrets with which it is pulled, for pools that name none.
+    pub pull_secrets: Vec<String>,
+    /// The proxies' service account.
+    pub service_account: String,
+}
+
+impl From<&Run> for Settings {
+    fn from(run: &Run) -> Self {
+        Self {
+            namespace: run.namespace.clone(),
+            image: run.proxy_image.clone(),
+            pull_policy: run.proxy_image_pull_policy,
+            pull_secrets: run.proxy_image_pull_secrets.clone(),
+            service_account: run.proxy_service_account.clone(),
+        }
+    }
+}
+
+/// Every object that runs for a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// The wire document, unless the one in force is right already.
+    pub config_map: Option<ConfigMap>,
+    /// The proxies.
+    pub daemon_set: DaemonSet,
+}
+
+/// Renders the objects of a plan.
+pub fn render(rollout: &Rollout, settings: &Settings) -> Result<Desired, wire::Error> {
+    Ok(Desired {
+        config_map: rollout
+            .is_new
+            .then(|| config_map::render(rollout, settings))
+            .transpose()?,
+        daemon_set: daemon_set::render(rollout, settings),
+    })
+}
+
+/// The labels of every object of a pool.
+pub fn labels(pool: &str) -> BTreeMap<String, String> {
+    let labels = [
+        ("app.kubernetes.io/name", "trivet-proxy"),
+        ("app.kubernetes.io/instance", pool),
+        ("app.kubernetes.io/managed-by", crate::MANAGER),
+        (POOL_LABEL, pool),
+    ];
+    labels
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+#[cfg(test)]
+mod tests;

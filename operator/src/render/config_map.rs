@@ -1,0 +1,36 @@
+//! The ConfigMap with the wire document.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ObjectMeta;
+use trivet_crds::{data_plane_name, wire};
+
+use super::{Settings, labels};
+use crate::plan::Rollout;
+
+/// The annotation with the names of the members that the spec lists with addresses. A later pass knows by it whose word
+/// a member's removal is: the owner's, which is obeyed at once, or discovery's, which is not.
+pub const EXPLICIT_MEMBERS: &str = "trivet.dev/explicit-members";
+
+/// Renders the ConfigMap.
+pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire::Error> {
+    let pool = &rollout.document.pool;
+    let explicit = rollout
+        .explicit
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(",");
+    Ok(ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(data_plane_name(pool)),
+            namespace: Some(settings.namespace.clone()),
+            labels: Some(labels(pool)),
+            annotations: Some([(EXPLICIT_MEMBERS.to_owned(), explicit)].into()),
+            // The plan was made for this version: if someone else has written since, the write must fail.
+            resource_version: rollout.version.clone(),
+            ..ObjectMeta::default()
+        },
+        data: Some([(wire::KEY.to_owned(), rollout.document.to_text()?)].into()),
+        ..ConfigMap::default()
+    })
+}

@@ -1,0 +1,305 @@
+//! The DaemonSet of the proxies.
+//!
+//! Its template depends on the pool's name and `spec.proxy` alone, never on members: an edit of the membership reaches
+//! the proxies through the ConfigMap and restarts nothing.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    ExecAction, HostPathVolumeSource, LocalObjectReference, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::ObjectMeta;
+use trivet_crds::pool::{LogFormat, LogLevel, NodeScope};
+use trivet_crds::{POOL_LABEL, data_plane_name, wire};
+
+use super::{Settings, labels};
+use crate::plan::Rollout;
+use crate::plan::masters::CONTROL_PLANE_LABELS;
+
+/// The program in the proxies' image.
+const PROGRAM: &str = "/trivet-proxy";
+
+/// Where the ConfigMap, the cache on the node's disk and the socket are mounted.
+const CONFIG_DIR: &str = "/etc/trivet";
+const CACHE_DIR: &str = "/var/lib/trivet";
+const RUN_DIR: &str = "/run/trivet";
+const SOCKET: &str = "/run/trivet/proxy.sock";
+
+/// Where kubelet puts the service account's token.
+const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// How long a new proxy must be ready before the next node's is replaced.
+const MIN_READY_SECONDS: i32 = 5;
+
+/// What a proxy has left to end after its drain.
+const DRAIN_MARGIN_SECONDS: u32 = 10;
+
+/// Renders the DaemonSet.
+pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
+    let pool = &rollout.document.pool;
+    DaemonSet {
+        metadata: ObjectMeta {
+            name: Some(data_plane_name(pool)),
+            namespace: Some(settings.namespace.clone()),
+            labels: Some(labels(pool)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(DaemonSetSpec {
+            min_ready_seconds: Some(MIN_READY_SECONDS),
+            selector: LabelSelector {
+                match_labels: Some([(POOL_LABEL.to_owned(), pool.clone())].into()),
+                ..LabelSelector::default()
+            },
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels(pool)),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(rollout, settings)),
+            },
+            update_strategy: Some(DaemonSetUpdateStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDaemonSet {
+                    max_unavailable: Some(IntOrString::Int(1)),
+                    max_surge: Some(IntOrString::Int(0)),
+                }),
+            }),
+            ..DaemonSetSpec::default()
+        }),
+        ..DaemonSet::default()
+    }
+}
+
+fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
+    let proxy = &rollout.template;
+    let pull_secrets = || -> Vec<_> {
+        settings
+            .pull_secrets
+            .iter()
+            .map(|name| LocalObjectReference { name: name.clone() })
+            .collect()
+    };
+    let grace = rollout
+        .document
+        .connection
+        .drain_timeout_seconds
+        .saturating_add(DRAIN_MARGIN_SECONDS);
+    PodSpec {
+        affinity: affinity(proxy.node_scope),
+        // The members are reached by address; a cluster DNS that is down must not matter.
+        dns_policy: Some("Default".to_owned()),
+        // Services as environment variables are of no use to a proxy and grow with the namespace.
+        enable_service_links: Some(false),
+        host_network: Some(true),
+        image_pull_secrets: Some(proxy.image_pull_secrets.clone().unwrap_or_else(pull_secrets))
+            .filter(|secrets| !secrets.is_empty()),
+        node_selector: Some(node_selector(proxy.node_selector.clone())),
+        priority_class_name: Some(proxy.priority_class_name.clone()),
+        security_context: Some(PodSecurityContext {
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        service_account_name: Some(settings.service_account.clone()),
+        termination_grace_period_seconds: Some(i64::from(grace)),
+        tolerations: Some(
+            proxy
+                .tolerations
+                .clone()
+                .unwrap_or_else(|| vec![tolerate_everything()]),
+        ),
+        volumes: Some(volumes(&rollout.document.pool)),
+        containers: vec![container(rollout, settings)],
+        ..PodSpec::default()
+    }
+}
+
+fn container(rollout: &Rollout, settings: &Settings) -> Container {
+    let proxy = &rollout.template;
+    Container {
+        name: "proxy".to_owned(),
+        image: Some(proxy.image.clone().unwrap_or_else(|| settings.image.clone())),
+        image_pull_policy: Some(settings.pull_policy.as_str().to_owned()),
+        args: Some(args(rollout, settings)),
+        env: Some(vec![EnvVar {
+            name: "NODE_NAME".to_owned(),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: Some("v1".to_owned()),
+                    field_path: "spec.nodeName".to_owned(),
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        }]),
+        // No ports: on the host network they would become host ports, and the scheduler would keep two proxies apart.
+        readiness_probe: Some(Probe {
+            period_seconds: Some(2),
+            ..probe("ready")
+        }),
+        liveness_probe: Some(Probe {
+            initial_delay_seconds: Some(10),
+            period_seconds: Some(10),
+            failure_threshold: Some(6),
+            ..probe("live")
+        }),
+        resources: Some(proxy.resources.clone()),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
+            read_only_root_filesystem: Some(true),
+            // Root without capabilities: it owns the cache directory on the node, and nothing else follows from it.
+            run_as_user: Some(0),
+            ..SecurityContext::default()
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![
+            VolumeMount {
+                read_only: Some(true),
+                ..mount("config", CONFIG_DIR)
+            },
+            mount("cache", CACHE_DIR),
+            mount("run", RUN_DIR),
+        ]),
+        ..Container::default()
+    }
+}
+
+fn args(rollout: &Rollout, settings: &Settings) -> Vec<String> {
+    let proxy = &rollout.template;
+    let name = data_plane_name(&rollout.document.pool);
+    let metrics = match proxy.metrics.address.parse() {
+        Ok(address) => std::net::SocketAddr::new(address, proxy.metrics.port).to_string(),
+        Err(_) => format!("{}:{}", proxy.metrics.address, proxy.metrics.port),
+    };
+    let flags = [
+        ("--config", format!("{CONFIG_DIR}/{}", wire::KEY)),
+        ("--cache-dir", CACHE_DIR.to_owned()),
+        ("--socket", SOCKET.to_owned()),
+        ("--watch", format!("{}/{name}", settings.namespace)),
+        ("--token-file", TOKEN_FILE.to_owned()),
+        ("--node-name", "$(NODE_NAME)".to_owned()),
+        ("--metrics-address", metrics),
+        ("--log-level", log_level(proxy.log_level).to_owned()),
+        ("--log-format", log_format(proxy.log_format).to_owned()),
+    ];
+    let flags = flags
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value]);
+    std::iter::once("run".to_owned()).chain(flags).collect()
+}
+
+/// Asks through our own program: an HTTP probe on the host's network might be answered by another process.
+fn probe(what: &str) -> Probe {
+    let command = [PROGRAM, "probe", what, "--socket", SOCKET];
+    Probe {
+        exec: Some(ExecAction {
+            command: Some(command.map(str::to_owned).to_vec()),
+        }),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
+}
+
+fn volumes(pool: &str) -> Vec<Volume> {
+    let volume = |name: &str| Volume {
+        name: name.to_owned(),
+        ..Volume::default()
+    };
+    vec![
+        Volume {
+            config_map: Some(ConfigMapVolumeSource {
+                name: data_plane_name(pool),
+                // A pod must start without it: from the cache, or once the operator is back.
+                optional: Some(true),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..volume("config")
+        },
+        Volume {
+            host_path: Some(HostPathVolumeSource {
+                path: format!("{CACHE_DIR}/{pool}"),
+                type_: Some("DirectoryOrCreate".to_owned()),
+            }),
+            ..volume("cache")
+        },
+        Volume {
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..volume("run")
+        },
+    ]
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        ..VolumeMount::default()
+    }
+}
+
+fn affinity(scope: NodeScope) -> Option<Affinity> {
+    match scope {
+        NodeScope::AllNodes => None,
+        NodeScope::WorkersOnly => {
+            let absent = |label: &str| NodeSelectorRequirement {
+                key: label.to_owned(),
+                operator: "DoesNotExist".to_owned(),
+                values: None,
+            };
+            let term = NodeSelectorTerm {
+                match_expressions: Some(CONTROL_PLANE_LABELS.map(absent).to_vec()),
+                ..NodeSelectorTerm::default()
+            };
+            Some(Affinity {
+                node_affinity: Some(NodeAffinity {
+                    required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                        node_selector_terms: vec![term],
+                    }),
+                    ..NodeAffinity::default()
+                }),
+                ..Affinity::default()
+            })
+        }
+    }
+}
+
+fn node_selector(
+    mut labels: std::collections::BTreeMap<String, String>,
+) -> std::collections::BTreeMap<String, String> {
+    labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
+    labels
+}
+
+fn tolerate_everything() -> Toleration {
+    Toleration {
+        operator: Some("Exists".to_owned()),
+        ..Toleration::default()
+    }
+}
+
+fn log_level(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}
+
+fn log_format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}

@@ -1,0 +1,119 @@
+//! The rendered objects, compared with the golden files beside this one.
+
+use std::collections::BTreeSet;
+
+use trivet_crds::pool::{ApiserverPoolSpec, NodeScope};
+
+use super::*;
+use crate::plan::members::Member;
+use crate::plan::tests::facts;
+use crate::plan::{Rollout, document};
+use trivet_crds::pool::{MemberSource, PoolMemberState};
+
+fn settings() -> Settings {
+    Settings {
+        namespace: "trivet-system".to_owned(),
+        image: "trivet.dev/trivet-proxy:0.1.0".to_owned(),
+        pull_policy: PullPolicy::IfNotPresent,
+        pull_secrets: Vec::new(),
+        service_account: "trivet-proxy".to_owned(),
+    }
+}
+
+fn member(name: &str, address: &str) -> Member {
+    Member {
+        name: name.to_owned(),
+        addresses: vec![address.parse().unwrap()],
+        port: 6443,
+        state: PoolMemberState::Active,
+        zone: String::new(),
+        source: MemberSource::Node,
+        node_name: name.to_owned(),
+        note: String::new(),
+    }
+}
+
+fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
+    let listeners = document::listeners(spec).unwrap();
+    Rollout {
+        document: document::build("default", spec, listeners, members, &facts()).unwrap(),
+        is_new: true,
+        explicit: BTreeSet::new(),
+        version: None,
+        template: spec.proxy.clone(),
+    }
+}
+
+fn rendered(spec: &ApiserverPoolSpec) -> Desired {
+    render(&rollout(spec, &[member("cp1", "10.0.0.11")]), &settings()).unwrap()
+}
+
+#[test]
+fn an_empty_spec_renders_as_committed() {
+    let desired = rendered(&ApiserverPoolSpec::default());
+    insta::assert_yaml_snapshot!("config_map", desired.config_map.unwrap());
+    insta::assert_yaml_snapshot!("daemon_set", desired.daemon_set);
+}
+
+#[test]
+fn a_spec_with_everything_renders_as_committed() {
+    let mut spec = ApiserverPoolSpec::default();
+    spec.proxy.node_scope = NodeScope::WorkersOnly;
+    spec.proxy.image = Some("registry.example.com/proxy:1".to_owned());
+    spec.proxy.node_selector = [("pool".to_owned(), "a".to_owned())].into();
+    spec.proxy.tolerations = Some(Vec::new());
+    spec.proxy.metrics.address = "::".to_owned();
+    let settings = Settings {
+        pull_secrets: vec!["pull".to_owned()],
+        pull_policy: PullPolicy::Always,
+        ..settings()
+    };
+    let desired = render(&rollout(&spec, &[member("cp1", "10.0.0.11")]), &settings).unwrap();
+    insta::assert_yaml_snapshot!("daemon_set_with_everything", desired.daemon_set);
+}
+
+#[test]
+fn an_edit_of_the_members_does_not_touch_the_pods() {
+    let spec = ApiserverPoolSpec::default();
+    let one = render(&rollout(&spec, &[member("cp1", "10.0.0.11")]), &settings()).unwrap();
+    let two = render(
+        &rollout(&spec, &[member("cp1", "10.0.0.11"), member("cp2", "10.0.0.12")]),
+        &settings(),
+    )
+    .unwrap();
+    assert_eq!(one.daemon_set, two.daemon_set);
+    assert_ne!(one.config_map, two.config_map);
+}
+
+#[test]
+fn a_document_in_force_is_not_written_again() {
+    let rollout = Rollout {
+        is_new: false,
+        ..rollout(&ApiserverPoolSpec::default(), &[member("cp1", "10.0.0.11")])
+    };
+    assert!(render(&rollout, &settings()).unwrap().config_map.is_none());
+}
+
+#[test]
+fn nothing_that_nodes_depend_on_has_an_owner_or_a_finalizer() {
+    let Desired {
+        config_map,
+        daemon_set,
+    } = rendered(&ApiserverPoolSpec::default());
+    for metadata in [config_map.unwrap().metadata, daemon_set.metadata] {
+        assert!(metadata.owner_references.is_none());
+        assert!(metadata.finalizers.is_none());
+    }
+}
+
+#[test]
+fn no_port_is_declared() {
+    let spec = rendered(&ApiserverPoolSpec::default())
+        .daemon_set
+        .spec
+        .unwrap()
+        .template
+        .spec
+        .unwrap();
+    assert!(spec.containers.iter().all(|container| container.ports.is_none()));
+}

@@ -1,0 +1,134 @@
+//! What a pool's status says. Pure.
+
+pub mod conditions;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus, PoolMemberState, ProxiesStatus};
+
+use crate::health::Healths;
+use crate::plan::{Member, Plan};
+
+/// The longest message of a member that the schema takes.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// Everything that a status speaks of.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The generation of the spec that was planned for.
+    pub generation: Option<i64>,
+    /// What was decided.
+    pub plan: &'a Plan,
+    /// How the members do.
+    pub healths: &'a Healths,
+    /// The proxies, once there are any.
+    pub daemon_set: Option<&'a DaemonSet>,
+    /// Why proxies are missing, in the API server's or kubelet's words.
+    pub complaints: &'a [String],
+    /// The status so far.
+    pub previous: Option<&'a ApiserverPoolStatus>,
+    /// The time for what has changed.
+    pub now: Timestamp,
+}
+
+/// Builds the status.
+pub fn status(seen: &Seen<'_>) -> ApiserverPoolStatus {
+    let members: Vec<_> = seen
+        .plan
+        .members
+        .iter()
+        .map(|member| member_status(member, seen))
+        .collect();
+    let proxies = seen.daemon_set.map(proxies);
+    let mut status = ApiserverPoolStatus {
+        observed_generation: seen.generation,
+        conditions: Vec::new(),
+        members_summary: members_summary(&members),
+        members,
+        proxies_summary: proxies.as_ref().map_or_else(String::new, |proxies| {
+            format!("{}/{}", proxies.ready, proxies.desired)
+        }),
+        proxies,
+        endpoints: seen.plan.endpoints.clone(),
+        config_revision: i64::try_from(seen.plan.revision)
+            .ok()
+            .filter(|revision| *revision > 0),
+    };
+    status.conditions = conditions::conditions(seen, &status);
+    status
+}
+
+/// The condition of this type, if there is one.
+pub fn condition<'a>(status: &'a ApiserverPoolStatus, type_: &str) -> Option<&'a Condition> {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
+}
+
+fn member_status(member: &Member, seen: &Seen<'_>) -> MemberStatus {
+    let is_disabled = member.state == PoolMemberState::Disabled;
+    let known = seen
+        .healths
+        .of(&member.addresses, member.port)
+        .filter(|_| !is_disabled);
+    let health = known.map_or(MemberHealth::Unknown, |known| known.state);
+    let before = seen
+        .previous
+        .iter()
+        .flat_map(|status| &status.members)
+        .find(|old| old.name == member.name);
+    let unchanged_since = before
+        .filter(|old| old.health == health)
+        .and_then(|old| old.last_transition_time.clone());
+    let said = known.map_or("", |known| known.message.as_str());
+    let disabled = if is_disabled {
+        "it is Disabled: no proxy uses it"
+    } else {
+        ""
+    };
+    let message = [disabled, said, &member.note]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>();
+    MemberStatus {
+        name: member.name.clone(),
+        addresses: member.addresses.iter().map(ToString::to_string).collect(),
+        port: member.port,
+        source: member.source,
+        node_name: member.node_name.clone(),
+        zone: member.zone.clone(),
+        state: member.state,
+        health,
+        last_transition_time: Some(unchanged_since.unwrap_or(Time(seen.now))),
+        message: message.join("; ").chars().take(MESSAGE_LIMIT).collect(),
+    }
+}
+
+fn members_summary(members: &[MemberStatus]) -> String {
+    let active: Vec<_> = members
+        .iter()
+        .filter(|member| member.state == PoolMemberState::Active)
+        .collect();
+    let up = active
+        .iter()
+        .filter(|member| member.health == MemberHealth::Up)
+        .count();
+    format!("{up}/{}", active.len())
+}
+
+fn proxies(daemon_set: &DaemonSet) -> ProxiesStatus {
+    let Some(status) = &daemon_set.status else {
+        return ProxiesStatus::default();
+    };
+    ProxiesStatus {
+        desired: status.desired_number_scheduled,
+        ready: status.number_ready,
+        updated: status.updated_number_scheduled.unwrap_or_default(),
+        unavailable: status.number_unavailable.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! What a pool's status says in the cases that its owner meets.
+
+use serde_json::json;
+use trivet_crds::pool::{MemberHealth, MemberSource};
+
+use super::*;
+use crate::health::Answer;
+use crate::plan::{Changes, Memory, Refusal, Verdict};
+use std::net::{IpAddr, SocketAddr};
+use tokio::time::Instant;
+
+fn ip(number: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, number])
+}
+
+fn member(number: u8, state: PoolMemberState) -> Member {
+    Member {
+        name: format!("cp{number}"),
+        addresses: vec![ip(number)],
+        port: 6443,
+        state,
+        zone: String::new(),
+        source: MemberSource::Node,
+        node_name: format!("cp{number}"),
+        note: String::new(),
+    }
+}
+
+fn plan(members: Vec<Member>) -> Plan {
+    Plan {
+        verdict: Verdict::Accepted {
+            notes: Vec::new(),
+            refused_removals: Vec::new(),
+        },
+        rollout: None,
+        members,
+        changes: Changes::default(),
+        revision: 4,
+        endpoints: vec!["https://127.0.0.1:7443".to_owned()],
+        memory: Memory::default(),
+        next_look: None,
+    }
+}
+
+fn healths(up: &[u8], silent: &[u8]) -> Healths {
+    let mut healths = Healths::default();
+    for number in up {
+        healths.observe(SocketAddr::new(ip(*number), 6443), Answer::Ready, Instant::now());
+    }
+    for number in silent {
+        healths.observe(SocketAddr::new(ip(*number), 6443), Answer::Silent, Instant::now());
+    }
+    healths
+}
+
+fn daemon_set(desired: i32, available: i32) -> DaemonSet {
+    serde_json::from_value(json!({
+        "metadata": { "generation": 2 },
+        "status": {
+            "observedGeneration": 2, "desiredNumberScheduled": desired, "currentNumberScheduled": desired,
+            "numberReady": available, "numberAvailable": available, "updatedNumberScheduled": desired,
+            "numberUnavailable": desired - available, "numberMisscheduled": 0,
+        },
+    }))
+    .unwrap()
+}
+
+struct Case {
+    plan: Plan,
+    healths: Healths,
+    daemon_set: Option<DaemonSet>,
+    complaints: Vec<String>,
+    previous: Option<ApiserverPoolStatus>,
+}
+
+impl Case {
+    fn good() -> Self {
+        Self {
+            plan: plan(vec![
+                member(1, PoolMemberState::Active),
+                member(2, PoolMemberState::Active),
+            ]),
+            healths: healths(&[1, 2], &[]),
+            daemon_set: Some(daemon_set(5, 5)),
+            complaints: Vec::new(),
+            previous: None,
+        }
+    }
+
+    fn status_at(&self, seconds: i64) -> ApiserverPoolStatus {
+        status(&Seen {
+            generation: Some(7),
+            plan: &self.plan,
+            healths: &self.healths,
+            daemon_set: self.daemon_set.as_ref(),
+            complaints: &self.complaints,
+            previous: self.previous.as_ref(),
+            now: Timestamp::from_second(seconds).unwrap(),
+        })
+    }
+
+    fn status(&self) -> ApiserverPoolStatus {
+        self.status_at(1000)
+    }
+}
+
+fn said(status: &ApiserverPoolStatus, type_: &str) -> (String, String) {
+    let condition = condition(status, type_).unwrap();
+    assert_eq!(condition.observed_generation, Some(7));
+    (condition.status.clone(), condition.reason.clone())
+}
+
+fn is(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn a_pool_that_serves_is_ready_with_its_counts() {
+    let status = Case::good().status();
+    assert_eq!(said(&status, "Ready"), is("True", "Ready"));
+    assert_eq!(said(&status, "Accepted"), is("True", "Accepted"));
+    assert_eq!(said(&status, "ProxiesAvailable"), is("True", "Available"));
+    assert_eq!(
+        (status.members_summary.as_str(), status.proxies_summary.as_str()),
+        ("2/2", "5/5")
+    );
+    assert_eq!(status.config_revision, Some(4));
+    assert_eq!(status.observed_generation, Some(7));
+}
+
+#[test]
+fn only_active_members_are_counted() {
+    let mut case = Case::good();
+    case.plan.members.push(member(3, PoolMemberState::Draining));
+    case.plan.members.push(member(4, PoolMemberState::Disabled));
+    let status = case.status();
+    assert_eq!(status.members_summary, "2/2");
+    assert_eq!(status.members[3].health, MemberHealth::Unknown);
+}
+
+#[test]
+fn a_pool_whose_members_are_all_silent_is_not_ready() {
+    let case = Case {
+        healths: healths(&[], &[1, 2]),
+        ..Case::good()
+    };
+    let status = case.status();
+    assert_eq!(said(&status, "Ready"), is("False", "NoMemberUp"));
+    assert_eq!(status.members_summary, "0/2");
+    assert_eq!(status.members[0].message, "it does not answer");
+}
+
+#[test]
+fn a_missing_proxy_shows_with_the_words_of_who_refused_it() {
+    let complaint = "pods \"trivet-default-x\" is forbidden: violates PodSecurity \"restricted\"";
+    let case = Case {
+        daemon_set: Some(daemon_set(5, 4)),
+        complaints: vec![complaint.to_owned()],
+        ..Case::good()
+    };
+    let status = case.status();
+    assert_eq!(said(&status, "ProxiesAvailable"), is("False", "Unavailable"));
+    assert!(
+        condition(&status, "ProxiesAvailable")
+            .unwrap()
+            .message
+            .contains(complaint)
+    );
+    assert_eq!(said(&status, "Ready"), is("False", "Unavailable"));
+    assert_eq!(status.proxies_summary, "4/5");
+}
+
+#[test]
+fn a_rollout_under_way_is_not_available_yet() {
+    let mut case = Case::good();
+    case.daemon_set.as_mut().unwrap().metadata.generation = Some(3);
+    assert_eq!(
+        said(&case.status(), "ProxiesAvailable"),
+        is("False", "Progressing")
+    );
+}
+
+#[test]
+fn a_selector_that_matches_no_node_is_said() {
+    let case = Case {
+        daemon_set: Some(daemon_set(0, 0)),
+        ..Case::good()
+    };
+    assert_eq!(said(&case.status(), "ProxiesAvailable"), is("False", "NoNodes"));
+}
+
+#[test]
+fn a_refused_spec_is_not_ready_for_the_same_reason() {
+    let mut case = Case::good();
+    case.plan.verdict = Verdict::Refused(Refusal::NoHealthyMember {
+        withdrawn: vec!["cp1".to_owned()],
+    });
+    let status = case.status();
+    assert_eq!(said(&status, "Accepted"), is("False", "NoHealthyMember"));
+    assert_eq!(said(&status, "Ready"), is("False", "NoHealthyMember"));
+    assert!(
+        condition(&status, "Accepted")
+            .unwrap()
+            .message
+            .contains("allow-shrink")
+    );
+    assert_eq!(said(&status, "ProxiesAvailable"), is("True", "Available"));
+}
+
+#[test]
+fn a_refused_removal_is_said_and_the_pool_stays_ready() {
+    let mut case = Case::good();
+    let refused_removals = vec!["cp3 stays: its apiserver answers".to_owned()];
+    case.plan.verdict = Verdict::Accepted {
+        notes: Vec::new(),
+        refused_removals,
+    };
+    let status = case.status();
+    assert_eq!(said(&status, "Accepted"), is("True", "RefusedShrink"));
+    assert_eq!(said(&status, "Ready"), is("True", "Ready"));
+}
+
+#[test]
+fn times_change_only_with_what_they_date() {
+    let mut case = Case::good();
+    case.previous = Some(case.status_at(1000));
+    let same = case.status_at(2000);
+    assert_eq!(
+        Some(&same),
+        case.previous.as_ref(),
+        "an unchanged status is not written again"
+    );
+
+    case.healths = healths(&[1], &[2]);
+    let changed = case.status_at(3000);
+    let at = |number: usize| {
+        changed.members[number]
+            .last_transition_time
+            .as_ref()
+            .unwrap()
+            .0
+            .as_second()
+    };
+    assert_eq!((at(0), at(1)), (1000, 3000));
+    let ready = condition(&changed, "Ready").unwrap();
+    assert_eq!(ready.last_transition_time.0.as_second(), 1000);
+    assert_eq!(changed.members_summary, "1/2");
+}
