@@ -1,1 +1,21 @@
-//! What the scenarios share.
+//! What the scenarios share: a known state to start from, clients that count, observers that time.
+//!
+//! A scenario reads as its promise; how a number comes about is told here, once. Nothing in this crate knows how
+//! Trivet works inside: it sees objects, metrics, and connections that succeed or fail.
+
+pub mod attempts;
+pub mod audit;
+pub mod demo;
+pub mod documents;
+pub mod eventually;
+pub mod fault;
+pub mod inside;
+pub mod installation;
+pub mod observe;
+pub mod outage;
+pub mod pods;
+pub mod proxies;
+pub mod say;
+pub mod table;
+pub mod tools;
+pub mod turn;

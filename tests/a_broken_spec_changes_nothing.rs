@@ -1,0 +1,180 @@
+//! What breaks a rule is refused by the API server with the field and the way out; what breaks nothing but would cut
+//! everyone off is refused by the operator, and the last good configuration stays.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use trivet_tests::attempts::{LOOPBACKS, once};
+use trivet_tests::eventually::eventually;
+use trivet_tests::installation::{Installation, POOL};
+use trivet_tests::proxies::metrics;
+use trivet_tests::say::say;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_refuses_a_broken_spec_and_names_the_field_and_the_way_out() -> Result<()> {
+    let installation = Installation::serving().await?;
+    let tools = installation.tools();
+    let cases = [
+        (
+            json!({ "discovery": { "policy": "None" } }),
+            ["spec.members", "add one, or set discovery.policy to Nodes"],
+        ),
+        (
+            member(&["127.0.0.1"]),
+            ["spec.members[0].addresses", "must be an IP address (not loopback"],
+        ),
+        (
+            member(&["https://10.0.0.1"]),
+            ["spec.members[0].addresses", "without scheme and port"],
+        ),
+        (
+            json!({ "members": [
+                { "name": "a", "addresses": ["10.0.0.1"] },
+                { "name": "b", "addresses": ["10.0.0.1"] },
+            ] }),
+            ["spec.members", "list each apiserver once"],
+        ),
+        (
+            json!({ "healthCheck": { "periodMilliseconds": 500, "timeoutMilliseconds": 900 } }),
+            [
+                "spec.healthCheck.timeoutMilliseconds",
+                "lower it, or raise the period",
+            ],
+        ),
+        (
+            json!({ "discovery": { "policy": "None", "nodeSelector": { "a": "b" } },
+                    "members": [{ "name": "a", "addresses": ["10.0.0.1"] }] }),
+            ["spec.discovery.nodeSelector", "remove it, or set policy to Nodes"],
+        ),
+        (
+            json!({ "listeners": [{ "name": "apiserver", "addresses": ["10.0.0.1"], "port": 7443 }] }),
+            ["spec.listeners[0].addresses", "only loopback addresses"],
+        ),
+        (
+            json!({ "listeners": [{ "name": "apiserver", "port": 443 }] }),
+            [
+                "spec.listeners[0].port",
+                "should be greater than or equal to 1024",
+            ],
+        ),
+        (
+            json!({ "discovery": { "policy": "Guess" } }),
+            ["spec.discovery.policy", "supported values"],
+        ),
+    ];
+    for (spec, parts) in cases {
+        refused(tools.refusal(&pool("refused", &spec)).await?, &spec, &parts)?;
+    }
+
+    let moved = json!({ "listeners": [{ "name": "apiserver", "port": 7553 }] });
+    let refusal = tools.refusal(&pool(POOL, &moved)).await?;
+    refused(
+        refusal,
+        &moved,
+        &["spec.listeners", "immutable", "create a second pool"],
+    )?;
+    let long = "a-name-that-is-longer-than-forty-characters";
+    refused(
+        tools.refusal(&pool(long, &json!({}))).await?,
+        &json!({}),
+        &["metadata.name", "choose a shorter name"],
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_would_leave_no_healthy_member_keeps_the_last_good_configuration() -> Result<()> {
+    let installation = Installation::serving().await?;
+    let revision = installation.config_revision().await?;
+    let disabled = ["cp1", "cp2", "cp3"].map(|name| json!({ "name": name, "state": "Disabled" }));
+    // Addresses of the testbed's network that nobody has.
+    for spec in [
+        json!({ "discovery": { "policy": "None" }, "members": [{ "name": "nobody", "addresses": ["10.213.0.250"] }] }),
+        json!({ "discovery": { "policy": "Nodes" }, "members": disabled }),
+    ] {
+        let before = edit(&installation, &spec).await?;
+        let message = not_accepted(&installation, before).await?;
+        say(format!("Accepted=False: {message}"));
+        // Twice what any proxy is allowed to take.
+        sleep(Duration::from_secs(4)).await;
+        still_serves(&installation, revision).await?;
+    }
+
+    installation.reset_pool().await?;
+    installation.pool_ready().await?;
+    installation.proxies_settled().await
+}
+
+fn member(addresses: &[&str]) -> Value {
+    json!({ "members": [{ "name": "a", "addresses": addresses }] })
+}
+
+fn pool(name: &str, spec: &Value) -> String {
+    json!({ "apiVersion": "trivet.dev/v1alpha1", "kind": "ApiserverPool", "metadata": { "name": name }, "spec": spec })
+        .to_string()
+}
+
+fn refused(refusal: String, spec: &Value, parts: &[&str]) -> Result<()> {
+    for part in parts {
+        ensure!(
+            refusal.contains(part),
+            "{spec} is refused without {part:?}: {refusal}"
+        );
+    }
+    Ok(())
+}
+
+/// Replaces what the spec says of members; returns the generation that must be judged.
+async fn edit(installation: &Installation, spec: &Value) -> Result<i64> {
+    let pools = installation.pools("cp1").await?;
+    let patched = pools
+        .patch(
+            POOL,
+            &PatchParams::default(),
+            &Patch::Merge(json!({ "spec": spec })),
+        )
+        .await?;
+    patched.metadata.generation.context("the pool has no generation")
+}
+
+/// Waits for the operator's verdict on a generation; returns its message.
+async fn not_accepted(installation: &Installation, generation: i64) -> Result<String> {
+    let pools = installation.pools("cp1").await?;
+    eventually(Duration::from_secs(30), "Accepted=False", async || {
+        let status = pools.get(POOL).await?.status.unwrap_or_default();
+        let accepted = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Accepted");
+        let accepted = accepted.context("no condition Accepted")?;
+        ensure!(
+            accepted.status == "False" && accepted.observed_generation >= Some(generation),
+            "{accepted:?}"
+        );
+        ensure!(
+            !accepted.reason.is_empty() && !accepted.message.is_empty(),
+            "no reason is given: {accepted:?}"
+        );
+        Ok(format!("{}: {}", accepted.reason, accepted.message))
+    })
+    .await
+}
+
+async fn still_serves(installation: &Installation, revision: u64) -> Result<()> {
+    let client = installation.client()?;
+    for host in installation.hosts() {
+        let (name, metrics) = (host.name(), metrics(&host).await?);
+        ensure!(
+            metrics.revision() == Some(revision),
+            "{name} went from revision {revision} to {:?}",
+            metrics.revision()
+        );
+        for loopback in LOOPBACKS {
+            let attempt = once(&host, &client, loopback).await?;
+            ensure!(attempt.succeeded(), "{name}, {loopback}: {attempt}");
+        }
+    }
+    Ok(())
+}

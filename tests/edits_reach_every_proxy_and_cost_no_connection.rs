@@ -1,0 +1,259 @@
+//! Members come and go while clients connect: every proxy follows within two seconds, none restarts, nobody notices.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use trivet_crds::wire::{Document, MemberState};
+use trivet_testbed::Host;
+use trivet_tests::attempts::{Attempts, LOOPBACKS};
+use trivet_tests::documents::Documents;
+use trivet_tests::eventually::eventually;
+use trivet_tests::installation::{Installation, POOL};
+use trivet_tests::observe::Observer;
+use trivet_tests::pods::assert_untouched;
+use trivet_tests::proxies::{follows, metrics};
+use trivet_tests::say::say;
+
+/// New connections a second from each of two nodes.
+const RATE: u32 = 50;
+
+/// From the change of the ConfigMap to every proxy's metrics.
+const IN_STEP: Duration = Duration::from_secs(2);
+
+/// From an edit to the ConfigMap; no promise, only a limit to our patience.
+const WRITTEN: Duration = Duration::from_secs(30);
+
+/// Two good probes, one a second, and some slack for a busy machine.
+const PROVEN: Duration = Duration::from_secs(15);
+
+/// A joining master takes half a minute, and its node is seen before its apiserver.
+const JOINED: Duration = Duration::from_secs(60);
+
+/// A scenario that edits the pool and counts what it cost.
+struct Edits {
+    installation: Installation,
+    documents: Documents,
+    /// The nodes that are there from the first edit to the last.
+    hosts: Vec<Host>,
+    lags: Vec<(String, Duration)>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_edits_reach_every_proxy_and_no_connection_fails() -> Result<()> {
+    let installation = Installation::protecting().await?;
+    let (hosts, workers) = (installation.hosts(), installation.workers());
+    let documents = Documents::watch(installation.kubernetes("cp1").await?);
+    let mut edits = Edits {
+        installation,
+        documents,
+        hosts,
+        lags: Vec::new(),
+    };
+    edits.shorten_removal().await?;
+    let before = edits.installation.proxies("cp1").await?;
+    let observer = Observer::start(edits.installation.kubernetes("cp1").await?).await?;
+    let client = edits.installation.client()?;
+    let attempts: Vec<_> = workers
+        .iter()
+        .zip(LOOPBACKS)
+        .map(|(worker, loopback)| Attempts::start(worker, &client, loopback, RATE))
+        .collect();
+
+    let outcome = edits.all().await;
+
+    // Counted also when an edit failed: what it cost is part of the answer.
+    let now = edits.installation.proxies("cp1").await?;
+    let history = observer.finish();
+    for (worker, attempts) in workers.iter().zip(attempts) {
+        let record = attempts.finish().await?;
+        let (name, failed) = (worker.name().to_string(), record.failed());
+        say(format!(
+            "{name}: {} of {} connections failed, {} slower than 1 s, oldest Lease {:.1} s",
+            failed.len(),
+            record.attempts().len(),
+            record.slow(),
+            history.worst_lease_gap(&name).as_secs_f32()
+        ));
+        failed
+            .iter()
+            .take(5)
+            .for_each(|attempt| say(format!("  {attempt}")));
+        record.all_succeeded(&name)?;
+        ensure!(
+            history.worst_lease_gap(&name) <= Duration::from_secs(15),
+            "{name}'s Lease was late"
+        );
+        ensure!(history.left_ready(&name).is_none(), "{name} left Ready");
+    }
+    outcome?;
+    assert_untouched(&before, &now)?;
+    assert!(
+        edits.lags.len() >= 20,
+        "only {} edits were made",
+        edits.lags.len()
+    );
+    for (edit, lag) in &edits.lags {
+        assert!(*lag <= IN_STEP, "{edit}: the last proxy followed after {lag:?}");
+    }
+    Ok(())
+}
+
+impl Edits {
+    async fn all(&mut self) -> Result<()> {
+        for round in 1..=5 {
+            if round == 3 {
+                self.kill_the_operator().await?;
+            }
+            self.member_comes_and_goes().await?;
+        }
+        self.set_aside_and_back().await?;
+        self.edit(
+            "a longer hedge delay",
+            json!({ "connection": { "hedgeDelayMilliseconds": 300 } }),
+            |document| document.connection.hedge_delay_milliseconds == 300,
+        )
+        .await?;
+        self.master_comes_and_goes().await?;
+        let worst = self.lags.iter().max_by_key(|(_, lag)| *lag);
+        let (edit, lag) = worst.context("no edit was made")?;
+        say(format!(
+            "{} edits; the slowest to reach every proxy took {} ms ({edit})",
+            self.lags.len(),
+            lag.as_millis()
+        ));
+        Ok(())
+    }
+
+    /// The wire document does not show it, so it counts as no edit.
+    async fn shorten_removal(&self) -> Result<()> {
+        self.patch(json!({ "discovery": { "removalDelaySeconds": 5 } }))
+            .await
+    }
+
+    /// The same apiserver as cp2's by another address, so that it answers as a further one would.
+    async fn member_comes_and_goes(&mut self) -> Result<()> {
+        let address = self.installation.cluster().host("cp2")?.ipv6();
+        let entry =
+            |state: &str| json!({ "members": [{ "name": "extra", "addresses": [address], "state": state }] });
+        self.edit("extra added", entry("Active"), |document| {
+            state(document, "extra") == Some(MemberState::Active)
+        })
+        .await?;
+        self.used("extra").await?;
+        self.edit("extra draining", entry("Draining"), |document| {
+            state(document, "extra") == Some(MemberState::Draining)
+        })
+        .await?;
+        self.edit("extra removed", json!({ "members": [] }), |document| {
+            state(document, "extra").is_none()
+        })
+        .await
+    }
+
+    /// An entry without addresses overrides the discovered member of its name.
+    async fn set_aside_and_back(&mut self) -> Result<()> {
+        let aside = json!({ "members": [{ "name": "cp3", "state": "Draining" }] });
+        self.edit("cp3 draining", aside, |document| {
+            state(document, "cp3") == Some(MemberState::Draining)
+        })
+        .await?;
+        self.edit("cp3 active", json!({ "members": [] }), |document| {
+            state(document, "cp3") == Some(MemberState::Active)
+        })
+        .await
+    }
+
+    async fn master_comes_and_goes(&mut self) -> Result<()> {
+        self.installation.add_master("cp4").await?;
+        self.in_step("cp4 joined", JOINED, |document| {
+            state(document, "cp4") == Some(MemberState::Active)
+        })
+        .await?;
+        self.used("cp4").await?;
+        self.installation.remove_master("cp4").await?;
+        self.in_step("cp4 removed", JOINED, |document| state(document, "cp4").is_none())
+            .await
+    }
+
+    /// It restarts by itself; edits that are made meanwhile wait for it, connections do not.
+    async fn kill_the_operator(&self) -> Result<()> {
+        for host in self.installation.hosts() {
+            let name = host.name().to_string();
+            if host.pid("trivet-operator")?.is_some() {
+                self.installation
+                    .disturb(move |cluster| cluster.kill(&name, "trivet-operator"))
+                    .await?;
+                say(format!("the operator on {} was killed", host.name()));
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the operator runs nowhere")
+    }
+
+    async fn edit(&mut self, what: &str, spec: Value, published: impl Fn(&Document) -> bool) -> Result<()> {
+        self.patch(spec).await.with_context(|| what.to_owned())?;
+        self.in_step(what, WRITTEN, published).await
+    }
+
+    async fn patch(&self, spec: Value) -> Result<()> {
+        let pools = self.installation.pools("cp1").await?;
+        pools
+            .patch(
+                POOL,
+                &PatchParams::default(),
+                &Patch::Merge(json!({ "spec": spec })),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Waits for the ConfigMap, then for every proxy, and notes how far the last one was behind.
+    async fn in_step(
+        &mut self,
+        what: &str,
+        within: Duration,
+        published: impl Fn(&Document) -> bool,
+    ) -> Result<()> {
+        let published = self.documents.until(within, what, published).await?;
+        let revision = published.document.revision;
+        let patience = IN_STEP * 5;
+        let seen = try_join_all(self.hosts.iter().map(|host| follows(host, revision, patience)))
+            .await
+            .context(what.to_owned())?;
+        let last = seen.into_iter().max().context("no host")?;
+        let lag = Duration::try_from(last.duration_since(published.at)).unwrap_or_default();
+        say(format!(
+            "{what}: revision {revision} on every proxy after {} ms",
+            lag.as_millis()
+        ));
+        self.lags.push((what.to_owned(), lag));
+        Ok(())
+    }
+
+    /// Waits until every proxy has proven a member, so that its going has something to lose.
+    async fn used(&self, member: &str) -> Result<()> {
+        for host in &self.hosts {
+            eventually(PROVEN, &format!("{member} Up on {}", host.name()), async || {
+                let states = metrics(host).await?.states();
+                ensure!(
+                    states.get(member).is_some_and(|state| state == "Up"),
+                    "{states:?}"
+                );
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+fn state(document: &Document, member: &str) -> Option<MemberState> {
+    document
+        .members
+        .iter()
+        .find(|found| found.name == member)
+        .map(|found| found.state)
+}

@@ -1,0 +1,86 @@
+//! Install, upgrade, uninstall and install again, with the CRD from the chart and with one's own: each ends with a
+//! pool that serves every node.
+
+use anyhow::{Result, ensure};
+use trivet_tests::installation::{CHART, Installation, NAMESPACE, RELEASE};
+use trivet_tests::pods::assert_untouched;
+use trivet_tests::say::say;
+
+const EMPTY_POOL: &str = include_str!("../examples/pool-default.yaml");
+
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_alone_installs_upgrades_and_installs_again() -> Result<()> {
+    let installation = Installation::bare().await?;
+    let tools = installation.tools();
+    tools
+        .helm(&format!(
+            "install {RELEASE} {CHART} --namespace {NAMESPACE} --create-namespace"
+        ))
+        .await?;
+    serves(&installation, "helm install").await?;
+    let before = installation.proxies("cp1").await?;
+
+    tools
+        .helm(&format!("upgrade {RELEASE} {CHART} --namespace {NAMESPACE} --set operator.logLevel=debug --wait --timeout 60s"))
+        .await?;
+    let operator = tools
+        .kubectl(&format!(
+            "get deployment trivet-operator --namespace {NAMESPACE} --output yaml"
+        ))
+        .await?;
+    ensure!(
+        operator.contains("debug"),
+        "the changed value is not in the operator's Deployment:\n{operator}"
+    );
+    serves(&installation, "helm upgrade with a changed value").await?;
+
+    tools
+        .helm(&format!("uninstall {RELEASE} --namespace {NAMESPACE} --wait"))
+        .await?;
+    let kept = tools.kubectl("get asp default --output name").await?;
+    ensure!(
+        kept.contains("default"),
+        "uninstalling the release took the pool along: {kept}"
+    );
+    tools
+        .helm(&format!("install {RELEASE} {CHART} --namespace {NAMESPACE}"))
+        .await?;
+    serves(&installation, "helm install after uninstall").await?;
+
+    assert_untouched(&before, &installation.proxies("cp1").await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crd_of_ones_own_is_left_alone_by_the_chart() -> Result<()> {
+    let installation = Installation::bare().await?;
+    let tools = installation.tools();
+    tools.kubectl(&format!("apply --filename {CRDS}")).await?;
+    let uid = "get crd apiserverpools.trivet.dev --output jsonpath={.metadata.uid}";
+    let own = tools.kubectl(uid).await?;
+
+    tools
+        .helm(&format!(
+            "install {RELEASE} {CHART} --namespace {NAMESPACE} --create-namespace"
+        ))
+        .await?;
+    serves(&installation, "kubectl apply -f crds/, then helm install").await?;
+    tools
+        .helm(&format!("uninstall {RELEASE} --namespace {NAMESPACE} --wait"))
+        .await?;
+
+    ensure!(
+        tools.kubectl(uid).await? == own,
+        "the release took or replaced a CRD that it does not own"
+    );
+    Ok(())
+}
+
+async fn serves(installation: &Installation, way: &str) -> Result<()> {
+    installation.tools().apply(EMPTY_POOL).await?;
+    installation.pool_ready().await?;
+    installation.proxies_settled().await?;
+    say(format!("{way}: the pool is Ready and every node served"));
+    Ok(())
+}

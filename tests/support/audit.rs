@@ -1,0 +1,102 @@
+//! Which apiserver a kubelet uses, by the apiservers' own audit logs: from outside a relay cannot be told from another.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::Deserialize;
+use trivet_testbed::Host;
+
+/// Where the testbed's apiservers write their audit log.
+const LOG: &str = "/var/log/audit.log";
+
+/// Several minutes of a small cluster; a Lease is renewed every ten seconds.
+const TAIL: u64 = 4 << 20;
+
+/// What we read of an audit event.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    verb: String,
+    user: User,
+    #[serde(rename = "requestURI")]
+    request_uri: String,
+    request_received_timestamp: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct User {
+    username: String,
+}
+
+/// The master whose apiserver took the last Lease renewal of `node`, if one did lately.
+pub fn serves_kubelet_of(node: &str, masters: &[Host]) -> Result<Option<String>> {
+    let mut last = None;
+    for master in masters {
+        let renewed = last_renewal(&tail(master)?, node);
+        last = last.max(renewed.map(|at| (at, master.name().to_string())));
+    }
+    Ok(last.map(|(_, master)| master))
+}
+
+fn last_renewal(log: &str, node: &str) -> Option<Timestamp> {
+    let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}");
+    let user = format!("system:node:{node}");
+    let is_renewal = |event: &Event| {
+        let path = event.request_uri.split('?').next();
+        event.verb == "update" && event.user.username == user && path == Some(&lease)
+    };
+    // The string test first: a log of megabytes holds few renewals.
+    let candidates = log.lines().rev().filter(|line| line.contains(&lease));
+    let mut events = candidates.filter_map(|line| serde_json::from_str::<Event>(line).ok());
+    events
+        .find(is_renewal)
+        .map(|event| event.request_received_timestamp)
+}
+
+/// The end of a master's audit log; nothing if there is none.
+fn tail(master: &Host) -> Result<String> {
+    let path = master.file(LOG);
+    let failed = || format!("failed to read {}", path.display());
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(error).with_context(failed),
+    };
+    let length = file.metadata().with_context(failed)?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
+        .with_context(failed)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).with_context(failed)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(verb: &str, user: &str, lease: &str, second: u8) -> String {
+        format!(
+            r#"{{"kind":"Event","verb":"{verb}","user":{{"username":"{user}","groups":[]}},"requestURI":"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{lease}?timeout=10s","requestReceivedTimestamp":"2026-01-01T00:00:{second:02}.000000Z"}}"#
+        )
+    }
+
+    #[test]
+    fn the_last_renewal_by_the_node_itself_counts() {
+        let log = [
+            "half a line".to_owned(),
+            event("update", "system:node:w1", "w1", 1),
+            event("update", "system:node:w1", "w1", 11),
+            event("get", "system:node:w1", "w1", 12),
+            event("update", "system:kube-controller-manager", "w1", 13),
+            event("update", "system:node:w10", "w10", 14),
+        ]
+        .join("\n");
+        assert_eq!(
+            last_renewal(&log, "w1"),
+            Some("2026-01-01T00:00:11Z".parse().unwrap())
+        );
+        assert_eq!(last_renewal(&log, "w2"), None);
+    }
+}

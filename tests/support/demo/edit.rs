@@ -1,0 +1,87 @@
+//! The demo's edit: a member comes, drains and goes, and nobody notices.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::future::try_join_all;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use trivet_crds::wire::{Document, MemberState};
+
+use crate::attempts::{Attempts, LOOPBACKS};
+use crate::documents::Documents;
+use crate::installation::{Installation, POOL};
+use crate::proxies::follows;
+use crate::say::{chapter, say, shell};
+
+/// Several times what is promised, so that a slow machine shows its number instead of an error.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// New connections a second from each worker, as in the tests.
+const RATE: u32 = 50;
+
+/// Adds a member, sets it aside, removes it.
+pub(super) async fn members(installation: &Installation) -> Result<()> {
+    chapter("Edit the pool while 100 connections a second come in");
+    say(
+        "A fourth member comes, drains and goes (cp2 by its IPv6 address). The proxies follow; none restarts.",
+    );
+    let client = installation.client()?;
+    let workers = installation.workers().into_iter().zip(LOOPBACKS);
+    let attempts: Vec<_> = workers
+        .map(|(worker, to)| Attempts::start(&worker, &client, to, RATE))
+        .collect();
+    let mut documents = Documents::watch(installation.kubernetes("cp1").await?);
+    let address = installation.cluster().host("cp2")?.ipv6();
+    let entry = |state: &str| json!([{ "name": "master-4", "addresses": [address], "state": state }]);
+    for (members, state) in [
+        (entry("Active"), Some(MemberState::Active)),
+        (entry("Draining"), Some(MemberState::Draining)),
+        (json!([]), None),
+    ] {
+        edit(installation, &mut documents, members, state).await?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let (mut made, mut failed) = (0, 0);
+    for attempts in attempts {
+        let record = attempts.finish().await?;
+        made += record.attempts().len();
+        failed += record.failed().len();
+    }
+    say(format!("→ {failed} of {made} new connections failed"));
+    Ok(())
+}
+
+async fn edit(
+    installation: &Installation,
+    documents: &mut Documents,
+    members: Value,
+    state: Option<MemberState>,
+) -> Result<()> {
+    let patch = json!({ "spec": { "members": members } });
+    shell(format!("kubectl patch asp {POOL} --type merge --patch '{patch}'"));
+    let pools = installation.pools("cp1").await?;
+    pools
+        .patch(POOL, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    let shown = |document: &Document| {
+        document
+            .members
+            .iter()
+            .find(|member| member.name == "master-4")
+            .map(|member| member.state)
+            == state
+    };
+    let published = documents.until(PATIENCE, "the edit", shown).await?;
+    let revision = published.document.revision;
+    let hosts = installation.hosts();
+    let seen = try_join_all(hosts.iter().map(|host| follows(host, revision, PATIENCE))).await?;
+    let last = seen.into_iter().max().context("there is no host")?;
+    let lag = Duration::try_from(last.duration_since(published.at)).unwrap_or_default();
+    say(format!(
+        "→ revision {revision}: on all {} proxies {} ms after it was written",
+        hosts.len(),
+        lag.as_millis()
+    ));
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! The known states that scenarios start from, whatever ran before and however it ended.
+
+mod chart;
+mod images;
+mod pool;
+mod wiring;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::Client as Kubernetes;
+use trivet_testbed::{Cluster, Host, Spec};
+
+use crate::attempts::{Client, LOOPBACKS, once};
+use crate::eventually::eventually;
+use crate::observe;
+use crate::proxies::metrics;
+use crate::say::say;
+use crate::tools::Tools;
+use crate::turn::Turn;
+
+pub use self::chart::{CHART, RELEASE};
+pub use self::pool::POOL;
+pub use self::wiring::Server;
+
+/// The namespace of the chart's release, as in the documentation.
+pub const NAMESPACE: &str = "trivet-system";
+
+/// Masters that scenarios look through, unless they say otherwise.
+const FIRST_MASTER: &str = "cp1";
+
+/// A kubelet that was cut off backs off for some seconds before it tries again.
+const NODES_READY: Duration = Duration::from_secs(90);
+
+/// Probes come once a second and two good ones in a row are needed.
+const PROXIES_SETTLED: Duration = Duration::from_secs(60);
+
+/// A testbed in a known state, and the exclusive right to disturb it.
+#[derive(Debug)]
+pub struct Installation {
+    cluster: Cluster,
+    _turn: Turn,
+}
+
+impl Installation {
+    /// A healthy cluster with Trivet's images on its hosts, nothing of Trivet installed, the workers' kubelets on cp1.
+    pub async fn bare() -> Result<Self> {
+        let installation = Self::healthy().await?;
+        installation
+            .point_workers(&Server::Master(FIRST_MASTER.to_owned()))
+            .await?;
+        installation.purge().await?;
+        installation.nodes_ready().await?;
+        Ok(installation)
+    }
+
+    /// A healthy cluster with the chart installed, the pool of `spec: {}` Ready and every proxy in step with it, the
+    /// workers' kubelets on cp1.
+    pub async fn serving() -> Result<Self> {
+        let installation = Self::healthy().await?;
+        installation.install().await?;
+        installation.reset_pool().await?;
+        installation.pool_ready().await?;
+        installation.proxies_settled().await?;
+        Ok(installation)
+    }
+
+    /// The same, with the workers' kubelets and kube-proxies on their node's proxy: what users have.
+    pub async fn protecting() -> Result<Self> {
+        let installation = Self::serving().await?;
+        installation.point_workers(&Server::Loopback).await?;
+        installation.nodes_ready().await?;
+        Ok(installation)
+    }
+
+    /// Lets a master join, with Trivet's images on its host.
+    pub async fn add_master(&mut self, name: &'static str) -> Result<()> {
+        self.cluster = self.change_hosts(move |cluster| cluster.add_master(name)).await?;
+        self.give_images().await
+    }
+
+    /// Lets a master go, as an administrator retires one.
+    pub async fn remove_master(&mut self, name: &'static str) -> Result<()> {
+        self.cluster = self
+            .change_hosts(move |cluster| cluster.remove_master(name))
+            .await?;
+        Ok(())
+    }
+
+    /// The testbed.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Every host, masters first.
+    pub fn hosts(&self) -> Vec<Host> {
+        self.cluster.hosts()
+    }
+
+    /// The hosts whose kubelets scenarios point at their proxy.
+    pub fn workers(&self) -> Vec<Host> {
+        self.cluster.workers()
+    }
+
+    /// The masters' names.
+    pub fn masters(&self) -> Vec<String> {
+        self.cluster
+            .masters()
+            .iter()
+            .map(|master| master.name().to_string())
+            .collect()
+    }
+
+    /// kubectl and helm through the first master.
+    pub fn tools(&self) -> Tools {
+        self.tools_through(FIRST_MASTER)
+    }
+
+    /// kubectl and helm through a master that is not at fault.
+    pub fn tools_through(&self, master: &str) -> Tools {
+        Tools::through(&self.cluster, master)
+    }
+
+    /// A Kubernetes client through a master that is not at fault.
+    pub async fn kubernetes(&self, master: &str) -> Result<Kubernetes> {
+        observe::client(&self.cluster.kubeconfig_of(master)?).await
+    }
+
+    /// A client for attempts, which can tell the masters apart.
+    pub fn client(&self) -> Result<Client> {
+        let path = self
+            .cluster
+            .host(FIRST_MASTER)?
+            .file("/etc/kubernetes/pki/ca.crt");
+        let authority = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        // cp4 may join later.
+        let names: Vec<_> = (1..=9).map(|number| format!("cp{number}")).collect();
+        Client::new(&authority, &names)
+    }
+
+    /// Runs something of the testbed, which waits in the way of threads, without holding up the scenario.
+    pub async fn disturb<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cluster) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let cluster = self.cluster.clone();
+        tokio::task::spawn_blocking(move || work(&cluster))
+            .await
+            .context("the testbed panicked")?
+    }
+
+    /// Waits until every node is Ready.
+    pub async fn nodes_ready(&self) -> Result<()> {
+        let tools = self.tools();
+        let names: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
+        eventually(NODES_READY, "all nodes Ready", async || {
+            let ready = tools
+                .kubectl("get nodes -o jsonpath={range.items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}")
+                .await?;
+            let lacking = names.iter().find(|name| !ready.lines().any(|line| line == format!("{name}=True")));
+            ensure!(lacking.is_none(), "{} is not: {}", lacking.map_or("", String::as_str), ready.replace('\n', " "));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until every node's proxy obeys the newest revision, finds all its members Up, and answers.
+    pub async fn proxies_settled(&self) -> Result<()> {
+        let client = self.client()?;
+        for host in self.hosts() {
+            let name = host.name();
+            eventually(PROXIES_SETTLED, &format!("{name}'s proxy in step"), async || {
+                let wanted = self.config_revision().await?;
+                let metrics = metrics(&host).await?;
+                ensure!(
+                    metrics.revision() == Some(wanted),
+                    "at {:?}, not {wanted}",
+                    metrics.revision()
+                );
+                let states = metrics.states();
+                ensure!(
+                    !states.is_empty() && states.values().all(|state| state == "Up"),
+                    "members are {states:?}"
+                );
+                for loopback in LOOPBACKS {
+                    let attempt = once(&host, &client, loopback).await?;
+                    ensure!(attempt.succeeded(), "{loopback}: {attempt}");
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn change_hosts(
+        &self,
+        change: impl FnOnce(&mut Cluster) -> Result<()> + Send + 'static,
+    ) -> Result<Cluster> {
+        let change = |cluster: &Cluster| {
+            let mut changed = cluster.clone();
+            change(&mut changed)?;
+            Ok(changed)
+        };
+        self.disturb(change).await
+    }
+
+    /// A cluster of the usual size without a fault, with this checkout's images on every host.
+    async fn healthy() -> Result<Self> {
+        let turn = tokio::task::spawn_blocking(Turn::wait)
+            .await
+            .context("failed to wait")??;
+        let cluster = tokio::task::spawn_blocking(find_or_start)
+            .await
+            .context("the testbed panicked")??;
+        let installation = Self { cluster, _turn: turn };
+        installation.rescue_workers().await?;
+        if installation.nodes_ready().await.is_err() {
+            say("nodes are not Ready: repairing the testbed");
+            installation.disturb(Cluster::repair).await?;
+        }
+        installation.load_images().await?;
+        Ok(installation)
+    }
+}
+
+/// The testbed that is there, of the usual size and without faults; a new one where there is none.
+fn find_or_start() -> Result<Cluster> {
+    let Ok(mut cluster) = Cluster::load() else {
+        return Cluster::up(&Spec::default());
+    };
+    let usual = usize::from(Spec::default().masters);
+    for extra in cluster.masters().iter().skip(usual) {
+        cluster.remove_master(&extra.name().to_string())?;
+    }
+    if cluster
+        .hosts()
+        .iter()
+        .any(|host| !matches!(host.init(), Ok(Some(_))))
+    {
+        return Cluster::up(&Spec::default());
+    }
+    wiring::heal(&cluster)?;
+    Ok(cluster)
+}

@@ -1,0 +1,63 @@
+//! This checkout's images on every host, imported once per content.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
+use trivet_testbed::{Cluster, Host, Progress, images};
+
+use super::{Installation, NAMESPACE};
+use crate::say::say;
+
+/// On each host, beside the images that it speaks of: it goes with them.
+const MARK: &str = "/var/lib/containerd/trivet-images.sha256";
+
+impl Installation {
+    /// Builds the images and imports them where they are not yet; pods of older ones are replaced.
+    pub(super) async fn load_images(&self) -> Result<()> {
+        let imported = self.disturb(import).await?;
+        if imported {
+            say("new images: replacing the pods that run older ones");
+            // The tag is the same, so nothing rolls out by itself. Where nothing runs, nothing is deleted.
+            let delete = format!("delete pods --all --namespace {NAMESPACE} --ignore-not-found");
+            self.tools().kubectl(&delete).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for a host that has just joined: nothing older can run there.
+    pub(super) async fn give_images(&self) -> Result<()> {
+        self.disturb(import).await.map(drop)
+    }
+}
+
+/// Whether any host was given new images.
+fn import(cluster: &Cluster) -> Result<bool> {
+    let archives = images::build(&Progress::new())?;
+    let content = digest(&archives)?;
+    let mark = |host: &Host| host.file(MARK);
+    let hosts = cluster.hosts();
+    if hosts
+        .iter()
+        .all(|host| fs::read_to_string(mark(host)).is_ok_and(|found| found == content))
+    {
+        return Ok(false);
+    }
+    for archive in &archives {
+        cluster.load_image(archive)?;
+    }
+    for host in &hosts {
+        let path = mark(host);
+        fs::write(&path, &content).with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(true)
+}
+
+fn digest(archives: &[PathBuf]) -> Result<String> {
+    let mut digest = Sha256::new();
+    for archive in archives {
+        digest.update(fs::read(archive).with_context(|| format!("failed to read {}", archive.display()))?);
+    }
+    Ok(format!("{:x}", digest.finalize()))
+}
