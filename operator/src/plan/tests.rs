@@ -17,7 +17,7 @@ use crate::health::{Answer, Healths};
 
 const DELAY: Duration = Duration::from_secs(300);
 
-pub(super) fn facts() -> Facts {
+pub(crate) fn facts() -> Facts {
     Facts {
         now: Instant::now(),
         discovered: Discovered::Masters(Vec::new()),
@@ -456,7 +456,7 @@ proptest! {
     #[test]
     fn removals_are_few_and_never_the_last(
         count in 1..=9u8,
-        left in proptest::collection::vec(1..=9u8, 0..9),
+        left in proptest::collection::btree_set(1..=9u8, 0..9),
         alive in proptest::collection::vec(1..=9u8, 0..9),
     ) {
         let mut world = World::with_masters(count);
