@@ -4,20 +4,30 @@
 //! task and draws no random number, so that its tests and simulations are its whole truth.
 
 pub mod choice;
+mod decision;
+mod event;
 pub mod health;
 pub mod hold;
 pub mod pace;
 pub mod patience;
 pub mod rank;
+#[cfg(test)]
+mod tests;
+mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
+pub use self::{
+    decision::Decision,
+    event::{Event, Target},
+    upstream::View,
+};
 use self::{
-    choice::Facts,
     health::{Health, Outcome, Policy, Reason, State},
     patience::Patience,
+    upstream::Upstream,
 };
 
 /// Suspicion asks for an extra probe at most this often per upstream, whatever the traffic.
@@ -47,75 +57,6 @@ pub enum Standing {
     Removed,
 }
 
-/// A member of the document in force.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Which.
-    pub identity: Identity,
-    /// Whether it drains.
-    pub draining: bool,
-    /// Whether this node remembers a verified answer from it.
-    pub proven: bool,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A new document is in force: all its members, in order.
-    Configured(Vec<Target>, Policy),
-    /// A question to an upstream found its end.
-    Probed {
-        /// Whom it was put to.
-        id: UpstreamId,
-        /// When.
-        asked: Instant,
-        /// By which address.
-        via: Option<SocketAddr>,
-        /// Whether the answer came with a certificate that the cluster's authorities signed and that is valid today.
-        verified: bool,
-        /// What it brought.
-        outcome: Outcome,
-    },
-    /// A client's dial was refused.
-    Refused(UpstreamId),
-    /// A client waits for this upstream longer than it should: to connect, or for its first byte.
-    Unanswered(UpstreamId),
-    /// The first byte came, so long after the client's first flight.
-    Answered(UpstreamId, Duration),
-    /// A connection, or an attempt at one, counts for this upstream from now on.
-    Opened(UpstreamId),
-    /// And from now on it does not.
-    Closed(UpstreamId),
-}
-
-/// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Start to probe this upstream.
-    Watch(UpstreamId, Identity),
-    /// Probe it now.
-    Probe(UpstreamId),
-    /// Say that its health changed.
-    Tell {
-        /// Whose.
-        id: UpstreamId,
-        /// From what.
-        from: (State, Reason),
-        /// To what.
-        to: (State, Reason),
-    },
-    /// Remember on disk that it is proven.
-    Remember(UpstreamId, Identity),
-    /// Reset all its connections.
-    Cut(UpstreamId),
-    /// Close its connections gradually.
-    Drain(UpstreamId),
-    /// Stop doing so.
-    Restore(UpstreamId),
-    /// Stop probing it; nothing is left of it.
-    Forget(UpstreamId, Identity),
-}
-
 /// An upstream that may be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -123,25 +64,6 @@ pub struct Candidate {
     pub id: UpstreamId,
     /// Where.
     pub address: SocketAddr,
-}
-
-/// One upstream as a table of the state shows it.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// Which.
-    pub id: UpstreamId,
-    /// The member behind it.
-    pub identity: Identity,
-    /// What its owner wants of it.
-    pub standing: Standing,
-    /// What it may get.
-    pub state: State,
-    /// Why.
-    pub reason: Reason,
-    /// Whether this node ever had a verified answer from it.
-    pub proven: bool,
-    /// Connections and attempts it has now.
-    pub connections: usize,
 }
 
 /// All that a proxy knows and decides about its upstreams.
@@ -153,19 +75,6 @@ pub struct Balance {
     turns: u64,
     upstreams: BTreeMap<UpstreamId, Upstream>,
     patience: Patience,
-}
-
-#[derive(Debug)]
-struct Upstream {
-    identity: Identity,
-    standing: Standing,
-    proven: bool,
-    health: Health,
-    suspect: bool,
-    extra_probe: Option<Instant>,
-    connections: usize,
-    turn: u64,
-    rank: u64,
 }
 
 impl Balance {
@@ -201,6 +110,7 @@ impl Balance {
             }
             Event::Refused(id) => self.refused(id, now),
             Event::Unanswered(id) => self.suspect(id, now),
+            Event::Quiet(id) => self.ask_again(id, now),
             Event::Answered(id, elapsed) => {
                 self.patience.learn(elapsed);
                 self.trust(id);
@@ -406,16 +316,23 @@ impl Balance {
     }
 
     fn suspect(&mut self, id: UpstreamId, now: Instant) -> Vec<Decision> {
+        if let Some(upstream) = self.upstreams.get_mut(&id) {
+            upstream.suspect = true;
+        }
+        self.ask_again(id, now)
+    }
+
+    /// Traffic notices a hung server before the timer does; how often it may say so does not grow with the traffic.
+    fn ask_again(&mut self, id: UpstreamId, now: Instant) -> Vec<Decision> {
         let Some(upstream) = self.upstreams.get_mut(&id) else {
             return Vec::new();
         };
-        upstream.suspect = true;
         let rested = |last: Instant| now.saturating_duration_since(last) >= EXTRA_PROBE_INTERVAL;
-        if upstream.extra_probe.is_none_or(rested) {
-            upstream.extra_probe = Some(now);
-            return vec![Decision::Probe(id)];
+        if !upstream.extra_probe.is_none_or(rested) {
+            return Vec::new();
         }
-        Vec::new()
+        upstream.extra_probe = Some(now);
+        vec![Decision::Probe(id)]
     }
 
     fn trust(&mut self, id: UpstreamId) {
@@ -435,39 +352,6 @@ impl Balance {
     fn closed(&mut self, id: UpstreamId) {
         if let Some(upstream) = self.upstreams.get_mut(&id) {
             upstream.connections = upstream.connections.saturating_sub(1);
-        }
-    }
-}
-
-impl Upstream {
-    fn preferred(&self) -> Option<SocketAddr> {
-        self.health
-            .via()
-            .or_else(|| self.identity.addresses.first().copied())
-    }
-
-    fn facts(&self, id: UpstreamId) -> Facts {
-        Facts {
-            id,
-            proven: self.proven,
-            state: self.health.state(),
-            reason: self.health.reason(),
-            suspect: self.suspect,
-            connections: self.connections,
-            turn: self.turn,
-            rank: self.rank,
-        }
-    }
-
-    fn view(&self, id: UpstreamId) -> View {
-        View {
-            id,
-            identity: self.identity.clone(),
-            standing: self.standing,
-            state: self.health.state(),
-            reason: self.health.reason(),
-            proven: self.proven,
-            connections: self.connections,
         }
     }
 }

@@ -272,11 +272,12 @@ impl Upstreams {
         {
             self.metrics.state(&member, to.0);
         }
+        let loud = from.0 != to.0 && to.0 != State::Up;
         let (from, to, reason) = (from.0.word(), to.0.word(), to.1.word());
-        if to == State::Up.word() {
-            info!(member, from, to, reason, detail, "upstream health changed");
-        } else {
+        if loud {
             warn!(member, from, to, reason, detail, "upstream health changed");
+        } else {
+            info!(member, from, to, reason, detail, "upstream health changed");
         }
     }
 

@@ -158,3 +158,84 @@ fn generations(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     files.sort_by(|left, right| right.cmp(left));
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn filled(directory: &Path, revisions: impl IntoIterator<Item = u64>) -> Cache {
+        let cache = Cache::new(directory.to_owned());
+        for revision in revisions {
+            cache.store(revision, format!("text {revision}")).await;
+        }
+        cache
+    }
+
+    #[tokio::test]
+    async fn the_newest_comes_first_and_five_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = filled(directory.path(), [9, 100, 10, 99, 8, 7, 11]).await;
+        assert_eq!(
+            cache.texts(),
+            ["text 100", "text 99", "text 11", "text 10", "text 9"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_skipped() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = filled(directory.path(), [1, 2]).await;
+        fs::write(
+            directory.path().join("document-00000000000000000003.json"),
+            [0xff, 0xfe],
+        )
+        .unwrap();
+        fs::create_dir(directory.path().join("document-00000000000000000004.json")).unwrap();
+        fs::write(directory.path().join("document-x.json"), "no revision").unwrap();
+        assert_eq!(cache.texts(), ["text 2", "text 1"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_half_written_is_never_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = filled(directory.path(), [1]).await;
+        fs::write(
+            directory.path().join(".document-00000000000000000002.json.tmp"),
+            "half",
+        )
+        .unwrap();
+        assert_eq!(cache.texts(), ["text 1"]);
+        cache.store(2, "whole".to_owned()).await;
+        assert_eq!(cache.texts(), ["whole", "text 1"]);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_is_survived() {
+        let directory = tempfile::tempdir().unwrap();
+        let not_a_directory = directory.path().join("file");
+        fs::write(&not_a_directory, "in the way").unwrap();
+        let cache = filled(&not_a_directory, [1]).await;
+        assert!(cache.texts().is_empty());
+        assert!(cache.proven().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_proved_itself_is_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::new(directory.path().join("not/yet/there"));
+        let member = Identity {
+            name: "cp1".to_owned(),
+            addresses: vec!["10.0.0.1:6443".parse().unwrap()],
+        };
+        let (sender, receiver) = watch::channel(BTreeSet::new());
+        let keeper = tokio::spawn(cache.clone().keep_proven(receiver));
+        sender.send_modify(|proven| {
+            proven.insert(member.clone());
+        });
+        drop(sender);
+        keeper.await.unwrap();
+        assert_eq!(cache.proven(), BTreeSet::from([member]));
+        fs::write(directory.path().join("not/yet/there").join(PROVEN), "{").unwrap();
+        assert!(cache.proven().is_empty());
+    }
+}

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::{trace, warn};
 
 use super::{Documents, Source};
 
@@ -30,7 +30,7 @@ pub async fn look(path: &PathBuf) -> Option<String> {
     match tokio::fs::read_to_string(path).await {
         Ok(text) => Some(text),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            debug!(file = %path.display(), "no document file yet");
+            trace!(file = %path.display(), "no document file yet");
             None
         }
         Err(error) => {

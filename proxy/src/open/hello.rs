@@ -97,3 +97,98 @@ impl<'a> Cursor<'a> {
         Some(u16::from_be_bytes([high, low]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    /// What a real client sends first.
+    fn client_hello() -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(config), "kubernetes".try_into().unwrap()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        hello
+    }
+
+    /// The same with one more, empty, extension.
+    fn with_extension(kind: u16) -> Vec<u8> {
+        let mut hello = client_hello();
+        hello.extend(kind.to_be_bytes());
+        hello.extend([0, 0]);
+        let record = u16::try_from(hello.len() - RECORD_HEADER).unwrap();
+        hello[3..5].copy_from_slice(&record.to_be_bytes());
+        hello[7..9].copy_from_slice(&(record - 4).to_be_bytes());
+        // The extensions' length lies behind session id, suites and compressions.
+        let session = usize::from(hello[43]);
+        let suites = 44 + session;
+        let compressions = suites + 2 + usize::from(u16::from_be_bytes([hello[suites], hello[suites + 1]]));
+        let extensions = compressions + 1 + usize::from(hello[compressions]);
+        let length = u16::from_be_bytes([hello[extensions], hello[extensions + 1]]) + 4;
+        hello[extensions..extensions + 2].copy_from_slice(&length.to_be_bytes());
+        hello
+    }
+
+    #[test]
+    fn a_real_client_hello_is_replayable() {
+        assert_eq!(classify(&client_hello()), Kind::Replayable);
+    }
+
+    #[test]
+    fn every_beginning_of_it_is_incomplete() {
+        let hello = client_hello();
+        for length in 0..hello.len() {
+            assert_eq!(classify(&hello[..length]), Kind::Incomplete, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_follows_it_is_sent_once_only() {
+        let mut hello = client_hello();
+        hello.push(0);
+        assert_eq!(classify(&hello), Kind::Other);
+    }
+
+    #[test]
+    fn announced_early_data_is_sent_once_only() {
+        assert_eq!(classify(&with_extension(0xfafa)), Kind::Replayable);
+        assert_eq!(classify(&with_extension(EARLY_DATA)), Kind::Other);
+    }
+
+    #[test]
+    fn other_protocols_are_sent_once_only() {
+        for first in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            b"PRI * HTTP/2.0",
+            b"SSH-2.0-x",
+            b"\x16\x03\x01\xff\xff",
+        ] {
+            assert_eq!(classify(first), Kind::Other, "{first:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            classify(&bytes);
+        }
+
+        #[test]
+        fn no_changed_byte_makes_it_panic(at in 0..200_usize, value: u8) {
+            let mut hello = client_hello();
+            let at = at % hello.len();
+            hello[at] = value;
+            classify(&hello);
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! The promises of the balancer, on its own clock.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A balancer over members `0`, `1`, … with a clock that only the test moves.
+struct World {
+    balance: Balance,
+    start: Instant,
+    now: Instant,
+    ids: Vec<UpstreamId>,
+}
+
+fn policy() -> Policy {
+    Policy {
+        failure_threshold: 2,
+        success_threshold: 2,
+    }
+}
+
+fn target(index: usize) -> Target {
+    let name = format!("cp{index}");
+    let address = SocketAddr::from(([10, 0, 0, u8::try_from(index).unwrap()], 6443));
+    Target {
+        identity: Identity {
+            name,
+            addresses: vec![address],
+        },
+        draining: false,
+        proven: false,
+    }
+}
+
+impl World {
+    fn with(members: usize) -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            balance: Balance::new("w1"),
+            start: now,
+            now,
+            ids: Vec::new(),
+        };
+        let decisions = world.configure((0..members).map(target).collect());
+        world.ids = decisions
+            .into_iter()
+            .map(|decision| match decision {
+                Decision::Watch(id, _) => id,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        world
+    }
+
+    /// The same, with every member proven and Up.
+    fn healthy(members: usize) -> Self {
+        let mut world = Self::with(members);
+        for index in 0..members {
+            world.probed(index, Outcome::Ready);
+        }
+        world
+    }
+
+    fn configure(&mut self, targets: Vec<Target>) -> Vec<Decision> {
+        self.balance
+            .observe(Event::Configured(targets, policy()), self.now)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn probed(&mut self, index: usize, outcome: Outcome) -> Vec<Decision> {
+        let verified = matches!(outcome, Outcome::Ready | Outcome::NotReady | Outcome::Late);
+        let event = Event::Probed {
+            id: self.ids[index],
+            asked: self.now,
+            via: None,
+            verified,
+            outcome,
+        };
+        self.pass(Duration::from_millis(1));
+        self.balance.observe(event, self.now)
+    }
+
+    fn tell(&mut self, event: fn(UpstreamId) -> Event, index: usize) -> Vec<Decision> {
+        self.balance.observe(event(self.ids[index]), self.now)
+    }
+
+    fn open(&mut self) -> usize {
+        let first = self.order()[0];
+        self.tell(Event::Opened, first);
+        first
+    }
+
+    /// The members in the order in which they would be dialled.
+    fn order(&self) -> Vec<usize> {
+        let index = |candidate: Candidate| self.ids.iter().position(|id| *id == candidate.id).unwrap();
+        self.balance.candidates().into_iter().map(index).collect()
+    }
+
+    fn state(&self, index: usize) -> (State, Reason) {
+        let view = self
+            .balance
+            .view()
+            .into_iter()
+            .find(|view| view.id == self.ids[index])
+            .unwrap();
+        (view.state, view.reason)
+    }
+}
+
+fn cuts(decisions: &[Decision], id: UpstreamId) -> bool {
+    decisions.contains(&Decision::Cut(id))
+}
+
+#[test]
+fn connections_spread_evenly() {
+    let mut world = World::healthy(3);
+    let mut counts = [0; 3];
+    for _ in 0..30 {
+        counts[world.open()] += 1;
+    }
+    assert_eq!(counts, [10, 10, 10]);
+}
+
+#[test]
+fn connections_that_come_one_after_another_spread_too() {
+    let mut world = World::healthy(3);
+    let mut counts = [0; 3];
+    for _ in 0..30 {
+        let chosen = world.open();
+        world.tell(Event::Closed, chosen);
+        counts[chosen] += 1;
+    }
+    assert_eq!(counts, [10, 10, 10]);
+}
+
+#[test]
+fn a_member_that_stops_answering_is_down_and_cut_once_another_answers() {
+    let mut world = World::healthy(3);
+    world.tell(Event::Opened, 0);
+    world.probed(0, Outcome::Silent);
+    assert_eq!(world.state(0).0, State::Up);
+    world.pass(SECOND);
+    let down = world.probed(0, Outcome::Silent);
+    assert_eq!(world.state(0), (State::Down, Reason::Silent));
+    assert!(!cuts(&down, world.ids[0]), "nobody has answered since");
+    let witness = world.probed(1, Outcome::Ready);
+    assert!(cuts(&witness, world.ids[0]));
+    assert_eq!(*world.order().last().unwrap(), 0);
+}
+
+#[test]
+fn nothing_is_cut_while_all_are_silent() {
+    let mut world = World::healthy(3);
+    for index in 0..3 {
+        world.tell(Event::Opened, index);
+    }
+    for _ in 0..5 {
+        world.pass(SECOND);
+        for index in 0..3 {
+            let decisions = world.probed(index, Outcome::Silent);
+            assert!(world.ids.iter().all(|id| !cuts(&decisions, *id)));
+        }
+    }
+    assert_eq!(world.order().len(), 3, "all are still a last resort");
+}
+
+#[test]
+fn who_is_still_silent_when_another_comes_back_is_cut() {
+    let mut world = World::healthy(2);
+    world.tell(Event::Opened, 0);
+    for _ in 0..2 {
+        world.pass(SECOND);
+        world.probed(0, Outcome::Silent);
+        world.probed(1, Outcome::Silent);
+    }
+    world.pass(SECOND);
+    assert!(cuts(&world.probed(1, Outcome::Ready), world.ids[0]));
+}
+
+#[test]
+fn a_refusal_moves_new_connections_at_once_and_cuts_nothing() {
+    let mut world = World::healthy(2);
+    let first = world.open();
+    let decisions = world.tell(Event::Refused, first);
+    assert_eq!(world.state(first), (State::Unready, Reason::Refused));
+    assert!(decisions.contains(&Decision::Probe(world.ids[first])));
+    assert!(!cuts(&decisions, world.ids[first]));
+    assert_eq!(world.order(), [1 - first, first]);
+}
+
+#[test]
+fn an_answer_that_is_late_or_not_ready_never_makes_a_member_down() {
+    for outcome in [Outcome::Late, Outcome::NotReady, Outcome::Untrusted] {
+        let mut world = World::healthy(2);
+        for _ in 0..20 {
+            world.probed(0, Outcome::Silent);
+            world.probed(0, outcome);
+            assert_ne!(world.state(0).0, State::Down, "{outcome:?}");
+        }
+        assert_eq!(world.order(), [1, 0], "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_member_comes_back_after_two_good_answers_and_its_hold_down() {
+    let mut world = World::healthy(2);
+    world.tell(Event::Refused, 0);
+    world.probed(0, Outcome::Ready);
+    assert_eq!(world.state(0), (State::Unready, Reason::Recovering));
+    world.probed(0, Outcome::Ready);
+    assert_eq!(world.state(0), (State::Unready, Reason::HeldDown));
+    world.pass(hold::SHORTEST);
+    world.probed(0, Outcome::Ready);
+    assert_eq!(world.state(0), (State::Up, Reason::Answering));
+}
+
+#[test]
+fn a_member_that_was_only_not_ready_is_not_held_down() {
+    let mut world = World::healthy(2);
+    world.probed(0, Outcome::NotReady);
+    world.probed(0, Outcome::Ready);
+    world.probed(0, Outcome::Ready);
+    assert_eq!(world.state(0).0, State::Up);
+}
+
+#[test]
+fn a_flapping_member_is_up_ever_more_rarely() {
+    let mut world = World::healthy(2);
+    let mut falls = 0;
+    // Two seconds up, three seconds refusing, for ten minutes.
+    for tick in 0..600 {
+        world.pass(SECOND);
+        let before = world.state(0).0;
+        world.probed(
+            0,
+            if tick % 5 < 2 {
+                Outcome::Ready
+            } else {
+                Outcome::Refused
+            },
+        );
+        falls += u32::from(before == State::Up && world.state(0).0 != State::Up);
+    }
+    assert!(falls <= 9, "{falls} falls in ten minutes");
+}
+
+#[test]
+fn one_slow_answer_moves_new_connections_but_not_when_all_are_slow() {
+    let mut world = World::healthy(3);
+    let first = world.order()[0];
+    world.tell(Event::Unanswered, first);
+    assert_eq!(*world.order().last().unwrap(), first);
+    for index in 0..3 {
+        world.tell(Event::Unanswered, index);
+    }
+    assert_eq!(
+        world.order()[0],
+        first,
+        "soft evidence against all is evidence against none"
+    );
+    world.probed(first, Outcome::Ready);
+    assert_eq!(world.order()[0], first);
+}
+
+#[test]
+fn suspicion_asks_for_one_extra_probe_in_ten_seconds() {
+    let mut world = World::healthy(3);
+    let mut extra = 0;
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(100));
+        extra += world.tell(Event::Unanswered, 0).len() + world.tell(Event::Quiet, 0).len();
+    }
+    assert_eq!(extra, 1);
+}
+
+#[test]
+fn a_draining_member_gets_nothing_new_and_may_be_restored() {
+    let mut world = World::healthy(2);
+    world.tell(Event::Opened, 0);
+    let draining = vec![
+        Target {
+            draining: true,
+            ..target(0)
+        },
+        target(1),
+    ];
+    assert_eq!(world.configure(draining), [Decision::Drain(world.ids[0])]);
+    assert_eq!(world.order(), [1]);
+    assert_eq!(
+        world.configure(vec![target(0), target(1)]),
+        [Decision::Restore(world.ids[0])]
+    );
+    assert_eq!(world.state(0).0, State::Up, "its health was kept");
+    assert_eq!(world.order().len(), 2);
+}
+
+#[test]
+fn a_removed_member_is_forgotten_with_its_last_connection() {
+    let mut world = World::healthy(2);
+    world.tell(Event::Opened, 0);
+    assert_eq!(world.configure(vec![target(1)]), [Decision::Drain(world.ids[0])]);
+    assert_eq!(world.order(), [1]);
+    let over = world.tell(Event::Closed, 0);
+    assert_eq!(over, [Decision::Forget(world.ids[0], target(0).identity)]);
+}
+
+#[test]
+fn a_member_that_moved_is_another_upstream_and_must_prove_itself() {
+    let mut world = World::healthy(1);
+    let moved = Target {
+        identity: Identity {
+            name: "cp0".to_owned(),
+            ..target(7).identity
+        },
+        ..target(7)
+    };
+    let decisions = world.configure(vec![moved]);
+    assert!(matches!(
+        decisions.as_slice(),
+        [Decision::Drain(_), Decision::Forget(..), Decision::Watch(..)]
+    ));
+    assert!(!world.balance.view()[0].proven);
+}
+
+#[test]
+fn the_address_that_answered_is_dialled_first_and_the_others_last() {
+    let mut world = World::with(0);
+    let (four, six): (SocketAddr, SocketAddr) = (
+        "10.0.0.1:6443".parse().unwrap(),
+        "[fd00::1]:6443".parse().unwrap(),
+    );
+    let both = Identity {
+        name: "both".to_owned(),
+        addresses: vec![four, six],
+    };
+    world.configure(vec![
+        Target {
+            identity: both,
+            draining: false,
+            proven: true,
+        },
+        target(9),
+    ]);
+    let dialled = |world: &World| -> Vec<SocketAddr> {
+        world
+            .balance
+            .candidates()
+            .into_iter()
+            .map(|candidate| candidate.address)
+            .collect()
+    };
+    assert_eq!(dialled(&world), [four, target(9).identity.addresses[0], six]);
+    let id = world.balance.candidates()[0].id;
+    let (asked, via) = (world.now, Some(six));
+    world.balance.observe(
+        Event::Probed {
+            id,
+            asked,
+            via,
+            verified: true,
+            outcome: Outcome::Ready,
+        },
+        world.now,
+    );
+    assert_eq!(dialled(&world), [six, target(9).identity.addresses[0], four]);
+}
+
+/// Anything that can happen to a balancer of four members.
+#[derive(Clone, Debug)]
+enum Happening {
+    Probed(usize, Outcome),
+    Refused(usize),
+    Unanswered(usize),
+    Opened(usize),
+    Closed(usize),
+    Draining(usize),
+    Waited(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let outcome = prop::sample::select(vec![
+        Outcome::Ready,
+        Outcome::NotReady,
+        Outcome::Late,
+        Outcome::Untrusted,
+        Outcome::Refused,
+        Outcome::Silent,
+    ]);
+    let member = 0..4_usize;
+    prop_oneof![
+        6 => (member.clone(), outcome).prop_map(|(index, outcome)| Happening::Probed(index, outcome)),
+        1 => member.clone().prop_map(Happening::Refused),
+        1 => member.clone().prop_map(Happening::Unanswered),
+        2 => member.clone().prop_map(Happening::Opened),
+        2 => member.clone().prop_map(Happening::Closed),
+        1 => member.prop_map(Happening::Draining),
+        2 => (0..20_000_u64).prop_map(Happening::Waited),
+    ]
+}
+
+impl World {
+    fn happens(&mut self, happening: &Happening) -> Vec<Decision> {
+        match happening {
+            Happening::Probed(index, outcome) => self.probed(*index, *outcome),
+            Happening::Refused(index) => self.tell(Event::Refused, *index),
+            Happening::Unanswered(index) => self.tell(Event::Unanswered, *index),
+            Happening::Opened(index) => self.tell(Event::Opened, *index),
+            Happening::Closed(index) => self.tell(Event::Closed, *index),
+            Happening::Draining(index) => {
+                let draining = |member| Target {
+                    draining: member == *index,
+                    ..target(member)
+                };
+                self.configure((0..4).map(draining).collect())
+            }
+            Happening::Waited(milliseconds) => {
+                self.pass(Duration::from_millis(*milliseconds));
+                Vec::new()
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_pick_exists_whatever_happens(happenings in prop::collection::vec(happening(), 0..60)) {
+        let mut world = World::with(4);
+        for happening in &happenings {
+            world.happens(happening);
+            let active = world.balance.view().iter().filter(|view| view.standing == Standing::Active).count();
+            prop_assert_eq!(world.order().len(), active);
+        }
+    }
+
+    #[test]
+    fn only_silence_ever_cuts(happenings in prop::collection::vec(happening(), 0..120)) {
+        let mut world = World::with(4);
+        // Silent questions in a row, as the test counts them.
+        let mut silent = [0_u32; 4];
+        for happening in &happenings {
+            let decisions = world.happens(happening);
+            match happening {
+                Happening::Probed(index, Outcome::Silent) => silent[*index] += 1,
+                Happening::Probed(index, _) | Happening::Refused(index) => silent[*index] = 0,
+                _ => {}
+            }
+            for index in 0..4 {
+                let silent_enough = silent[index] >= policy().failure_threshold;
+                prop_assert!(silent_enough || !cuts(&decisions, world.ids[index]), "{happening:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_cut_unless_another_has_answered(happenings in prop::collection::vec(happening(), 0..120)) {
+        let mut world = World::with(4);
+        for happening in &happenings {
+            let decisions = world.happens(happening);
+            for index in 0..4 {
+                let others = (0..4).filter(|other| *other != index);
+                let answering = others.filter(|other| world.state(*other).0 != State::Down).count();
+                prop_assert!(answering > 0 || !cuts(&decisions, world.ids[index]));
+            }
+        }
+    }
+
+    #[test]
+    fn an_unproven_member_is_never_picked_while_a_proven_one_is_left(
+        happenings in prop::collection::vec(happening(), 0..60),
+    ) {
+        let mut world = World::with(4);
+        for happening in &happenings {
+            world.happens(happening);
+            let views = world.balance.view();
+            let proven = |candidate: &Candidate| views.iter().any(|view| view.id == candidate.id && view.proven);
+            let order: Vec<bool> = world.balance.candidates().iter().map(proven).collect();
+            prop_assert!(order.is_sorted_by(|earlier, later| earlier >= later), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_not_up_is_never_picked_before_a_proven_one_that_is(
+        happenings in prop::collection::vec(happening(), 0..60),
+    ) {
+        let mut world = World::with(4);
+        for happening in &happenings {
+            world.happens(happening);
+            let views = world.balance.view();
+            let up = |view: &&View| view.proven && view.state == State::Up && view.standing == Standing::Active;
+            let any_up = views.iter().filter(up).count() > 0;
+            let first = world.balance.candidates().first().map(|candidate| candidate.id);
+            let first_is_up = views.iter().filter(up).any(|view| Some(view.id) == first);
+            prop_assert!(!any_up || first_is_up);
+        }
+    }
+
+    #[test]
+    fn counts_never_go_below_nothing(happenings in prop::collection::vec(happening(), 0..60)) {
+        let mut world = World::with(4);
+        for happening in &happenings {
+            world.happens(happening);
+        }
+        prop_assert!(world.balance.view().iter().all(|view| view.connections <= happenings.len()));
+    }
+
+    #[test]
+    fn a_shifted_clock_changes_no_decision(
+        happenings in prop::collection::vec(happening(), 0..60),
+        shift in 0..1_000_000_u64,
+    ) {
+        let (mut here, mut there) = (World::with(4), World::with(4));
+        there.now = here.start + Duration::from_secs(shift);
+        there.start = there.now;
+        for happening in &happenings {
+            prop_assert_eq!(here.happens(happening), there.happens(happening));
+        }
+    }
+}

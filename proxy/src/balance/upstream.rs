@@ -1,0 +1,76 @@
+//! One upstream as the balancer keeps it.
+
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use super::{
+    Identity, Standing, UpstreamId,
+    choice::Facts,
+    health::{Health, Reason, State},
+};
+
+/// One upstream as a table of the state shows it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Which.
+    pub id: UpstreamId,
+    /// The member behind it.
+    pub identity: Identity,
+    /// What its owner wants of it.
+    pub standing: Standing,
+    /// What it may get.
+    pub state: State,
+    /// Why.
+    pub reason: Reason,
+    /// Whether this node ever had a verified answer from it.
+    pub proven: bool,
+    /// Connections and attempts it has now.
+    pub connections: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) identity: Identity,
+    pub(super) standing: Standing,
+    pub(super) proven: bool,
+    pub(super) health: Health,
+    pub(super) suspect: bool,
+    pub(super) extra_probe: Option<Instant>,
+    pub(super) connections: usize,
+    pub(super) turn: u64,
+    pub(super) rank: u64,
+}
+
+impl Upstream {
+    pub(super) fn preferred(&self) -> Option<SocketAddr> {
+        self.health
+            .via()
+            .or_else(|| self.identity.addresses.first().copied())
+    }
+
+    pub(super) fn facts(&self, id: UpstreamId) -> Facts {
+        Facts {
+            id,
+            proven: self.proven,
+            state: self.health.state(),
+            reason: self.health.reason(),
+            suspect: self.suspect,
+            connections: self.connections,
+            turn: self.turn,
+            rank: self.rank,
+        }
+    }
+
+    pub(super) fn view(&self, id: UpstreamId) -> View {
+        View {
+            id,
+            identity: self.identity.clone(),
+            standing: self.standing,
+            state: self.health.state(),
+            reason: self.health.reason(),
+            proven: self.proven,
+            connections: self.connections,
+        }
+    }
+}
