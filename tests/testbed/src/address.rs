@@ -2,7 +2,7 @@
 //!
 //! | what | IPv4 | IPv6 |
 //! |---|---|---|
-//! | the bridge, on the machine | 10.213.0.1 | `fd74:7269:7665::1` |
+//! | the machine | 10.213.0.1 | `fd74:7269:7665::1` |
 //! | master `cpN` | 10.213.0.(10+N) | `fd74:7269:7665::(10+N)`, in decimal digits |
 //! | worker `wN` | 10.213.0.(100+N) | `fd74:7269:7665::(100+N)` |
 //! | pods of a host | 10.214.(last byte of its IPv4).0/24 | none |
@@ -15,18 +15,18 @@ use std::str::FromStr;
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Hosts and the bridge.
+/// Hosts and the machine.
 pub const HOST_NETWORK: &str = "10.213.0.0/24";
-/// Hosts and the bridge; the digits spell "trive".
+/// Hosts and the machine; the digits spell "trive".
 pub const HOST_NETWORK_V6: &str = "fd74:7269:7665::/64";
 /// All pods.
 pub const POD_NETWORK: &str = "10.214.0.0/16";
 /// All Services, kubeadm's default.
 pub const SERVICE_NETWORK: &str = "10.96.0.0/12";
-/// The bridge's own address, the hosts' default route.
-pub const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 1);
-/// The bridge's own IPv6 address.
-pub const BRIDGE_V6: Ipv6Addr = Ipv6Addr::new(0xfd74, 0x7269, 0x7665, 0, 0, 0, 0, 1);
+/// The machine's address among the hosts, and their default route.
+pub const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 1);
+/// The machine's IPv6 address among the hosts.
+pub const MACHINE_V6: Ipv6Addr = Ipv6Addr::new(0xfd74, 0x7269, 0x7665, 0, 0, 0, 0, 1);
 
 /// As many as keep `cpN` below the workers' addresses; etcd wants far fewer.
 const MAX_MASTERS: u8 = 9;
@@ -193,7 +193,7 @@ mod tests {
         let v6: BTreeSet<_> = hosts.iter().map(|host| host.ipv6()).collect();
         assert_eq!(v4.len(), hosts.len());
         assert_eq!(v6.len(), hosts.len());
-        assert!(!v4.contains(&BRIDGE) && !v6.contains(&BRIDGE_V6));
+        assert!(!v4.contains(&MACHINE) && !v6.contains(&MACHINE_V6));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::address::HostName;
 use crate::component::{AUDIT_LOG, Component};
 use crate::host::Host;
+use crate::preflight;
 use crate::progress::Progress;
 use crate::state::State;
 
@@ -22,6 +23,7 @@ pub struct Cluster {
 impl Cluster {
     /// The testbed that is up.
     pub fn load() -> Result<Self> {
+        preflight::root()?;
         match State::find()? {
             Some(state) if state.complete => Ok(Self {
                 state,

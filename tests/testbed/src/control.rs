@@ -35,6 +35,7 @@ impl Cluster {
     /// Kills every process of a program with SIGKILL and waits until it is gone. It stays dead until [`start`](Self::start_component).
     pub fn kill(&self, host: &str, program: &str) -> Result<()> {
         let host = self.host(host)?;
+        dismiss_supervisor(&host, program)?;
         signal(&host, program, Signal::SIGKILL)?;
         wait::until(GONE, &format!("the end of {program} of {}", host.name()), || {
             ensure!(host.processes(program)?.is_empty(), "it still runs");
@@ -107,6 +108,8 @@ impl Cluster {
         let program = component.program();
         let running = host.processes(program)?;
         if running.is_empty() {
+            // It may be waiting to start the program again: we do not wait with it.
+            dismiss_supervisor(host, program)?;
             host.spawn(
                 &component.command_line(host.name(), &self.state),
                 &component.log(),
@@ -135,6 +138,7 @@ impl Cluster {
 /// Ends a component as an init system would.
 pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
     let program = component.program();
+    dismiss_supervisor(host, program)?;
     let gone = || {
         ensure!(host.processes(program)?.is_empty(), "it still runs");
         Ok(())
@@ -150,6 +154,14 @@ pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
         }
     }
     bail!("{component} of {} does not end", host.name())
+}
+
+/// From here on nobody starts the program again.
+fn dismiss_supervisor(host: &Host, program: &str) -> Result<()> {
+    for supervisor in host.supervisors(program)? {
+        supervisor.signal(Signal::SIGKILL)?;
+    }
+    Ok(())
 }
 
 fn signal(host: &Host, program: &str, signal: Signal) -> Result<()> {

@@ -22,6 +22,9 @@ use crate::{network, output, wait};
 /// The init, beside the directories of its host.
 pub(crate) const BOOT_SCRIPT: &str = "/boot.sh";
 
+/// What keeps a component running, in the same place.
+pub(crate) const SUPERVISE_SCRIPT: &str = "/supervise.sh";
+
 /// What a host has for itself; all else is the machine's, so that any program built here runs in a host too.
 pub(crate) const OWN_DIRECTORIES: [&str; 8] = [
     "/etc/cni",
@@ -123,13 +126,22 @@ impl Host {
         })
     }
 
-    /// Starts a program that outlives us, its output appended to a file of the host.
+    /// The supervisor of a program, whether the program runs or waits to be started again.
+    pub(crate) fn supervisors(&self, program: &str) -> Result<Vec<Process>> {
+        self.processes(&process::supervisor(program))
+    }
+
+    /// Starts a program under a supervisor that outlives us, its output appended to a file of the host.
     pub(crate) fn spawn(&self, command_line: &[String], log: &str) -> Result<()> {
         // The shell inside ends at once, so that the host's init becomes the program's parent and buries it.
-        let script = "log=$1; shift; exec >>\"$log\" 2>&1 </dev/null; setsid \"$@\" &";
+        let script = "setsid sh \"$@\" >/dev/null 2>&1 </dev/null &";
         let mut command = self.enter("env -i HOME=/root \"PATH=$TESTBED_PATH\"")?;
         command.env("TESTBED_PATH", self.search_path());
-        command.args(["sh", "-c", script, "sh", log]).args(command_line);
+        command.args(["sh", "-c", script, "sh"]);
+        command
+            .arg(self.file(SUPERVISE_SCRIPT))
+            .arg(log)
+            .args(command_line);
         output::of(&mut command).map(drop)
     }
 

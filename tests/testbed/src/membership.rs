@@ -16,7 +16,7 @@ use crate::control::terminate;
 use crate::host::Host;
 use crate::progress::Stopwatch;
 use crate::state::{self, Lock};
-use crate::{images, network, output, pki, provision, up, wait};
+use crate::{network, output, pki, provision, up, wait};
 
 /// etcd refuses a change of members while one of them has only just started.
 const MEMBER_CHANGE: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ impl Cluster {
 
     fn join(&self, host: &Host) -> Result<()> {
         self.start(host, Component::Containerd)?;
-        up::import(host, &images::pause(&self.progress)?)?;
+        self.ensure_pause(std::slice::from_ref(host))?;
         let first = self
             .masters()
             .into_iter()

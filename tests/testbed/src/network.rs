@@ -1,18 +1,26 @@
-//! The wire: one bridge on the machine, and for each host a network namespace with a cable to it.
+//! The wire: a bridge, and for each host a network namespace with a cable to it; one more cable is the machine's.
+//!
+//! The bridge has a namespace of its own. On the machine itself, the firewall of Docker and its like would see
+//! what passes between hosts, and drop it.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::address::{self, BRIDGE, BRIDGE_V6, HostName};
+use crate::address::{self, HostName, MACHINE, MACHINE_V6};
 use crate::output;
 
-/// The bridge. With the hosts' cables, the only links of ours on the machine.
-const BRIDGE_LINK: &str = "trivet0";
+/// The machine's end of its cable: the only link of ours that it sees.
+const MACHINE_LINK: &str = "trivet0";
 
-/// The machine's end of a host's cable is this and the host's name.
-const CABLE_PREFIX: &str = "trivet-";
+/// The network namespace with the bridge, and the other ends of all cables.
+const WIRE: &str = "trivet-wire";
+
+/// Where `ip netns` keeps namespaces.
+const NAMESPACES: &str = "/run/netns";
 
 /// The name of a host's network namespace.
 pub(crate) fn namespace(host: HostName) -> String {
@@ -21,14 +29,14 @@ pub(crate) fn namespace(host: HostName) -> String {
 
 /// Where a host's network namespace is mounted.
 pub(crate) fn namespace_path(host: HostName) -> PathBuf {
-    Path::new("/run/netns").join(namespace(host))
+    Path::new(NAMESPACES).join(namespace(host))
 }
 
 /// Fails if somebody else's network uses our addresses.
 pub(crate) fn check_free() -> Result<()> {
     for network in [address::HOST_NETWORK, address::POD_NETWORK] {
         let routes = output::of(Command::new("ip").args(["-4", "route", "show", "root", network]))?;
-        if let Some(other) = routes.lines().find(|route| !route.contains(BRIDGE_LINK)) {
+        if let Some(other) = routes.lines().find(|route| !route.contains(MACHINE_LINK)) {
             bail!(
                 "the testbed's addresses {network} are in use on this machine (route `{}`): remove that route first",
                 other.trim()
@@ -38,20 +46,30 @@ pub(crate) fn check_free() -> Result<()> {
     Ok(())
 }
 
-/// Makes the bridge, or completes it.
-pub(crate) fn ensure_bridge() -> Result<()> {
-    if !link_exists(BRIDGE_LINK) {
-        // Docker and its like make the kernel filter bridged packets; this bridge's are nobody's business.
-        ip(
-            &format!("link add {BRIDGE_LINK} type bridge nf_call_iptables 0 nf_call_ip6tables 0\n"),
-            None,
-        )?;
+/// Makes the bridge and the machine's cable. Those that are complete stay as they are.
+pub(crate) fn ensure_wire() -> Result<()> {
+    if wire_is_complete() {
+        return Ok(());
     }
+    remove_machine_link()?;
+    delete_namespace(WIRE)?;
+    output::of(Command::new("ip").args(["netns", "add", WIRE]))?;
     ip(
         &format!(
-            "address replace {BRIDGE}/24 dev {BRIDGE_LINK}\n\
-             address replace {BRIDGE_V6}/64 dev {BRIDGE_LINK} nodad\n\
-             link set {BRIDGE_LINK} up\n"
+            "link add bridge type bridge\n\
+             link set bridge up\n\
+             link add machine type veth peer name {MACHINE_LINK} netns {}\n\
+             link set machine master bridge up\n",
+            std::process::id(),
+        ),
+        Some(WIRE),
+    )?;
+    // The IPv6 address comes last: it is how we know that the rest is there.
+    ip(
+        &format!(
+            "link set {MACHINE_LINK} up\n\
+             address add {MACHINE}/24 dev {MACHINE_LINK}\n\
+             address add {MACHINE_V6}/64 dev {MACHINE_LINK} nodad\n"
         ),
         None,
     )
@@ -64,30 +82,29 @@ pub(crate) fn ensure_host(host: HostName) -> Result<()> {
     }
     remove_host(host)?;
     let namespace = namespace(host);
-    let cable = cable(host);
     output::of(Command::new("ip").args(["netns", "add", &namespace]))?;
     ip(
         &format!(
-            "link add {cable} type veth peer name eth0 netns {namespace}\n\
-             link set {cable} master {BRIDGE_LINK} up\n"
+            "link add {host} type veth peer name eth0 netns {namespace}\n\
+             link set {host} master bridge up\n"
         ),
-        None,
+        Some(WIRE),
     )?;
-    let script = "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
+    let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
     output::of(
         Command::new("nsenter")
             .arg(format!("--net={}", namespace_path(host).display()))
-            .args(["sh", "-euc", script]),
+            .args(["sh", "-euc", forward]),
     )?;
-    // The IPv6 address comes last: it is how we know that the rest is there.
+    // The IPv6 route comes last: it is how we know that the rest is there.
     ip(
         &format!(
             "link set lo up\n\
              link set eth0 up\n\
              address add {}/24 dev eth0\n\
-             route add default via {BRIDGE}\n\
+             route add default via {MACHINE}\n\
              address add {}/64 dev eth0 nodad\n\
-             route add default via {BRIDGE_V6}\n",
+             route add default via {MACHINE_V6}\n",
             host.ipv4(),
             host.ipv6(),
         ),
@@ -108,76 +125,79 @@ pub(crate) fn ensure_routes(hosts: &[HostName]) -> Result<()> {
 
 /// Removes a host's network namespace and cable, as far as they exist.
 pub(crate) fn remove_host(host: HostName) -> Result<()> {
-    if link_exists(&cable(host)) {
-        output::of(Command::new("ip").args(["link", "delete", &cable(host)]))?;
+    // The cable first: a namespace ends some time after its deletion, and its links with it.
+    if has_link(WIRE, &host.to_string()) {
+        ip(&format!("link delete {host}\n"), Some(WIRE))?;
     }
-    if namespace_path(host).exists() {
-        output::of(Command::new("ip").args(["netns", "delete", &namespace(host)]))?;
-    }
-    Ok(())
+    delete_namespace(&namespace(host))
 }
 
 /// Removes everything of ours, of whatever hosts.
 pub(crate) fn remove_all() -> Result<()> {
-    for link in links()? {
-        output::of(Command::new("ip").args(["link", "delete", &link]))?;
-    }
-    for namespace in namespaces()? {
-        output::of(Command::new("ip").args(["netns", "delete", &namespace]))?;
-    }
-    Ok(())
+    remove_machine_link()?;
+    namespaces()?
+        .iter()
+        .try_for_each(|namespace| delete_namespace(namespace))
 }
 
 /// Our links and namespaces that exist, for people.
 pub(crate) fn leftovers() -> Result<Vec<String>> {
-    let links = links()?.into_iter().map(|link| format!("link {link}"));
-    let namespaces = namespaces()?
-        .into_iter()
-        .map(|name| format!("network namespace {name}"));
-    Ok(links.chain(namespaces).collect())
+    let link = machine_link_exists().then(|| format!("link {MACHINE_LINK}"));
+    let namespaces = namespaces()?;
+    let namespaces = namespaces.iter().map(|name| format!("network namespace {name}"));
+    Ok(link.into_iter().chain(namespaces).collect())
 }
 
-fn cable(host: HostName) -> String {
-    format!("{CABLE_PREFIX}{host}")
+fn machine_link_exists() -> bool {
+    Path::new("/sys/class/net").join(MACHINE_LINK).exists()
 }
 
-fn link_exists(link: &str) -> bool {
-    Path::new("/sys/class/net").join(link).exists()
+fn remove_machine_link() -> Result<()> {
+    if machine_link_exists() {
+        ip(&format!("link delete {MACHINE_LINK}\n"), None)?;
+    }
+    Ok(())
 }
 
-fn is_complete(host: HostName) -> bool {
+fn delete_namespace(namespace: &str) -> Result<()> {
+    if Path::new(NAMESPACES).join(namespace).exists() {
+        output::of(Command::new("ip").args(["netns", "delete", namespace]))?;
+    }
+    Ok(())
+}
+
+fn wire_is_complete() -> bool {
+    let mut show = Command::new("ip");
+    show.args(["-6", "address", "show", "dev", MACHINE_LINK]);
+    has_link(WIRE, "bridge")
+        && output::of(&mut show).is_ok_and(|shown| shown.contains(&MACHINE_V6.to_string()))
+}
+
+/// Whether a host has its network namespace, its cable and its addresses.
+pub(crate) fn is_complete(host: HostName) -> bool {
     let mut show = Command::new("ip");
     show.args(["-n", &namespace(host), "-6", "route", "show", "default"]);
-    link_exists(&cable(host)) && output::of(&mut show).is_ok_and(|routes| routes.contains("eth0"))
+    has_link(WIRE, &host.to_string()) && output::of(&mut show).is_ok_and(|routes| routes.contains("eth0"))
 }
 
-/// The bridge and the cables that exist.
-fn links() -> Result<Vec<String>> {
-    let names = entries(Path::new("/sys/class/net"))?;
-    Ok(names
-        .into_iter()
-        .filter(|name| name == BRIDGE_LINK || name.starts_with(CABLE_PREFIX))
-        .collect())
+fn has_link(namespace: &str, link: &str) -> bool {
+    output::of(Command::new("ip").args(["-n", namespace, "link", "show", link])).is_ok()
 }
 
+/// Our namespaces that exist. Only names that we would give: others may begin with `trivet-` too.
 fn namespaces() -> Result<Vec<String>> {
-    let names = entries(Path::new("/run/netns"))?;
-    // Only names that we would give: a person may have a namespace called trivet-something too.
-    let ours = |name: &String| {
-        name.strip_prefix("trivet-")
-            .is_some_and(|host| host.parse::<HostName>().is_ok())
+    let entries = match fs::read_dir(NAMESPACES) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("failed to list {NAMESPACES}")),
     };
-    Ok(names.into_iter().filter(ours).collect())
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| is_ours(name)).collect())
 }
 
-fn entries(directory: &Path) -> Result<Vec<String>> {
-    match std::fs::read_dir(directory) {
-        Ok(entries) => Ok(entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("failed to list {}", directory.display())),
-    }
+fn is_ours(namespace: &str) -> bool {
+    let host = |name: &str| name.parse::<HostName>().is_ok();
+    namespace == WIRE || namespace.strip_prefix("trivet-").is_some_and(host)
 }
 
 /// Runs a batch of `ip` commands, here or in a namespace, up to the first that fails.
@@ -189,4 +209,15 @@ fn ip(batch: &str, namespace: Option<&str>) -> Result<()> {
     output::with_input(command.args(["-batch", "-"]), batch)
         .map(drop)
         .with_context(|| format!("failed to set up the network with `ip`:\n{}", batch.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_namespaces_that_we_would_name_so_are_ours() {
+        assert!(is_ours("trivet-cp1") && is_ours("trivet-w12") && is_ours(WIRE));
+        assert!(!is_ours("trivet-vpn") && !is_ours("cp1") && !is_ours("trivet-"));
+    }
 }

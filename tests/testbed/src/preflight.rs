@@ -12,11 +12,11 @@ use crate::network;
 const NEEDED_MEMORY: u64 = 3 << 30;
 
 /// Fails with the first thing that is missing. Changes nothing.
-pub(crate) fn check() -> Result<()> {
-    root()?;
+pub(crate) fn check(hosts: usize) -> Result<()> {
     Layout::read()?;
     memory()?;
     overlay()?;
+    inotify(hosts)?;
     network::check_free()
 }
 
@@ -40,6 +40,24 @@ fn memory() -> Result<()> {
             NEEDED_MEMORY >> 20
         );
     }
+    Ok(())
+}
+
+/// The programs of a host watch their files; the limit counts for all hosts together, who are all root.
+fn inotify(hosts: usize) -> Result<()> {
+    const PER_HOST: usize = 16;
+    const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
+    let limit = fs::read_to_string(LIMIT).with_context(|| format!("failed to read {LIMIT}"))?;
+    let limit: usize = limit
+        .trim()
+        .parse()
+        .with_context(|| format!("failed to understand {LIMIT}"))?;
+    ensure!(
+        limit >= hosts * PER_HOST,
+        "this machine lets root watch files {limit} times, and {hosts} hosts do so up to {0} times: \
+         `sysctl fs.inotify.max_user_instances={0}`, or ask for fewer hosts",
+        hosts * PER_HOST
+    );
     Ok(())
 }
 

@@ -131,10 +131,23 @@ fn parse_stat(stat: &str) -> Option<(char, i32)> {
 }
 
 /// The last part of argv\[0\]: the kernel's own name for it ends after 15 characters. Kernel threads have none.
+///
+/// A supervisor, `sh …/supervise.sh LOG PROGRAM …`, is named after what it supervises.
 fn program(arguments: &[u8]) -> Option<String> {
-    let first = arguments.split(|byte| *byte == 0).next()?;
-    let name = first.rsplit(|byte| *byte == b'/').next()?;
-    Some(String::from_utf8_lossy(name).into_owned())
+    let mut names = arguments
+        .split(|byte| *byte == 0)
+        .map(|argument| argument.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
+        .map(String::from_utf8_lossy);
+    let first = names.next()?;
+    match (first.as_ref(), names.next().as_deref(), names.nth(1)) {
+        ("sh", Some("supervise.sh"), Some(supervised)) => Some(supervisor(&supervised)),
+        (_, _, _) => Some(first.into_owned()),
+    }
+}
+
+/// The name that [`Process::program`] gives to the supervisor of a program.
+pub(crate) fn supervisor(program: &str) -> String {
+    format!("supervisor of {program}")
 }
 
 #[cfg(test)]
@@ -225,5 +238,13 @@ mod tests {
             "kube-controller-manager"
         );
         assert_eq!(program(b"").unwrap(), "");
+    }
+
+    #[test]
+    fn a_supervisor_is_not_taken_for_its_program_nor_for_a_shell() {
+        let arguments = b"sh\0/state/w1/supervise.sh\0/var/log/kubelet.log\0/bin/kubelet\0--config=x\0";
+        assert_eq!(program(arguments).unwrap(), supervisor("kubelet"));
+        assert_eq!(program(b"sh\0-c\0true\0").unwrap(), "sh");
+        assert_eq!(program(b"sh\0").unwrap(), "sh");
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::address::{HostName, POD_NETWORK, SERVICE_NETWORK};
-use crate::host::{BOOT_SCRIPT, Host, OWN_DIRECTORIES};
+use crate::host::{BOOT_SCRIPT, Host, OWN_DIRECTORIES, SUPERVISE_SCRIPT};
 use crate::images;
 use crate::state::State;
 
@@ -46,6 +46,7 @@ pub(crate) fn host(host: &Host, state: &State) -> Result<()> {
     let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     for (path, content) in [
         (BOOT_SCRIPT, include_str!("host/boot.sh").to_owned()),
+        (SUPERVISE_SCRIPT, include_str!("host/supervise.sh").to_owned()),
         ("/etc/hosts", hosts_file(&state.hosts)),
         ("/etc/cni/net.d/10-testbed.conflist", cni(name)),
         ("/etc/kubernetes/containerd.toml", containerd()),

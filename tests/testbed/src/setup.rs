@@ -15,7 +15,7 @@ use crate::quiet;
 type Tool = (&'static str, &'static str);
 
 /// Plain names are programs, looked for in `PATH` and the system's directories.
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 19] = [
     ("containerd", "containerd"),
     ("containerd-shim-runc-v2", "containerd"),
     ("ctr", "containerd"),
@@ -30,6 +30,9 @@ const TOOLS: [Tool; 16] = [
     ("mount", "mount"),
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("setsid", "util-linux"),
+    ("curl", "curl"),
     // The linker for every Rust program, and the C compiler for the C parts of the static ones.
     ("cc", "gcc"),
     ("musl-gcc", "musl-tools"),

@@ -66,7 +66,7 @@ impl Cluster {
 
     fn begin(hosts: Vec<HostName>, progress: Progress) -> Result<Self> {
         setup::packages(&progress)?;
-        preflight::check()?;
+        preflight::check(hosts.len())?;
         let programs = binaries::ensure(&progress)?;
         let kubernetes_version = version(&programs.kubernetes)?;
         let mut cluster = Self {
@@ -106,9 +106,9 @@ impl Cluster {
     fn bring_up(&self) -> Result<()> {
         let hosts = self.hosts();
         self.boot(&hosts)?;
-        let pause = images::pause(&self.progress)?;
-        self.start_control_planes(&hosts, &pause)?;
-        self.progress.step("starting kubelets and kube-proxies");
+        self.start_control_planes(&hosts)?;
+        self.progress
+            .step("starting kubelets and kube-proxies, and waiting for nodes");
         on_each(&hosts, |host| self.start_all(host))?;
         self.wait_for_nodes(&hosts)
     }
@@ -116,10 +116,14 @@ impl Cluster {
     /// Wires and boots hosts, and gives them their files.
     pub(crate) fn boot(&self, hosts: &[Host]) -> Result<()> {
         let watch = Stopwatch::start();
-        network::ensure_bridge()?;
+        network::ensure_wire()?;
         on_each(hosts, |host| {
             provision::host(host, &self.state)?;
-            network::ensure_host(host.name())?;
+            if !network::is_complete(host.name()) {
+                // Programs that run would stay in the namespace that we replace.
+                host.power_off()?;
+                network::ensure_host(host.name())?;
+            }
             host.boot()?;
             fault::heal(host)
         })?;
@@ -130,7 +134,7 @@ impl Cluster {
     }
 
     /// Credentials for all, control planes for masters, containerd everywhere: all that does not need the API.
-    fn start_control_planes(&self, hosts: &[Host], pause: &Path) -> Result<()> {
+    fn start_control_planes(&self, hosts: &[Host]) -> Result<()> {
         let watch = Stopwatch::start();
         let first = self.first_master()?;
         if !pki::is_complete(&first) {
@@ -145,7 +149,8 @@ impl Cluster {
                 credentials(host, &first)
             }
         })?;
-        on_each(hosts, |host| import(host, pause))?;
+        self.progress.step("waiting for apiservers");
+        self.ensure_pause(hosts)?;
         on_each(&self.masters(), |master| self.wait_for_apiserver(master))?;
         self.progress.done("all apiservers ready", &watch);
         self.allow_admins(&first)
@@ -250,6 +255,21 @@ impl Cluster {
 }
 
 impl Cluster {
+    /// Builds the sandbox image and imports it into the hosts that lack it: most often none.
+    pub(crate) fn ensure_pause(&self, hosts: &[Host]) -> Result<()> {
+        let mut lacking = Vec::new();
+        for host in hosts {
+            if lacks_pause(host)? {
+                lacking.push(host);
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let tar = images::pause(&self.progress)?;
+        on_each(&lacking, |host| import(host, &tar))
+    }
+
     /// Imports a docker-archive into every host's containerd, where Kubernetes finds it.
     pub fn load_image(&self, tar: &Path) -> Result<()> {
         let tar = tar
@@ -273,12 +293,24 @@ impl Cluster {
     }
 }
 
-/// Imports an image into a host's containerd.
-pub(crate) fn import(host: &Host, tar: &Path) -> Result<()> {
+/// Whether a host's containerd does not have the sandbox image.
+fn lacks_pause(host: &Host) -> Result<bool> {
+    wait_for_containerd(host)?;
+    let filter = format!("name=={}", images::PAUSE);
+    let mut ctr = host.command("ctr")?;
+    let found = output::of(ctr.args(["--namespace", "k8s.io", "images", "list", "--quiet", &filter]))?;
+    Ok(found.trim().is_empty())
+}
+
+fn wait_for_containerd(host: &Host) -> Result<()> {
     let what = format!("containerd of {}", host.name());
     wait::until(Duration::from_secs(30), &what, || {
-        output::of(host.command("ctr")?.args(["--namespace", "k8s.io", "version"]))
-    })?;
+        output::of(host.command("ctr")?.args(["--namespace", "k8s.io", "version"])).map(drop)
+    })
+}
+
+/// Imports an image into a host's containerd.
+fn import(host: &Host, tar: &Path) -> Result<()> {
     let mut ctr = host.command("ctr")?;
     output::of(ctr.args(["--namespace", "k8s.io", "images", "import"]).arg(tar))
         .map(drop)
