@@ -126,6 +126,8 @@ pub struct Health {
     passes: u32,
     hold: HoldDown,
     answered: Option<Instant>,
+    steady_since: Option<Instant>,
+    silent_at: Option<Instant>,
     fell_silent: Option<Instant>,
     via: Option<SocketAddr>,
 }
@@ -146,6 +148,8 @@ impl Health {
             passes: 0,
             hold: HoldDown::default(),
             answered: None,
+            steady_since: None,
+            silent_at: None,
             fell_silent: None,
             via: None,
         }
@@ -179,11 +183,16 @@ impl Health {
         }
     }
 
-    /// Whether this upstream, by an answer of its own, shows that the silence of `other` is not ours: it was asked
-    /// after the last question that made `other` Down, and answered.
+    /// Whether this upstream, by answers of its own, shows that the silence of `other` is not ours: it answered after
+    /// `other` fell, and `other` stayed silent when it was asked after this one began to answer. So when all come back
+    /// from a hiccup of this node, the first one back is no witness against the next.
     pub fn witnesses(&self, other: &Self) -> bool {
-        let spoke_after = |fell| self.answered.is_some_and(|answered| answered > fell);
-        self.state != State::Down && other.state == State::Down && other.fell_silent.is_some_and(spoke_after)
+        let after = |later: Option<Instant>, earlier: Option<Instant>| later.is_some() && later > earlier;
+        self.state != State::Down
+            && other.state == State::Down
+            && self.steady_since.is_some()
+            && after(self.answered, other.fell_silent)
+            && after(other.silent_at, self.steady_since)
     }
 
     fn pass(&mut self, asked: Instant, via: Option<SocketAddr>, now: Instant, policy: Policy) {
@@ -214,18 +223,22 @@ impl Health {
         self.silent = 0;
         // A late answer to an early question must not hide that a later one was answered.
         self.answered = self.answered.max(Some(asked));
+        self.steady_since = self.steady_since.or(Some(asked));
         self.via = via.or(self.via);
     }
 
     fn refuse(&mut self, now: Instant) {
         self.silent = 0;
         self.passes = 0;
+        self.steady_since = None;
         self.fall_from_up(now);
         self.become_state(State::Unready, Reason::Refused, now);
     }
 
     fn stay_silent(&mut self, asked: Instant, now: Instant, policy: Policy) {
         self.passes = 0;
+        self.steady_since = None;
+        self.silent_at = self.silent_at.max(Some(asked));
         self.silent = self.silent.saturating_add(1);
         if self.silent >= policy.failure_threshold && self.state != State::Down {
             self.fell_silent = Some(asked);

@@ -182,7 +182,29 @@ fn who_is_still_silent_when_another_comes_back_is_cut() {
         world.probed(1, Outcome::Silent);
     }
     world.pass(SECOND);
-    assert!(cuts(&world.probed(1, Outcome::Ready), world.ids[0]));
+    let back = world.probed(1, Outcome::Ready);
+    assert!(!cuts(&back, world.ids[0]), "it may be back too: it was not asked since");
+    world.pass(SECOND);
+    assert!(cuts(&world.probed(0, Outcome::Silent), world.ids[0]));
+}
+
+#[test]
+fn nothing_is_cut_when_all_come_back_one_after_another() {
+    let mut world = World::healthy(3);
+    for index in 0..3 {
+        world.tell(Event::Opened, index);
+    }
+    for _ in 0..2 {
+        world.pass(SECOND);
+        for index in 0..3 {
+            world.probed(index, Outcome::Silent);
+        }
+    }
+    world.pass(SECOND);
+    for index in 0..3 {
+        let decisions = world.probed(index, Outcome::Ready);
+        assert!(world.ids.iter().all(|id| !cuts(&decisions, *id)));
+    }
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! A newer valid document is followed without a client noticing; nothing else is.
+
+use crate::support::{
+    apiserver::{Apiserver, Mode},
+    eventually,
+    node::{Node, Pool, all, node_with},
+};
+
+#[tokio::test]
+async fn a_member_that_is_added_is_used() {
+    let (node, mut apiservers) = node_with(1).await;
+    apiservers.push(Apiserver::start("cp2", node.authority.server()));
+    node.write(&apiservers.iter().fold(node.pool().revision(2), Pool::member));
+    node.follows(2).await;
+    node.sees(&apiservers[1], "Up").await;
+    eventually("cp2 serves", async || node.who().await.unwrap() == "cp2").await;
+}
+
+#[tokio::test]
+async fn a_member_that_is_removed_gets_nothing_new_and_loses_its_connections_in_time() {
+    let (node, apiservers) = node_with(2).await;
+    let mut leaving = node.client_on(&apiservers[0]).await;
+    let mut staying = node.client_on(&apiservers[1]).await;
+    node.write(&node.pool().revision(2).member(&apiservers[1]));
+    node.follows(2).await;
+    for _ in 0..10 {
+        assert_eq!(node.who().await.unwrap(), "cp2");
+    }
+    leaving.end().await;
+    assert_eq!(staying.who().await.unwrap(), "cp2");
+    let line = "trivet_proxy_upstream_state{member=\"cp1\",state=\"Up\"}";
+    eventually("cp1 is forgotten", async || node.metric(line).await.is_none()).await;
+    assert_eq!(
+        node.metric("trivet_proxy_connections_ended_total{reason=\"MemberDrained\"}")
+            .await,
+        Some(1.0)
+    );
+}
+
+#[tokio::test]
+async fn a_draining_member_is_watched_until_it_is_active_again() {
+    let (node, apiservers) = node_with(2).await;
+    node.write(
+        &node
+            .pool()
+            .revision(2)
+            .draining(&apiservers[0])
+            .member(&apiservers[1]),
+    );
+    node.follows(2).await;
+    for _ in 0..10 {
+        assert_eq!(node.who().await.unwrap(), "cp2");
+    }
+    node.sees(&apiservers[0], "Up").await;
+    node.write(
+        &node
+            .pool()
+            .revision(3)
+            .member(&apiservers[0])
+            .member(&apiservers[1]),
+    );
+    node.follows(3).await;
+    eventually("cp1 serves again", async || node.who().await.unwrap() == "cp1").await;
+}
+
+#[tokio::test]
+async fn an_unchanged_member_keeps_its_connections_and_its_health() {
+    let (node, apiservers) = node_with(2).await;
+    let mut client = node.client_on(&apiservers[0]).await;
+    for revision in 2..12 {
+        node.write(
+            &apiservers
+                .iter()
+                .fold(node.pool().revision(revision), Pool::member),
+        );
+        node.follows(u32::try_from(revision).unwrap()).await;
+        let line = "trivet_proxy_upstream_state{member=\"cp1\",state=\"Up\"}";
+        assert_eq!(node.metric(line).await, Some(1.0));
+    }
+    assert_eq!(client.who().await.unwrap(), "cp1");
+}
+
+#[tokio::test]
+async fn an_older_or_a_broken_document_changes_nothing() {
+    let (node, apiservers) = node_with(2).await;
+    let pool = |revision| {
+        apiservers
+            .iter()
+            .fold(node.pool().revision(revision), Pool::member)
+    };
+    node.write(&pool(5));
+    node.follows(5).await;
+    for refused in [
+        node.pool().revision(4).member(&apiservers[0]).text(),
+        node.pool().revision(6).text(),
+        pool(7).text().replace("cp1", "cp9"),
+        "{".to_owned(),
+    ] {
+        node.write_text(&refused);
+    }
+    node.write_text("torn");
+    let line = "trivet_proxy_documents_refused_total{source=\"File\",reason=\"Malformed\"}";
+    eventually("the refusal is counted", async || {
+        node.metric(line).await.is_some()
+    })
+    .await;
+    assert_eq!(node.metric("trivet_proxy_document_revision").await, Some(5.0));
+    assert!(node.who().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_proxy_starts_from_its_disk_alone() {
+    let (mut node, apiservers) = node_with(2).await;
+    let proven = node.path("cache/proven.json");
+    eventually("both are remembered", async || {
+        std::fs::read_to_string(&proven).is_ok_and(|text| text.contains("cp1") && text.contains("cp2"))
+    })
+    .await;
+    node.stop().await;
+    std::fs::remove_file(node.path("pool.json")).unwrap();
+    // The newest generation is torn; the one before it is good.
+    std::fs::write(node.path("cache/document-00000000000000000009.json"), "{\"apiVer").unwrap();
+    node.start().await;
+    node.follows(1).await;
+    // Remembered as proven: used before its first probe, and not as a last resort.
+    assert!(node.who().await.is_ok());
+    assert_eq!(apiservers.iter().map(Apiserver::served).sum::<usize>(), 1);
+}
+
+#[tokio::test]
+async fn the_disk_never_takes_a_proxy_back() {
+    let (mut node, apiservers) = node_with(1).await;
+    node.write(&node.pool().revision(8).member(&apiservers[0]));
+    node.follows(8).await;
+    let kept = node.path("cache/document-00000000000000000008.json");
+    eventually("kept", async || kept.exists()).await;
+    node.stop().await;
+    node.write(&node.pool().revision(3).member(&apiservers[0]));
+    node.start().await;
+    node.follows(8).await;
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_document_waits_for_one() {
+    let mut node = Node::new();
+    node.start().await;
+    assert!(!node.ready().await);
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(&node.pool().member(&apiserver));
+    node.sees(&apiserver, "Up").await;
+    eventually("ready", async || node.ready().await).await;
+}
+
+#[tokio::test]
+async fn readiness_stays_through_an_outage() {
+    let (node, apiservers) = node_with(2).await;
+    eventually("ready", async || node.ready().await).await;
+    all(&apiservers, Mode::Killed);
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Unready").await;
+    }
+    assert!(node.ready().await);
+}

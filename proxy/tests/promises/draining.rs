@@ -1,0 +1,46 @@
+//! A proxy that ends gives its clients time, and then ends.
+
+use std::{io::ErrorKind, time::Duration};
+
+use tokio::time::{Instant, timeout};
+
+use crate::support::{eventually, node::node_with};
+
+#[tokio::test]
+async fn a_proxy_that_ends_accepts_no_more_and_closes_the_rest_within_its_time() {
+    let (mut node, apiservers) = node_with(2).await;
+    let mut clients = vec![
+        node.client_on(&apiservers[0]).await,
+        node.client_on(&apiservers[1]).await,
+    ];
+    let ended = node.terminate();
+    eventually("no more accepted", async || {
+        node.client()
+            .await
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    })
+    .await;
+    // The drain timeout is one second.
+    let started = Instant::now();
+    for client in &mut clients {
+        timeout(Duration::from_secs(20), client.end()).await.unwrap();
+    }
+    ended.await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_proxy_without_clients_ends_at_once() {
+    let (mut node, _apiservers) = node_with(1).await;
+    timeout(Duration::from_secs(20), node.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_that_ends_says_that_it_is_not_ready() {
+    let (mut node, apiservers) = node_with(1).await;
+    eventually("ready", async || node.ready().await).await;
+    let _client = node.client_on(&apiservers[0]).await;
+    let ended = node.terminate();
+    eventually("not ready", async || !node.ready().await).await;
+    ended.await.unwrap();
+}

@@ -1,0 +1,121 @@
+//! Only silence cuts; whatever answers keeps what it has.
+
+use std::{io::ErrorKind, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+use crate::support::{
+    apiserver::{Apiserver, Mode},
+    eventually,
+    node::{Node, all, node_with},
+};
+
+/// Longer than it takes to call a hung apiserver Down, several times over.
+const SEVERAL_ROUNDS: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_hung_member_is_down_and_its_clients_are_reset() {
+    let (node, apiservers) = node_with(3).await;
+    let mut client = node.client_on(&apiservers[0]).await;
+    let mut other = node.client_on(&apiservers[1]).await;
+    apiservers[0].set(Mode::Hung);
+    let end = timeout(Duration::from_secs(20), client.end()).await.unwrap();
+    assert_eq!(end, ErrorKind::ConnectionReset);
+    node.sees(&apiservers[0], "Down").await;
+    assert_eq!(other.who().await.unwrap(), "cp2");
+    let line = "trivet_proxy_connections_ended_total{reason=\"MemberSilent\"}";
+    assert!(node.metric(line).await.unwrap() >= 1.0);
+}
+
+#[tokio::test]
+async fn when_all_hang_at_once_nothing_is_cut() {
+    let (node, apiservers) = node_with(3).await;
+    let mut clients = Vec::new();
+    for apiserver in &apiservers {
+        clients.push(node.client_on(apiserver).await);
+    }
+    all(&apiservers, Mode::Hung);
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Down").await;
+    }
+    sleep(SEVERAL_ROUNDS).await;
+    all(&apiservers, Mode::Ready);
+    for (client, apiserver) in clients.iter_mut().zip(&apiservers) {
+        assert_eq!(client.who().await.unwrap(), apiserver.name);
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_not_ready_keeps_its_connections_and_gets_no_new_one() {
+    let (node, apiservers) = node_with(3).await;
+    let mut client = node.client_on(&apiservers[0]).await;
+    apiservers[0].set(Mode::NotReady);
+    node.sees(&apiservers[0], "Unready").await;
+    for _ in 0..10 {
+        assert_ne!(node.who().await.unwrap(), "cp1");
+    }
+    sleep(SEVERAL_ROUNDS).await;
+    assert_eq!(client.who().await.unwrap(), "cp1");
+    apiservers[0].set(Mode::Ready);
+    node.sees(&apiservers[0], "Up").await;
+}
+
+#[tokio::test]
+async fn when_none_is_ready_all_are_used_as_before() {
+    let (node, apiservers) = node_with(2).await;
+    all(&apiservers, Mode::NotReady);
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Unready").await;
+    }
+    for apiserver in &apiservers {
+        eventually("each serves", async || node.who().await.unwrap() == apiserver.name).await;
+    }
+}
+
+#[tokio::test]
+async fn a_member_cut_off_from_etcd_is_unready_and_not_down() {
+    let (node, apiservers) = node_with(2).await;
+    let mut client = node.client_on(&apiservers[0]).await;
+    apiservers[0].set(Mode::Late(Duration::from_secs(4)));
+    node.sees(&apiservers[0], "Unready").await;
+    for _ in 0..20 {
+        sleep(SEVERAL_ROUNDS / 20).await;
+        let down = "trivet_proxy_upstream_state{member=\"cp1\",state=\"Down\"}";
+        assert_eq!(node.metric(down).await, Some(0.0));
+    }
+    assert_eq!(client.who().await.unwrap(), "cp1");
+}
+
+#[tokio::test]
+async fn a_member_that_answers_anonymous_probes_with_401_or_403_is_up() {
+    for status in [401, 403] {
+        let mut node = Node::new();
+        let apiserver = Apiserver::start("cp1", node.authority.server());
+        apiserver.set(Mode::Status(status));
+        node.write(&node.pool().member(&apiserver));
+        node.start().await;
+        node.sees(&apiserver, "Up").await;
+        assert_eq!(node.who().await.unwrap(), "cp1");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_warns_and_judges_nothing() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.expired_server());
+    node.write(&node.pool().member(&apiserver));
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    let line = "trivet_proxy_certificate_refused{member=\"cp1\"}";
+    assert_eq!(node.metric(line).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_killed_member_is_unready_at_once_and_up_again_when_it_is_back() {
+    let (node, apiservers) = node_with(2).await;
+    apiservers[0].set(Mode::Killed);
+    node.sees(&apiservers[0], "Unready").await;
+    apiservers[0].set(Mode::Ready);
+    node.sees(&apiservers[0], "Up").await;
+    eventually("cp1 serves again", async || node.who().await.unwrap() == "cp1").await;
+}

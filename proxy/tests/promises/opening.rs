@@ -1,0 +1,181 @@
+//! No new connection is lost while any member answers.
+
+use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::Instant,
+};
+
+use crate::support::{
+    apiserver::{Apiserver, Mode},
+    authority::Authority,
+    client::Client,
+    node::{Node, Pool, all, node_with, shared},
+};
+
+#[tokio::test]
+async fn held_connections_spread_over_all_members() {
+    let (node, _apiservers) = node_with(3).await;
+    let mut clients = Vec::new();
+    let mut counts = BTreeMap::new();
+    for _ in 0..30 {
+        let mut client = node.client().await.unwrap();
+        *counts.entry(client.who().await.unwrap()).or_insert(0) += 1;
+        clients.push(client);
+    }
+    assert_eq!(counts.len(), 3);
+    assert!(
+        counts.values().all(|count| (8..=12).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_killed_member_costs_no_new_connection() {
+    let (node, apiservers) = node_with(3).await;
+    apiservers[0].set(Mode::Killed);
+    for _ in 0..30 {
+        assert_ne!(node.who().await.unwrap(), "cp1");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_closes_before_its_first_byte_costs_no_new_connection() {
+    let (node, apiservers) = node_with(3).await;
+    apiservers[0].set(Mode::Closing);
+    for _ in 0..30 {
+        assert_ne!(node.who().await.unwrap(), "cp1");
+    }
+}
+
+#[tokio::test]
+async fn a_hung_member_costs_no_new_connection() {
+    let (node, apiservers) = node_with(3).await;
+    apiservers[0].set(Mode::Hung);
+    // All at once, before any probe can have noticed.
+    let mut attempts = JoinSet::new();
+    for _ in 0..20 {
+        let (proxy, tls) = shared(&node);
+        attempts.spawn(async move { Client::connect(proxy, tls).await?.who().await });
+    }
+    for answer in attempts.join_all().await {
+        assert_ne!(answer.unwrap(), "cp1");
+    }
+}
+
+#[tokio::test]
+async fn two_hung_members_cost_no_new_connection() {
+    let (node, apiservers) = node_with(3).await;
+    all(&apiservers[..2], Mode::Hung);
+    for _ in 0..10 {
+        assert_eq!(node.who().await.unwrap(), "cp3");
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_reset_within_two_seconds_when_nothing_is_usable() {
+    let (node, apiservers) = node_with(3).await;
+    all(&apiservers, Mode::Killed);
+    let started = Instant::now();
+    let mut client = TcpStream::connect(node.proxy).await.unwrap();
+    let error = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn the_first_member_back_is_used_at_once() {
+    let (node, apiservers) = node_with(3).await;
+    all(&apiservers, Mode::Killed);
+    assert!(node.who().await.is_err());
+    apiservers[1].set(Mode::Ready);
+    crate::support::eventually("cp2 serves again", async || node.who().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_member_of_another_cluster_gets_no_connection_while_a_proven_one_is_left() {
+    let mut node = Node::new();
+    let ours = Apiserver::start("ours", node.authority.server());
+    let foreign = Apiserver::start("foreign", Authority::new().server());
+    node.write(&node.pool().member(&ours).member(&foreign));
+    node.start().await;
+    node.sees(&ours, "Up").await;
+    for _ in 0..10 {
+        assert_eq!(node.who().await.unwrap(), "ours");
+    }
+    // Not even to be picked for a moment and left again.
+    let line = "trivet_proxy_connections_total{member=\"foreign\"}";
+    assert_eq!(node.metric(line).await.unwrap_or_default(), 0.0);
+    node.sees(&foreign, "Unready").await;
+}
+
+#[tokio::test]
+async fn an_unproven_member_is_the_last_resort() {
+    let mut node = Node::new();
+    let gone = Apiserver::start("gone", node.authority.server());
+    let expired = Apiserver::start("expired", node.authority.expired_server());
+    node.write(&node.pool().member(&gone).member(&expired));
+    node.start().await;
+    node.sees(&gone, "Up").await;
+    gone.set(Mode::Killed);
+    // Its certificate is no good to this client either; that it was asked is what counts.
+    assert!(node.who().await.is_err());
+    let line = "trivet_proxy_connections_total{member=\"expired\"}";
+    assert_eq!(node.metric(line).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_client_beyond_the_limit_is_shed_and_the_others_stay() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(&node.pool().member(&apiserver).max_connections(3));
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    crate::support::eventually("ready", async || node.ready().await).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(node.client().await.unwrap());
+    }
+    assert!(node.client().await.is_err());
+    for client in &mut clients {
+        assert_eq!(client.who().await.unwrap(), "cp1");
+    }
+    assert_eq!(
+        node.metric("trivet_proxy_connections_ended_total{reason=\"Shed\"}")
+            .await,
+        Some(1.0)
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_tls_is_forwarded_as_it_is() {
+    let (node, _apiservers) = node_with(1).await;
+    let mut client = TcpStream::connect(node.proxy).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // A TLS server answers plain text with an alert, and ends.
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer.first(), Some(&21));
+}
+
+#[tokio::test]
+async fn a_taken_port_is_waited_for() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    let taken = std::net::TcpListener::bind(node.proxy).unwrap();
+    node.write(&Pool::new(&node.authority, node.proxy.port()).member(&apiserver));
+    node.start().await;
+    let line = format!("trivet_proxy_listener_bound{{listener=\"{}\"}}", node.proxy);
+    crate::support::eventually("said", async || node.metric(&line).await == Some(0.0)).await;
+    assert!(!node.ready().await);
+    drop(taken);
+    crate::support::eventually("bound", async || node.metric(&line).await == Some(1.0)).await;
+    assert_eq!(node.who().await.unwrap(), "cp1");
+}

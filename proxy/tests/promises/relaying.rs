@@ -1,0 +1,234 @@
+//! No byte is lost, altered or reordered, and each end hears of the other's end as it was meant.
+
+use std::{io::ErrorKind, time::Duration};
+
+use bytes::Bytes;
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::sleep,
+};
+use trivet_proxy::{
+    ending::Ending,
+    net::socket,
+    relay::{Pair, Summary},
+    upstream::Tether,
+};
+
+/// Both ends of a relay, and the relay.
+struct Relayed {
+    client: TcpStream,
+    server: TcpStream,
+    relay: JoinHandle<Summary>,
+}
+
+async fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(
+        TcpStream::connect(listener.local_addr().unwrap()),
+        listener.accept()
+    );
+    (near.unwrap(), far.unwrap().0)
+}
+
+async fn relayed(unsent: &'static [u8]) -> Relayed {
+    let (client, from_client) = connected().await;
+    let (to_server, server) = connected().await;
+    // Small kernel buffers: tails and back-pressure are what is tested.
+    for stream in [&client, &from_client, &to_server, &server] {
+        SockRef::from(stream).set_send_buffer_size(16 * 1024).unwrap();
+        SockRef::from(stream).set_recv_buffer_size(16 * 1024).unwrap();
+    }
+    let relay = tokio::spawn(async move {
+        let mut pair = Pair::new(from_client, to_server, Bytes::from_static(unsent));
+        let summary = pair.run(&Tether::default()).await;
+        if summary.ending.resets() {
+            socket::reset_on_close(pair.client());
+            socket::reset_on_close(pair.upstream());
+        }
+        summary
+    });
+    Relayed {
+        client,
+        server,
+        relay,
+    }
+}
+
+fn random(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Writes in pieces of all sizes, with pauses, and half-closes.
+async fn write_slowly(stream: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8], seed: u64) {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (piece, later) = rest.split_at(chance.random_range(1..=rest.len().min(100_000)));
+        stream.write_all(piece).await.unwrap();
+        rest = later;
+        if chance.random_bool(0.2) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    stream.shutdown().await.unwrap();
+}
+
+/// Reads in pieces of up to `most` bytes, with pauses, to the end.
+async fn read_slowly(stream: &mut (impl AsyncReadExt + Unpin), most: usize, seed: u64) -> Vec<u8> {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let (mut all, mut piece) = (Vec::new(), vec![0; most]);
+    loop {
+        let length = chance.random_range(1..=most);
+        match stream.read(&mut piece[..length]).await.unwrap() {
+            0 => return all,
+            read => all.extend_from_slice(&piece[..read]),
+        }
+        if chance.random_bool(0.01) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn random_streams_arrive_byte_for_byte_both_ways_at_once() {
+    for seed in 0..8 {
+        let Relayed {
+            client,
+            server,
+            relay,
+        } = relayed(b"").await;
+        let (up, down) = (random(seed, 3_000_000), random(seed + 100, 2_000_000));
+        let (mut client_reads, mut client_writes) = client.into_split();
+        let (mut server_reads, mut server_writes) = server.into_split();
+        let ((), (), at_server, at_client) = tokio::join!(
+            write_slowly(&mut client_writes, &up, seed),
+            write_slowly(&mut server_writes, &down, seed + 1),
+            read_slowly(&mut server_reads, 70_000, seed + 2),
+            read_slowly(&mut client_reads, 3_000, seed + 3),
+        );
+        assert!(at_server == up, "seed {seed}");
+        assert!(at_client == down, "seed {seed}");
+        let summary = relay.await.unwrap();
+        assert_eq!(
+            summary,
+            Summary {
+                ending: Ending::Finished,
+                sent: 3_000_000,
+                received: 2_000_000
+            }
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_burst_against_one_byte_reads_arrives_whole() {
+    let Relayed {
+        mut client,
+        mut server,
+        relay,
+    } = relayed(b"").await;
+    let burst = random(1, 20 * 1024 * 1024);
+    let sent = burst.clone();
+    let writer = tokio::spawn(async move {
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        client
+    });
+    // One byte at a time while everything behind it is full, then the rest.
+    let mut received = Vec::with_capacity(burst.len());
+    for _ in 0..100_000 {
+        received.push(server.read_u8().await.unwrap());
+    }
+    server.read_to_end(&mut received).await.unwrap();
+    assert!(received == burst);
+    drop(server);
+    drop(writer.await.unwrap());
+    assert_eq!(relay.await.unwrap().ending, Ending::Finished);
+}
+
+#[tokio::test]
+async fn what_the_client_said_before_comes_first() {
+    let Relayed {
+        mut client,
+        mut server,
+        ..
+    } = relayed(b"first ").await;
+    client.write_all(b"second").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut text = String::new();
+    server.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "first second");
+}
+
+#[tokio::test]
+async fn either_side_may_end_its_half_and_still_hear_the_other() {
+    for client_first in [true, false] {
+        let Relayed {
+            client,
+            server,
+            relay,
+        } = relayed(b"").await;
+        let (mut first, mut second) = if client_first {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        first.write_all(b"question").await.unwrap();
+        first.shutdown().await.unwrap();
+        let mut question = String::new();
+        second.read_to_string(&mut question).await.unwrap();
+        assert_eq!(question, "question");
+        second.write_all(b"answer").await.unwrap();
+        second.shutdown().await.unwrap();
+        let mut answer = String::new();
+        first.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+        assert_eq!(relay.await.unwrap().ending, Ending::Finished);
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_as_a_reset() {
+    for (client_resets, ending) in [(true, Ending::ClientLeft), (false, Ending::UpstreamReset)] {
+        let Relayed {
+            client,
+            server,
+            relay,
+        } = relayed(b"").await;
+        let (resetting, mut other) = if client_resets {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        socket::reset_on_close(&resetting);
+        drop(resetting);
+        assert_eq!(relay.await.unwrap().ending, ending);
+        assert_eq!(
+            other.read(&mut [0]).await.unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_idle_pair_ends_when_its_tether_says_so() {
+    let (_client, from_client) = connected().await;
+    let (to_server, _server) = connected().await;
+    let tether = std::sync::Arc::new(Tether::default());
+    let held = std::sync::Arc::clone(&tether);
+    let relay = tokio::spawn(async move { Pair::new(from_client, to_server, Bytes::new()).run(&held).await });
+    sleep(Duration::from_millis(20)).await;
+    tether.end(Ending::MemberSilent);
+    tether.end(Ending::MemberDrained);
+    assert_eq!(
+        relay.await.unwrap().ending,
+        Ending::MemberSilent,
+        "the first reason counts"
+    );
+}

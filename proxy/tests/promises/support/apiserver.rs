@@ -1,0 +1,179 @@
+//! An apiserver as far as a layer-4 balancer can tell: TLS, `/readyz`, `/livez`, `/whoami`; and every way to be sick.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How the apiserver is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Well.
+    Ready,
+    /// Answers `/readyz` with 500, and serves.
+    NotReady,
+    /// Answers `/readyz` with this status, and serves.
+    Status(u16),
+    /// Answers `/readyz` late, as when etcd cannot be reached, and `/livez` at once.
+    Late(Duration),
+    /// Says nothing any more, while its kernel accepts and acknowledges: SIGSTOP.
+    Hung,
+    /// Its process is gone.
+    Killed,
+    /// Accepts, and ends every connection before the handshake.
+    Closing,
+}
+
+/// A running apiserver.
+pub(crate) struct Apiserver {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    mode: watch::Sender<Mode>,
+    served: Arc<AtomicUsize>,
+    _server: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone)]
+struct Server {
+    name: String,
+    tls: TlsAcceptor,
+    mode: watch::Receiver<Mode>,
+    served: Arc<AtomicUsize>,
+}
+
+impl Apiserver {
+    pub(crate) fn start(name: &str, tls: Arc<ServerConfig>) -> Self {
+        let (mode, receiver) = watch::channel(Mode::Ready);
+        let served = Arc::new(AtomicUsize::new(0));
+        let listener = listen("127.0.0.1:0".parse().unwrap());
+        let address = listener.local_addr().unwrap();
+        let server = Server {
+            name: name.to_owned(),
+            tls: tls.into(),
+            mode: receiver,
+            served: Arc::clone(&served),
+        };
+        let server = AbortOnDropHandle::new(tokio::spawn(server.run(listener, address)));
+        Self {
+            name: name.to_owned(),
+            address,
+            mode,
+            served,
+            _server: server,
+        }
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// Requests of clients (not probes) that it answered.
+    pub(crate) fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+impl Server {
+    async fn run(mut self, listener: TcpListener, address: SocketAddr) {
+        let mut listener = Some(listener);
+        loop {
+            let mut connections = JoinSet::new();
+            let accepting = listener.take().unwrap_or_else(|| listen(address));
+            let mut mode = self.mode.clone();
+            tokio::select! {
+                () = self.accept(&accepting, &mut connections) => {}
+                _ = mode.wait_for(|mode| *mode == Mode::Killed) => {}
+            }
+            // As the kernel does for a killed process: everything is closed.
+            drop(accepting);
+            connections.shutdown().await;
+            if self.mode.wait_for(|mode| *mode != Mode::Killed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>) {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            if *self.mode.borrow() == Mode::Closing {
+                continue;
+            }
+            connections.spawn(self.clone().serve(stream));
+        }
+    }
+
+    async fn serve(mut self, stream: TcpStream) {
+        self.unless_hung().await;
+        let Ok(tls) = self.tls.accept(stream).await else {
+            return;
+        };
+        let service = service_fn(|request| {
+            let mut server = self.clone();
+            async move { Ok::<_, Infallible>(server.answer(&request).await) }
+        });
+        // Whatever ends a connection here is what the test asked for.
+        drop(
+            http1::Builder::new()
+                .serve_connection(TokioIo::new(tls), service)
+                .await,
+        );
+    }
+
+    async fn answer(&mut self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        self.unless_hung().await;
+        let mode = *self.mode.borrow();
+        let (status, text) = match (request.uri().path(), mode) {
+            ("/readyz", Mode::NotReady) => (500, "[+]ping ok\n[-]etcd failed: reason withheld\n".to_owned()),
+            ("/readyz", Mode::Status(status)) => (status, "no".to_owned()),
+            ("/readyz", Mode::Late(delay)) => {
+                sleep(delay).await;
+                (500, "[-]etcd failed: reason withheld\n".to_owned())
+            }
+            ("/whoami", _) => {
+                self.served.fetch_add(1, Ordering::Relaxed);
+                (200, self.name.clone())
+            }
+            _ => (200, "ok".to_owned()),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        response
+    }
+
+    async fn unless_hung(&mut self) {
+        if self.mode.wait_for(|mode| *mode != Mode::Hung).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

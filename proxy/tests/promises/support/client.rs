@@ -1,0 +1,49 @@
+//! A client of the cluster, as kubelet is one.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use rustls::ClientConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::authority::NAME;
+
+/// One connection through the proxy.
+pub(crate) struct Client {
+    stream: TlsStream<TcpStream>,
+}
+
+impl Client {
+    pub(crate) async fn connect(proxy: SocketAddr, tls: Arc<ClientConfig>) -> io::Result<Self> {
+        let stream = TcpStream::connect(proxy).await?;
+        let stream = TlsConnector::from(tls)
+            .connect(NAME.try_into().unwrap(), stream)
+            .await?;
+        Ok(Self { stream })
+    }
+
+    /// Asks who answers on this connection.
+    pub(crate) async fn who(&mut self) -> io::Result<String> {
+        self.stream
+            .write_all(b"GET /whoami HTTP/1.1\r\nhost: kubernetes\r\n\r\n")
+            .await?;
+        let mut answer = [0; 1024];
+        let length = self.stream.read(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        let (_, body) = answer
+            .split_once("\r\n\r\n")
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(body.to_owned())
+    }
+
+    /// Waits until the connection ends, and says how.
+    pub(crate) async fn end(&mut self) -> io::ErrorKind {
+        match self.stream.read(&mut [0; 1024]).await {
+            Ok(_) => io::ErrorKind::UnexpectedEof,
+            Err(error) => error.kind(),
+        }
+    }
+}

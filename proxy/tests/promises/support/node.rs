@@ -1,0 +1,242 @@
+//! A node with a proxy, and the pool it serves.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
+use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+use trivet_proxy::{
+    admin,
+    app::{self, Config},
+};
+
+use super::{
+    apiserver::{Apiserver, Mode},
+    authority::{Authority, NAME},
+    client::Client,
+    eventually,
+};
+
+/// A wire document in the making.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    document: Document,
+}
+
+impl Pool {
+    /// Every time is a fifth of the default, so that tests are quick.
+    pub(crate) fn new(authority: &Authority, port: u16) -> Self {
+        let document = Document {
+            api_version: API_VERSION.to_owned(),
+            pool: "default".to_owned(),
+            revision: 1,
+            hash: String::new(),
+            members: Vec::new(),
+            listeners: vec![Listener {
+                name: "apiserver".to_owned(),
+                addresses: vec!["127.0.0.1".parse().unwrap()],
+                port,
+            }],
+            health_check: HealthCheck {
+                period_milliseconds: 200,
+                timeout_milliseconds: 200,
+                failure_threshold: 2,
+                success_threshold: 2,
+            },
+            connection: Connection {
+                connect_timeout_milliseconds: 1000,
+                hedge_delay_milliseconds: 50,
+                user_timeout_milliseconds: 5000,
+                keep_alive_seconds: 5,
+                drain_timeout_seconds: 1,
+                max_connections: 1000,
+            },
+            nodes: 5,
+            tls: Tls {
+                ca_bundle: authority.bundle.clone(),
+                server_name: NAME.to_owned(),
+            },
+        };
+        Self { document }
+    }
+
+    pub(crate) fn revision(mut self, revision: u64) -> Self {
+        self.document.revision = revision;
+        self
+    }
+
+    pub(crate) fn member(mut self, apiserver: &Apiserver) -> Self {
+        self.document.members.push(Member {
+            name: apiserver.name.clone(),
+            addresses: vec![apiserver.address.ip()],
+            port: apiserver.address.port(),
+            state: MemberState::Active,
+            zone: String::new(),
+        });
+        self
+    }
+
+    pub(crate) fn draining(mut self, apiserver: &Apiserver) -> Self {
+        self = self.member(apiserver);
+        self.document.members.last_mut().unwrap().state = MemberState::Draining;
+        self
+    }
+
+    pub(crate) fn max_connections(mut self, limit: u32) -> Self {
+        self.document.connection.max_connections = limit;
+        self
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.document.clone().seal().unwrap().to_text().unwrap()
+    }
+}
+
+/// A node: its disk, its port, its clients, and the proxy while it runs.
+pub(crate) struct Node {
+    pub(crate) authority: Authority,
+    pub(crate) proxy: SocketAddr,
+    disk: TempDir,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+/// A node with a running proxy before this many apiservers, all of them proven and Up.
+pub(crate) async fn node_with(apiservers: usize) -> (Node, Vec<Apiserver>) {
+    let mut node = Node::new();
+    let apiservers: Vec<_> = (1..=apiservers)
+        .map(|index| Apiserver::start(&format!("cp{index}"), node.authority.server()))
+        .collect();
+    node.write(&apiservers.iter().fold(node.pool(), Pool::member));
+    node.start().await;
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Up").await;
+    }
+    (node, apiservers)
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        // Free a moment ago; whoever takes it meanwhile makes the test fail, not pass.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            authority: Authority::new(),
+            proxy: free.local_addr().unwrap(),
+            disk: tempfile::tempdir().unwrap(),
+            running: None,
+        }
+    }
+
+    pub(crate) fn pool(&self) -> Pool {
+        Pool::new(&self.authority, self.proxy.port())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.disk.path().join(name)
+    }
+
+    /// Writes the document as kubelet does: the old one or the new one, never half of it.
+    pub(crate) fn write(&self, pool: &Pool) {
+        self.write_text(&pool.text());
+    }
+
+    pub(crate) fn write_text(&self, text: &str) {
+        std::fs::write(self.path("pool.tmp"), text).unwrap();
+        std::fs::rename(self.path("pool.tmp"), self.path("pool.json")).unwrap();
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let config = Config {
+            file: Some(self.path("pool.json")),
+            cache: Some(self.path("cache")),
+            watch: None,
+            node: "w1".to_owned(),
+            socket: Some(self.path("proxy.sock")),
+            metrics: None,
+        };
+        let bound = app::bind(config).await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(bound.run(async { drop(stopped.await) }));
+        self.running = Some((stop, running));
+    }
+
+    /// Stops the proxy as SIGTERM does, without waiting for its end.
+    pub(crate) fn terminate(&mut self) -> JoinHandle<()> {
+        let (stop, running) = self.running.take().unwrap();
+        stop.send(()).unwrap();
+        running
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.terminate().await.unwrap();
+    }
+
+    pub(crate) async fn client(&self) -> std::io::Result<Client> {
+        Client::connect(self.proxy, self.authority.client()).await
+    }
+
+    /// Opens a connection and asks who answers.
+    pub(crate) async fn who(&self) -> std::io::Result<String> {
+        self.client().await?.who().await
+    }
+
+    /// A client that is served by this apiserver.
+    pub(crate) async fn client_on(&self, apiserver: &Apiserver) -> Client {
+        for _ in 0..20 {
+            let mut client = self.client().await.unwrap();
+            if client.who().await.unwrap() == apiserver.name {
+                return client;
+            }
+        }
+        panic!("no connection to {} in 20", apiserver.name);
+    }
+
+    /// Whether the proxy says it is ready.
+    pub(crate) async fn ready(&self) -> bool {
+        self.ask("/readyz").await.is_some_and(|(ready, _)| ready)
+    }
+
+    /// The value of one line of the metrics.
+    pub(crate) async fn metric(&self, line: &str) -> Option<f64> {
+        let (_, metrics) = self.ask("/metrics").await?;
+        let value = metrics
+            .lines()
+            .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap())
+    }
+
+    /// Waits until the proxy sees this apiserver in this state.
+    pub(crate) async fn sees(&self, apiserver: &Apiserver, state: &str) {
+        let line = format!(
+            "trivet_proxy_upstream_state{{member=\"{}\",state=\"{state}\"}}",
+            apiserver.name
+        );
+        eventually(&line, async || self.metric(&line).await == Some(1.0)).await;
+    }
+
+    /// Waits until the proxy follows this revision.
+    pub(crate) async fn follows(&self, revision: u32) {
+        let line = "trivet_proxy_document_revision";
+        eventually(line, async || {
+            self.metric(line).await == Some(f64::from(revision))
+        })
+        .await;
+    }
+
+    async fn ask(&self, path: &str) -> Option<(bool, String)> {
+        admin::ask(self.path("proxy.sock"), path, Duration::from_secs(5))
+            .await
+            .ok()
+    }
+}
+
+/// Makes all of them sick in the same way.
+pub(crate) fn all(apiservers: &[Apiserver], mode: Mode) {
+    for apiserver in apiservers {
+        apiserver.set(mode);
+    }
+}
+
+/// The same clients' configuration for many tasks.
+pub(crate) fn shared(node: &Node) -> (SocketAddr, Arc<rustls::ClientConfig>) {
+    (node.proxy, node.authority.client())
+}
