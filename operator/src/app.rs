@@ -1,21 +1,23 @@
 //! The operator's parts, bound and run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use kube::runtime::events::Recorder;
 use kube::runtime::reflector;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Run;
 use crate::client::Access;
-use crate::context::{Context, Parts};
+use crate::context::{Context, Memories};
 use crate::controller::{self, Writers};
+use crate::metrics::Metrics;
 use crate::prober::Prober;
 use crate::render::Settings;
 use crate::server::{Bound, Vitals};
 use crate::shutdown::Signals;
+use crate::watch::Ledger;
 
 /// Runs the operator until it is asked to stop.
 pub fn run(run: Run) -> anyhow::Result<()> {
@@ -34,10 +36,12 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let access = Access::infer().await?;
     let client = access.client()?;
+    let metrics = Arc::new(Metrics::default());
+    let ledger = Arc::new(Ledger::new(Arc::clone(&metrics)));
     let vitals = Vitals {
         pulse: Arc::default(),
-        is_ready: Arc::new(AtomicBool::new(false)),
-        metrics: Arc::default(),
+        ledger,
+        metrics,
     };
     let server = Bound::bind(run.address, vitals.clone()).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?run, "operator starts");
@@ -46,16 +50,19 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let (nodes, nodes_writer) = reflector::store();
     let (prober, health_news) = Prober::new(access.clone());
     let prober = Arc::new(prober);
-    let ctx = Arc::new(Context::new(Parts {
+    let ctx = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), crate::MANAGER.into()),
         client,
         access,
-        nodes: nodes.clone(),
-        pools: pools.clone(),
+        nodes,
+        pools,
         prober: Arc::clone(&prober),
         settings: Settings::from(&run),
         metrics: Arc::clone(&vitals.metrics),
+        ledger: Arc::clone(&vitals.ledger),
         pulse: Arc::clone(&vitals.pulse),
-    }));
+        memories: Memories::default(),
+    });
 
     let mut tasks = JoinSet::new();
     let stopping = shutdown.clone();
@@ -70,7 +77,6 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         prober.run(stopping, || pulse.beat("probes")).await;
         Ok(())
     });
-    let is_ready = Arc::clone(&vitals.is_ready);
     let (stopping, writers) = (
         shutdown.clone(),
         Writers {
@@ -80,15 +86,6 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     );
     tasks.spawn(async move {
         controller::run(ctx, writers, health_news, stopping).await;
-        Ok(())
-    });
-    let stopping = shutdown.clone();
-    tasks.spawn(async move {
-        let both = async { tokio::join!(pools.wait_until_ready(), nodes.wait_until_ready()) };
-        tokio::select! {
-            (Ok(()), Ok(())) = both => is_ready.store(true, Ordering::Release),
-            () = stopping.cancelled() => {}
-        }
         Ok(())
     });
     tokio::select! {

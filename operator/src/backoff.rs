@@ -18,7 +18,7 @@ const FORGET: Duration = Duration::from_secs(60);
 ///
 /// A success does not end the waiting by itself: a watch that is refused after each successful connect would otherwise
 /// be retried at full speed for ever.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
     last: Option<Instant>,

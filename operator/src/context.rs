@@ -1,13 +1,13 @@
 //! What all passes share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use kube::Client;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
+use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 
@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::plan::Memory;
 use crate::prober::Prober;
 use crate::render::Settings;
+use crate::watch::Ledger;
 
 /// A pass that takes longer is stuck: every single call in it is bounded by seconds.
 const STUCK: Duration = Duration::from_secs(120);
@@ -39,9 +40,12 @@ pub struct Context {
     pub recorder: Recorder,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What has been read.
+    pub ledger: Arc<Ledger>,
     /// Says whether the loops move.
     pub pulse: Arc<Pulse>,
-    pools_state: Mutex<BTreeMap<String, PoolState>>,
+    /// What is remembered of each pool.
+    pub memories: Memories,
 }
 
 /// What is remembered of one pool between its passes.
@@ -57,82 +61,39 @@ pub struct PoolState {
     pub backoff: Backoff,
 }
 
-/// The parts of a context that are made outside.
-pub struct Parts {
-    /// See [`Context::client`].
-    pub client: Client,
-    /// See [`Context::access`].
-    pub access: Access,
-    /// See [`Context::nodes`].
-    pub nodes: Store<Node>,
-    /// See [`Context::pools`].
-    pub pools: Store<ApiserverPool>,
-    /// See [`Context::prober`].
-    pub prober: Arc<Prober>,
-    /// See [`Context::settings`].
-    pub settings: Settings,
-    /// See [`Context::metrics`].
-    pub metrics: Arc<Metrics>,
-    /// See [`Context::pulse`].
-    pub pulse: Arc<Pulse>,
-}
+/// What is remembered of all pools.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<BTreeMap<String, PoolState>>);
 
-impl Context {
-    /// Puts the parts together.
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
-            client,
-            access,
-            nodes,
-            pools,
-            prober,
-            settings,
-            metrics,
-            pulse,
-        } = parts;
-        let recorder = Recorder::new(client.clone(), crate::MANAGER.into());
-        Self {
-            client,
-            access,
-            nodes,
-            pools,
-            prober,
-            settings,
-            recorder,
-            metrics,
-            pulse,
-            pools_state: Mutex::default(),
-        }
-    }
-
+impl Memories {
     /// What is remembered of `pool`.
-    pub fn remembered(&self, pool: &str) -> PoolState {
-        self.with_pool(pool, |state| state.clone())
+    pub fn of(&self, pool: &str) -> PoolState {
+        self.change(pool, |state| state.clone())
     }
 
     /// Changes what is remembered of `pool`.
-    pub fn with_pool<T>(&self, pool: &str, change: impl FnOnce(&mut PoolState) -> T) -> T {
-        let mut all = self.pools_state.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn change<T>(&self, pool: &str, change: impl FnOnce(&mut PoolState) -> T) -> T {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(pool.to_owned()).or_default())
     }
 
-    /// Forgets pools that are gone.
+    /// Forgets the pools that are none of `stay`, and names them.
+    fn forget_others(&self, stay: &BTreeSet<String>) -> Vec<String> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<_> = all.keys().filter(|name| !stay.contains(*name)).cloned().collect();
+        all.retain(|name, _| stay.contains(name));
+        gone
+    }
+}
+
+impl Context {
+    /// Forgets pools that are gone. Their proxies go on.
     pub fn forget_gone(&self) {
-        let exists = |name: &str| {
-            self.pools
-                .state()
-                .iter()
-                .any(|pool| pool.metadata.name.as_deref() == Some(name))
-        };
-        let mut all = self.pools_state.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|name, _| {
-            let stays = exists(name);
-            if !stays {
-                self.prober.forget(name);
-                self.metrics.forget(name);
-            }
-            stays
-        });
+        let exist = self.pools.state().iter().map(|pool| pool.name_any()).collect();
+        for name in self.memories.forget_others(&exist) {
+            self.prober.forget(&name);
+            self.metrics.forget(&name);
+        }
     }
 }
 

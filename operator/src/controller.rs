@@ -81,12 +81,12 @@ pub async fn run(
 ) {
     let client = &ctx.client;
     let namespace = &ctx.settings.namespace;
-    let metrics = || Arc::clone(&ctx.metrics);
+    let ledger = || Arc::clone(&ctx.ledger);
     let pools = watch(
         Api::<ApiserverPool>::all(client.clone()),
         None,
         "ApiserverPool",
-        metrics(),
+        ledger(),
     )
     .reflect(writers.pools)
     .touched_objects()
@@ -96,11 +96,11 @@ pub async fn run(
         PredicateConfig::default(),
     );
     let maps = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), namespace);
-    let maps = watch(maps, Some(POOL_LABEL), "ConfigMap", metrics())
+    let maps = watch(maps, Some(POOL_LABEL), "ConfigMap", ledger())
         .touched_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
     let sets = Api::<PartialObjectMeta<DaemonSet>>::namespaced(client.clone(), namespace);
-    let sets = watch(sets, Some(POOL_LABEL), "DaemonSet", metrics())
+    let sets = watch(sets, Some(POOL_LABEL), "DaemonSet", ledger())
         .touched_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
     let passes = Controller::for_stream(pools, ctx.pools.clone())
@@ -143,13 +143,14 @@ async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Err
 /// One pass: read the world, decide, write the difference, say what happened.
 async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error> {
     let name = pool.name_any();
-    let facts = observe(pool, ctx, ctx.remembered(&name).memory).await?;
+    let facts = observe(pool, ctx, ctx.memories.of(&name).memory).await?;
     let plan = plan(pool, &facts)?;
     let daemon_set = match &plan.rollout {
         Some(rollout) => Some(apply(&ctx.client, render(rollout, &ctx.settings)?).await?),
         None => apply::current(&ctx.client, &ctx.settings.namespace, &name).await?,
     };
-    ctx.with_pool(&name, |state| state.memory = plan.memory.clone());
+    ctx.memories
+        .change(&name, |state| state.memory = plan.memory.clone());
     report(ctx, pool, &plan, &facts.healths, daemon_set.as_ref()).await?;
     Ok(Action::requeue(next_pass(&plan)))
 }
@@ -164,7 +165,7 @@ fn next_pass(plan: &Plan) -> Duration {
 }
 
 fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> Action {
-    let wait = ctx.with_pool(&pool.name_any(), |state| {
+    let wait = ctx.memories.change(&pool.name_any(), |state| {
         state.backoff.after_failure(Instant::now(), rand::random())
     });
     Action::requeue(wait)
@@ -182,7 +183,7 @@ fn node_changes(ctx: &Context, writer: Writer<Node>) -> impl Stream<Item = ()> +
         Api::<Node>::all(ctx.client.clone()),
         None,
         "Node",
-        Arc::clone(&ctx.metrics),
+        Arc::clone(&ctx.ledger),
     )
     .modify(trim)
     .reflect(writer)

@@ -1,5 +1,7 @@
 //! Where log lines go: standard error, as text or JSON.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -9,16 +11,23 @@ use crate::cli::{LogFormat, LogLevel};
 /// Starts logging. Called once, by `main`.
 pub fn start(level: LogLevel, format: LogFormat) {
     let level = LevelFilter::from(level);
-    // The libraries log every request and every watch at debug: a reader of ours does not want them by default.
+    // The libraries warn of every connection that ends; what matters of that, our own lines say.
+    let others = if level > LevelFilter::INFO {
+        LevelFilter::WARN
+    } else {
+        LevelFilter::ERROR
+    };
     let filter = Targets::new()
         .with_target("trivet_operator", level)
-        .with_default(level.min(LevelFilter::WARN));
+        .with_default(others.min(level));
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => {
-            registry
-                .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
-                .init();
+            let is_terminal = std::io::stderr().is_terminal();
+            let layer = tracing_subscriber::fmt::layer()
+                .with_ansi(is_terminal)
+                .with_writer(std::io::stderr);
+            registry.with(layer).init();
         }
         LogFormat::Json => {
             registry

@@ -176,7 +176,7 @@ impl Collector for LastEvents {
         }
         let help = "Time since each watch last brought an event";
         let metric = encoder.encode_descriptor(
-            "trivet_operator_watch_last_event_age_seconds",
+            "watch_last_event_age_seconds",
             help,
             None,
             ConstGauge::new(0i64).metric_type(),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use trivet_crds::pool::{ApiserverPool, DiscoveryPolicy, MemberSource, PoolMemberState};
 use trivet_crds::wire::{self, Document};
 use trivet_crds::{POOL_LABEL, data_plane_name};
@@ -20,6 +21,9 @@ use crate::plan::masters::masters;
 use crate::plan::{self, Current, Facts, Memory};
 use crate::render::config_map::EXPLICIT_MEMBERS;
 use crate::resolve;
+
+/// How long a pass waits for the nodes after a start. Where they cannot be read, pools still follow their spec.
+const NODES_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the world cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +54,11 @@ impl Error {
 /// Reads everything that matters for `pool`.
 pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Result<Facts, Error> {
     let name = pool.name_any();
-    let (documents, resolved, authorities) = tokio::join!(
+    let (documents, resolved, authorities, _) = tokio::join!(
         documents(ctx),
         resolve::names(&pool.spec),
-        ctx.access.authorities()
+        ctx.access.authorities(),
+        timeout(NODES_WAIT, ctx.ledger.read("Node")),
     );
     let (documents, authorities) = (documents?, authorities?);
     let own = documents

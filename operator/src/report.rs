@@ -34,7 +34,7 @@ pub async fn report(
     let name = pool.name_any();
     let PoolState {
         status: last, told, ..
-    } = ctx.remembered(&name);
+    } = ctx.memories.of(&name);
     // The cache may be older than the status that this operator wrote last.
     let previous = last.as_ref().or(pool.status.as_ref());
     let complaints = complaints(ctx, &name, daemon_set).await;
@@ -56,7 +56,7 @@ pub async fn report(
         ctx.metrics.refused(&name, reason);
     }
     ctx.metrics.revision(&name, plan.revision);
-    ctx.with_pool(&name, |state| {
+    ctx.memories.change(&name, |state| {
         state.status = Some(new);
         state.told = refusals(plan).into_iter().map(|(_, note)| note).collect();
     });

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Pulse;
 use crate::metrics::Metrics;
+use crate::watch::Ledger;
 
 /// What the endpoints speak of.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Vitals {
     /// Whether the loops move.
     pub pulse: Arc<Pulse>,
     /// Whether everything that is watched has been read once.
-    pub is_ready: Arc<AtomicBool>,
+    pub ledger: Arc<Ledger>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -78,12 +78,12 @@ async fn livez(State(vitals): State<Vitals>) -> (StatusCode, String) {
 }
 
 async fn readyz(State(vitals): State<Vitals>) -> (StatusCode, &'static str) {
-    if vitals.is_ready.load(Ordering::Acquire) {
+    if vitals.ledger.is_complete() {
         (StatusCode::OK, "ok")
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "pools and nodes have not been read yet",
+            "the watched objects have not been read yet",
         )
     }
 }

@@ -1,8 +1,8 @@
 //! The operator's watches. Each has its own back-off, and its errors are counted and end here: kube's `Controller`
 //! would make all watches wait for the one that fails.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch as channel;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -25,12 +26,68 @@ const WATCH_SECONDS: u32 = 30;
 /// An item of a watch. Its error never happens; kube's `Controller` wants the type.
 pub type Good<K> = Result<Event<K>, watcher::Error>;
 
+/// The kinds that are watched.
+pub const KINDS: [&str; 4] = ["ApiserverPool", "Node", "ConfigMap", "DaemonSet"];
+
+/// What the watches have to say of themselves: counts, and which kinds have been read once.
+///
+/// (kube's own `Store::wait_until_ready` wakes one of its waiters only, and `Controller` is the one for pools.)
+#[derive(Debug)]
+pub struct Ledger {
+    metrics: Arc<Metrics>,
+    unread: channel::Sender<BTreeSet<&'static str>>,
+}
+
+impl Ledger {
+    /// A ledger in which no kind has been read.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            unread: channel::Sender::new(KINDS.into()),
+        }
+    }
+
+    /// Whether every kind has been read once.
+    pub fn is_complete(&self) -> bool {
+        self.unread.borrow().is_empty()
+    }
+
+    /// Waits until this kind has been read once.
+    pub async fn read(&self, kind: &'static str) {
+        // The sender lives as long as `self`: the wait cannot fail.
+        self.unread
+            .subscribe()
+            .wait_for(|unread| !unread.contains(kind))
+            .await
+            .ok();
+    }
+
+    fn note<K>(&self, kind: &'static str, item: &Good<K>) {
+        match item {
+            Ok(event) => {
+                self.metrics.watch_moved(kind, Instant::now());
+                if matches!(event, Event::InitDone) {
+                    self.unread.send_if_modified(|unread| unread.remove(kind));
+                }
+            }
+            Err(error) => {
+                self.metrics.watch_failed(kind);
+                tracing::warn!(
+                    kind,
+                    error = error as &dyn std::error::Error,
+                    "watch failed and begins again"
+                );
+            }
+        }
+    }
+}
+
 /// Watches objects, those with `label` if there is one.
 pub fn watch<K>(
     api: Api<K>,
     label: Option<&str>,
     kind: &'static str,
-    metrics: Arc<Metrics>,
+    ledger: Arc<Ledger>,
 ) -> impl Stream<Item = Good<K>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -40,13 +97,7 @@ where
     watcher(api, config)
         .backoff(Backoff::default())
         .filter_map(move |item| {
-            match &item {
-                Ok(_) => metrics.watch_moved(kind, Instant::now()),
-                Err(error) => {
-                    metrics.watch_failed(kind);
-                    tracing::warn!(kind, %error, "watch failed and begins again");
-                }
-            }
+            ledger.note(kind, &item);
             std::future::ready(item.ok().map(Ok))
         })
 }
@@ -137,6 +188,18 @@ mod tests {
         seen.observe(&Event::InitApply(node("cp1", "10.0.0.1", "2026-01-01T00:00:00Z")));
         assert!(seen.observe(&Event::InitDone));
         seen
+    }
+
+    #[tokio::test]
+    async fn the_ledger_is_complete_once_every_kind_has_been_read() {
+        let ledger = Ledger::new(Arc::default());
+        for kind in KINDS {
+            assert!(!ledger.is_complete());
+            ledger.note::<Node>(kind, &Ok(Event::Init));
+            ledger.note::<Node>(kind, &Ok(Event::InitDone));
+            ledger.read(kind).await;
+        }
+        assert!(ledger.is_complete());
     }
 
     #[test]

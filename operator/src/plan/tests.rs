@@ -429,6 +429,8 @@ fn fault() -> impl Strategy<Value = Fault> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Whatever discovery says, in whatever order and for however long: an apiserver that answers stays a member.
     #[test]
     fn no_fault_of_a_single_source_removes_a_member(
