@@ -128,6 +128,7 @@ impl Bound {
         if let Some(cache) = self.config.cache.clone().map(Cache::new) {
             tasks.spawn(cache.keep_proven(self.upstreams.subscribe_proven()));
         }
+        tasks.spawn(Arc::clone(&self.upstreams).listen_for_silence());
         let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
         tasks.spawn(async move { readiness.prove(&upstreams).await });
     }

@@ -19,14 +19,28 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+const RUN_EXAMPLES: &str = "Examples:
+  trivet-proxy run --config pool.json
+      without Kubernetes; edit the file (with a higher revision) and the proxy follows
+  trivet-proxy run --cache-dir /var/lib/trivet --socket /run/trivet/proxy.sock --watch trivet-system/trivet-default
+      as on a node of a cluster, after its first start";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Forward connections until SIGTERM, then drain; a second signal aborts.
+    ///
+    /// Which members there are, and where to listen, says the wire document: the newest of --config and --cache-dir at
+    /// the start, and whatever is newer in --config or --watch from then on. A document that cannot be followed is
+    /// refused with a log line and a metric; the one in force stays.
+    #[command(after_help = RUN_EXAMPLES)]
     Run(Box<Run>),
     /// Ask the proxy that runs here how it is; for exec probes. Exits 0 for yes, 1 for no, and says why.
     Probe(Probe),
-    /// Check a wire document as a proxy would, and say what it asks for.
+    /// Check a wire document as a proxy would.
+    ///
+    /// Exits 0 and names pool, revision and number of members, or exits 64 and names the field and the rule it breaks.
+    /// In a cluster: kubectl -n trivet-system get configmap trivet-default -o jsonpath='{.data.pool\.json}' > pool.json
     Check(Check),
 }
 

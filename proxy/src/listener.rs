@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use nix::errno::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -20,7 +21,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{connection, ending::Ending, metrics::Metrics, net::socket, upstream::Upstreams};
+use crate::{
+    connection,
+    ending::Ending,
+    metrics::Metrics,
+    net::socket::{self, Fault, Listening},
+    upstream::Upstreams,
+};
 
 /// How soon a taken port is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
@@ -120,7 +127,7 @@ impl Listeners {
         };
         let until = stop.clone();
         self.accepting.spawn(async move {
-            until.run_until_cancelled(acceptor.run()).await;
+            acceptor.run(until).await;
             acceptor.unbound();
             acceptor.metrics.listener_gone(&acceptor.address.to_string());
         });
@@ -129,18 +136,40 @@ impl Listeners {
 }
 
 impl Acceptor {
-    async fn run(&self) {
-        let listener = self.bind().await;
+    async fn run(&self, stop: CancellationToken) {
+        let Some(listener) = stop.run_until_cancelled(self.bind()).await else {
+            return;
+        };
         self.bound
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(self.address);
         self.metrics.listener(&self.address.to_string(), true);
         info!(address = %self.address, "listening");
+        stop.run_until_cancelled(self.accept(&listener)).await;
+        // Whoever the kernel has queued for us already would be reset with the socket.
+        while let Some(Ok((client, peer))) = listener.accept().now_or_never() {
+            self.admit(client, peer);
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener) {
+        let mut exhausted = false;
         loop {
             match listener.accept().await {
-                Ok((client, peer)) => self.admit(client, peer),
-                Err(error) => self.pause(&error).await,
+                Ok((client, peer)) => {
+                    exhausted = false;
+                    self.admit(client, peer);
+                }
+                // A client that left before it was accepted is no trouble of ours.
+                Err(error) if Fault::of(&error) != Fault::Local => {}
+                Err(error) => {
+                    self.metrics.accept_failed();
+                    if !std::mem::replace(&mut exhausted, true) {
+                        warn!(address = %self.address, %error, "failed to accept, pausing until it works again");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
@@ -149,7 +178,12 @@ impl Acceptor {
         let mut said = None;
         loop {
             let error = match socket::listen(self.address) {
-                Ok(listener) => return listener,
+                Ok(Listening { socket, shared }) => {
+                    if shared {
+                        warn!(address = %self.address, "sharing the port with another proxy of this node until it ends");
+                    }
+                    return socket;
+                }
                 Err(error) => error,
             };
             self.metrics.listener(&self.address.to_string(), false);
@@ -191,15 +225,6 @@ impl Acceptor {
     fn turn_away(&self, client: &TcpStream, ending: Ending) {
         socket::reset_on_close(client);
         self.metrics.ended(ending);
-    }
-
-    async fn pause(&self, error: &io::Error) {
-        // A client that left before it was accepted is no trouble of ours.
-        if socket::Fault::of(error) == socket::Fault::Local {
-            self.metrics.accept_failed();
-            warn!(address = %self.address, %error, "failed to accept, pausing");
-            sleep(ACCEPT_PAUSE).await;
-        }
     }
 
     fn unbound(&self) {

@@ -22,6 +22,9 @@ use crate::{ending::Ending, net::socket::Fault, upstream::Tether};
 /// With a quarter of a MiB the copy costs little more CPU than splice; a thread has one.
 const SCRATCH: usize = 256 * 1024;
 
+/// More than a client sends without wanting an answer: two HTTP/2 window updates in one TLS record.
+const SMALL_TALK: u64 = 64;
+
 /// What one poll may move in one direction before the other connections get their turn.
 const BUDGET: usize = 128 * 1024;
 
@@ -36,6 +39,15 @@ pub struct Pair {
     upstream: TcpStream,
     sent: Direction,
     received: Direction,
+    heard: Heard,
+}
+
+/// What had been sent and received when the upstream was heard last, and whether the client waits since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    sent: u64,
+    received: u64,
+    waiting: bool,
 }
 
 /// How a pair ended, and what it moved.
@@ -57,6 +69,7 @@ impl Pair {
             upstream,
             sent: Direction::new(unsent),
             received: Direction::new(Bytes::new()),
+            heard: Heard::default(),
         }
     }
 
@@ -89,11 +102,13 @@ impl Pair {
             upstream,
             sent,
             received,
+            ..
         } = self;
         let (sending, receiving) = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
             let sending = sent.poll(cx, client, upstream, (scratch, BUDGET));
             (sending, received.poll(cx, upstream, client, (scratch, BUDGET)))
         });
+        self.note_silence(tether);
         match (sending, receiving) {
             (Poll::Ready(Err(Broken::Source(_))), _) | (_, Poll::Ready(Err(Broken::Sink(_)))) => {
                 Poll::Ready(Ending::ClientLeft)
@@ -103,6 +118,23 @@ impl Pair {
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ending::Finished),
             (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
+        }
+    }
+}
+
+impl Pair {
+    /// Traffic notices a hung upstream before the next probe does, if that is seconds away.
+    fn note_silence(&mut self, tether: &Tether) {
+        let (sent, received) = (self.sent.moved(), self.received.moved());
+        let waiting = if received == self.heard.received {
+            sent - self.heard.sent > SMALL_TALK
+        } else {
+            self.heard.sent = sent;
+            self.heard.received = received;
+            false
+        };
+        if std::mem::replace(&mut self.heard.waiting, waiting) != waiting {
+            tether.waits(waiting);
         }
     }
 }

@@ -175,3 +175,105 @@ impl ServerCertVerifier for JudgedLater {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    const NAME: &str = "kubernetes";
+
+    fn authority() -> (Issuer<'static, KeyPair>, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let bundle = params.self_signed(&key).unwrap().pem();
+        (Issuer::new(params, key), bundle)
+    }
+
+    /// A certificate for `name`, valid in 2026.
+    fn certificate(name: &str, issuer: &Issuer<'static, KeyPair>) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2026, 1, 1);
+        params.not_after = date_time_ymd(2027, 1, 1);
+        params
+            .signed_by(&KeyPair::generate().unwrap(), issuer)
+            .unwrap()
+            .der()
+            .clone()
+    }
+
+    fn judged(name: &str, year: u64) -> Verdict {
+        let (issuer, ca_bundle) = authority();
+        let trust = Trust::new(&Tls {
+            ca_bundle,
+            server_name: NAME.to_owned(),
+        })
+        .unwrap();
+        // The middle of the year, leap days aside.
+        let time = UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_557_600 + 15_000_000));
+        trust.judge(&[certificate(name, &issuer)], time)
+    }
+
+    #[test]
+    fn a_good_certificate_is_verified() {
+        assert_eq!(judged(NAME, 2026), Verdict::Verified);
+    }
+
+    #[test]
+    fn dates_are_told_apart_from_forgery() {
+        assert_eq!(judged(NAME, 2020), Verdict::OutOfDate);
+        assert_eq!(judged(NAME, 2030), Verdict::OutOfDate);
+    }
+
+    #[test]
+    fn another_name_is_untrusted_whatever_its_dates() {
+        for year in [2020, 2026, 2030] {
+            assert!(
+                matches!(judged("example.com", year), Verdict::Untrusted(_)),
+                "{year}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_authority_is_untrusted() {
+        let (_, ca_bundle) = authority();
+        let (other, _) = authority();
+        let trust = Trust::new(&Tls {
+            ca_bundle,
+            server_name: NAME.to_owned(),
+        })
+        .unwrap();
+        let verdict = trust.judge(&[certificate(NAME, &other)], UnixTime::now());
+        assert!(matches!(verdict, Verdict::Untrusted(_)), "{verdict:?}");
+        assert!(matches!(trust.judge(&[], UnixTime::now()), Verdict::Untrusted(_)));
+    }
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_refused_by_its_field() {
+        for bundle in [
+            "",
+            "nonsense",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            let tls = Tls {
+                ca_bundle: bundle.to_owned(),
+                server_name: NAME.to_owned(),
+            };
+            let message = Trust::new(&tls).unwrap_err().to_string();
+            assert!(message.contains("tls.caBundle"), "{bundle:?}: {message}");
+        }
+        let (_, ca_bundle) = authority();
+        let message = Trust::new(&Tls {
+            ca_bundle,
+            server_name: "not a name".to_owned(),
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(message.contains("tls.serverName"), "{message}");
+    }
+}

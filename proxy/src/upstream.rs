@@ -1,5 +1,7 @@
 //! The upstreams of this proxy: the one place where the balancer's decisions are taken and carried out.
 
+mod act;
+mod claim;
 mod drain;
 mod tether;
 
@@ -12,26 +14,23 @@ use std::{
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{Notify, watch},
-    time::Instant,
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
 
-pub use self::tether::Tether;
+pub use self::{claim::Claim, tether::Tether};
 use crate::{
-    balance::{
-        Balance, Candidate, Decision, Event, Identity, Standing, Target, UpstreamId, View,
-        health::{Reason, State},
-        pace,
-    },
+    balance::{Balance, Candidate, Event, Identity, Target, UpstreamId, View},
     ending::Ending,
     metrics::Metrics,
-    probe,
     settings::{self, Settings},
 };
 
-/// Cuts that are due so soon are done at once, without a task.
-const AT_ONCE: Duration = Duration::from_millis(5);
+/// A client that waits for so long for an answer makes its upstream worth an extra probe.
+const QUIET_FOR: Duration = Duration::from_secs(2);
+
+/// How often the connections are looked over for such clients.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// All upstreams, shared by listeners, probes and the document's watch.
 #[derive(Debug)]
@@ -61,29 +60,6 @@ struct Live {
     cutting: bool,
     tethers: HashMap<u64, Arc<Tether>>,
     gauge: Gauge,
-}
-
-/// A connection, or an attempt at one, that counts for an upstream until this is dropped.
-#[derive(Debug)]
-pub struct Claim {
-    upstreams: Arc<Upstreams>,
-    id: UpstreamId,
-    serial: u64,
-    /// By which the connection is ended from outside.
-    pub tether: Arc<Tether>,
-}
-
-impl Claim {
-    /// Whose connection it is.
-    pub fn id(&self) -> UpstreamId {
-        self.id
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.upstreams.release(self.id, self.serial);
-    }
 }
 
 impl Upstreams {
@@ -147,26 +123,6 @@ impl Upstreams {
         self.lock().balance.candidates()
     }
 
-    /// Counts a connection, or an attempt at one, for an upstream; none if it was forgotten meanwhile.
-    pub fn claim(self: &Arc<Self>, id: UpstreamId) -> Option<Claim> {
-        let mut inner = self.lock();
-        let serial = inner.serial;
-        let live = inner.live.get_mut(&id)?;
-        let tether = Arc::new(Tether::default());
-        live.tethers.insert(serial, Arc::clone(&tether));
-        live.gauge.inc();
-        inner.serial = serial.wrapping_add(1);
-        // Counting never asks for anything to be done.
-        inner.balance.observe(Event::Opened(id), Instant::now());
-        drop(inner);
-        Some(Claim {
-            upstreams: Arc::clone(self),
-            id,
-            serial,
-            tether,
-        })
-    }
-
     /// The member's name, for logs and metrics.
     pub fn name(&self, id: UpstreamId) -> String {
         self.lock()
@@ -196,6 +152,31 @@ impl Upstreams {
         self.lock().balance.view()
     }
 
+    /// Looks for clients that wait too long for an answer, for ever: traffic notices a hung upstream before a rare probe
+    /// does.
+    pub async fn listen_for_silence(self: Arc<Self>) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            let long_ago = |since: Instant| since.elapsed() >= QUIET_FOR;
+            let quiet = |live: &Live| {
+                live.tethers
+                    .values()
+                    .any(|tether| tether.waiting_since().is_some_and(long_ago))
+            };
+            let inner = self.lock();
+            let found: Vec<_> = inner
+                .live
+                .iter()
+                .filter(|(_, live)| quiet(live))
+                .map(|(id, _)| *id)
+                .collect();
+            drop(inner);
+            for id in found {
+                self.observe(Event::Quiet(id), "");
+            }
+        }
+    }
+
     /// Closes all connections gradually, the last one `within` this time from now.
     pub async fn drain_all(&self, within: Duration) {
         drain::gradually(|| self.tethers(|_| true), Ending::ProxyDrained, within).await;
@@ -206,167 +187,6 @@ impl Upstreams {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    fn carry_out(self: &Arc<Self>, decision: Decision, detail: &str) {
-        match decision {
-            Decision::Watch(id, identity) => self.watch(id, identity),
-            Decision::Probe(id) => {
-                if let Some(live) = self.lock().live.get(&id) {
-                    live.probe.notify_one();
-                }
-            }
-            Decision::Tell { id, from, to } => self.tell(id, from, to, detail),
-            Decision::Remember(_, identity) => {
-                info!(member = identity.name, "upstream proved itself");
-                self.proven.send_modify(|proven| {
-                    proven.insert(identity);
-                });
-            }
-            Decision::Cut(id) => self.cut(id),
-            Decision::Drain(id) => self.drain(id),
-            Decision::Restore(id) => {
-                if let Some(drain) = self.lock().live.get_mut(&id).and_then(|live| live.drain.take()) {
-                    drain.cancel();
-                }
-            }
-            Decision::Forget(id, identity) => self.forget(id, &identity),
-        }
-    }
-
-    fn watch(self: &Arc<Self>, id: UpstreamId, identity: Identity) {
-        info!(member = identity.name, addresses = ?identity.addresses, "upstream added");
-        let live = Live {
-            name: identity.name.clone(),
-            probe: Arc::new(Notify::new()),
-            stop: self.stop.child_token(),
-            drain: None,
-            cutting: false,
-            tethers: HashMap::new(),
-            gauge: self.metrics.connections_of(&identity.name),
-        };
-        let (wake, stop) = (Arc::clone(&live.probe), live.stop.clone());
-        let mut inner = self.lock();
-        inner.live.insert(id, live);
-        let state = inner
-            .balance
-            .view()
-            .into_iter()
-            .find(|view| view.id == id)
-            .map(|view| view.state);
-        drop(inner);
-        if let Some(state) = state {
-            self.metrics.state(&identity.name, state);
-        }
-        let prober = probe::Prober::new(Arc::clone(self), id, identity);
-        self.tasks
-            .spawn(stop.run_until_cancelled_owned(Box::pin(prober.run(wake))));
-    }
-
-    fn tell(&self, id: UpstreamId, from: (State, Reason), to: (State, Reason), detail: &str) {
-        let member = self.name(id);
-        if !self
-            .view()
-            .iter()
-            .any(|view| view.id == id && view.standing == Standing::Removed)
-        {
-            self.metrics.state(&member, to.0);
-        }
-        let loud = from.0 != to.0 && to.0 != State::Up;
-        let (from, to, reason) = (from.0.word(), to.0.word(), to.1.word());
-        if loud {
-            warn!(member, from, to, reason, detail, "upstream health changed");
-        } else {
-            info!(member, from, to, reason, detail, "upstream health changed");
-        }
-    }
-
-    fn cut(self: &Arc<Self>, id: UpstreamId) {
-        let mut inner = self.lock();
-        let nodes = inner
-            .settings
-            .as_ref()
-            .map_or(0, |settings| settings.document.nodes);
-        let Some(live) = inner.live.get_mut(&id) else {
-            return;
-        };
-        if live.cutting {
-            return;
-        }
-        let delay = pace::cut_delay(nodes, rand::random());
-        live.cutting = delay > AT_ONCE;
-        let pending = live.cutting;
-        drop(inner);
-        if !pending {
-            return self.cut_now(id);
-        }
-        let upstreams = Arc::clone(self);
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            stop.run_until_cancelled(tokio::time::sleep(delay)).await;
-            upstreams.cut_now(id);
-        });
-    }
-
-    fn cut_now(&self, id: UpstreamId) {
-        if let Some(live) = self.lock().live.get_mut(&id) {
-            live.cutting = false;
-        }
-        let tethers = self.tethers(|of| of == id);
-        warn!(
-            member = self.name(id),
-            connections = tethers.len(),
-            "cutting the connections of a silent upstream"
-        );
-        for tether in tethers {
-            tether.end(Ending::MemberSilent);
-        }
-    }
-
-    fn drain(self: &Arc<Self>, id: UpstreamId) {
-        let stop = self.stop.child_token();
-        let within = self
-            .settings()
-            .map(|settings| settings.drain_timeout)
-            .unwrap_or_default();
-        let mut inner = self.lock();
-        let Some(live) = inner.live.get_mut(&id) else {
-            return;
-        };
-        live.drain = Some(stop.clone());
-        info!(
-            member = live.name,
-            connections = live.tethers.len(),
-            ?within,
-            "draining upstream"
-        );
-        drop(inner);
-        let upstreams = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let drain = drain::gradually(|| upstreams.tethers(|of| of == id), Ending::MemberDrained, within);
-            stop.run_until_cancelled(drain).await;
-        });
-    }
-
-    fn forget(&self, id: UpstreamId, identity: &Identity) {
-        let mut inner = self.lock();
-        if let Some(live) = inner.live.remove(&id) {
-            live.stop.cancel();
-        }
-        let replaced = inner.live.values().any(|other| other.name == identity.name);
-        drop(inner);
-        info!(member = identity.name, "upstream removed");
-        if !replaced {
-            self.metrics.member_gone(&identity.name);
-        }
-    }
-
-    fn release(self: &Arc<Self>, id: UpstreamId, serial: u64) {
-        if let Some(live) = self.lock().live.get_mut(&id) {
-            live.tethers.remove(&serial);
-            live.gauge.dec();
-        }
-        self.observe(Event::Closed(id), "");
     }
 
     fn tethers(&self, of: impl Fn(UpstreamId) -> bool) -> Vec<Arc<Tether>> {

@@ -183,7 +183,10 @@ fn who_is_still_silent_when_another_comes_back_is_cut() {
     }
     world.pass(SECOND);
     let back = world.probed(1, Outcome::Ready);
-    assert!(!cuts(&back, world.ids[0]), "it may be back too: it was not asked since");
+    assert!(
+        !cuts(&back, world.ids[0]),
+        "it may be back too: it was not asked since"
+    );
     world.pass(SECOND);
     assert!(cuts(&world.probed(0, Outcome::Silent), world.ids[0]));
 }
@@ -474,9 +477,9 @@ proptest! {
                 Happening::Probed(index, _) | Happening::Refused(index) => silent[*index] = 0,
                 _ => {}
             }
-            for index in 0..4 {
-                let silent_enough = silent[index] >= policy().failure_threshold;
-                prop_assert!(silent_enough || !cuts(&decisions, world.ids[index]), "{happening:?}");
+            for (id, silent) in world.ids.iter().zip(silent) {
+                let silent_enough = silent >= policy().failure_threshold;
+                prop_assert!(silent_enough || !cuts(&decisions, *id), "{happening:?}");
             }
         }
     }

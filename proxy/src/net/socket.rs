@@ -24,27 +24,51 @@ pub struct UpstreamOptions {
     pub user_timeout: Duration,
 }
 
-/// Listens on `address`, which must be free: the port is never shared silently.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
+/// A listening socket, and whether another process listens on the same port.
+#[derive(Debug)]
+pub struct Listening {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Whether the port is shared with a process that agreed to it: a predecessor that has yet to end.
+    pub shared: bool,
+}
+
+/// Listens on `address`. The port may be shared only with a process of the same user that agreed to share it, as this
+/// proxy's predecessor and successor do, so that an upgrade leaves no moment without a listener; that is reported.
+pub fn listen(address: SocketAddr) -> io::Result<Listening> {
+    let shared = match bind(address, false) {
+        Ok(_alone) => false,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => true,
+        Err(error) => return Err(error),
+    };
+    Ok(Listening {
+        socket: bind(address, true)?.listen(BACKLOG)?,
+        shared,
+    })
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
+    let socket = new_socket(address)?;
     if address.is_ipv6() {
         SockRef::from(&socket).set_only_v6(true)?;
     }
     // A predecessor's connections in TIME_WAIT must not keep us from the port.
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(shared)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
 }
 
 /// Connects to an upstream, with its options set before the first packet.
 pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
+    let socket = new_socket(address)?;
     socket.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(options.keepalive_idle)

@@ -1,12 +1,13 @@
-//! The tether of a connection: by it the rest of the proxy ends it, with a reason.
+//! The tether of a connection: by it the rest of the proxy ends it, with a reason, and sees whether it waits.
 
 use std::{
     future::poll_fn,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
 use futures::task::AtomicWaker;
+use tokio::time::Instant;
 
 use crate::ending::Ending;
 
@@ -15,6 +16,7 @@ use crate::ending::Ending;
 pub struct Tether {
     ending: OnceLock<Ending>,
     waker: AtomicWaker,
+    waiting: Mutex<Option<Instant>>,
 }
 
 impl Tether {
@@ -38,5 +40,20 @@ impl Tether {
     /// Waits until the connection is to end.
     pub async fn ended(&self) -> Ending {
         poll_fn(|cx| self.poll_ended(cx)).await
+    }
+
+    /// Says that the client begins to wait for an answer, or no longer does.
+    pub fn waits(&self, waiting: bool) {
+        let mut since = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if waiting {
+            since.or_else(|| Some(Instant::now()))
+        } else {
+            None
+        };
+    }
+
+    /// Since when the client waits.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,3 +44,20 @@ async fn a_proxy_that_ends_says_that_it_is_not_ready() {
     eventually("not ready", async || !node.ready().await).await;
     ended.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_successor_shares_the_port_and_no_moment_is_without_a_listener() {
+    let (mut node, apiservers) = node_with(2).await;
+    let mut client = node.client_on(&apiservers[0]).await;
+    let mut successor = node.successor();
+    successor.start().await;
+    eventually("the successor is ready", async || successor.ready().await).await;
+    let ended = node.terminate();
+    while !ended.is_finished() {
+        assert!(node.who().await.is_ok());
+    }
+    ended.await.unwrap();
+    assert!(node.who().await.is_ok());
+    // The old connection was closed in time, and its client finds the successor.
+    client.end().await;
+}

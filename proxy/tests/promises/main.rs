@@ -1,5 +1,12 @@
 //! What the proxy promises, on real sockets against apiservers that misbehave on command.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says by its panic what is wrong, its helpers too"
+)]
+
 mod documents;
 mod draining;
 mod health;

@@ -112,7 +112,7 @@ async fn a_member_of_another_cluster_gets_no_connection_while_a_proven_one_is_le
     }
     // Not even to be picked for a moment and left again.
     let line = "trivet_proxy_connections_total{member=\"foreign\"}";
-    assert_eq!(node.metric(line).await.unwrap_or_default(), 0.0);
+    assert_eq!(node.metric(line).await.unwrap_or_default(), 0);
     node.sees(&foreign, "Unready").await;
 }
 
@@ -128,7 +128,7 @@ async fn an_unproven_member_is_the_last_resort() {
     // Its certificate is no good to this client either; that it was asked is what counts.
     assert!(node.who().await.is_err());
     let line = "trivet_proxy_connections_total{member=\"expired\"}";
-    assert_eq!(node.metric(line).await, Some(1.0));
+    assert_eq!(node.metric(line).await, Some(1));
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn a_client_beyond_the_limit_is_shed_and_the_others_stay() {
     assert_eq!(
         node.metric("trivet_proxy_connections_ended_total{reason=\"Shed\"}")
             .await,
-        Some(1.0)
+        Some(1)
     );
 }
 
@@ -173,9 +173,9 @@ async fn a_taken_port_is_waited_for() {
     node.write(&Pool::new(&node.authority, node.proxy.port()).member(&apiserver));
     node.start().await;
     let line = format!("trivet_proxy_listener_bound{{listener=\"{}\"}}", node.proxy);
-    crate::support::eventually("said", async || node.metric(&line).await == Some(0.0)).await;
+    crate::support::eventually("said", async || node.metric(&line).await == Some(0)).await;
     assert!(!node.ready().await);
     drop(taken);
-    crate::support::eventually("bound", async || node.metric(&line).await == Some(1.0)).await;
+    crate::support::eventually("bound", async || node.metric(&line).await == Some(1)).await;
     assert_eq!(node.who().await.unwrap(), "cp1");
 }

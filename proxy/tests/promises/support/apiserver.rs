@@ -53,7 +53,7 @@ pub(crate) struct Apiserver {
     pub(crate) address: SocketAddr,
     mode: watch::Sender<Mode>,
     served: Arc<AtomicUsize>,
-    _server: AbortOnDropHandle<()>,
+    _process: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone)]
@@ -70,19 +70,18 @@ impl Apiserver {
         let served = Arc::new(AtomicUsize::new(0));
         let listener = listen("127.0.0.1:0".parse().unwrap());
         let address = listener.local_addr().unwrap();
-        let server = Server {
+        let process = Server {
             name: name.to_owned(),
             tls: tls.into(),
             mode: receiver,
             served: Arc::clone(&served),
         };
-        let server = AbortOnDropHandle::new(tokio::spawn(server.run(listener, address)));
         Self {
             name: name.to_owned(),
             address,
             mode,
             served,
-            _server: server,
+            _process: AbortOnDropHandle::new(tokio::spawn(process.run(listener, address))),
         }
     }
 
@@ -173,7 +172,7 @@ impl Server {
 
     async fn unless_hung(&mut self) {
         if self.mode.wait_for(|mode| *mode != Mode::Hung).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

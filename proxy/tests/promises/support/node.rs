@@ -159,6 +159,18 @@ impl Node {
         self.running = Some((stop, running));
     }
 
+    /// The same node as another process of it sees it: the same port and documents, a socket of its own.
+    pub(crate) fn successor(&self) -> Node {
+        let disk = tempfile::tempdir().unwrap();
+        std::fs::copy(self.path("pool.json"), disk.path().join("pool.json")).unwrap();
+        Node {
+            authority: Authority::new(),
+            proxy: self.proxy,
+            disk,
+            running: None,
+        }
+    }
+
     /// Stops the proxy as SIGTERM does, without waiting for its end.
     pub(crate) fn terminate(&mut self) -> JoinHandle<()> {
         let (stop, running) = self.running.take().unwrap();
@@ -196,7 +208,7 @@ impl Node {
     }
 
     /// The value of one line of the metrics.
-    pub(crate) async fn metric(&self, line: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, line: &str) -> Option<u64> {
         let (_, metrics) = self.ask("/metrics").await?;
         let value = metrics
             .lines()
@@ -210,16 +222,13 @@ impl Node {
             "trivet_proxy_upstream_state{{member=\"{}\",state=\"{state}\"}}",
             apiserver.name
         );
-        eventually(&line, async || self.metric(&line).await == Some(1.0)).await;
+        eventually(&line, async || self.metric(&line).await == Some(1)).await;
     }
 
     /// Waits until the proxy follows this revision.
-    pub(crate) async fn follows(&self, revision: u32) {
+    pub(crate) async fn follows(&self, revision: u64) {
         let line = "trivet_proxy_document_revision";
-        eventually(line, async || {
-            self.metric(line).await == Some(f64::from(revision))
-        })
-        .await;
+        eventually(line, async || self.metric(line).await == Some(revision)).await;
     }
 
     async fn ask(&self, path: &str) -> Option<(bool, String)> {

@@ -1,0 +1,175 @@
+//! Carries out what the balancer decided.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::{Live, Upstreams, drain};
+use crate::{
+    balance::{
+        Decision, Identity, Standing, UpstreamId,
+        health::{Reason, State},
+        pace,
+    },
+    ending::Ending,
+    probe,
+};
+
+/// Cuts that are due so soon are done at once, without a task.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
+impl Upstreams {
+    pub(super) fn carry_out(self: &Arc<Self>, decision: Decision, detail: &str) {
+        match decision {
+            Decision::Watch(id, identity) => self.watch(id, identity),
+            Decision::Probe(id) => {
+                if let Some(live) = self.lock().live.get(&id) {
+                    live.probe.notify_one();
+                }
+            }
+            Decision::Tell { id, from, to } => self.tell(id, from, to, detail),
+            Decision::Remember(_, identity) => {
+                info!(member = identity.name, "upstream proved itself");
+                self.proven.send_modify(|proven| {
+                    proven.insert(identity);
+                });
+            }
+            Decision::Cut(id) => self.cut(id),
+            Decision::Drain(id) => self.drain(id),
+            Decision::Restore(id) => {
+                if let Some(drain) = self.lock().live.get_mut(&id).and_then(|live| live.drain.take()) {
+                    drain.cancel();
+                }
+            }
+            Decision::Forget(id, identity) => self.forget(id, &identity),
+        }
+    }
+
+    fn watch(self: &Arc<Self>, id: UpstreamId, identity: Identity) {
+        info!(member = identity.name, addresses = ?identity.addresses, "upstream added");
+        let live = Live {
+            name: identity.name.clone(),
+            probe: Arc::new(Notify::new()),
+            stop: self.stop.child_token(),
+            drain: None,
+            cutting: false,
+            tethers: HashMap::new(),
+            gauge: self.metrics.connections_of(&identity.name),
+        };
+        let (wake, stop) = (Arc::clone(&live.probe), live.stop.clone());
+        let mut inner = self.lock();
+        inner.live.insert(id, live);
+        let state = inner
+            .balance
+            .view()
+            .into_iter()
+            .find(|view| view.id == id)
+            .map(|view| view.state);
+        drop(inner);
+        if let Some(state) = state {
+            self.metrics.state(&identity.name, state);
+        }
+        let prober = probe::Prober::new(Arc::clone(self), id, identity);
+        self.tasks
+            .spawn(stop.run_until_cancelled_owned(Box::pin(prober.run(wake))));
+    }
+
+    fn tell(&self, id: UpstreamId, from: (State, Reason), to: (State, Reason), detail: &str) {
+        let member = self.name(id);
+        if !self
+            .view()
+            .iter()
+            .any(|view| view.id == id && view.standing == Standing::Removed)
+        {
+            self.metrics.state(&member, to.0);
+        }
+        let loud = from.0 != to.0 && to.0 != State::Up;
+        let (from, to, reason) = (from.0.word(), to.0.word(), to.1.word());
+        if loud {
+            warn!(member, from, to, reason, detail, "upstream health changed");
+        } else {
+            info!(member, from, to, reason, detail, "upstream health changed");
+        }
+    }
+
+    fn cut(self: &Arc<Self>, id: UpstreamId) {
+        let mut inner = self.lock();
+        let nodes = inner
+            .settings
+            .as_ref()
+            .map_or(0, |settings| settings.document.nodes);
+        let Some(live) = inner.live.get_mut(&id) else {
+            return;
+        };
+        if live.cutting {
+            return;
+        }
+        let delay = pace::cut_delay(nodes, rand::random());
+        live.cutting = delay > AT_ONCE;
+        let pending = live.cutting;
+        drop(inner);
+        if !pending {
+            return self.cut_now(id);
+        }
+        let upstreams = Arc::clone(self);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(tokio::time::sleep(delay)).await;
+            upstreams.cut_now(id);
+        });
+    }
+
+    fn cut_now(&self, id: UpstreamId) {
+        if let Some(live) = self.lock().live.get_mut(&id) {
+            live.cutting = false;
+        }
+        let tethers = self.tethers(|of| of == id);
+        warn!(
+            member = self.name(id),
+            connections = tethers.len(),
+            "cutting the connections of a silent upstream"
+        );
+        for tether in tethers {
+            tether.end(Ending::MemberSilent);
+        }
+    }
+
+    fn drain(self: &Arc<Self>, id: UpstreamId) {
+        let stop = self.stop.child_token();
+        let within = self
+            .settings()
+            .map(|settings| settings.drain_timeout)
+            .unwrap_or_default();
+        let mut inner = self.lock();
+        let Some(live) = inner.live.get_mut(&id) else {
+            return;
+        };
+        live.drain = Some(stop.clone());
+        info!(
+            member = live.name,
+            connections = live.tethers.len(),
+            ?within,
+            "draining upstream"
+        );
+        drop(inner);
+        let upstreams = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let drain = drain::gradually(|| upstreams.tethers(|of| of == id), Ending::MemberDrained, within);
+            stop.run_until_cancelled(drain).await;
+        });
+    }
+
+    fn forget(&self, id: UpstreamId, identity: &Identity) {
+        let mut inner = self.lock();
+        if let Some(live) = inner.live.remove(&id) {
+            live.stop.cancel();
+        }
+        let replaced = inner.live.values().any(|other| other.name == identity.name);
+        drop(inner);
+        info!(member = identity.name, "upstream removed");
+        if !replaced {
+            self.metrics.member_gone(&identity.name);
+        }
+    }
+}

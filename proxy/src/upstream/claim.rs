@@ -1,0 +1,61 @@
+//! What counts a connection, or an attempt at one, for its upstream.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Tether, Upstreams};
+use crate::balance::{Event, UpstreamId};
+
+/// A connection, or an attempt at one, that counts for an upstream until this is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    upstreams: Arc<Upstreams>,
+    id: UpstreamId,
+    serial: u64,
+    /// By which the connection is ended from outside.
+    pub tether: Arc<Tether>,
+}
+
+impl Claim {
+    /// Whose connection it is.
+    pub fn id(&self) -> UpstreamId {
+        self.id
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.upstreams.release(self.id, self.serial);
+    }
+}
+
+impl Upstreams {
+    /// Counts a connection, or an attempt at one, for an upstream; none if it was forgotten meanwhile.
+    pub fn claim(self: &Arc<Self>, id: UpstreamId) -> Option<Claim> {
+        let mut inner = self.lock();
+        let serial = inner.serial;
+        let live = inner.live.get_mut(&id)?;
+        let tether = Arc::new(Tether::default());
+        live.tethers.insert(serial, Arc::clone(&tether));
+        live.gauge.inc();
+        inner.serial = serial.wrapping_add(1);
+        // Counting never asks for anything to be done.
+        inner.balance.observe(Event::Opened(id), Instant::now());
+        drop(inner);
+        Some(Claim {
+            upstreams: Arc::clone(self),
+            id,
+            serial,
+            tether,
+        })
+    }
+
+    fn release(self: &Arc<Self>, id: UpstreamId, serial: u64) {
+        if let Some(live) = self.lock().live.get_mut(&id) {
+            live.tethers.remove(&serial);
+            live.gauge.dec();
+        }
+        self.observe(Event::Closed(id), "");
+    }
+}

@@ -1,0 +1,90 @@
+//! The command line says what is wrong, with which flag, and by which rule.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says by its panic what is wrong, its helpers too"
+)]
+
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trivet-proxy"))
+        .args(arguments)
+        .env_clear()
+        .output()
+        .unwrap()
+}
+
+fn refused(arguments: &[&str], words: &[&str]) {
+    let output = run(arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{arguments:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{arguments:?} does not say {word:?}: {text}");
+    }
+}
+
+#[test]
+fn a_wrong_flag_ends_with_64_and_names_flag_value_and_rule() {
+    refused(
+        &["run", "--watch", "nonsense"],
+        &["--watch", "nonsense", "NAMESPACE/NAME"],
+    );
+    refused(
+        &["run", "--watch", "Upper/case"],
+        &["--watch", "Upper/case", "lower-case"],
+    );
+    refused(
+        &["run", "--metrics-address", "7444"],
+        &["--metrics-address", "7444"],
+    );
+    refused(
+        &["run", "--config", "x", "--log-level", "a=b=c"],
+        &["--log-level", "a=b=c"],
+    );
+    refused(
+        &["run", "--config", "x", "--log-format", "xml"],
+        &["--log-format", "xml", "json"],
+    );
+    refused(&["run"], &["--config", "--cache-dir"]);
+    refused(&["probe", "sick", "--socket", "x"], &["sick", "ready"]);
+    refused(&["no-such-command"], &["no-such-command"]);
+}
+
+#[test]
+fn a_broken_document_ends_with_64_and_names_its_field() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pool.json");
+    std::fs::write(&file, "{\"apiVersion\":\"trivet.dev/wire/v1alpha1\"}").unwrap();
+    refused(
+        &["check", file.to_str().unwrap()],
+        &["pool.json", "Malformed", "missing field"],
+    );
+}
+
+#[test]
+fn a_probe_without_a_proxy_ends_with_1_and_says_why() {
+    let output = run(&["probe", "ready", "--socket", "/nonexistent/proxy.sock"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("/nonexistent/proxy.sock")
+    );
+}
+
+#[test]
+fn help_is_no_failure_and_teaches() {
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["probe", "--help"],
+        &["check", "--help"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(output.stdout.len() > 200, "{arguments:?}");
+    }
+}
