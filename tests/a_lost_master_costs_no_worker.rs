@@ -80,11 +80,9 @@ async fn costs_no_worker(fault: Fault) -> Result<()> {
 }
 
 async fn costs_every_worker(fault: Fault) -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::unprotected().await?;
     let master = "cp1";
     let alone = Server::Master(master.to_owned());
-    installation.point_workers(&alone).await?;
-    installation.nodes_ready().await?;
 
     let measured = outage(
         &installation,

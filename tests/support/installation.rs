@@ -43,21 +43,30 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// A healthy cluster with Trivet's images on its hosts, nothing of Trivet installed, the workers' kubelets on cp1.
-    pub async fn bare() -> Result<Self> {
+    /// A healthy cluster with the workers' kubelets on cp1, as without Trivet; what there is of it, they do not use.
+    pub async fn unprotected() -> Result<Self> {
         let installation = Self::healthy().await?;
         installation
             .point_workers(&Server::Master(FIRST_MASTER.to_owned()))
             .await?;
+        installation.nodes_ready().await?;
+        Ok(installation)
+    }
+
+    /// A healthy cluster with Trivet's images on its hosts, nothing of Trivet installed, the workers' kubelets on cp1.
+    pub async fn bare() -> Result<Self> {
+        let installation = Self::unprotected().await?;
+        installation.load_images().await?;
         installation.purge().await?;
         installation.nodes_ready().await?;
         Ok(installation)
     }
 
-    /// A healthy cluster with the chart installed, the pool of `spec: {}` Ready and every proxy in step with it, the
-    /// workers' kubelets on cp1.
+    /// A healthy cluster with the chart installed, the pool of `spec: {}` Ready and every proxy in step with it; the
+    /// workers' kubelets stay where they are.
     pub async fn serving() -> Result<Self> {
         let installation = Self::healthy().await?;
+        installation.load_images().await?;
         installation.install().await?;
         installation.reset_pool().await?;
         installation.pool_ready().await?;
@@ -205,7 +214,7 @@ impl Installation {
         self.disturb(change).await
     }
 
-    /// A cluster of the usual size without a fault, with this checkout's images on every host.
+    /// A cluster of the usual size, without a fault, all nodes Ready.
     async fn healthy() -> Result<Self> {
         let turn = tokio::task::spawn_blocking(Turn::wait)
             .await
@@ -219,7 +228,6 @@ impl Installation {
             say("nodes are not Ready: repairing the testbed");
             installation.disturb(Cluster::repair).await?;
         }
-        installation.load_images().await?;
         Ok(installation)
     }
 }

@@ -18,6 +18,7 @@ use crate::proxies::metrics;
 use crate::say::say;
 
 pub use self::measured::Measured;
+use self::measured::Onset;
 
 /// New connections a second from each worker.
 const RATE: u32 = 20;
@@ -53,10 +54,14 @@ pub async fn outage(
 
     say(format!("{master}: {} ({witness} is the witness)", fault.story()));
     let name = master.to_owned();
+    let begun = Timestamp::now();
     installation
         .disturb(move |cluster| fault.inject(cluster, &name))
         .await?;
-    let since = Timestamp::now();
+    let onset = Onset {
+        begun,
+        complete: Timestamp::now(),
+    };
     let lasted = last(installation, &observer, until).await;
 
     // Taken back whatever was seen: the next scenario needs the master.
@@ -67,7 +72,7 @@ pub async fn outage(
         .disturb(move |cluster| fault.undo(cluster, &name))
         .await?;
     lasted?;
-    measured::judge(fault, since, &history, &records?)
+    measured::judge(fault, &onset, &history, &records?)
 }
 
 /// The master with most of the workers' connections; of several, the one that a worker's kubelet uses.

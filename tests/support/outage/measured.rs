@@ -32,6 +32,15 @@ pub struct Measured {
     pub left_ready: BTreeMap<String, Duration>,
 }
 
+/// When a fault began. To kill a process, or to change the rules of a host's wire, takes a moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Onset {
+    /// From here on connections may fail.
+    pub(super) begun: Timestamp,
+    /// From here on the detection time runs.
+    pub(super) complete: Timestamp,
+}
+
 impl Measured {
     /// All connections that failed.
     pub fn failed(&self) -> usize {
@@ -71,17 +80,17 @@ impl fmt::Display for Measured {
     }
 }
 
-/// Sums up an outage that began at `since`. Failures before it mean that there is nothing to compare with.
+/// Sums up an outage. Failures before it mean that there is nothing to compare with.
 pub(super) fn judge(
     fault: Fault,
-    since: Timestamp,
+    onset: &Onset,
     history: &History,
     records: &[(String, Record)],
 ) -> Result<Measured> {
-    let detected = since.checked_add(fault.detection())?;
+    let detected = onset.complete.checked_add(fault.detection())?;
     let mut measured = Measured {
         lasted: Timestamp::now()
-            .duration_since(since)
+            .duration_since(onset.begun)
             .try_into()
             .unwrap_or_default(),
         attempts: 0,
@@ -96,7 +105,7 @@ pub(super) fn judge(
         let (before, during): (Vec<_>, Vec<_>) = record
             .attempts()
             .iter()
-            .partition(|attempt| attempt.end() < since);
+            .partition(|attempt| attempt.end() < onset.begun);
         ensure!(
             !before.is_empty() && !during.is_empty(),
             "{worker} made no attempts before or during the fault"
@@ -117,7 +126,7 @@ pub(super) fn judge(
         if let Some(left) = history.left_ready(worker) {
             measured.left_ready.insert(
                 worker.clone(),
-                left.duration_since(since).try_into().unwrap_or_default(),
+                left.duration_since(onset.begun).try_into().unwrap_or_default(),
             );
         }
     }
