@@ -8,12 +8,13 @@ use kube::{Api, ResourceExt};
 use trivet_crds::{POOL_LABEL, data_plane_name};
 
 use crate::context::Context;
+use crate::logging::chain;
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
 
 /// Kubelet's words can be long; the node's events have the rest.
-const WORDS_LIMIT: usize = 300;
+const WORDS_LIMIT: usize = 500;
 
 /// What is wrong with the proxies of `pool`. Empty if nothing is, or nothing can be found out.
 pub async fn complaints(ctx: &Context, pool: &str, daemon_set: Option<&DaemonSet>) -> Vec<String> {
@@ -38,7 +39,11 @@ async fn refused_pods(ctx: &Context, pool: &str) -> Option<String> {
     let events = match api.list(&ListParams::default().fields(&fields)).await {
         Ok(events) => events.items,
         Err(error) => {
-            tracing::debug!(pool, %error, "events of the proxies cannot be read");
+            tracing::debug!(
+                pool,
+                error = chain(&error),
+                "events of the proxies cannot be read"
+            );
             return None;
         }
     };
@@ -56,7 +61,7 @@ async fn ailing_pods(ctx: &Context, pool: &str) -> Vec<String> {
     {
         Ok(pods) => pods.items.iter().filter_map(ailment).take(LIMIT).collect(),
         Err(error) => {
-            tracing::debug!(pool, %error, "pods of the proxies cannot be read");
+            tracing::debug!(pool, error = chain(&error), "pods of the proxies cannot be read");
             Vec::new()
         }
     }

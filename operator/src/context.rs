@@ -51,6 +51,8 @@ pub struct Context {
 /// What is remembered of one pool between its passes.
 #[derive(Clone, Debug, Default)]
 pub struct PoolState {
+    /// The pool that this is about: another one may get its name.
+    pub uid: Option<String>,
     /// For the next plan.
     pub memory: Memory,
     /// The status of the last pass: the pool in the cache may be older.

@@ -20,6 +20,7 @@ use trivet_crds::{POOL_LABEL, wire};
 
 use crate::apply::{self, apply};
 use crate::context::Context;
+use crate::logging::chain;
 use crate::observe::{self, observe};
 use crate::plan::{Plan, Verdict, plan};
 use crate::render::render;
@@ -133,7 +134,7 @@ async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Err
     if let Err(error) = &outcome {
         tracing::warn!(
             pool = name,
-            error = error as &dyn std::error::Error,
+            error = chain(error),
             "pass failed and is tried again"
         );
     }

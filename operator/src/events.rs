@@ -6,6 +6,7 @@ use kube::runtime::events::{Event, EventType};
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus, MemberHealth, MemberStatus};
 
 use crate::context::Context;
+use crate::logging::chain;
 use crate::plan::shrink::REFUSED_SHRINK;
 use crate::plan::{Plan, Verdict};
 
@@ -117,7 +118,16 @@ pub async fn publish(ctx: &Context, pool: &ApiserverPool, news: Vec<News>) {
         note,
     } in news
     {
-        tracing::info!(pool = pool.metadata.name, reason, note, "event");
+        if is_warning {
+            tracing::warn!(
+                pool = pool.metadata.name,
+                reason,
+                note,
+                "warning to the pool's owner"
+            );
+        } else {
+            tracing::info!(pool = pool.metadata.name, reason, note, "news of the pool");
+        }
         // The recorder takes events that differ in their note alone for one: a member tells them apart.
         let secondary = (!member.is_empty()).then(|| ObjectReference {
             kind: Some("Node".to_owned()),
@@ -136,7 +146,12 @@ pub async fn publish(ctx: &Context, pool: &ApiserverPool, news: Vec<News>) {
             secondary,
         };
         if let Err(error) = ctx.recorder.publish(&event, &regarding).await {
-            tracing::warn!(pool = pool.metadata.name, reason, %error, "event is lost");
+            tracing::warn!(
+                pool = pool.metadata.name,
+                reason,
+                error = chain(&error),
+                "event is lost"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where log lines go: standard error, as text or JSON.
 
+use std::error::Error;
 use std::io::IsTerminal;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -41,6 +42,29 @@ pub fn start(level: LogLevel, format: LogFormat) {
     }
 }
 
+/// An error with its causes, each said once: many libraries repeat their source in their own message.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut said = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = error.source();
+        let words = match error.downcast_ref::<kube::Error>() {
+            // Its own message is a dump of the whole answer.
+            Some(kube::Error::Api(status)) => {
+                next = None;
+                format!("{} ({} {})", status.message, status.code, status.reason)
+            }
+            Some(_) | None => error.to_string(),
+        };
+        if said.is_empty() {
+            said = words;
+        } else if !said.contains(&words) {
+            said = format!("{said}: {words}");
+        }
+    }
+    said
+}
+
 impl From<LogLevel> for LevelFilter {
     fn from(level: LogLevel) -> Self {
         match level {
@@ -50,5 +74,28 @@ impl From<LogLevel> for LevelFilter {
             LogLevel::Debug => Self::DEBUG,
             LogLevel::Trace => Self::TRACE,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to apply")]
+    struct Outer(#[source] kube::Error);
+
+    #[test]
+    fn an_error_is_told_once_and_without_dumps() {
+        let status = Status::failure("no such pool", "NotFound").with_code(404);
+        let told = chain(&Outer(kube::Error::Api(status.boxed())));
+        assert_eq!(told, "failed to apply: no such pool (404 NotFound)");
+        let repeated = Outer(kube::Error::Service("connection refused".into()));
+        assert_eq!(
+            chain(&repeated),
+            "failed to apply: ServiceError: connection refused"
+        );
     }
 }

@@ -54,11 +54,11 @@ impl Error {
 /// Reads everything that matters for `pool`.
 pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Result<Facts, Error> {
     let name = pool.name_any();
-    let (documents, resolved, authorities, _) = tokio::join!(
+    let (documents, resolved, authorities, ()) = tokio::join!(
         documents(ctx),
         resolve::names(&pool.spec),
         ctx.access.authorities(),
-        timeout(NODES_WAIT, ctx.ledger.read("Node")),
+        wait_for_nodes(pool, ctx),
     );
     let (documents, authorities) = (documents?, authorities?);
     let own = documents
@@ -79,6 +79,13 @@ pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Res
     facts.healths = ctx.prober.healths(&name, addresses(pool, &facts)).await;
     facts.now = Instant::now();
     Ok(facts)
+}
+
+async fn wait_for_nodes(pool: &ApiserverPool, ctx: &Context) {
+    if pool.spec.discovery.policy == DiscoveryPolicy::Nodes {
+        // Where they stay unread, discovery says so to the plan.
+        timeout(NODES_WAIT, ctx.ledger.read("Node")).await.ok();
+    }
 }
 
 /// Every pool's ConfigMap, straight from the API server: a cache may be older than the operator's own last write.

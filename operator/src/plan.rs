@@ -20,6 +20,7 @@ use trivet_crds::wire::{self, Document, MAX_MEMBERS};
 pub use self::facts::{Current, Facts, Memory};
 pub use self::members::Member;
 pub use self::refusal::Refusal;
+use self::shrink::Guarded;
 
 /// The annotation with which a pool's owner lets discovery remove members at once. Its value is the pool's generation,
 /// so that it says yes to one state of the spec and not to every later one.
@@ -99,7 +100,11 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
 
     let allow = is_shrink_allowed(pool);
     let wanted = members::wanted(spec, facts);
-    let guarded = shrink::guard(spec, facts, &wanted.members, allow);
+    let guarded = if allow {
+        Guarded::default()
+    } else {
+        shrink::guard(spec, facts, &wanted.members)
+    };
     let mut members = wanted.members;
     members.extend(guarded.kept);
     members.sort_by(|a, b| a.name.cmp(&b.name));

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Access;
 use crate::health::{Answer, Healths};
+use crate::logging::chain;
 use crate::probe;
 
 /// Time between two probes of one apiserver: twice missed and shown is well under the ten seconds a user waits.
@@ -99,9 +100,11 @@ impl Prober {
             }
             tick();
             let wanted = self.with(State::prune);
-            if self.probe_all(wanted).await {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
                 // Full: the news is waiting to be read already. Closed: nobody needs it any more.
-                self.changed.try_send(()).ok();
+                true = self.probe_all(wanted) => { self.changed.try_send(()).ok(); }
+                else => {}
             }
         }
     }
@@ -142,7 +145,7 @@ impl Prober {
                 Some(server)
             }
             Err(error) => {
-                tracing::warn!(%address, error = &error as &dyn std::error::Error, "apiserver cannot be probed");
+                tracing::warn!(%address, error = chain(&error), "apiserver cannot be probed");
                 None
             }
         }

@@ -33,10 +33,16 @@ pub async fn report(
 ) -> Result<(), Error> {
     let name = pool.name_any();
     let PoolState {
-        status: last, told, ..
+        uid,
+        status: last,
+        told,
+        ..
     } = ctx.memories.of(&name);
     // The cache may be older than the status that this operator wrote last.
-    let previous = last.as_ref().or(pool.status.as_ref());
+    let previous = last
+        .as_ref()
+        .filter(|_| uid == pool.metadata.uid)
+        .or(pool.status.as_ref());
     let complaints = complaints(ctx, &name, daemon_set).await;
     let seen = Seen {
         generation: pool.metadata.generation,
@@ -57,6 +63,7 @@ pub async fn report(
     }
     ctx.metrics.revision(&name, plan.revision);
     ctx.memories.change(&name, |state| {
+        state.uid.clone_from(&pool.metadata.uid);
         state.status = Some(new);
         state.told = refusals(plan).into_iter().map(|(_, note)| note).collect();
     });

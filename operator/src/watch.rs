@@ -17,6 +17,7 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::logging::chain;
 use crate::metrics::Metrics;
 
 /// The API server ends a watch after this long, and kube begins the next: a watch that has silently died is noticed
@@ -72,11 +73,7 @@ impl Ledger {
             }
             Err(error) => {
                 self.metrics.watch_failed(kind);
-                tracing::warn!(
-                    kind,
-                    error = error as &dyn std::error::Error,
-                    "watch failed and begins again"
-                );
+                tracing::warn!(kind, error = chain(error), "watch failed and begins again");
             }
         }
     }

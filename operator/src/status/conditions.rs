@@ -101,7 +101,7 @@ fn available(daemon_set: Option<&DaemonSet>, complaints: &[String]) -> Finding {
     let available = status.number_available.unwrap_or_default();
     let updated = status.updated_number_scheduled.unwrap_or_default();
     let counts =
-        format!("{available} of {desired} nodes have an available proxy, {updated} the newest template");
+        format!("{available} of {desired} nodes have an available proxy, {updated} have the newest template");
     if available >= desired && updated >= desired {
         return Finding {
             holds: true,
