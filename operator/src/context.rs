@@ -33,7 +33,7 @@ pub struct Context {
     /// All pools.
     pub pools: Store<ApiserverPool>,
     /// Probes the members.
-    pub prober: Arc<Prober>,
+    pub prober: Prober,
     /// What the operator was started with.
     pub settings: Settings,
     /// Publishes events.
