@@ -42,6 +42,8 @@ enum Command {
         #[arg(long, default_value = trivet_testbed::images::VERSION)]
         tag: String,
     },
+    /// Show a real cluster losing masters, without Trivet and with it; the cluster stays (root).
+    Demo,
     /// The testbed: a real multi-master cluster on this machine.
     Testbed(trivet_testbed::cli::Testbed),
 }
@@ -64,6 +66,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Gen { check } => generate::run(root, check),
         Command::Test { tier, keep } => suite::run(root, tier, keep),
         Command::Images { tag } => print_images(&tag),
+        Command::Demo => demo(root),
         Command::Testbed(testbed) => testbed.run(),
     }
 }
@@ -74,5 +77,22 @@ fn print_images(tag: &str) -> anyhow::Result<()> {
     for image in images::build_tagged(&progress, tag)? {
         println!("{}", image.display());
     }
+    Ok(())
+}
+
+/// The demo shares its parts with the scenarios, whose crate is large: it is built only when it is asked for.
+fn demo(root: &Path) -> anyhow::Result<()> {
+    setup::packages(&Progress::new())?;
+    let mut cargo = std::process::Command::new("cargo");
+    cargo.args([
+        "run",
+        "--quiet",
+        "--package",
+        "trivet-tests",
+        "--bin",
+        "trivet-demo",
+    ]);
+    let status = cargo.current_dir(root).status()?;
+    anyhow::ensure!(status.success(), "the demo ended with {status}");
     Ok(())
 }

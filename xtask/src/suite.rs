@@ -1,5 +1,7 @@
 //! `make test`: everything, from formatting to the real cluster, cheapest part first, each part timed.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -125,4 +127,18 @@ impl Suite<'_> {
             println!("  {name:<28}{:>7.1} s", taken.as_secs_f32());
         }
     }
+}
+
+/// The scenarios are the Rust files right below tests/; each file's name is its test's.
+fn scenarios(root: &Path) -> Result<Vec<String>> {
+    let folder = root.join("tests");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("failed to read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().and_then(OsStr::to_str).map(str::to_owned));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
