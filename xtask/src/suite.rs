@@ -55,27 +55,13 @@ impl Suite<'_> {
     }
 
     fn unit(&mut self) -> Result<()> {
-        self.part("formatting", |suite| suite.cargo(&["fmt", "--all", "--check"]))?;
+        self.part("formatting", |suite| suite.cargo("fmt --all --check"))?;
         self.part("lints", |suite| {
-            suite.cargo(&[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--all-features",
-                "--",
-                "--deny",
-                "warnings",
-            ])
+            suite.cargo("clippy --workspace --all-features --all-targets --test * -- --deny warnings")
         })?;
         self.part("generated files", |suite| generate::run(suite.root, true))?;
         self.part("unit tests", |suite| {
-            suite.cargo(&[
-                "test",
-                "--workspace",
-                "--exclude",
-                "trivet-tests",
-                "--all-features",
-            ])
+            suite.cargo("test --workspace --all-features")
         })
     }
 
@@ -85,15 +71,14 @@ impl Suite<'_> {
         })?;
         self.part("images", |suite| images::build(&suite.progress).map(drop))?;
         self.part("scenarios", |suite| {
-            // One cluster for all of them, so one at a time.
-            suite.cargo(&[
-                "test",
-                "--package",
-                "trivet-tests",
-                "--",
-                "--test-threads=1",
-                "--nocapture",
-            ])
+            let named: String = scenarios(suite.root)?
+                .iter()
+                .map(|name| format!(" --test {name}"))
+                .collect();
+            // The whole workspace with all features, as for the unit tests: other features would build it all again.
+            // One cluster for all scenarios, so one at a time.
+            let all = "test --workspace --all-features --no-fail-fast";
+            suite.cargo(&format!("{all}{named} -- --test-threads=1 --nocapture"))
         })?;
         if keep {
             return Ok(());
@@ -109,14 +94,15 @@ impl Suite<'_> {
         outcome
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Result<()> {
-        let status = Command::new("cargo")
-            .args(arguments)
+    fn cargo(&self, arguments: &str) -> Result<()> {
+        let mut cargo = Command::new("cargo");
+        let status = cargo
+            .args(arguments.split_whitespace())
             .current_dir(self.root)
-            .status()
-            .context("failed to start cargo")?;
+            .status();
+        let status = status.context("failed to start cargo")?;
         if !status.success() {
-            bail!("`cargo {}` ended with {status}", arguments.join(" "));
+            bail!("`cargo {arguments}` ended with {status}");
         }
         Ok(())
     }
