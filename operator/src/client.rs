@@ -74,9 +74,15 @@ pub struct Access {
 impl Access {
     /// From the kubeconfig, or inside a cluster from the service account.
     pub async fn infer() -> Result<Self, Error> {
-        let config = Config::infer()
-            .await
-            .map_err(|error| Error::Config(Box::new(error)))?;
+        Self::try_new(
+            Config::infer()
+                .await
+                .map_err(|error| Error::Config(Box::new(error)))?,
+        )
+    }
+
+    /// From a configuration that names the cluster's authorities.
+    pub fn try_new(config: Config) -> Result<Self, Error> {
         if config.root_cert.is_none() && config.root_cert_file.is_none() {
             return Err(Error::NoAuthority {
                 url: config.cluster_url,

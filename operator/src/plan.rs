@@ -146,35 +146,40 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
 
 /// Why these members cannot be put in force; `None` if they can.
 fn unfit(members: &[Member], notes: &[String], facts: &Facts, allow: bool) -> Option<Refusal> {
-    let usable = || {
+    let withdrawn = withdrawn(members, facts);
+    let leaves_nobody = !members.iter().any(|member| is_healthy(member, facts));
+    if leaves_nobody && !withdrawn.is_empty() && !allow {
+        return Some(Refusal::NoHealthyMember { withdrawn });
+    }
+    match members
+        .iter()
+        .filter(|member| member.state != PoolMemberState::Disabled)
+        .count()
+    {
+        0 => Some(Refusal::NoMembers {
+            notes: notes.to_vec(),
+        }),
+        found if found > MAX_MEMBERS => Some(Refusal::TooManyMembers { found }),
+        _ => None,
+    }
+}
+
+/// The members in force that would get no new connection any more.
+fn withdrawn(members: &[Member], facts: &Facts) -> Vec<String> {
+    let stays = |old: &wire::Member| {
         members
             .iter()
-            .filter(|member| member.state != PoolMemberState::Disabled)
+            .any(|new| new.state == PoolMemberState::Active && new.is_same_server(old))
     };
-    if usable().next().is_none() {
-        return Some(Refusal::NoMembers {
-            notes: notes.to_vec(),
-        });
-    }
-    if usable().count() > MAX_MEMBERS {
-        return Some(Refusal::TooManyMembers {
-            found: usable().count(),
-        });
-    }
-    let withdrawn: Vec<_> = facts
+    let active = facts
         .current
         .members
         .iter()
-        .filter(|old| old.state == wire::MemberState::Active)
-        .filter(|old| {
-            !members
-                .iter()
-                .any(|new| new.state == PoolMemberState::Active && new.is_same_server(old))
-        })
+        .filter(|old| old.state == wire::MemberState::Active);
+    active
+        .filter(|old| !stays(old))
         .map(|old| old.name.clone())
-        .collect();
-    let leaves_nobody = !members.iter().any(|member| is_healthy(member, facts));
-    (leaves_nobody && !withdrawn.is_empty() && !allow).then_some(Refusal::NoHealthyMember { withdrawn })
+        .collect()
 }
 
 /// The plan that changes nothing.

@@ -24,8 +24,8 @@ pub enum Refusal {
     },
     /// There is nobody to talk to.
     #[error(
-        "the pool has no member to use{}; label the control-plane nodes, correct discovery.nodeSelector, or list \
-         members with addresses in spec.members",
+        "the pool has no member to use{}; label the control-plane nodes, correct discovery.nodeSelector, list \
+         members with addresses in spec.members, or make one Active",
         detail(notes)
     )]
     NoMembers {

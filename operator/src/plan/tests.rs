@@ -290,6 +290,22 @@ fn an_edit_that_would_leave_no_healthy_member_changes_nothing() {
 }
 
 #[test]
+fn disabling_every_member_changes_nothing() {
+    let mut world = World::with_masters(3);
+    for name in ["cp1", "cp2", "cp3"] {
+        world.list(name, &[], PoolMemberState::Disabled);
+    }
+    assert_eq!(refused(&world.pass()), "NoHealthyMember");
+    world.pool.meta_mut().annotations = Some([(ALLOW_SHRINK.to_owned(), "1".to_owned())].into());
+    assert_eq!(
+        refused(&world.pass()),
+        "NoMembers",
+        "not even its owner's yes empties a pool"
+    );
+    assert_eq!(world.names().len(), 3);
+}
+
+#[test]
 fn an_edit_of_something_else_is_obeyed_while_all_members_are_down() {
     let mut world = World::with_masters(3);
     world.alive.clear();
