@@ -111,17 +111,20 @@ impl Admin {
                 );
                 response
             }
-            // Whoever answers this runs its event loop.
-            "/livez" => plain(StatusCode::OK, "alive".to_owned()),
-            "/readyz" => match self.readiness.objection() {
-                None => plain(StatusCode::OK, "ready".to_owned()),
-                Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.to_owned()),
-            },
+            "/livez" => verdict(self.readiness.lifeless(), "alive"),
+            "/readyz" => verdict(self.readiness.objection(), "ready"),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "try /metrics, /livez or /readyz".to_owned(),
             ),
         }
+    }
+}
+
+fn verdict(objection: Option<&'static str>, agreed: &'static str) -> Response<Full<Bytes>> {
+    match objection {
+        None => plain(StatusCode::OK, agreed.to_owned()),
+        Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.to_owned()),
     }
 }
 

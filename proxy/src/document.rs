@@ -112,6 +112,7 @@ impl Documents {
         let revision = settings.document.revision;
         if let Some(current) = self.current.borrow().as_ref() {
             if revision < current.document.revision {
+                self.refuse_older(text, source, revision);
                 return Verdict::Older;
             }
             if revision == current.document.revision {
@@ -138,20 +139,42 @@ impl Documents {
     }
 
     fn refuse(&self, text: &str, source: Source, refusal: &Refusal) {
+        if self.first_refusal(text, source, refusal.reason) {
+            let Refusal { reason, message } = refusal;
+            warn!(
+                source = source.word(),
+                reason,
+                error = message,
+                in_force = self.revision(),
+                "refused document"
+            );
+        }
+    }
+
+    /// Usual where the mounted ConfigMap lags behind the watch, so nobody needs to act.
+    fn refuse_older(&self, text: &str, source: Source, offered: u64) {
+        if self.first_refusal(text, source, "Older") {
+            info!(
+                source = source.word(),
+                reason = "Older",
+                offered,
+                in_force = self.revision(),
+                "refused document"
+            );
+        }
+    }
+
+    /// Counts a refusal, unless this text of this source was refused already.
+    fn first_refusal(&self, text: &str, source: Source, reason: &'static str) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.iter().any(|(by, known)| *by == source && known == text) {
-            return;
+            return false;
         }
+        // The disk brings several texts at once, the other sources one at a time.
         refused.retain(|(by, _)| *by != source || source == Source::Cache);
         refused.push((source, text.to_owned()));
-        self.metrics.document_refused(source, refusal.reason);
-        warn!(
-            source = source.word(),
-            reason = refusal.reason,
-            error = refusal.message,
-            in_force = self.revision(),
-            "refused document"
-        );
+        self.metrics.document_refused(source, reason);
+        true
     }
 
     /// Two documents of one revision are two writers, or an edit by hand.

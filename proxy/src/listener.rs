@@ -6,13 +6,12 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use futures::FutureExt;
 use nix::errno::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -78,7 +77,7 @@ impl Listeners {
     /// keeps its socket; connections of one that goes are left alone.
     pub fn apply(&self, addresses: &[SocketAddr], limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = self.wanted();
         wanted.retain(|address, stop| {
             let stays = addresses.contains(address);
             if !stays {
@@ -97,8 +96,14 @@ impl Listeners {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether every wanted address still has its task: one that panicked accepts no more and is not restarted.
+    pub fn alive(&self) -> bool {
+        self.accepting.len() >= self.wanted().len()
+    }
+
     /// Accepts no more. Connections go on.
     pub async fn close(&self) {
+        self.wanted().clear();
         self.stop.cancel();
         self.accepting.close();
         self.accepting.wait().await;
@@ -125,31 +130,63 @@ impl Listeners {
             connections: self.connections.clone(),
             limit: Arc::clone(&self.limit),
         };
-        let until = stop.clone();
-        self.accepting.spawn(async move {
-            acceptor.run(until).await;
-            acceptor.unbound();
-            acceptor.metrics.listener_gone(&acceptor.address.to_string());
-        });
+        self.accepting.spawn(acceptor.run(stop.clone()));
         stop
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, HashMap<SocketAddr, CancellationToken>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// That an address is bound, until this is dropped: also if the accept loop panics.
+struct Bound<'a>(&'a Acceptor);
+
+impl<'a> Bound<'a> {
+    fn new(acceptor: &'a Acceptor) -> Self {
+        acceptor.bound().push(acceptor.address);
+        acceptor.metrics.listener(&acceptor.address.to_string(), true);
+        Self(acceptor)
+    }
+}
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        self.0.bound().retain(|address| *address != self.0.address);
     }
 }
 
 impl Acceptor {
-    async fn run(&self, stop: CancellationToken) {
+    async fn run(self, stop: CancellationToken) {
+        self.listen(&stop).await;
+        self.metrics.listener_gone(&self.address.to_string());
+    }
+
+    async fn listen(&self, stop: &CancellationToken) {
         let Some(listener) = stop.run_until_cancelled(self.bind()).await else {
             return;
         };
-        self.bound
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self.address);
-        self.metrics.listener(&self.address.to_string(), true);
+        let _bound = Bound::new(self);
         info!(address = %self.address, "listening");
         stop.run_until_cancelled(self.accept(&listener)).await;
-        // Whoever the kernel has queued for us already would be reset with the socket.
-        while let Some(Ok((client, peer))) = listener.accept().now_or_never() {
-            self.admit(client, peer);
+        if let Err(error) = self.accept_queued(listener) {
+            debug!(address = %self.address, %error, "failed to accept the last clients");
+        }
+    }
+
+    /// Accepts whoever the kernel has queued for us: they would be reset with the socket. The kernel is asked itself,
+    /// because tokio may not have heard of the latest yet.
+    fn accept_queued(&self, listener: TcpListener) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        loop {
+            match listener.accept() {
+                Ok((client, peer)) => {
+                    client.set_nonblocking(true)?;
+                    self.admit(TcpStream::from_std(client)?, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -162,7 +199,7 @@ impl Acceptor {
                     self.admit(client, peer);
                 }
                 // A client that left before it was accepted is no trouble of ours.
-                Err(error) if Fault::of(&error) != Fault::Local => {}
+                Err(error) if Fault::of(&error) == Fault::Reset => {}
                 Err(error) => {
                     self.metrics.accept_failed();
                     if !std::mem::replace(&mut exhausted, true) {
@@ -227,10 +264,7 @@ impl Acceptor {
         self.metrics.ended(ending);
     }
 
-    fn unbound(&self) {
-        self.bound
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|address| *address != self.address);
+    fn bound(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -55,6 +55,12 @@ impl Readiness {
         None
     }
 
+    /// Why this proxy should be restarted; none if it is alive. Whoever asks and is answered knows that its event loop
+    /// turns.
+    pub fn lifeless(&self) -> Option<&'static str> {
+        (!self.listeners.alive()).then_some("an accept loop has died")
+    }
+
     /// Never ready again.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);

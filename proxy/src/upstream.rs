@@ -189,12 +189,14 @@ impl Upstreams {
         self.tasks.wait().await;
     }
 
+    /// The connections of the chosen upstreams, the oldest first: those are the ones that never end by themselves.
     fn tethers(&self, of: impl Fn(UpstreamId) -> bool) -> Vec<Arc<Tether>> {
         let inner = self.lock();
         let chosen = inner.live.iter().filter(|(id, _)| of(**id));
-        chosen
-            .flat_map(|(_, live)| live.tethers.values().cloned())
-            .collect()
+        let mut tethers: Vec<_> = chosen.flat_map(|(_, live)| live.tethers.clone()).collect();
+        drop(inner);
+        tethers.sort_by_key(|(serial, _)| *serial);
+        tethers.into_iter().map(|(_, tether)| tether).collect()
     }
 
     /// A panic elsewhere must not take the balancer with it: what it left is still a valid state.

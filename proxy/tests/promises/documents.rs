@@ -90,20 +90,17 @@ async fn an_older_or_a_broken_document_changes_nothing() {
     };
     node.write(&pool(5));
     node.follows(5).await;
-    for refused in [
-        node.pool().revision(4).member(&apiservers[0]).text(),
-        node.pool().revision(6).text(),
-        pool(7).text().replace("cp1", "cp9"),
-        "{".to_owned(),
+    for (refused, reason) in [
+        (node.pool().revision(4).member(&apiservers[0]).text(), "Older"),
+        (node.pool().revision(6).text(), "Invalid"),
+        (pool(7).text().replace("cp1", "cp9"), "HashMismatch"),
+        (pool(8).with_authorities("none").text(), "UnusableTls"),
+        ("torn".to_owned(), "Malformed"),
     ] {
         node.write_text(&refused);
+        let line = format!("trivet_proxy_documents_refused_total{{source=\"File\",reason=\"{reason}\"}}");
+        eventually(&line, async || node.metric(&line).await == Some(1)).await;
     }
-    node.write_text("torn");
-    let line = "trivet_proxy_documents_refused_total{source=\"File\",reason=\"Malformed\"}";
-    eventually("the refusal is counted", async || {
-        node.metric(line).await.is_some()
-    })
-    .await;
     assert_eq!(node.metric("trivet_proxy_document_revision").await, Some(5));
     assert!(node.who().await.is_ok());
 }

@@ -87,6 +87,11 @@ impl Pool {
         self
     }
 
+    pub(crate) fn with_authorities(mut self, bundle: &str) -> Self {
+        bundle.clone_into(&mut self.document.tls.ca_bundle);
+        self
+    }
+
     pub(crate) fn text(&self) -> String {
         self.document.clone().seal().unwrap().to_text().unwrap()
     }
