@@ -63,9 +63,11 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
             },
             update_strategy: Some(DaemonSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
+                // The new proxy serves before the old one ends: a kubelet whose only way is its proxy could otherwise
+                // neither report the old pod's end nor learn of the new one. They share the port meanwhile.
                 rolling_update: Some(RollingUpdateDaemonSet {
-                    max_unavailable: Some(IntOrString::Int(1)),
-                    max_surge: Some(IntOrString::Int(0)),
+                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::String("10%".to_owned())),
                 }),
             }),
             ..DaemonSetSpec::default()
