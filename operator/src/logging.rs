@@ -44,25 +44,23 @@ pub fn start(level: LogLevel, format: LogFormat) {
 
 /// An error with its causes, each said once: many libraries repeat their source in their own message.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut said = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        next = error.source();
-        let words = match error.downcast_ref::<kube::Error>() {
-            // Its own message is a dump of the whole answer.
-            Some(kube::Error::Api(status)) => {
-                next = None;
-                format!("{} ({} {})", status.message, status.code, status.reason)
-            }
-            Some(_) | None => error.to_string(),
-        };
-        if said.is_empty() {
-            said = words;
-        } else if !said.contains(&words) {
-            said = format!("{said}: {words}");
-        }
+    if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+        // Its own message is a dump of the whole answer.
+        return format!("{} ({} {})", status.message, status.code, status.reason);
     }
-    said
+    let words = error.to_string();
+    let Some(source) = error.source() else {
+        return words;
+    };
+    let own = words
+        .strip_suffix(&source.to_string())
+        .unwrap_or(&words)
+        .trim_end_matches(": ");
+    if own.is_empty() {
+        chain(source)
+    } else {
+        format!("{own}: {}", chain(source))
+    }
 }
 
 impl From<LogLevel> for LevelFilter {

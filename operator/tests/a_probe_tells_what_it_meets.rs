@@ -1,5 +1,11 @@
 //! The operator's probe against real sockets and real TLS: each kind of apiserver is told apart.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up fails"
+)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
