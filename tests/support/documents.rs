@@ -59,12 +59,7 @@ impl Documents {
     }
 
     /// The first document to come, the one that is there included, for which `wanted` holds.
-    pub async fn until(
-        &mut self,
-        within: Duration,
-        what: &str,
-        wanted: impl Fn(&Document) -> bool,
-    ) -> Result<Published> {
+    pub async fn until(&mut self, within: Duration, wanted: impl Fn(&Document) -> bool) -> Result<Published> {
         let fits = |latest: &Option<Published>| {
             latest
                 .as_ref()
@@ -72,7 +67,7 @@ impl Documents {
         };
         let found = timeout(within, self.latest.wait_for(fits)).await;
         let found = found
-            .with_context(|| format!("the ConfigMap does not show {what} within {} s", within.as_secs()))?;
+            .with_context(|| format!("the ConfigMap does not show the edit within {} s", within.as_secs()))?;
         let found = found.context("the watch of the ConfigMap ended")?.clone();
         found.context("the watch of the ConfigMap lost its document")
     }

@@ -72,7 +72,7 @@ async fn edit(
             .map(|member| member.state)
             == state
     };
-    let published = documents.until(PATIENCE, "the edit", shown).await?;
+    let published = documents.until(PATIENCE, shown).await?;
     let revision = published.document.revision;
     let hosts = installation.hosts();
     let seen = try_join_all(hosts.iter().map(|host| follows(host, revision, PATIENCE))).await?;
