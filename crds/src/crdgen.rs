@@ -41,7 +41,10 @@ pub fn apiserver_pool() -> Result<Value, Error> {
     conform(schema);
     // Also for those who never use Helm: an upgrade of a release that once owned the CRD would delete it otherwise.
     if let Some(Value::Object(metadata)) = crd.get_mut("metadata") {
-        metadata.insert("annotations".to_owned(), json!({ "helm.sh/resource-policy": "keep" }));
+        metadata.insert(
+            "annotations".to_owned(),
+            json!({ "helm.sh/resource-policy": "keep" }),
+        );
     }
     Ok(crd)
 }

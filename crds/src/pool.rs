@@ -58,7 +58,10 @@ use serde::{Deserialize, Serialize};
     )
 )]
 #[serde(rename_all = "camelCase", default)]
-#[allow(clippy::duplicated_attributes, reason = "each printer column has a type of its own")]
+#[allow(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type of its own"
+)]
 pub struct ApiserverPoolSpec {
     /// Apiservers by name, merged over the discovered ones: an entry replaces the discovered member of the same name,
     /// and any that has the same address and port.
