@@ -23,8 +23,9 @@ const RATE: u32 = 50;
 /// From the change of the ConfigMap to every proxy's metrics.
 const IN_STEP: Duration = Duration::from_secs(2);
 
-/// From an edit to the ConfigMap; no promise, only a limit to our patience.
-const WRITTEN: Duration = Duration::from_secs(30);
+/// From an edit to the ConfigMap; no promise, only a limit to our patience: kubelet restarts an operator that was
+/// killed more than once only after a while.
+const WRITTEN: Duration = Duration::from_secs(90);
 
 /// Two good probes, one a second, and some slack for a busy machine.
 const PROVEN: Duration = Duration::from_secs(15);
