@@ -155,3 +155,87 @@ pub async fn publish(ctx: &Context, pool: &ApiserverPool, news: Vec<News>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::{Changes, Memory, Refusal};
+
+    fn plan(verdict: Verdict, changes: Changes) -> Plan {
+        Plan {
+            verdict,
+            rollout: None,
+            members: Vec::new(),
+            changes,
+            revision: 4,
+            endpoints: Vec::new(),
+            memory: Memory::default(),
+            next_look: None,
+        }
+    }
+
+    fn quiet() -> Plan {
+        plan(
+            Verdict::Accepted {
+                notes: Vec::new(),
+                refused_removals: Vec::new(),
+            },
+            Changes::default(),
+        )
+    }
+
+    fn status(health: &str) -> ApiserverPoolStatus {
+        let member = json!({ "name": "cp1", "addresses": ["10.0.0.1"], "port": 6443, "source": "Node",
+                             "state": "Active", "health": health });
+        serde_json::from_value(json!({ "members": [member] })).unwrap()
+    }
+
+    fn reasons(news: &[News]) -> Vec<&str> {
+        news.iter().map(|news| news.reason).collect()
+    }
+
+    #[test]
+    fn members_that_come_and_go_are_told_by_name() {
+        let changes = Changes {
+            added: vec!["cp4".to_owned()],
+            removed: vec!["cp1".to_owned()],
+        };
+        let accepted = Verdict::Accepted {
+            notes: Vec::new(),
+            refused_removals: Vec::new(),
+        };
+        let news = news(
+            &plan(accepted, changes),
+            None,
+            &ApiserverPoolStatus::default(),
+            &[],
+        );
+        assert_eq!(reasons(&news), ["MemberAdded", "MemberRemoved"]);
+        assert_eq!((news[0].member.as_str(), news[1].member.as_str()), ("cp4", "cp1"));
+    }
+
+    #[test]
+    fn only_a_turn_in_a_member_s_health_is_news() {
+        let told = |before: &str, after: &str| {
+            let news = news(&quiet(), Some(&status(before)), &status(after), &[]);
+            reasons(&news).first().map(ToString::to_string)
+        };
+        assert_eq!(told("Up", "Down").as_deref(), Some("MemberUnhealthy"));
+        assert_eq!(told("Up", "Unready").as_deref(), Some("MemberUnhealthy"));
+        assert_eq!(told("Unready", "Down"), None);
+        assert_eq!(told("Down", "Up").as_deref(), Some("MemberRecovered"));
+        assert_eq!(told("Up", "Up"), None);
+    }
+
+    #[test]
+    fn a_refusal_is_told_once() {
+        let refusal = Refusal::NoMembers { notes: Vec::new() };
+        let note = refusal.to_string();
+        let plan = plan(Verdict::Refused(refusal), Changes::default());
+        let status = ApiserverPoolStatus::default();
+        assert_eq!(reasons(&news(&plan, None, &status, &[])), ["NoMembers"]);
+        assert!(news(&plan, None, &status, &[note]).is_empty());
+    }
+}

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::time::{Instant, timeout};
-use trivet_crds::pool::{ApiserverPool, DiscoveryPolicy, MemberSource, PoolMemberState};
+use trivet_crds::pool::{ApiserverPool, DiscoveryPolicy};
 use trivet_crds::wire::{self, Document};
 use trivet_crds::{POOL_LABEL, data_plane_name};
 
@@ -18,9 +18,10 @@ use crate::health::Healths;
 use crate::plan::conflict::{Precedence, Rival, claims};
 use crate::plan::facts::Discovered;
 use crate::plan::masters::masters;
-use crate::plan::{self, Current, Facts, Memory};
-use crate::render::config_map::EXPLICIT_MEMBERS;
+use crate::plan::{self, Facts, Memory};
 use crate::resolve;
+
+pub mod in_force;
 
 /// How long a pass waits for the nodes after a start. Where they cannot be read, pools still follow their spec.
 const NODES_WAIT: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Res
         discovered: discovered(pool, ctx),
         node_count: node_count(ctx),
         resolved,
-        current: current(pool, own),
+        current: in_force::current(pool, own),
         healths: Healths::default(),
         precedence: precedence(pool, &documents),
         rivals: rivals(pool, ctx, &documents),
@@ -118,76 +119,6 @@ fn discovered(pool: &ApiserverPool, ctx: &Context) -> Discovered {
 
 fn node_count(ctx: &Context) -> Option<u32> {
     u32::try_from(ctx.nodes.len()).ok().filter(|count| *count > 0)
-}
-
-fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
-    let text = map.and_then(|map| map.data.as_ref()?.get(wire::KEY));
-    let parsed = text.map(|text| Document::parse(text));
-    if let Some(Err(error)) = &parsed {
-        tracing::warn!(pool = pool.name_any(), %error, "document in force cannot be read and is written anew");
-    }
-    let document = parsed.and_then(Result::ok);
-    let status = pool.status.as_ref();
-    let told = status
-        .and_then(|status| u64::try_from(status.config_revision?).ok())
-        .unwrap_or_default();
-    let stated = text.and_then(|text| stated_revision(text)).unwrap_or_default();
-    let annotation = map.and_then(|map| map.annotations().get(EXPLICIT_MEMBERS).cloned());
-    let names = annotation.unwrap_or_default();
-    let explicit = names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect();
-    let (members, explicit) = match &document {
-        Some(document) => (document.members.clone(), explicit),
-        None => remembered_members(pool),
-    };
-    Current {
-        document,
-        members,
-        explicit,
-        highest_revision: told.max(stated),
-        version: map.and_then(ResourceExt::resource_version),
-    }
-}
-
-/// The revision of a text, also of one that is broken otherwise: the next one must be higher all the same.
-fn stated_revision(text: &str) -> Option<u64> {
-    serde_json::from_str::<serde_json::Value>(text)
-        .ok()?
-        .get("revision")?
-        .as_u64()
-}
-
-/// The members as the pool's status has them, for a pool whose ConfigMap was deleted or broken.
-fn remembered_members(pool: &ApiserverPool) -> (Vec<wire::Member>, BTreeSet<String>) {
-    let told = pool.status.iter().flat_map(|status| &status.members);
-    let in_force: Vec<_> = told
-        .filter(|member| member.state != PoolMemberState::Disabled)
-        .collect();
-    let explicit = in_force
-        .iter()
-        .filter(|member| member.source == MemberSource::Spec);
-    let names = explicit.map(|member| member.name.clone()).collect();
-    let members = in_force.iter().map(|member| wire::Member {
-        name: member.name.clone(),
-        addresses: member
-            .addresses
-            .iter()
-            .filter_map(|address| address.parse().ok())
-            .collect(),
-        port: member.port,
-        state: match member.state {
-            PoolMemberState::Draining => wire::MemberState::Draining,
-            PoolMemberState::Active | PoolMemberState::Disabled => wire::MemberState::Active,
-        },
-        zone: member.zone.clone(),
-    });
-    (
-        members.filter(|member| !member.addresses.is_empty()).collect(),
-        names,
-    )
 }
 
 fn has_document(name: &str, documents: &[ConfigMap]) -> bool {

@@ -194,11 +194,8 @@ fn refused(refusal: Refusal, facts: &Facts, endpoints: Vec<String>) -> Plan {
             .map(|member| in_force(member, facts))
             .collect(),
         changes: Changes::default(),
-        revision: facts
-            .current
-            .document
-            .as_ref()
-            .map_or(0, |document| document.revision),
+        // Also where the document is lost: the next one must be higher.
+        revision: facts.current.highest_revision,
         endpoints,
         memory: facts.memory.clone(),
         next_look: None,

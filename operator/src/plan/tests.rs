@@ -418,6 +418,15 @@ fn a_lost_document_is_rebuilt_with_a_higher_revision() {
 }
 
 #[test]
+fn a_refusal_does_not_forget_the_revision_of_a_lost_document() {
+    let mut world = World::with_masters(0);
+    world.facts.current.highest_revision = 41;
+    let plan = world.pass();
+    assert_eq!(refused(&plan), "NoMembers");
+    assert_eq!(plan.revision, 41);
+}
+
+#[test]
 fn a_first_document_is_written_even_if_nobody_answers() {
     let mut world = World::with_masters(0);
     world.discover(&[1, 2, 3]);

@@ -1,0 +1,146 @@
+//! Reads out of a pool's ConfigMap what is in force, and out of its status what the ConfigMap has lost.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use trivet_crds::pool::{ApiserverPool, MemberSource, PoolMemberState};
+use trivet_crds::wire::{self, Document};
+
+use crate::plan::Current;
+use crate::render::config_map::EXPLICIT_MEMBERS;
+
+/// What is in force for `pool`, by its ConfigMap and its status. Pure.
+pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
+    let text = map.and_then(|map| map.data.as_ref()?.get(wire::KEY));
+    let parsed = text.map(|text| Document::parse(text));
+    if let Some(Err(error)) = &parsed {
+        tracing::warn!(pool = pool.name_any(), %error, "document in force cannot be read and is written anew");
+    }
+    let document = parsed.and_then(Result::ok);
+    let status = pool.status.as_ref();
+    let told = status
+        .and_then(|status| u64::try_from(status.config_revision?).ok())
+        .unwrap_or_default();
+    let stated = text.and_then(|text| stated_revision(text)).unwrap_or_default();
+    let annotation = map.and_then(|map| map.annotations().get(EXPLICIT_MEMBERS).cloned());
+    let names = annotation.unwrap_or_default();
+    let explicit = names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let (members, explicit) = match &document {
+        Some(document) => (document.members.clone(), explicit),
+        None => remembered_members(pool),
+    };
+    Current {
+        document,
+        members,
+        explicit,
+        highest_revision: told.max(stated),
+        version: map.and_then(ResourceExt::resource_version),
+    }
+}
+
+/// The revision of a text, also of one that is broken otherwise: the next one must be higher all the same.
+fn stated_revision(text: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(text)
+        .ok()?
+        .get("revision")?
+        .as_u64()
+}
+
+/// The members as the pool's status has them, for a pool whose ConfigMap was deleted or broken.
+fn remembered_members(pool: &ApiserverPool) -> (Vec<wire::Member>, BTreeSet<String>) {
+    let told = pool.status.iter().flat_map(|status| &status.members);
+    let in_force: Vec<_> = told
+        .filter(|member| member.state != PoolMemberState::Disabled)
+        .collect();
+    let explicit = in_force
+        .iter()
+        .filter(|member| member.source == MemberSource::Spec);
+    let names = explicit.map(|member| member.name.clone()).collect();
+    let members = in_force.iter().map(|member| wire::Member {
+        name: member.name.clone(),
+        addresses: member
+            .addresses
+            .iter()
+            .filter_map(|address| address.parse().ok())
+            .collect(),
+        port: member.port,
+        state: match member.state {
+            PoolMemberState::Draining => wire::MemberState::Draining,
+            PoolMemberState::Active | PoolMemberState::Disabled => wire::MemberState::Active,
+        },
+        zone: member.zone.clone(),
+    });
+    (
+        members.filter(|member| !member.addresses.is_empty()).collect(),
+        names,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use trivet_crds::pool::ApiserverPoolSpec;
+
+    use super::*;
+
+    /// A pool at revision 12 whose status knows a discovered, a listed and a disabled member.
+    fn pool() -> ApiserverPool {
+        let member = |name: &str, source: &str, state: &str| {
+            json!({ "name": name, "addresses": ["10.0.0.1"], "port": 6443, "source": source, "state": state,
+                    "health": "Up" })
+        };
+        let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+        let members = [
+            member("cp1", "Node", "Active"),
+            member("extra", "Spec", "Draining"),
+            member("off", "Node", "Disabled"),
+        ];
+        pool.status = serde_json::from_value(json!({ "configRevision": 12, "members": members })).unwrap();
+        pool
+    }
+
+    fn map(text: &str) -> ConfigMap {
+        serde_json::from_value(json!({
+            "metadata": { "resourceVersion": "7", "annotations": { EXPLICIT_MEMBERS: "a,b" } },
+            "data": { wire::KEY: text },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_lost_document_leaves_the_members_and_the_revision_of_the_status() {
+        let current = current(&pool(), None);
+        assert!(current.document.is_none());
+        assert_eq!(current.highest_revision, 12);
+        assert_eq!(
+            current
+                .members
+                .iter()
+                .map(|member| member.name.as_str())
+                .collect::<Vec<_>>(),
+            ["cp1", "extra"]
+        );
+        assert_eq!(current.members[1].state, wire::MemberState::Draining);
+        assert_eq!(current.explicit, ["extra".to_owned()].into());
+    }
+
+    #[test]
+    fn a_broken_document_still_tells_its_revision() {
+        let current = current(&pool(), Some(&map(r#"{"revision": 40}"#)));
+        assert!(current.document.is_none());
+        assert_eq!(current.highest_revision, 40);
+        assert_eq!(current.version.as_deref(), Some("7"));
+        assert_eq!(current.members.len(), 2);
+    }
+
+    #[test]
+    fn a_pool_without_a_past_has_nothing_in_force() {
+        let current = current(&ApiserverPool::new("default", ApiserverPoolSpec::default()), None);
+        assert_eq!(current, Current::default());
+    }
+}
