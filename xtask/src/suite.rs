@@ -71,14 +71,15 @@ impl Suite<'_> {
         })?;
         self.part("images", |suite| images::build(&suite.progress).map(drop))?;
         self.part("scenarios", |suite| {
-            let named: String = scenarios(suite.root)?
-                .iter()
-                .map(|name| format!(" --test {name}"))
-                .collect();
+            let scenarios = scenarios(suite.root)?;
+            let named: Vec<_> = scenarios.iter().map(|name| format!("--test {name}")).collect();
             // The whole workspace with all features, as for the unit tests: other features would build it all again.
             // One cluster for all scenarios, so one at a time.
             let all = "test --workspace --all-features --no-fail-fast";
-            suite.cargo(&format!("{all}{named} -- --test-threads=1 --nocapture"))
+            suite.cargo(&format!(
+                "{all} {} -- --test-threads=1 --nocapture",
+                named.join(" ")
+            ))
         })?;
         if keep {
             return Ok(());
