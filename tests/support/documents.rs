@@ -66,8 +66,12 @@ impl Documents {
                 .is_some_and(|published| wanted(&published.document))
         };
         let found = timeout(within, self.latest.wait_for(fits)).await;
-        let found = found
-            .with_context(|| format!("the ConfigMap does not show the edit within {} s", within.as_secs()))?;
+        let found = found.with_context(|| {
+            format!(
+                "the ConfigMap does not show the edit within {} s",
+                within.as_secs()
+            )
+        })?;
         let found = found.context("the watch of the ConfigMap ended")?.clone();
         found.context("the watch of the ConfigMap lost its document")
     }

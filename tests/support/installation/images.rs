@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 use trivet_testbed::{Cluster, Host, Progress, images};
 
-use super::{Installation, NAMESPACE};
+use super::{FIRST_MASTER, Installation, NAMESPACE, Server};
 use crate::say::say;
 
 /// On each host, beside the images that it speaks of: it goes with them.
@@ -19,6 +19,9 @@ impl Installation {
         let imported = self.disturb(import).await?;
         if imported {
             say("new images: replacing the pods that run older ones");
+            // A kubelet hears of its new proxy only from the API, and the old one takes its way there along.
+            self.point_workers(&Server::Master(FIRST_MASTER.to_owned()))
+                .await?;
             // The tag is the same, so nothing rolls out by itself. Where nothing runs, nothing is deleted.
             let delete = format!("delete pods --all --namespace {NAMESPACE} --ignore-not-found");
             self.tools().kubectl(&delete).await?;
