@@ -176,6 +176,10 @@ impl Edits {
         self.note("cp4 joined", lag?);
         self.used("cp4").await?;
 
+        // As the documentation tells administrators: nobody answers for requests on an apiserver that ends.
+        let aside = json!({ "members": [{ "name": "cp4", "state": "Draining" }] });
+        let draining = |document: &Document| state(document, "cp4") == Some(MemberState::Draining);
+        self.edit("cp4 draining", aside, draining).await?;
         let gone = |document: &Document| state(document, "cp4").is_none();
         let follow = in_step(&mut self.documents, &self.hosts, JOINED, gone);
         let (removed, lag) = tokio::join!(self.installation.remove_master("cp4"), follow);
