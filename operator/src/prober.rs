@@ -102,9 +102,12 @@ impl Prober {
             let wanted = self.with(State::prune);
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                // Full: the news is waiting to be read already. Closed: nobody needs it any more.
-                true = self.probe_all(wanted) => { self.changed.try_send(()).ok(); }
-                else => {}
+                changed = self.probe_all(wanted) => {
+                    if changed {
+                        // Full: the news is waiting to be read already. Closed: nobody needs it any more.
+                        self.changed.try_send(()).ok();
+                    }
+                }
             }
         }
     }
@@ -164,5 +167,27 @@ impl State {
         self.healths.retain(|address| wanted.contains(address));
         self.clients.retain(|address, _| wanted.contains(address));
         wanted.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use kube::Config;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn rounds_go_on_when_none_brings_news() {
+        let mut config = Config::new(Uri::from_static("https://unused"));
+        config.root_cert = Some(Vec::new());
+        let (prober, _news) = Prober::new(Access::try_new(config).unwrap());
+        let rounds = AtomicU32::new(0);
+        let run = prober.run(CancellationToken::new(), || {
+            rounds.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(timeout(PERIOD * 5, run).await.is_err(), "it ended by itself");
+        assert!(rounds.load(Ordering::Relaxed) >= 5, "only {rounds:?} rounds");
     }
 }
