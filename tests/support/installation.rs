@@ -29,6 +29,9 @@ pub const NAMESPACE: &str = "trivet-system";
 /// Masters that scenarios look through, unless they say otherwise.
 const FIRST_MASTER: &str = "cp1";
 
+/// An apiserver that starts writes its bootstrap roles first, which takes a busy machine some seconds.
+const MASTERS_READY: Duration = Duration::from_secs(60);
+
 /// A kubelet that was cut off backs off for some seconds before it tries again.
 const NODES_READY: Duration = Duration::from_secs(90);
 
@@ -156,6 +159,21 @@ impl Installation {
         tokio::task::spawn_blocking(move || work(&cluster))
             .await
             .context("the testbed panicked")?
+    }
+
+    /// Waits until every apiserver says that it is ready: one that was started again is not for some seconds.
+    pub async fn masters_ready(&self) -> Result<()> {
+        for master in self.masters() {
+            let tools = self.tools_through(&master);
+            eventually(MASTERS_READY, &format!("{master}'s apiserver ready"), async || {
+                tools
+                    .kubectl("get --raw /readyz --request-timeout=2s")
+                    .await
+                    .map(drop)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Waits until every node is Ready.

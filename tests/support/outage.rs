@@ -48,6 +48,7 @@ pub async fn outage(
 ) -> Result<Measured> {
     let witness = installation.masters().into_iter().find(|other| other != master);
     let witness = witness.context("nobody is left to watch the outage of the only master")?;
+    installation.masters_ready().await?;
     let observer = Observer::start(installation.kubernetes(&witness).await?).await?;
     let attempts = start_attempts(installation, server)?;
     sleep(WARM_UP).await;
