@@ -165,12 +165,16 @@ impl Installation {
     pub async fn masters_ready(&self) -> Result<()> {
         for master in self.masters() {
             let tools = self.tools_through(&master);
-            eventually(MASTERS_READY, &format!("{master}'s apiserver ready"), async || {
-                tools
-                    .kubectl("get --raw /readyz --request-timeout=2s")
-                    .await
-                    .map(drop)
-            })
+            eventually(
+                MASTERS_READY,
+                &format!("{master}'s apiserver ready"),
+                async || {
+                    tools
+                        .kubectl("get --raw /readyz --request-timeout=2s")
+                        .await
+                        .map(drop)
+                },
+            )
             .await?;
         }
         Ok(())
