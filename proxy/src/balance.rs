@@ -75,6 +75,7 @@ pub struct Balance {
     turns: u64,
     upstreams: BTreeMap<UpstreamId, Upstream>,
     patience: Patience,
+    moved: Option<Instant>,
 }
 
 impl Balance {
@@ -90,6 +91,7 @@ impl Balance {
             turns: 0,
             upstreams: BTreeMap::new(),
             patience: Patience::default(),
+            moved: None,
         }
     }
 
@@ -222,6 +224,7 @@ impl Balance {
             health: Health::new(target.proven, now),
             suspect: false,
             extra_probe: None,
+            moving: false,
             connections: 0,
             turn: 0,
             rank: rank::rank(&self.node, &target.identity.name),
@@ -234,6 +237,7 @@ impl Balance {
     fn stand(&mut self, id: UpstreamId, standing: Standing) -> Option<Decision> {
         let upstream = self.upstreams.get_mut(&id)?;
         let before = std::mem::replace(&mut upstream.standing, standing);
+        upstream.moving &= standing == Standing::Active;
         match (before, standing) {
             (Standing::Active, Standing::Draining | Standing::Removed) => Some(Decision::Drain(id)),
             (Standing::Draining | Standing::Removed, Standing::Active) => Some(Decision::Restore(id)),
@@ -281,7 +285,8 @@ impl Balance {
             upstream.suspect = false;
         }
         let told = (from != to).then_some(Decision::Tell { id, from, to });
-        told.into_iter().chain(self.cuts()).collect()
+        let moves = self.moves(now);
+        told.into_iter().chain(self.cuts()).chain(moves).collect()
     }
 
     /// Whose connections to cut: who is silent while another answers. If all are silent it is us, and cutting would
@@ -301,6 +306,42 @@ impl Balance {
         active
             .into_iter()
             .any(|witness| witness.health.witnesses(&silent.health))
+    }
+
+    /// Whose connections to move: who has been cut off from its etcd for long while another is well. If no other is, etcd
+    /// has lost its quorum, and nobody would be better off elsewhere.
+    fn moves(&mut self, now: Instant) -> Option<Decision> {
+        let well = |upstream: &Upstream| {
+            upstream.standing == Standing::Active && upstream.health.state() == State::Up
+        };
+        let relief = self.upstreams.values().any(well);
+        let stranded =
+            |upstream: &Upstream| relief && upstream.health.stranded_for(now) >= Some(pace::MOVE_AFTER);
+        if let Some((id, upstream)) = self
+            .upstreams
+            .iter_mut()
+            .find(|(_, upstream)| upstream.moving && !stranded(upstream))
+        {
+            upstream.moving = false;
+            return Some(Decision::Restore(*id));
+        }
+        let rested = |last: Instant| now.saturating_duration_since(last) >= pace::MOVE_INTERVAL;
+        if !self.moved.is_none_or(rested) {
+            return None;
+        }
+        let movable = |upstream: &Upstream| {
+            upstream.standing == Standing::Active
+                && !upstream.moving
+                && upstream.connections > 0
+                && stranded(upstream)
+        };
+        let (id, upstream) = self
+            .upstreams
+            .iter_mut()
+            .find(|(_, upstream)| movable(upstream))?;
+        upstream.moving = true;
+        self.moved = Some(now);
+        Some(Decision::Move(*id))
     }
 
     fn refused(&mut self, id: UpstreamId, now: Instant) -> Vec<Decision> {

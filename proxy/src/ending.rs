@@ -14,6 +14,8 @@ pub enum Ending {
     UpstreamTimeout,
     /// Its upstream is Down: silent while others answer.
     MemberSilent,
+    /// Its member is alive but cut off from etcd: moved to another.
+    MemberStranded,
     /// Its member is being removed.
     MemberDrained,
     /// This proxy ends.
@@ -37,6 +39,7 @@ impl Ending {
             Self::UpstreamReset => "UpstreamReset",
             Self::UpstreamTimeout => "UpstreamTimeout",
             Self::MemberSilent => "MemberSilent",
+            Self::MemberStranded => "MemberStranded",
             Self::MemberDrained => "MemberDrained",
             Self::ProxyDrained => "ProxyDrained",
             Self::NoUpstream => "NoUpstream",
@@ -49,7 +52,7 @@ impl Ending {
     /// Whether the other side is told by a reset, as it would be without a proxy, and not by an orderly end.
     pub fn resets(self) -> bool {
         match self {
-            Self::Finished | Self::MemberDrained | Self::ProxyDrained => false,
+            Self::Finished | Self::MemberStranded | Self::MemberDrained | Self::ProxyDrained => false,
             Self::ClientLeft
             | Self::UpstreamReset
             | Self::UpstreamTimeout

@@ -56,7 +56,7 @@ struct Live {
     name: String,
     probe: Arc<Notify>,
     stop: CancellationToken,
-    drain: Option<CancellationToken>,
+    emptying: Option<CancellationToken>,
     cutting: bool,
     tethers: HashMap<u64, Arc<Tether>>,
     gauge: Gauge,

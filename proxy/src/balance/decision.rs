@@ -27,7 +27,9 @@ pub enum Decision {
     Cut(UpstreamId),
     /// Close its connections gradually.
     Drain(UpstreamId),
-    /// Stop doing so.
+    /// Close its connections gradually, so that their clients find an upstream that has its etcd.
+    Move(UpstreamId),
+    /// Close no more of its connections.
     Restore(UpstreamId),
     /// Stop probing it; nothing is left of it.
     Forget(UpstreamId, Identity),

@@ -2,7 +2,7 @@
 //!
 //! Only silence makes an upstream Down. Whatever answers, and be it by a refusal, is at worst Unready.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
@@ -51,6 +51,8 @@ pub enum Reason {
     /// It answers with a certificate that is not of this cluster.
     Untrusted,
     /// It has not answered this proxy yet.
+    /// It says that it cannot reach its etcd.
+    EtcdFailed,
     NotProbed,
     /// It refuses or resets connections, or a router says that it cannot be reached.
     Refused,
@@ -71,6 +73,7 @@ impl Reason {
             Self::Untrusted => "Untrusted",
             Self::NotProbed => "NotProbed",
             Self::Refused => "Refused",
+            Self::EtcdFailed => "EtcdFailed",
             Self::Silent => "Silent",
         }
     }
@@ -88,6 +91,8 @@ pub enum Outcome {
     /// It answered with a certificate that is not of this cluster.
     Untrusted,
     /// Refused, reset or unreachable: somebody answered, and it was not an apiserver.
+    /// Not ready because it cannot reach its etcd, by its own words.
+    EtcdFailed,
     Refused,
     /// Nothing came in time.
     Silent,
@@ -114,6 +119,7 @@ pub struct Policy {
     pub failure_threshold: u32,
     /// Good answers in a row that bring it back.
     pub success_threshold: u32,
+            Self::EtcdFailed => "EtcdFailed",
 }
 
 /// The health of one upstream.
@@ -143,6 +149,7 @@ impl Health {
         Self {
             state,
             reason,
+    stranded_since: Option<Instant>,
             since: now,
             silent: 0,
             passes: 0,
@@ -165,6 +172,7 @@ impl Health {
         self.reason
     }
 
+            stranded_since: None,
     /// Which of its addresses answered last.
     pub fn via(&self) -> Option<SocketAddr> {
         self.via
@@ -184,13 +192,27 @@ impl Health {
     }
 
     /// Whether this upstream, by answers of its own, shows that the silence of `other` is not ours: it answered after
+    /// For how long it has been alive but cut off from its etcd, if it is. What it serves then is old, and watches through
+    /// it stand still.
+    pub fn stranded_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.stranded_since.filter(|_| self.state == State::Unready)?;
+        Some(now.saturating_duration_since(since))
+    }
+
     /// `other` fell, and `other` stayed silent when it was asked after this one began to answer. So when all come back
     /// from a hiccup of this node, the first one back is no witness against the next.
     pub fn witnesses(&self, other: &Self) -> bool {
+        self.stranded_since = match outcome {
+            Outcome::EtcdFailed => self.stranded_since.or(Some(asked)),
+            // Between two answers about etcd it is late, or misses one.
+            Outcome::Late | Outcome::Silent => self.stranded_since,
+            Outcome::Ready | Outcome::NotReady | Outcome::Untrusted | Outcome::Refused => None,
+        };
         let after = |later: Option<Instant>, earlier: Option<Instant>| later.is_some() && later > earlier;
         self.state != State::Down
             && other.state == State::Down
             && self.steady_since.is_some()
+            Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, asked, via, now),
             && after(self.answered, other.fell_silent)
             && after(other.silent_at, self.steady_since)
     }

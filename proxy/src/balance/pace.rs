@@ -8,6 +8,17 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(15);
 /// A client is told that nothing is usable within this time: a kubelet that is held starts no static pods.
 pub const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long an upstream may be cut off from its etcd before its connections are moved: a change of etcd's leader or a
+/// short loss of its network passes by itself, and moving costs every client its watches.
+pub const MOVE_AFTER: Duration = Duration::from_secs(30);
+
+/// The time over which they are moved, so that the last has moved within 45 s whatever the pace of the probes adds.
+pub const MOVE_WITHIN: Duration = Duration::from_secs(12);
+
+/// The least time between the moves of two upstreams: if several are cut off one after the other, their clients must not
+/// be chased from one to the next.
+pub const MOVE_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The time between two probes of one upstream: no member gets more than about 500 a second from the whole fleet.
 pub fn probe_interval(nodes: u32, period: Duration) -> Duration {
     (Duration::from_secs(u64::from(nodes)) / 500).clamp(period.min(LONGEST_INTERVAL), LONGEST_INTERVAL)

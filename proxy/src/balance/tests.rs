@@ -1,5 +1,7 @@
 //! The promises of the balancer, on its own clock.
 
+mod moves;
+
 use std::time::Duration;
 
 use proptest::prelude::*;

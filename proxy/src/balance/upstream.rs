@@ -43,6 +43,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
+    pub(super) moving: bool,
     pub(super) fn preferred(&self) -> Option<SocketAddr> {
         self.health
             .via()

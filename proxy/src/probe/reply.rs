@@ -25,6 +25,7 @@ impl Reply {
             // Alive, and its readiness is not for anonymous callers.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Ready,
             status if status.is_success() => Outcome::Ready,
+            _ if self.lacks_etcd() => Outcome::EtcdFailed,
             _ => Outcome::NotReady,
         }
     }
@@ -59,6 +60,12 @@ impl Reply {
             self.status.as_u16(),
             self.failing_checks().join(", ")
         )
+    }
+
+    /// Whether etcd is what it lacks. One that shuts down is left to end by itself, whatever else it lacks.
+    fn lacks_etcd(&self) -> bool {
+        let failing = self.failing_checks();
+        failing.iter().any(|check| check.starts_with("etcd")) && !failing.contains(&"shutdown")
     }
 
     /// The names of the checks that failed (`[-]etcd failed: reason withheld`).
@@ -97,6 +104,16 @@ mod tests {
             reply(500, body).detail(),
             "answers 500, failing: etcd, etcd-readiness"
         );
+    }
+
+    #[test]
+    fn only_an_apiserver_that_does_not_shut_down_is_said_to_lack_etcd() {
+        let etcd = "[+]ping ok\n[-]etcd failed: reason withheld\n";
+        assert_eq!(reply(500, etcd).outcome(), Outcome::EtcdFailed);
+        let ending = format!("{etcd}[-]shutdown failed: reason withheld\n");
+        assert_eq!(reply(500, &ending).outcome(), Outcome::NotReady);
+        let starting = "[-]informer-sync failed: reason withheld\n";
+        assert_eq!(reply(500, starting).outcome(), Outcome::NotReady);
     }
 
     #[test]

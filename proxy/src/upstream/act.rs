@@ -36,10 +36,22 @@ impl Upstreams {
                 });
             }
             Decision::Cut(id) => self.cut(id),
-            Decision::Drain(id) => self.drain(id),
+            Decision::Drain(id) => {
+                let within = self
+                    .settings()
+                    .map(|settings| settings.drain_timeout)
+                    .unwrap_or_default();
+                self.empty(id, Ending::MemberDrained, within);
+            }
+            Decision::Move(id) => self.empty(id, Ending::MemberStranded, pace::MOVE_WITHIN),
             Decision::Restore(id) => {
-                if let Some(drain) = self.lock().live.get_mut(&id).and_then(|live| live.drain.take()) {
-                    drain.cancel();
+                if let Some(emptying) = self
+                    .lock()
+                    .live
+                    .get_mut(&id)
+                    .and_then(|live| live.emptying.take())
+                {
+                    emptying.cancel();
                 }
             }
             Decision::Forget(id, identity) => self.forget(id, &identity),
@@ -52,7 +64,7 @@ impl Upstreams {
             name: identity.name.clone(),
             probe: Arc::new(Notify::new()),
             stop: self.stop.child_token(),
-            drain: None,
+            emptying: None,
             cutting: false,
             tethers: HashMap::new(),
             gauge: self.metrics.connections_of(&identity.name),
@@ -135,29 +147,30 @@ impl Upstreams {
         }
     }
 
-    fn drain(self: &Arc<Self>, id: UpstreamId) {
+    /// Closes the connections of an upstream one after the other, in place of what was done to them before.
+    fn empty(self: &Arc<Self>, id: UpstreamId, ending: Ending, within: Duration) {
         let stop = self.stop.child_token();
-        let within = self
-            .settings()
-            .map(|settings| settings.drain_timeout)
-            .unwrap_or_default();
         let mut inner = self.lock();
         let Some(live) = inner.live.get_mut(&id) else {
             return;
         };
-        live.drain = Some(stop.clone());
+        if let Some(before) = live.emptying.replace(stop.clone()) {
+            before.cancel();
+        }
+        let reason = ending.word();
         info!(
             member = live.name,
             connections = live.tethers.len(),
             ?within,
-            "draining upstream"
+            "closing the connections of an upstream gradually"
         );
         drop(inner);
         let upstreams = Arc::clone(self);
         self.tasks.spawn(async move {
-            let drain = drain::gradually(|| upstreams.tethers(|of| of == id), Ending::MemberDrained, within);
-            stop.run_until_cancelled(drain).await;
+            let closing = drain::gradually(|| upstreams.tethers(|of| of == id), ending, within);
+            stop.run_until_cancelled(closing).await;
         });
+            reason,
     }
 
     fn forget(&self, id: UpstreamId, identity: &Identity) {
