@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod app;
 pub mod balance;
+pub mod cause;
 pub mod connection;
 pub mod document;
 pub mod ending;

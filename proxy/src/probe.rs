@@ -20,6 +20,7 @@ use self::{
 };
 use crate::{
     balance::{Event, Identity, UpstreamId, health::Outcome, pace},
+    cause,
     net::socket::Fault,
     settings::Settings,
     upstream::Upstreams,
@@ -189,12 +190,12 @@ impl Reporter {
     fn failed(&self, asked: Instant, via: SocketAddr, error: &Error) -> Heard {
         match error.fault() {
             Fault::Local => {
-                debug!(member = self.member, %via, error = error.chain(), "probe could not be sent");
+                debug!(member = self.member, %via, error = cause::chain(error), "probe could not be sent");
                 return Heard::Something;
             }
-            Fault::Timeout => self.report(asked, via, Outcome::Silent, None, &error.chain()),
+            Fault::Timeout => self.report(asked, via, Outcome::Silent, None, &cause::chain(error)),
             Fault::Refused | Fault::Reset | Fault::Other => {
-                self.report(asked, via, Outcome::Refused, None, &error.chain());
+                self.report(asked, via, Outcome::Refused, None, &cause::chain(error));
             }
         }
         Heard::Nothing
@@ -236,7 +237,7 @@ pub async fn verified_answer(
         answer = questioner.ask(address, READINESS, settings) => match answer {
             Ok(reply) if reply.trusted() => Ok(()),
             Ok(reply) => Err(reply.detail()),
-            Err(error) => Err(error.chain()),
+            Err(error) => Err(cause::chain(&error)),
         },
         () = sleep(within) => Err(format!("no answer within {within:?}")),
     }

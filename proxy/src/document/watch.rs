@@ -13,7 +13,7 @@ use trivet_crds::wire;
 
 use self::api::{Api, Error};
 use super::{Documents, Source};
-use crate::upstream::Upstreams;
+use crate::{cause, upstream::Upstreams};
 
 /// How long one watch lasts. Short, so that one that stalls without a word is noticed.
 const WATCH_SECONDS: u64 = 30;
@@ -46,11 +46,14 @@ pub async fn follow(target: Target, upstreams: Arc<Upstreams>, documents: Arc<Do
         let Err(error) = follow_once(&target, &upstreams, &documents, &mut failing).await;
         // Said once per outage: without a token this is how a proxy runs for ever.
         if failing {
-            debug!(error = error.chain(), "still failing to follow the ConfigMap");
+            debug!(
+                error = cause::chain(&error),
+                "still failing to follow the ConfigMap"
+            );
             wait = (wait * 2).min(LONGEST_WAIT);
         } else {
             warn!(
-                error = error.chain(),
+                error = cause::chain(&error),
                 "failed to follow the ConfigMap, trying again"
             );
             wait = SHORTEST_WAIT;

@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::reply::Reply;
 use crate::{
+    cause,
     net::socket::{self, Fault},
     settings::Settings,
     trust::Verdict,
@@ -45,18 +46,6 @@ impl Error {
             Self::Connect(_, source) | Self::Handshake(_, source) => Fault::of(source),
             Self::Http(_, source) => io_source(source.as_ref()).map_or(Fault::Other, Fault::of),
         }
-    }
-
-    /// The whole story in one line.
-    pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = error::Error::source(self);
-        while let Some(next) = source {
-            text.push_str(": ");
-            text.push_str(&next.to_string());
-            source = next.source();
-        }
-        text
     }
 }
 
@@ -105,7 +94,7 @@ impl Questioner {
             // The server may have closed the kept connection at this very moment, which says nothing about it.
             match self.ask_over(kept, path, settings).await {
                 Ok(reply) => return Ok(reply),
-                Err(error) => debug!(%address, error = error.chain(), "kept probe connection ended"),
+                Err(error) => debug!(%address, error = cause::chain(&error), "kept probe connection ended"),
             }
         }
         let fresh = open(address, settings).await?;

@@ -19,6 +19,7 @@ use tracing::debug;
 
 use super::Target;
 use crate::{
+    cause,
     open::walk::{Connected, Walk},
     settings::Settings,
     upstream::{Claim, Upstreams},
@@ -70,18 +71,6 @@ impl Error {
     pub(super) fn is_ours(&self) -> bool {
         matches!(self, Self::Token(..) | Self::Request(_))
     }
-
-    /// The whole story in one line.
-    pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = error::Error::source(self);
-        while let Some(next) = source {
-            text.push_str(": ");
-            text.push_str(&next.to_string());
-            source = next.source();
-        }
-        text
-    }
 }
 
 /// A connection that counts for its upstream and ends with it, as any client's does.
@@ -103,7 +92,10 @@ impl Api {
             match secure(connected, &settings).await {
                 Ok(api) => return Ok(api),
                 Err(error) => {
-                    debug!(error = error.chain(), "trying the next upstream for the watch");
+                    debug!(
+                        error = cause::chain(&error),
+                        "trying the next upstream for the watch"
+                    );
                     last = error;
                 }
             }
