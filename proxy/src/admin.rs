@@ -21,7 +21,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{metrics, readiness::Readiness};
+use crate::{metrics, readiness::Readiness, status::Subject};
 
 /// Conversations at once: a scraper that hangs must not cost the proxy its files.
 const CONVERSATIONS: usize = 16;
@@ -37,7 +37,15 @@ const BIND_AGAIN: Duration = Duration::from_secs(5);
 pub struct Admin {
     registry: Registry,
     readiness: Arc<Readiness>,
+    subject: Subject,
     conversations: Arc<Semaphore>,
+}
+
+/// By which socket a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Tcp,
+    Unix,
 }
 
 /// The content type of Prometheus' text format, as prometheus-client writes it.
@@ -45,10 +53,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 impl Admin {
     /// Answers from these.
-    pub fn new(registry: Registry, readiness: Arc<Readiness>) -> Arc<Self> {
+    pub fn new(registry: Registry, readiness: Arc<Readiness>, subject: Subject) -> Arc<Self> {
         Arc::new(Self {
             registry,
             readiness,
+            subject,
             conversations: Arc::new(Semaphore::new(CONVERSATIONS)),
         })
     }
@@ -65,7 +74,7 @@ impl Admin {
         info!(%address, "serving metrics");
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => self.converse(stream),
+                Ok((stream, _peer)) => self.converse(stream, Door::Tcp),
                 Err(error) => pause(&error).await,
             }
         }
@@ -75,13 +84,13 @@ impl Admin {
     pub async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => self.converse(stream),
+                Ok((stream, _peer)) => self.converse(stream, Door::Unix),
                 Err(error) => pause(&error).await,
             }
         }
     }
 
-    fn converse(self: &Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    fn converse(self: &Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Door) {
         let Ok(permit) = Arc::clone(&self.conversations).try_acquire_owned() else {
             debug!("too many conversations at once");
             return;
@@ -89,7 +98,7 @@ impl Admin {
         let admin = Arc::clone(self);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = admin.answer(&request);
+                let response = admin.answer(&request, door);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
@@ -101,21 +110,19 @@ impl Admin {
         });
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        match request.uri().path() {
-            "/metrics" => {
-                let mut response = plain(StatusCode::OK, metrics::encode(&self.registry));
-                response.headers_mut().insert(
-                    header::CONTENT_TYPE,
-                    header::HeaderValue::from_static(OPEN_METRICS),
-                );
-                response
-            }
-            "/livez" => verdict(self.readiness.lifeless(), "alive"),
-            "/readyz" => verdict(self.readiness.objection(), "ready"),
+    fn answer(&self, request: &Request<Incoming>, door: Door) -> Response<Full<Bytes>> {
+        match (request.uri().path(), door) {
+            ("/metrics", Door::Tcp | Door::Unix) => typed(metrics::encode(&self.registry), OPEN_METRICS),
+            // What the apiservers say of themselves is nobody's business but the node's.
+            ("/status", Door::Unix) => match serde_json::to_string_pretty(&self.subject.status()) {
+                Ok(text) => typed(text, "application/json"),
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            },
+            ("/livez", Door::Tcp | Door::Unix) => verdict(self.readiness.lifeless(), "alive"),
+            ("/readyz", Door::Tcp | Door::Unix) => verdict(self.readiness.objection(), "ready"),
             _ => plain(
                 StatusCode::NOT_FOUND,
-                "try /metrics, /livez or /readyz".to_owned(),
+                "try /metrics, /livez or /readyz; and, over the unix socket, /status".to_owned(),
             ),
         }
     }
@@ -126,6 +133,15 @@ fn verdict(objection: Option<&'static str>, agreed: &'static str) -> Response<Fu
         None => plain(StatusCode::OK, agreed.to_owned()),
         Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.to_owned()),
     }
+}
+
+fn typed(text: String, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::OK, text);
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    response
 }
 
 fn plain(status: StatusCode, mut text: String) -> Response<Full<Bytes>> {

@@ -7,13 +7,14 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{self, Admin},
-    document::{Documents, Source, cache::Cache, file, watch as config_map},
+    document::{Documents, InForce, Source, cache::Cache, file, watch as config_map},
     ending::Ending,
     listener::Listeners,
     metrics::Metrics,
     net::socket,
     readiness::Readiness,
-    settings::Settings,
+    settings,
+    status::Subject,
     upstream::Upstreams,
 };
 
@@ -31,7 +32,7 @@ pub struct Config {
     pub watch: Option<config_map::Target>,
     /// This node's name.
     pub node: String,
-    /// Where exec probes ask, if anywhere.
+    /// Where exec probes and `status` ask, if anywhere.
     pub socket: Option<PathBuf>,
     /// Where metrics are served, if anywhere.
     pub metrics: Option<SocketAddr>,
@@ -77,7 +78,14 @@ pub async fn bind(config: Config) -> Result<Bound, Error> {
     }
     let listeners = Arc::new(Listeners::new(Arc::clone(&upstreams)));
     let readiness = Arc::new(Readiness::new(Arc::clone(&listeners)));
-    let admin = Admin::new(metrics.registry(), Arc::clone(&readiness));
+    let subject = Subject {
+        node: config.node.clone(),
+        documents: Arc::clone(&documents),
+        upstreams: Arc::clone(&upstreams),
+        listeners: Arc::clone(&listeners),
+        readiness: Arc::clone(&readiness),
+    };
+    let admin = Admin::new(metrics.registry(), Arc::clone(&readiness), subject);
     let socket = match &config.socket {
         Some(path) => Some(admin::bind_unix(path).map_err(|error| Error::Socket(path.clone(), error))?),
         None => None,
@@ -133,11 +141,11 @@ impl Bound {
         tasks.spawn(async move { readiness.prove(&upstreams).await });
     }
 
-    async fn follow(&self, mut documents: watch::Receiver<Option<Arc<Settings>>>) {
+    async fn follow(&self, mut documents: watch::Receiver<Option<InForce>>) {
         loop {
             let current = documents.borrow_and_update().clone();
-            if let Some(settings) = current {
-                self.apply(settings);
+            if let Some(in_force) = current {
+                self.apply(in_force);
             } else {
                 info!("no document yet: waiting for one");
             }
@@ -147,23 +155,18 @@ impl Bound {
         }
     }
 
-    fn apply(&self, settings: Arc<Settings>) {
+    fn apply(&self, in_force: InForce) {
+        let InForce { settings, source, .. } = in_force;
         let document = Arc::clone(&settings.document);
         self.upstreams.apply(settings);
-        let on = |listener: &trivet_crds::wire::Listener| {
-            let port = listener.port;
-            listener
-                .addresses
-                .clone()
-                .into_iter()
-                .map(move |address| SocketAddr::new(address, port))
-        };
-        let addresses: Vec<_> = document.listeners.iter().flat_map(on).collect();
+        let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(
             &addresses,
             self.connection_limit(document.connection.max_connections),
         );
-        self.upstreams.metrics().document_applied(document.revision);
+        self.upstreams
+            .metrics()
+            .document_applied(document.revision, source);
     }
 
     /// What the document allows, and what the files of this process allow at two a connection.

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 no (probe, check) or failed, 64 a flag or file that breaks a rule."
+    after_help = "Exit codes: 0 done, 1 no (probe, check) or failed, 64 a flag, name or file that breaks a rule."
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -24,6 +24,17 @@ const RUN_EXAMPLES: &str = "Examples:
       without Kubernetes; edit the file (with a higher revision) and the proxy follows
   trivet-proxy run --cache-dir /var/lib/trivet --socket /run/trivet/proxy.sock --watch trivet-system/trivet-default
       as on a node of a cluster, after its first start";
+
+const STATUS_HELP: &str = "Columns: FOR is the time in this state; LAST PROBE, TOOK and AGO say what the last probe brought, after how long, and
+when; PROVEN is whether this node ever had a verified answer from the member.
+
+Examples:
+  trivet-proxy status
+  trivet-proxy status -o json | jq -r '.upstreams[] | select(.state != \"Up\") | .member'";
+
+const EXPLAIN_HELP: &str = "Examples:
+  trivet-proxy explain master-2
+  trivet-proxy explain master-2 -o json";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -42,6 +53,15 @@ pub(crate) enum Command {
     /// Exits 0 and names pool, revision and number of members, or exits 64 and names the field and the rule it breaks.
     /// In a cluster: kubectl -n trivet-system get configmap trivet-default -o jsonpath='{.data.pool\.json}' > pool.json
     Check(Check),
+    /// Show the proxy that runs here: its document, its clients, and a row for each upstream.
+    ///
+    /// In a cluster, inside the proxy's pod:
+    /// kubectl -n trivet-system exec POD -- /trivet-proxy status
+    #[command(after_help = STATUS_HELP)]
+    Status(Inquiry),
+    /// Say why a member is in its state, by what evidence, and what would change it.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(Explain),
 }
 
 /// How to run.
@@ -71,7 +91,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
 
-    /// Where `probe` asks.
+    /// Where `probe`, `status` and `explain` ask.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
@@ -117,6 +137,38 @@ pub(crate) enum Question {
     Ready,
     /// Whether its event loop turns.
     Live,
+}
+
+/// Whom to ask about the running proxy, and how to print the answer.
+#[derive(Debug, Args)]
+pub(crate) struct Inquiry {
+    /// The socket that the proxy was given as `run --socket`.
+    #[arg(long, value_name = "PATH", default_value = "/run/trivet/proxy.sock")]
+    pub(crate) socket: PathBuf,
+
+    /// How to print.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Output,
+}
+
+/// Which member to explain.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The member's name, as `status` shows it.
+    pub(crate) member: String,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub(crate) inquiry: Inquiry,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For scripts: fields are only ever added within a major release.
+    Json,
 }
 
 /// What to check.

@@ -1,6 +1,6 @@
 //! One client's connection from its accept to its counted end.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, time::Instant};
 use tracing::debug;
@@ -8,16 +8,16 @@ use tracing::debug;
 use crate::{
     balance::Event,
     ending::Ending,
-    metrics::Metrics,
+    metrics::{Metrics, members::Series},
     net::socket,
-    open,
+    open::{self, Opened},
     relay::{Pair, Summary},
     upstream::Upstreams,
 };
 
-/// Serves a client to its end.
-pub async fn serve(client: TcpStream, peer: SocketAddr, upstreams: Arc<Upstreams>) {
-    let mut record = Record::new(peer, Arc::clone(upstreams.metrics()));
+/// Serves a client, who came by way of `listener`, to its end.
+pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, upstreams: Arc<Upstreams>) {
+    let mut record = Record::new(peer, listener, Arc::clone(upstreams.metrics()));
     let Some(settings) = upstreams.settings() else {
         return record.refuse(&client, Ending::NoUpstream);
     };
@@ -29,8 +29,8 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, upstreams: Arc<Upstreams
         Ok(opened) => opened,
         Err(ending) => return record.refuse(&client, ending),
     };
+    record.opened(&opened);
     let claim = opened.upstream.claim;
-    record.opened(upstreams.name(claim.id()));
     let mut pair = Pair::new(client, opened.upstream.stream, opened.unsent);
     // The document of the time it opened has no say in how it goes on.
     drop(settings);
@@ -48,17 +48,27 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, upstreams: Arc<Upstreams
     record.summary = summary;
 }
 
-/// Counts the connection's end when it is dropped, however that comes.
+/// What is told of a connection: counted when this is dropped, however that comes, and one line in the log.
 struct Record {
     peer: SocketAddr,
-    member: String,
+    listener: SocketAddr,
     started: Instant,
+    given_to: Option<Given>,
     summary: Summary,
     metrics: Arc<Metrics>,
 }
 
+/// Whom a client was given to, and how.
+struct Given {
+    series: Arc<Series>,
+    address: SocketAddr,
+    first_byte: Option<Duration>,
+    hedged: bool,
+}
+
 impl Record {
-    fn new(peer: SocketAddr, metrics: Arc<Metrics>) -> Self {
+    fn new(peer: SocketAddr, listener: SocketAddr, metrics: Arc<Metrics>) -> Self {
+        metrics.admitted();
         let summary = Summary {
             ending: Ending::Aborted,
             sent: 0,
@@ -66,16 +76,23 @@ impl Record {
         };
         Self {
             peer,
-            member: String::new(),
+            listener,
             started: Instant::now(),
+            given_to: None,
             summary,
             metrics,
         }
     }
 
-    fn opened(&mut self, member: String) {
-        self.metrics.connected(&member);
-        self.member = member;
+    fn opened(&mut self, opened: &Opened) {
+        let series = Arc::clone(opened.upstream.claim.series());
+        series.opened.inc();
+        self.given_to = Some(Given {
+            series,
+            address: opened.upstream.address,
+            first_byte: opened.answered.then(|| self.started.elapsed()),
+            hedged: opened.hedged,
+        });
     }
 
     fn refuse(&mut self, client: &TcpStream, ending: Ending) {
@@ -91,10 +108,23 @@ impl Drop for Record {
             sent,
             received,
         } = self.summary;
+        self.metrics.left();
         self.metrics.ended(ending);
         self.metrics.relayed(sent, received);
-        let Self { peer, member, .. } = self;
-        let milliseconds = self.started.elapsed().as_millis();
-        debug!(%peer, member, reason = ending.word(), sent, received, milliseconds, "connection ended");
+        let given = self.given_to.as_ref();
+        // Fields that are none are left out of the line.
+        debug!(
+            client = %self.peer,
+            listener = %self.listener,
+            member = given.map(|given| given.series.member.as_str()),
+            upstream = given.map(|given| tracing::field::display(given.address)),
+            reason = ending.word(),
+            sent,
+            received,
+            milliseconds = self.started.elapsed().as_millis(),
+            first_byte_milliseconds = given.and_then(|given| Some(given.first_byte?.as_millis())),
+            hedged = given.map(|given| given.hedged),
+            "connection ended"
+        );
     }
 }

@@ -6,12 +6,12 @@ pub mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch as channel;
+use tokio::{sync::watch as channel, time::Instant};
 use tracing::{info, warn};
 use trivet_crds::wire::Document;
 
 use self::cache::Cache;
-use crate::{metrics::Metrics, settings::Settings};
+use crate::{cause, metrics::Metrics, settings::Settings};
 
 /// What brought a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,9 @@ pub enum Source {
 }
 
 impl Source {
+    /// All of them, in the order of the metric.
+    pub const ALL: [Self; 3] = [Self::File, Self::Cache, Self::Watch];
+
     /// The word for logs and metrics.
     pub fn word(self) -> &'static str {
         match self {
@@ -48,10 +51,21 @@ pub enum Verdict {
     Refused,
 }
 
+/// The document in force, worked out, and how it came to be.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// The document.
+    pub settings: Arc<Settings>,
+    /// What brought it.
+    pub source: Source,
+    /// When.
+    pub since: Instant,
+}
+
 /// The document in force, and the way for a newer one to replace it.
 #[derive(Debug)]
 pub struct Documents {
-    current: channel::Sender<Option<Arc<Settings>>>,
+    current: channel::Sender<Option<InForce>>,
     /// The text that each source was last refused for: said once, not at every look.
     refused: Mutex<Vec<(Source, String)>>,
     cache: Option<Cache>,
@@ -70,16 +84,19 @@ impl Documents {
     }
 
     /// The document in force, and every later one.
-    pub fn subscribe(&self) -> channel::Receiver<Option<Arc<Settings>>> {
+    pub fn subscribe(&self) -> channel::Receiver<Option<InForce>> {
         self.current.subscribe()
+    }
+
+    /// The document in force now.
+    pub fn in_force(&self) -> Option<InForce> {
+        self.current.borrow().clone()
     }
 
     /// The revision in force.
     pub fn revision(&self) -> Option<u64> {
-        self.current
-            .borrow()
-            .as_ref()
-            .map(|settings| settings.document.revision)
+        let revision = |in_force: &InForce| in_force.settings.document.revision;
+        self.current.borrow().as_ref().map(revision)
     }
 
     /// Offers the generations on the disk, the newest first, until one is followed.
@@ -110,7 +127,10 @@ impl Documents {
             }
         };
         let revision = settings.document.revision;
-        if let Some(current) = self.current.borrow().as_ref() {
+        if let Some(InForce {
+            settings: current, ..
+        }) = self.current.borrow().as_ref()
+        {
             if revision < current.document.revision {
                 self.refuse_older(text, source, revision);
                 return Verdict::Older;
@@ -134,7 +154,11 @@ impl Documents {
             nodes = document.nodes,
             "following document"
         );
-        self.current.send_replace(Some(Arc::new(settings)));
+        self.current.send_replace(Some(InForce {
+            settings: Arc::new(settings),
+            source,
+            since: Instant::now(),
+        }));
         Verdict::Followed
     }
 
@@ -203,12 +227,9 @@ pub struct Refusal {
 
 /// Reads a text as far as following it needs.
 pub fn read(text: &str) -> Result<Settings, Refusal> {
-    let document = Document::parse(text).map_err(|error| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-        Refusal {
-            reason: error.reason(),
-            message: format!("{error}{}", source.unwrap_or_default()),
-        }
+    let document = Document::parse(text).map_err(|error| Refusal {
+        reason: error.reason(),
+        message: cause::chain(&error),
     })?;
     Settings::new(Arc::new(document)).map_err(|error| Refusal {
         reason: "UnusableTls",

@@ -19,5 +19,6 @@ pub mod probe;
 pub mod readiness;
 pub mod relay;
 pub mod settings;
+pub mod status;
 pub mod trust;
 pub mod upstream;

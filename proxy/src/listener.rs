@@ -120,6 +120,11 @@ impl Listeners {
         self.connections.len()
     }
 
+    /// The most connections that are held at once; 0 before the first document.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     fn start(&self, address: SocketAddr) -> CancellationToken {
         let stop = self.stop.child_token();
         let acceptor = Acceptor {
@@ -255,8 +260,12 @@ impl Acceptor {
             debug!(%peer, limit, "shed a client: too many connections");
             return self.turn_away(&client, Ending::Shed);
         }
-        self.connections
-            .spawn(connection::serve(client, peer, Arc::clone(&self.upstreams)));
+        self.connections.spawn(connection::serve(
+            client,
+            peer,
+            self.address,
+            Arc::clone(&self.upstreams),
+        ));
     }
 
     fn turn_away(&self, client: &TcpStream, ending: Ending) {

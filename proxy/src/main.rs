@@ -1,6 +1,7 @@
 //! The proxy's program: reads the command line and runs one of its commands.
 
 mod cli;
+mod inquiry;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -29,12 +30,14 @@ const POLLS_BETWEEN_IO: u32 = 4;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return usage(&error),
     };
     let done = match cli.command {
         Command::Run(run) => forward(*run),
         Command::Probe(probe) => ask(probe),
         Command::Check(check) => verify(&check),
+        Command::Status(status) => runtime().and_then(|runtime| inquiry::status(&runtime, status)),
+        Command::Explain(explain) => runtime().and_then(|runtime| inquiry::explain(&runtime, explain)),
     };
     done.unwrap_or_else(|error| {
         eprintln!("trivet-proxy: {error:#}");
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn explain(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> ExitCode {
     let helped = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if let Err(failed) = error.print() {
         eprintln!("trivet-proxy: {failed}");

@@ -1,306 +1,56 @@
 //! What the proxy counts. Names and labels marked stable in docs/operations.md do not change within a major release.
+//!
+//! A member's series live as long as the proxy knows the member; a document holds few members, so the number of series
+//! is bounded.
+
+mod clients;
+mod documents;
+mod durations;
+pub mod members;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::info::Info,
     registry::Registry,
 };
 
-use crate::{balance::health::State, document::Source, ending::Ending, net::socket::Fault};
-
-/// A metric of one member.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct MemberLabel {
-    member: String,
-}
-
-/// A metric of one member's state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StateLabels {
-    member: String,
-    state: &'static str,
-}
-
-/// A metric of one member's failures.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct FaultLabels {
-    member: String,
-    reason: &'static str,
-}
+pub use self::durations::Durations;
+use self::{clients::Clients, documents::Documents, members::Members};
 
 /// A metric by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ReasonLabel {
+struct ReasonLabel {
     reason: &'static str,
 }
 
-/// A metric of one listener address.
+/// What this program is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ListenerLabel {
-    listener: String,
-}
-
-/// A metric of one way by which documents come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct SourceLabels {
-    source: &'static str,
-    reason: &'static str,
+struct BuildLabel {
+    version: &'static str,
 }
 
 /// All metrics of a proxy.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    document_revision: Gauge,
-    documents_refused: Family<SourceLabels, Counter>,
-    listener_bound: Family<ListenerLabel, Gauge>,
-    upstream_state: Family<StateLabels, Gauge>,
-    upstream_connections: Family<MemberLabel, Gauge>,
-    connections: Family<MemberLabel, Counter>,
-    connections_ended: Family<ReasonLabel, Counter>,
-    dial_failures: Family<FaultLabels, Counter>,
-    accept_failures: Counter,
-    hedges: Family<MemberLabel, Counter>,
-    hedges_refused: Counter,
-    probes: Family<FaultLabels, Counter>,
-    bytes_sent: Counter,
-    bytes_received: Counter,
-    certificates_refused: Family<MemberLabel, Gauge>,
+    documents: Documents,
+    members: Members,
+    clients: Clients,
 }
 
 impl Metrics {
     /// A registry that encodes them, all under `trivet_proxy_`.
     pub fn registry(&self) -> Registry {
         let mut root = Registry::with_prefix("trivet_proxy");
-        self.register_documents(&mut root);
-        self.register_upstreams(&mut root);
-        self.register_connections(&mut root);
+        let version = env!("CARGO_PKG_VERSION");
+        root.register(
+            "build",
+            "The version of this proxy",
+            Info::new(BuildLabel { version }),
+        );
+        self.documents.register(&mut root);
+        self.members.register(&mut root);
+        self.clients.register(&mut root);
         root
-    }
-
-    fn register_documents(&self, root: &mut Registry) {
-        root.register(
-            "document_revision",
-            "Revision of the wire document in force",
-            self.document_revision.clone(),
-        );
-        root.register(
-            "documents_refused",
-            "Wire documents not followed, by source and reason; the one in force stayed",
-            self.documents_refused.clone(),
-        );
-        root.register(
-            "listener_bound",
-            "1 where the proxy listens, 0 where it should but cannot",
-            self.listener_bound.clone(),
-        );
-    }
-
-    fn register_upstreams(&self, root: &mut Registry) {
-        root.register(
-            "upstream_state",
-            "1 for the state that the member is in",
-            self.upstream_state.clone(),
-        );
-        root.register(
-            "upstream_connections",
-            "Connections to the member, attempts included",
-            self.upstream_connections.clone(),
-        );
-        root.register(
-            "probes",
-            "Answers to probes by member and outcome",
-            self.probes.clone(),
-        );
-        root.register(
-            "certificate_refused",
-            "1 while the member's certificate does not verify (authority, name or dates)",
-            self.certificates_refused.clone(),
-        );
-    }
-
-    fn register_connections(&self, root: &mut Registry) {
-        root.register(
-            "connections",
-            "Client connections given to the member",
-            self.connections.clone(),
-        );
-        root.register(
-            "connections_ended",
-            "Client connections that ended, by reason",
-            self.connections_ended.clone(),
-        );
-        root.register(
-            "dial_failures",
-            "Dials that failed, by member and reason",
-            self.dial_failures.clone(),
-        );
-        root.register(
-            "hedges",
-            "First flights sent to another member because this one left them unanswered",
-            self.hedges.clone(),
-        );
-        root.register(
-            "hedges_refused",
-            "First flights that would have been sent to another member but for the budget",
-            self.hedges_refused.clone(),
-        );
-        root.register(
-            "accept_failures",
-            "Times that accepting paused for want of files",
-            self.accept_failures.clone(),
-        );
-        root.register(
-            "sent_bytes",
-            "Bytes from clients to members",
-            self.bytes_sent.clone(),
-        );
-        root.register(
-            "received_bytes",
-            "Bytes from members to clients",
-            self.bytes_received.clone(),
-        );
-    }
-
-    /// A document is in force.
-    pub fn document_applied(&self, revision: u64) {
-        self.document_revision
-            .set(i64::try_from(revision).unwrap_or(i64::MAX));
-    }
-
-    /// A document was not followed.
-    pub fn document_refused(&self, source: Source, reason: &'static str) {
-        self.documents_refused
-            .get_or_create(&SourceLabels {
-                source: source.word(),
-                reason,
-            })
-            .inc();
-    }
-
-    /// The proxy listens on an address, or should but cannot.
-    pub fn listener(&self, address: &str, bound: bool) {
-        self.listener_bound
-            .get_or_create(&ListenerLabel {
-                listener: address.to_owned(),
-            })
-            .set(i64::from(bound));
-    }
-
-    /// The proxy no longer wants to listen on an address.
-    pub fn listener_gone(&self, address: &str) {
-        self.listener_bound.remove(&ListenerLabel {
-            listener: address.to_owned(),
-        });
-    }
-
-    /// A member is in this state.
-    pub fn state(&self, member: &str, current: State) {
-        for state in State::ALL {
-            let labels = StateLabels {
-                member: member.to_owned(),
-                state: state.word(),
-            };
-            self.upstream_state
-                .get_or_create(&labels)
-                .set(i64::from(state == current));
-        }
-    }
-
-    /// A member is no longer known.
-    pub fn member_gone(&self, member: &str) {
-        for state in State::ALL {
-            self.upstream_state.remove(&StateLabels {
-                member: member.to_owned(),
-                state: state.word(),
-            });
-        }
-        let label = MemberLabel {
-            member: member.to_owned(),
-        };
-        self.upstream_connections.remove(&label);
-        self.certificates_refused.remove(&label);
-    }
-
-    /// Connections and attempts that a member has; shared, so that holders count without a look-up.
-    pub fn connections_of(&self, member: &str) -> Gauge {
-        self.upstream_connections
-            .get_or_create(&MemberLabel {
-                member: member.to_owned(),
-            })
-            .clone()
-    }
-
-    /// A client's connection was given to a member.
-    pub fn connected(&self, member: &str) {
-        self.connections
-            .get_or_create(&MemberLabel {
-                member: member.to_owned(),
-            })
-            .inc();
-    }
-
-    /// A client's connection ended.
-    pub fn ended(&self, ending: Ending) {
-        self.connections_ended
-            .get_or_create(&ReasonLabel {
-                reason: ending.word(),
-            })
-            .inc();
-    }
-
-    /// Bytes were relayed, to members and from them.
-    pub fn relayed(&self, sent: u64, received: u64) {
-        self.bytes_sent.inc_by(sent);
-        self.bytes_received.inc_by(received);
-    }
-
-    /// A dial failed.
-    pub fn dial_failed(&self, member: &str, fault: Fault) {
-        self.dial_failures
-            .get_or_create(&FaultLabels {
-                member: member.to_owned(),
-                reason: fault.word(),
-            })
-            .inc();
-    }
-
-    /// A first flight was sent elsewhere because this member left it unanswered.
-    pub fn hedged(&self, member: &str) {
-        self.hedges
-            .get_or_create(&MemberLabel {
-                member: member.to_owned(),
-            })
-            .inc();
-    }
-
-    /// A hedge was due but the budget was spent.
-    pub fn hedge_refused(&self) {
-        self.hedges_refused.inc();
-    }
-
-    /// Accepting paused.
-    pub fn accept_failed(&self) {
-        self.accept_failures.inc();
-    }
-
-    /// A question to a member found its end.
-    pub fn probed(&self, member: &str, reason: &'static str) {
-        self.probes
-            .get_or_create(&FaultLabels {
-                member: member.to_owned(),
-                reason,
-            })
-            .inc();
-    }
-
-    /// A member's certificate verifies, or does not.
-    pub fn certificate(&self, member: &str, verified: bool) {
-        let label = MemberLabel {
-            member: member.to_owned(),
-        };
-        self.certificates_refused
-            .get_or_create(&label)
-            .set(i64::from(!verified));
     }
 }
 
@@ -311,4 +61,108 @@ pub fn encode(registry: &Registry) -> String {
         tracing::warn!(%error, "failed to encode the metrics");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use super::*;
+    use crate::{
+        balance::health::{Outcome, State},
+        document::Source,
+        ending::Ending,
+        net::socket::Fault,
+    };
+
+    const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+    /// A proxy in whose life everything has happened once, so that no family is empty and left out.
+    fn eventful() -> Metrics {
+        let metrics = Metrics::default();
+        metrics.document_applied(1, Source::File);
+        metrics.document_refused(Source::Watch, "Older");
+        metrics.listener("127.0.0.1:7443", true);
+        metrics.member("cp1");
+        metrics.state("cp1", State::Up);
+        metrics.probed("cp1", Outcome::Ready);
+        metrics.certificate("cp1", true);
+        metrics.dial_failed("cp1", Fault::Refused);
+        metrics.turned("cp1", State::Down);
+        metrics.ended(Ending::Finished);
+        metrics
+    }
+
+    /// The names of all families, as Prometheus stores their series: counters end with `_total`, infos with `_info`.
+    fn encoded(metrics: &Metrics) -> BTreeSet<String> {
+        encode(&metrics.registry())
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE trivet_proxy_"))
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| match kind {
+                "counter" => format!("{name}_total"),
+                "info" => format!("{name}_info"),
+                _ => name.to_owned(),
+            })
+            .collect()
+    }
+
+    /// The names in the first column of the table of the proxy's metrics, each row of which says stable or unstable.
+    fn documented() -> BTreeSet<String> {
+        let rows = OPERATIONS.lines().filter(|line| {
+            let mut columns = line.split('|').map(str::trim);
+            columns.any(|column| column == "stable" || column == "unstable")
+        });
+        let names = rows.filter_map(|row| row.split('|').nth(1)).map(|column| {
+            let name = column.trim().trim_matches('`');
+            name.split('{').next().unwrap().to_owned()
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_every_documented_one_exists() {
+        assert_eq!(encoded(&eventful()), documented());
+    }
+
+    #[test]
+    fn no_family_is_left_out_of_the_comparison() {
+        let sources = [
+            include_str!("metrics.rs"),
+            include_str!("metrics/clients.rs"),
+            include_str!("metrics/documents.rs"),
+            include_str!("metrics/members.rs"),
+        ];
+        // Split, so that this line does not count itself.
+        let call = ["root", ".register("].concat();
+        let registered: usize = sources.iter().map(|source| source.matches(&call).count()).sum();
+        assert_eq!(encoded(&eventful()).len(), registered);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_forgotten_member() {
+        let metrics = eventful();
+        let series = metrics.member("cp1");
+        series.dial.observe(Duration::from_millis(1));
+        metrics.member("cp2");
+        let registry = metrics.registry();
+        assert!(encode(&registry).contains("member=\"cp1\""));
+        metrics.member_gone("cp1");
+        let text = encode(&registry);
+        assert!(!text.contains("member=\"cp1\""), "{text}");
+        assert!(text.contains("member=\"cp2\""), "{text}");
+    }
+
+    #[test]
+    fn a_member_costs_less_than_a_hundred_series() {
+        let metrics = Metrics::default();
+        metrics.member("cp1");
+        metrics.state("cp1", State::Up);
+        metrics.certificate("cp1", true);
+        let series = encode(&metrics.registry())
+            .lines()
+            .filter(|line| line.contains("member=\"cp1\""))
+            .count();
+        assert!(series < 100, "{series}");
+    }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use self::{
-    flight::Flight,
+    flight::{Flight, Winner},
     walk::{Connected, Walk},
 };
 use crate::{ending::Ending, settings::Settings, upstream::Upstreams};
@@ -22,6 +22,10 @@ pub struct Opened {
     pub upstream: Connected,
     /// Bytes read from the client and not yet written.
     pub unsent: Bytes,
+    /// Whether the upstream has said something already.
+    pub answered: bool,
+    /// Whether the client's first flight was sent to more than one upstream because one left it unanswered.
+    pub hedged: bool,
 }
 
 /// Finds the upstream for this client: the first that connects and, where the client begins with a ClientHello, the
@@ -36,15 +40,19 @@ pub async fn open(
     let first = walk.next().await.ok_or(Ending::NoUpstream)?;
     match flight::read(client, &first).await? {
         Flight::Hello(hello) => {
-            let upstream = flight::race(client, &hello, first, &mut walk).await?;
+            let Winner { upstream, hedged } = flight::race(client, &hello, first, &mut walk).await?;
             Ok(Opened {
                 upstream,
                 unsent: Bytes::new(),
+                answered: true,
+                hedged,
             })
         }
         Flight::Other(unsent) => Ok(Opened {
             upstream: first,
             unsent,
+            answered: false,
+            hedged: false,
         }),
     }
 }

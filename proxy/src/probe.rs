@@ -165,6 +165,8 @@ impl Reporter {
     fn readiness(&self, asked: Instant, via: SocketAddr, answer: Result<Reply, Error>) -> Heard {
         match answer {
             Ok(reply) => {
+                let metrics = self.upstreams.metrics();
+                metrics.probe_took(&self.member, asked.elapsed());
                 self.report(asked, via, reply.outcome(), Some(&reply), &reply.detail());
                 Heard::Something
             }
@@ -202,12 +204,13 @@ impl Reporter {
     }
 
     fn silent(&self, asked: Instant, via: SocketAddr) {
-        self.report(asked, via, Outcome::Silent, None, "no answer in time");
+        let detail = format!("no answer from {via} in time");
+        self.report(asked, via, Outcome::Silent, None, &detail);
     }
 
     fn report(&self, asked: Instant, via: SocketAddr, outcome: Outcome, reply: Option<&Reply>, detail: &str) {
         let metrics = self.upstreams.metrics();
-        metrics.probed(&self.member, outcome.word());
+        metrics.probed(&self.member, outcome);
         if let Some(reply) = reply {
             metrics.certificate(&self.member, reply.verified());
         }

@@ -1,8 +1,12 @@
 //! The document in force, with what every connection and probe needs of it worked out once.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use trivet_crds::wire::{Document, Member, MemberState};
+use trivet_crds::wire::{Document, Listener, Member, MemberState};
 
 use crate::{
     balance::{Identity, health::Policy},
@@ -68,6 +72,12 @@ pub fn identity(member: &Member) -> Identity {
         name: member.name.clone(),
         addresses: addresses.collect(),
     }
+}
+
+/// The addresses of a listener.
+pub fn sockets(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
+    let on_port = |address: &IpAddr| SocketAddr::new(*address, listener.port);
+    listener.addresses.iter().map(on_port)
 }
 
 /// Whether a member gets no new connection.

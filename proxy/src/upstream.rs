@@ -3,6 +3,7 @@
 mod act;
 mod claim;
 mod drain;
+mod evidence;
 mod tether;
 
 use std::{
@@ -11,18 +12,22 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{claim::Claim, tether::Tether};
+use self::evidence::Evidence;
+pub use self::{
+    claim::Claim,
+    evidence::{Origin, Run},
+    tether::Tether,
+};
 use crate::{
     balance::{Balance, Candidate, Event, Identity, Target, UpstreamId, View},
     ending::Ending,
-    metrics::Metrics,
+    metrics::{Metrics, members::Series},
     settings::{self, Settings},
 };
 
@@ -59,7 +64,8 @@ struct Live {
     emptying: Option<CancellationToken>,
     cutting: bool,
     tethers: HashMap<u64, Arc<Tether>>,
-    gauge: Gauge,
+    evidence: Evidence,
+    series: Arc<Series>,
 }
 
 impl Upstreams {
@@ -110,9 +116,16 @@ impl Upstreams {
         &self.metrics
     }
 
-    /// Tells the balancer what happened and does what it decides; `detail` is for the log.
+    /// Tells the balancer what happened and does what it decides; `detail` is for people.
     pub fn observe(self: &Arc<Self>, event: Event, detail: &str) {
-        let decisions = self.lock().balance.observe(event, Instant::now());
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let live = Evidence::subject(&event).and_then(|id| inner.live.get_mut(&id));
+        if let Some(live) = live {
+            live.evidence.note(&event, detail, now);
+        }
+        let decisions = inner.balance.observe(event, now);
+        drop(inner);
         for decision in decisions {
             self.carry_out(decision, detail);
         }
@@ -150,6 +163,19 @@ impl Upstreams {
     /// All upstreams as they are.
     pub fn view(&self) -> Vec<View> {
         self.lock().balance.view()
+    }
+
+    /// All upstreams as they are, each with what was heard of it lately, the latest first.
+    pub fn testimony(&self) -> Vec<(View, Vec<Run>)> {
+        let inner = self.lock();
+        let heard = |id| inner.live.get(&id).map(|live| live.evidence.runs());
+        let views = inner.balance.view().into_iter();
+        views
+            .map(|view| {
+                let runs = heard(view.id).unwrap_or_default();
+                (view, runs)
+            })
+            .collect()
     }
 
     /// Looks for clients that wait too long for an answer, for ever: traffic notices a hung upstream before a rare probe

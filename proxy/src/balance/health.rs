@@ -2,10 +2,13 @@
 //!
 //! Only silence makes an upstream Down. Whatever answers, and be it by a refusal, is at worst Unready.
 
+mod outlook;
+
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
+pub use self::outlook::Outlook;
 use super::hold::HoldDown;
 
 /// What an upstream may get.
@@ -48,11 +51,11 @@ pub enum Reason {
     NotReady,
     /// It is alive but too late with its readiness.
     Late,
+    /// It says that it cannot reach its etcd.
+    EtcdFailed,
     /// It answers with a certificate that is not of this cluster.
     Untrusted,
     /// It has not answered this proxy yet.
-    /// It says that it cannot reach its etcd.
-    EtcdFailed,
     NotProbed,
     /// It refuses or resets connections, or a router says that it cannot be reached.
     Refused,
@@ -70,10 +73,10 @@ impl Reason {
             Self::HeldDown => "HeldDown",
             Self::NotReady => "NotReady",
             Self::Late => "Late",
+            Self::EtcdFailed => "EtcdFailed",
             Self::Untrusted => "Untrusted",
             Self::NotProbed => "NotProbed",
             Self::Refused => "Refused",
-            Self::EtcdFailed => "EtcdFailed",
             Self::Silent => "Silent",
         }
     }
@@ -88,23 +91,35 @@ pub enum Outcome {
     NotReady,
     /// Alive, but late with its readiness.
     Late,
+    /// Not ready because it cannot reach its etcd, by its own words.
+    EtcdFailed,
     /// It answered with a certificate that is not of this cluster.
     Untrusted,
     /// Refused, reset or unreachable: somebody answered, and it was not an apiserver.
-    /// Not ready because it cannot reach its etcd, by its own words.
-    EtcdFailed,
     Refused,
     /// Nothing came in time.
     Silent,
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::NotReady,
+        Self::Late,
+        Self::EtcdFailed,
+        Self::Untrusted,
+        Self::Refused,
+        Self::Silent,
+    ];
+
     /// The word for logs and metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ready => "Ready",
             Self::NotReady => "NotReady",
             Self::Late => "Late",
+            Self::EtcdFailed => "EtcdFailed",
             Self::Untrusted => "Untrusted",
             Self::Refused => "Refused",
             Self::Silent => "Silent",
@@ -119,7 +134,6 @@ pub struct Policy {
     pub failure_threshold: u32,
     /// Good answers in a row that bring it back.
     pub success_threshold: u32,
-            Self::EtcdFailed => "EtcdFailed",
 }
 
 /// The health of one upstream.
@@ -135,6 +149,7 @@ pub struct Health {
     steady_since: Option<Instant>,
     silent_at: Option<Instant>,
     fell_silent: Option<Instant>,
+    stranded_since: Option<Instant>,
     via: Option<SocketAddr>,
 }
 
@@ -149,7 +164,6 @@ impl Health {
         Self {
             state,
             reason,
-    stranded_since: Option<Instant>,
             since: now,
             silent: 0,
             passes: 0,
@@ -158,6 +172,7 @@ impl Health {
             steady_since: None,
             silent_at: None,
             fell_silent: None,
+            stranded_since: None,
             via: None,
         }
     }
@@ -172,26 +187,11 @@ impl Health {
         self.reason
     }
 
-            stranded_since: None,
     /// Which of its addresses answered last.
     pub fn via(&self) -> Option<SocketAddr> {
         self.via
     }
 
-    /// Folds in the outcome of a question that was asked at `asked`, by way of `via`.
-    pub fn fold(&mut self, outcome: Outcome, asked: Instant, via: Option<SocketAddr>, at: (Instant, Policy)) {
-        let (now, policy) = at;
-        match outcome {
-            Outcome::Ready => self.pass(asked, via, now, policy),
-            Outcome::NotReady => self.answer_badly(Reason::NotReady, asked, via, now),
-            Outcome::Late => self.answer_badly(Reason::Late, asked, via, now),
-            Outcome::Untrusted => self.answer_badly(Reason::Untrusted, asked, via, now),
-            Outcome::Refused => self.refuse(now),
-            Outcome::Silent => self.stay_silent(asked, now, policy),
-        }
-    }
-
-    /// Whether this upstream, by answers of its own, shows that the silence of `other` is not ours: it answered after
     /// For how long it has been alive but cut off from its etcd, if it is. What it serves then is old, and watches through
     /// it stand still.
     pub fn stranded_for(&self, now: Instant) -> Option<Duration> {
@@ -199,20 +199,34 @@ impl Health {
         Some(now.saturating_duration_since(since))
     }
 
-    /// `other` fell, and `other` stayed silent when it was asked after this one began to answer. So when all come back
-    /// from a hiccup of this node, the first one back is no witness against the next.
-    pub fn witnesses(&self, other: &Self) -> bool {
+    /// Folds in the outcome of a question that was asked at `asked`, by way of `via`.
+    pub fn fold(&mut self, outcome: Outcome, asked: Instant, via: Option<SocketAddr>, at: (Instant, Policy)) {
+        let (now, policy) = at;
         self.stranded_since = match outcome {
             Outcome::EtcdFailed => self.stranded_since.or(Some(asked)),
             // Between two answers about etcd it is late, or misses one.
             Outcome::Late | Outcome::Silent => self.stranded_since,
             Outcome::Ready | Outcome::NotReady | Outcome::Untrusted | Outcome::Refused => None,
         };
+        match outcome {
+            Outcome::Ready => self.pass(asked, via, now, policy),
+            Outcome::NotReady => self.answer_badly(Reason::NotReady, asked, via, now),
+            Outcome::Late => self.answer_badly(Reason::Late, asked, via, now),
+            Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, asked, via, now),
+            Outcome::Untrusted => self.answer_badly(Reason::Untrusted, asked, via, now),
+            Outcome::Refused => self.refuse(now),
+            Outcome::Silent => self.stay_silent(asked, now, policy),
+        }
+    }
+
+    /// Whether this upstream, by answers of its own, shows that the silence of `other` is not ours: it answered after
+    /// `other` fell, and `other` stayed silent when it was asked after this one began to answer. So when all come back
+    /// from a hiccup of this node, the first one back is no witness against the next.
+    pub fn witnesses(&self, other: &Self) -> bool {
         let after = |later: Option<Instant>, earlier: Option<Instant>| later.is_some() && later > earlier;
         self.state != State::Down
             && other.state == State::Down
             && self.steady_since.is_some()
-            Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, asked, via, now),
             && after(self.answered, other.fell_silent)
             && after(other.silent_at, self.steady_since)
     }

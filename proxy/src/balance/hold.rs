@@ -33,6 +33,11 @@ impl HoldDown {
         self.until = Some(now + delay);
     }
 
+    /// Until when good answers do not bring the upstream back, if it ever fell.
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
     /// Whether good answers do not yet bring the upstream back.
     pub fn holds(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)

@@ -7,8 +7,19 @@ use tokio::time::Instant;
 use super::{
     Identity, Standing, UpstreamId,
     choice::Facts,
-    health::{Health, Reason, State},
+    health::{Health, Outlook, Reason, State},
 };
+
+impl Standing {
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::Draining => "Draining",
+            Self::Removed => "Removed",
+        }
+    }
+}
 
 /// One upstream as a table of the state shows it.
 #[derive(Clone, Debug)]
@@ -25,8 +36,14 @@ pub struct View {
     pub reason: Reason,
     /// Whether this node ever had a verified answer from it.
     pub proven: bool,
+    /// Whether it left a client waiting since its last good answer.
+    pub suspect: bool,
     /// Connections and attempts it has now.
     pub connections: usize,
+    /// Which of its addresses is dialled first.
+    pub address: Option<SocketAddr>,
+    /// How far it is from its next change of state.
+    pub outlook: Outlook,
 }
 
 #[derive(Debug)]
@@ -37,13 +54,13 @@ pub(super) struct Upstream {
     pub(super) health: Health,
     pub(super) suspect: bool,
     pub(super) extra_probe: Option<Instant>,
+    pub(super) moving: bool,
     pub(super) connections: usize,
     pub(super) turn: u64,
     pub(super) rank: u64,
 }
 
 impl Upstream {
-    pub(super) moving: bool,
     pub(super) fn preferred(&self) -> Option<SocketAddr> {
         self.health
             .via()
@@ -71,7 +88,10 @@ impl Upstream {
             state: self.health.state(),
             reason: self.health.reason(),
             proven: self.proven,
+            suspect: self.suspect,
             connections: self.connections,
+            address: self.preferred(),
+            outlook: self.health.outlook(),
         }
     }
 }

@@ -113,6 +113,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Refused,
+        Self::Reset,
+        Self::Timeout,
+        Self::Local,
+        Self::Other,
+    ];
+
     /// Sorts an error.
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     balance::{Event, UpstreamId},
     ending::Ending,
+    metrics::members::Series,
     net::socket::{self, Fault},
     upstream::Upstreams,
 };
@@ -63,27 +64,63 @@ pub async fn read(client: &TcpStream, upstream: &Connected) -> Result<Flight, En
     }
 }
 
+/// The upstream that answered a first flight.
+#[derive(Debug)]
+pub struct Winner {
+    /// The upstream, with its answer unread.
+    pub upstream: Connected,
+    /// Whether the flight was sent to more than one because one left it unanswered.
+    pub hedged: bool,
+}
+
 struct Contender {
     upstream: Connected,
     waited: Duration,
     result: io::Result<()>,
 }
 
+/// Who was sent the first flight and has neither answered it nor failed.
+struct Asked {
+    id: UpstreamId,
+    series: Arc<Series>,
+    by_hedge: bool,
+    passed_over: bool,
+}
+
+impl Asked {
+    fn new(upstream: &Connected, by_hedge: bool) -> Self {
+        Self {
+            id: upstream.claim.id(),
+            series: Arc::clone(upstream.claim.series()),
+            by_hedge,
+            passed_over: false,
+        }
+    }
+}
+
+/// Why the next upstream is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    Replacement,
+    Hedge,
+}
+
 /// Sends the ClientHello to `first` and, where that does not answer, to what the walk brings next. The first to answer
-/// is returned with its answer unread; the others are closed.
+/// wins; the others are closed.
 pub async fn race(
     client: &TcpStream,
     hello: &Bytes,
     first: Connected,
     walk: &mut Walk,
-) -> Result<Connected, Ending> {
+) -> Result<Winner, Ending> {
     let upstreams = Arc::clone(walk.upstreams());
     let patience = upstreams.patience(walk.hedge_delay());
-    let mut asked = vec![first.claim.id()];
+    let mut asked = vec![Asked::new(&first, false)];
     let mut contenders: FuturesUnordered<BoxFuture<'static, Contender>> = FuturesUnordered::new();
     contenders.push(contend(first, hello.clone()).boxed());
     let mut hedge_at = Instant::now() + patience;
-    let (mut wanting, mut exhausted) = (false, false);
+    let (mut want, mut exhausted) = (Want::Nothing, false);
     loop {
         if contenders.is_empty() && exhausted {
             return Err(Ending::NoUpstream);
@@ -91,35 +128,40 @@ pub async fn race(
         tokio::select! {
             biased;
             Some(contender) = contenders.next() => match settle(contender, &upstreams) {
-                Ok(winner) => return Ok(winner),
+                Ok(upstream) => {
+                    let hedged = award(&asked, upstream.claim.id());
+                    return Ok(Winner { upstream, hedged });
+                }
                 Err(lost) => {
-                    asked.retain(|id| *id != lost);
-                    wanting = true;
+                    asked.retain(|asked| asked.id != lost);
+                    want = Want::Replacement;
                 }
             },
             () = gone(client) => return Err(Ending::ClientLeft),
-            next = walk.next(), if wanting && !exhausted => {
-                wanting = false;
+            next = walk.next(), if want != Want::Nothing && !exhausted => {
+                let by_hedge = std::mem::replace(&mut want, Want::Nothing) == Want::Hedge;
                 hedge_at = Instant::now() + patience;
                 match next {
                     Some(next) => {
-                        asked.push(next.claim.id());
+                        asked.push(Asked::new(&next, by_hedge));
                         contenders.push(contend(next, hello.clone()).boxed());
                     }
                     None => exhausted = true,
                 }
             }
-            () = sleep_until(hedge_at), if !wanting && !exhausted => {
+            () = sleep_until(hedge_at), if want == Want::Nothing && !exhausted => {
                 hedge_at = Instant::now() + patience;
-                wanting = suspect(&asked, &upstreams);
+                if suspect(&mut asked, &upstreams) {
+                    want = Want::Hedge;
+                }
             }
         }
     }
 }
 
 /// Says who leaves the client waiting, and whether the budget has a hedge for it.
-fn suspect(asked: &[UpstreamId], upstreams: &Arc<Upstreams>) -> bool {
-    for id in asked {
+fn suspect(asked: &mut [Asked], upstreams: &Arc<Upstreams>) -> bool {
+    for Asked { id, .. } in &*asked {
         upstreams.observe(
             Event::Unanswered(*id),
             "leaves a client's first flight unanswered",
@@ -129,10 +171,26 @@ fn suspect(asked: &[UpstreamId], upstreams: &Arc<Upstreams>) -> bool {
         upstreams.metrics().hedge_refused();
         return false;
     }
-    for id in asked {
-        upstreams.metrics().hedged(&upstreams.name(*id));
+    for late in asked {
+        late.passed_over = true;
+        late.series.hedges.inc();
     }
     true
+}
+
+/// Counts who won a client from whom, and says whether there was a hedge.
+fn award(asked: &[Asked], winner: UpstreamId) -> bool {
+    let won_by_hedge = asked.iter().any(|asked| asked.id == winner && asked.by_hedge);
+    if won_by_hedge {
+        for contender in asked {
+            if contender.id == winner {
+                contender.series.hedges_won.inc();
+            } else if contender.passed_over {
+                contender.series.hedges_lost.inc();
+            }
+        }
+    }
+    won_by_hedge || asked.iter().any(|asked| asked.passed_over)
 }
 
 async fn contend(mut upstream: Connected, hello: Bytes) -> Contender {
@@ -167,13 +225,14 @@ fn settle(contender: Contender, upstreams: &Arc<Upstreams>) -> Result<Connected,
     let id = upstream.claim.id();
     match result {
         Ok(()) => {
+            upstream.claim.series().first_byte.observe(waited);
             upstreams.observe(Event::Answered(id, waited), "");
             Ok(upstream)
         }
         Err(error) => {
-            let member = upstreams.name(id);
+            let member = &upstream.claim.series().member;
             debug!(member, %error, "upstream ended before it answered");
-            upstreams.metrics().dial_failed(&member, Fault::of(&error));
+            upstreams.metrics().dial_failed(member, Fault::of(&error));
             upstreams.observe(
                 Event::Unanswered(id),
                 "ended before it answered a client's first flight",

@@ -111,10 +111,14 @@ impl Walk {
             };
             let (options, limit) = (self.options, self.connect_timeout);
             let dial = async move {
+                let started = Instant::now();
                 let result = match timeout(limit, socket::connect(candidate.address, options)).await {
                     Ok(result) => result,
                     Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
                 };
+                if result.is_ok() {
+                    claim.series().dial.observe(started.elapsed());
+                }
                 Dialled {
                     candidate,
                     claim,
@@ -146,11 +150,12 @@ impl Walk {
             }
             Err(error) => error,
         };
-        drop(claim);
         let fault = Fault::of(&error);
-        let member = self.upstreams.name(id);
+        let member = &claim.series().member;
         debug!(member, %address, %error, reason = fault.word(), "dial failed");
-        self.upstreams.metrics().dial_failed(&member, fault);
+        // While the claim lives the member is not forgotten, nor its series.
+        self.upstreams.metrics().dial_failed(member, fault);
+        drop(claim);
         match fault {
             Fault::Refused | Fault::Reset => self
                 .upstreams

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::{Live, Upstreams, drain};
+use super::{Evidence, Live, Upstreams, drain};
 use crate::{
     balance::{
         Decision, Identity, Standing, UpstreamId,
@@ -67,7 +67,8 @@ impl Upstreams {
             emptying: None,
             cutting: false,
             tethers: HashMap::new(),
-            gauge: self.metrics.connections_of(&identity.name),
+            evidence: Evidence::default(),
+            series: Arc::new(self.metrics.member(&identity.name)),
         };
         let (wake, stop) = (Arc::clone(&live.probe), live.stop.clone());
         let mut inner = self.lock();
@@ -95,6 +96,9 @@ impl Upstreams {
             .any(|view| view.id == id && view.standing == Standing::Removed)
         {
             self.metrics.state(&member, to.0);
+            if from.0 != to.0 {
+                self.metrics.turned(&member, to.0);
+            }
         }
         let loud = from.0 != to.0 && to.0 != State::Up;
         let (from, to, reason) = (from.0.word(), to.0.word(), to.1.word());
@@ -133,8 +137,13 @@ impl Upstreams {
     }
 
     fn cut_now(&self, id: UpstreamId) {
+        let mut silent_since = None;
         if let Some(live) = self.lock().live.get_mut(&id) {
             live.cutting = false;
+            silent_since = live.evidence.cut();
+        }
+        if let Some(since) = silent_since {
+            self.metrics.failed_over(since.elapsed());
         }
         let tethers = self.tethers(|of| of == id);
         warn!(
@@ -161,6 +170,7 @@ impl Upstreams {
         info!(
             member = live.name,
             connections = live.tethers.len(),
+            reason,
             ?within,
             "closing the connections of an upstream gradually"
         );
@@ -170,7 +180,6 @@ impl Upstreams {
             let closing = drain::gradually(|| upstreams.tethers(|of| of == id), ending, within);
             stop.run_until_cancelled(closing).await;
         });
-            reason,
     }
 
     fn forget(&self, id: UpstreamId, identity: &Identity) {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Tether, Upstreams};
-use crate::balance::{Event, UpstreamId};
+use crate::{
+    balance::{Event, UpstreamId},
+    metrics::members::Series,
+};
 
 /// A connection, or an attempt at one, that counts for an upstream until this is dropped.
 #[derive(Debug)]
@@ -13,6 +16,7 @@ pub struct Claim {
     upstreams: Arc<Upstreams>,
     id: UpstreamId,
     serial: u64,
+    series: Arc<Series>,
     /// By which the connection is ended from outside.
     pub tether: Arc<Tether>,
 }
@@ -21,6 +25,11 @@ impl Claim {
     /// Whose connection it is.
     pub fn id(&self) -> UpstreamId {
         self.id
+    }
+
+    /// What is counted of its member.
+    pub fn series(&self) -> &Arc<Series> {
+        &self.series
     }
 }
 
@@ -38,7 +47,8 @@ impl Upstreams {
         let live = inner.live.get_mut(&id)?;
         let tether = Arc::new(Tether::default());
         live.tethers.insert(serial, Arc::clone(&tether));
-        live.gauge.inc();
+        let series = Arc::clone(&live.series);
+        series.connections.inc();
         inner.serial = serial.wrapping_add(1);
         // Counting never asks for anything to be done.
         inner.balance.observe(Event::Opened(id), Instant::now());
@@ -47,6 +57,7 @@ impl Upstreams {
             upstreams: Arc::clone(self),
             id,
             serial,
+            series,
             tether,
         })
     }
@@ -54,7 +65,7 @@ impl Upstreams {
     fn release(self: &Arc<Self>, id: UpstreamId, serial: u64) {
         if let Some(live) = self.lock().live.get_mut(&id) {
             live.tethers.remove(&serial);
-            live.gauge.dec();
+            live.series.connections.dec();
         }
         self.observe(Event::Closed(id), "");
     }

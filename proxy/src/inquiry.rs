@@ -1,0 +1,114 @@
+//! What people ask about the running proxy: `status` and `explain`.
+
+use std::{io, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use tokio::runtime::Runtime;
+use trivet_proxy::{
+    admin,
+    status::{self, Status, Upstream},
+};
+
+use crate::{
+    USAGE,
+    cli::{Explain, Inquiry, Output},
+};
+
+/// A proxy that is alive answers within milliseconds; people wait no longer than this for one that may not be.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where else to look when nobody answers at the socket.
+const HINT: &str =
+    "hint: a proxy that was started with `run --socket PATH` answers at that PATH (here: --socket PATH).
+      On a node of a cluster the socket is inside the proxy's pod:
+        kubectl -n trivet-system get pods -l app.kubernetes.io/name=trivet-proxy -o wide
+        kubectl -n trivet-system exec POD -- /trivet-proxy status";
+
+/// Prints the whole proxy.
+pub(crate) fn status(runtime: &Runtime, inquiry: Inquiry) -> Result<ExitCode> {
+    let output = inquiry.output;
+    let status = match ask(runtime, inquiry)? {
+        Answer::Status(status) => status,
+        Answer::Nobody => return Ok(ExitCode::FAILURE),
+    };
+    print!(
+        "{}",
+        match output {
+            Output::Table => status::overview(&status),
+            Output::Json => json(&status)?,
+        }
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints why a member is in its state.
+pub(crate) fn explain(runtime: &Runtime, explain: Explain) -> Result<ExitCode> {
+    let Explain { member, inquiry } = explain;
+    let output = inquiry.output;
+    let status = match ask(runtime, inquiry)? {
+        Answer::Status(status) => status,
+        Answer::Nobody => return Ok(ExitCode::FAILURE),
+    };
+    let (found, others): (Vec<_>, Vec<_>) = status
+        .upstreams
+        .into_iter()
+        .partition(|upstream| upstream.member == member);
+    if found.is_empty() {
+        eprintln!("{}", unknown(&member, &others));
+        return Ok(ExitCode::from(USAGE));
+    }
+    match output {
+        Output::Table => {
+            let accounts: Vec<_> = found.iter().map(status::account).collect();
+            print!("{}", accounts.join("\n"));
+        }
+        Output::Json => print!("{}", json(&found)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+enum Answer {
+    Status(Box<Status>),
+    Nobody,
+}
+
+fn ask(runtime: &Runtime, inquiry: Inquiry) -> Result<Answer> {
+    let socket = inquiry.socket;
+    let answer = runtime.block_on(admin::ask(socket.clone(), "/status", ANSWER_LIMIT));
+    let (known, text) = match answer {
+        Err(admin::Error::Connect(_, error)) => {
+            eprintln!("{}", nobody(&socket, &error));
+            return Ok(Answer::Nobody);
+        }
+        answer => answer?,
+    };
+    if !known {
+        bail!("the proxy at {} does not tell: {text}", socket.display());
+    }
+    let status = serde_json::from_str(&text);
+    let status = status.with_context(|| format!("failed to read the answer of {}", socket.display()))?;
+    Ok(Answer::Status(Box::new(status)))
+}
+
+fn nobody(socket: &Path, error: &io::Error) -> String {
+    format!(
+        "trivet-proxy: no proxy answers at --socket {}: {error}\n{HINT}",
+        socket.display()
+    )
+}
+
+fn unknown(member: &str, known: &[Upstream]) -> String {
+    let mut names: Vec<_> = known.iter().map(|upstream| upstream.member.as_str()).collect();
+    names.dedup();
+    let known = if names.is_empty() {
+        "none: there is no document yet".to_owned()
+    } else {
+        names.join(", ")
+    };
+    format!("trivet-proxy: MEMBER {member:?} must be one that the proxy knows; it knows {known}")
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value).context("failed to print the answer")?;
+    Ok(text + "\n")
+}

@@ -1,0 +1,119 @@
+//! Clients and what becomes of their connections, whoever serves them.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::{Durations, Metrics, ReasonLabel, durations};
+use crate::ending::Ending;
+
+#[derive(Debug)]
+pub(super) struct Clients {
+    open: Gauge,
+    ended: Family<ReasonLabel, Counter>,
+    accept_failures: Counter,
+    hedges_refused: Counter,
+    failover: Durations,
+    bytes_sent: Counter,
+    bytes_received: Counter,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            open: Gauge::default(),
+            ended: Family::default(),
+            accept_failures: Counter::default(),
+            hedges_refused: Counter::default(),
+            failover: Durations(Histogram::new(durations::FAILOVER)),
+            bytes_sent: Counter::default(),
+            bytes_received: Counter::default(),
+        }
+    }
+}
+
+impl Clients {
+    pub(super) fn register(&self, root: &mut Registry) {
+        root.register(
+            "client_connections",
+            "Client connections that are open or being opened",
+            self.open.clone(),
+        );
+        root.register(
+            "connections_ended",
+            "Client connections that ended, by reason",
+            self.ended.clone(),
+        );
+        root.register(
+            "failover_duration_seconds",
+            "From the first sign of a member's silence to the cut of its connections",
+            self.failover.0.clone(),
+        );
+        root.register(
+            "hedges_refused",
+            "First flights that would have been sent to another member but for the budget",
+            self.hedges_refused.clone(),
+        );
+        root.register(
+            "accept_failures",
+            "Times that accepting paused for want of files",
+            self.accept_failures.clone(),
+        );
+        root.register(
+            "sent_bytes",
+            "Bytes from clients to members, counted when a connection ends",
+            self.bytes_sent.clone(),
+        );
+        root.register(
+            "received_bytes",
+            "Bytes from members to clients, counted when a connection ends",
+            self.bytes_received.clone(),
+        );
+    }
+}
+
+impl Metrics {
+    /// A client was admitted.
+    pub fn admitted(&self) {
+        self.clients.open.inc();
+    }
+
+    /// And has left, whatever the reason.
+    pub fn left(&self) {
+        self.clients.open.dec();
+    }
+
+    /// A client's connection ended.
+    pub fn ended(&self, ending: Ending) {
+        self.clients
+            .ended
+            .get_or_create(&ReasonLabel {
+                reason: ending.word(),
+            })
+            .inc();
+    }
+
+    /// Bytes were relayed, to members and from them.
+    pub fn relayed(&self, sent: u64, received: u64) {
+        self.clients.bytes_sent.inc_by(sent);
+        self.clients.bytes_received.inc_by(received);
+    }
+
+    /// A hedge was due but the budget was spent.
+    pub fn hedge_refused(&self) {
+        self.clients.hedges_refused.inc();
+    }
+
+    /// The connections of a silent member were cut, so long after the first sign of its silence.
+    pub fn failed_over(&self, after: Duration) {
+        self.clients.failover.observe(after);
+    }
+
+    /// Accepting paused.
+    pub fn accept_failed(&self) {
+        self.clients.accept_failures.inc();
+    }
+}

@@ -1,0 +1,123 @@
+//! Documents and where they make the proxy listen.
+
+use std::{
+    sync::atomic::AtomicU64,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::Metrics;
+use crate::document::Source;
+
+/// A metric of one listener address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: String,
+}
+
+/// A metric of one way by which documents come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+/// A metric of documents refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    source: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    revision: Gauge,
+    applied: Gauge<f64, AtomicU64>,
+    source: Family<SourceLabel, Gauge>,
+    refused: Family<RefusalLabels, Counter>,
+    listener_bound: Family<ListenerLabel, Gauge>,
+}
+
+impl Documents {
+    pub(super) fn register(&self, root: &mut Registry) {
+        root.register(
+            "document_revision",
+            "Revision of the wire document in force",
+            self.revision.clone(),
+        );
+        root.register(
+            "document_applied_timestamp_seconds",
+            "Unix time at which the wire document came into force in this process",
+            self.applied.clone(),
+        );
+        root.register(
+            "document_source",
+            "1 for what brought the wire document in force",
+            self.source.clone(),
+        );
+        root.register(
+            "documents_refused",
+            "Wire documents not followed, by source and reason; the one in force stayed",
+            self.refused.clone(),
+        );
+        root.register(
+            "listener_bound",
+            "1 where the proxy listens, 0 where it should but cannot",
+            self.listener_bound.clone(),
+        );
+    }
+}
+
+impl Metrics {
+    /// A document came into force just now.
+    pub fn document_applied(&self, revision: u64, by: Source) {
+        let documents = &self.documents;
+        documents
+            .revision
+            .set(i64::try_from(revision).unwrap_or(i64::MAX));
+        // A clock before 1970 tells no time worth a metric.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        documents.applied.set(since.as_secs_f64());
+        for source in Source::ALL {
+            let label = SourceLabel {
+                source: source.word(),
+            };
+            documents
+                .source
+                .get_or_create(&label)
+                .set(i64::from(source == by));
+        }
+    }
+
+    /// A document was not followed.
+    pub fn document_refused(&self, source: Source, reason: &'static str) {
+        self.documents
+            .refused
+            .get_or_create(&RefusalLabels {
+                source: source.word(),
+                reason,
+            })
+            .inc();
+    }
+
+    /// The proxy listens on an address, or should but cannot.
+    pub fn listener(&self, address: &str, bound: bool) {
+        self.documents
+            .listener_bound
+            .get_or_create(&ListenerLabel {
+                listener: address.to_owned(),
+            })
+            .set(i64::from(bound));
+    }
+
+    /// The proxy no longer wants to listen on an address.
+    pub fn listener_gone(&self, address: &str) {
+        self.documents.listener_bound.remove(&ListenerLabel {
+            listener: address.to_owned(),
+        });
+    }
+}

@@ -1,0 +1,311 @@
+//! Members: their health, what they are given, and how quickly they answer.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{
+    Durations, Metrics,
+    durations::{self, OfMembers},
+};
+use crate::{
+    balance::health::{Outcome, State},
+    net::socket::Fault,
+};
+
+/// A metric of one member.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MemberLabel {
+    member: String,
+}
+
+/// A metric of one member's state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    member: String,
+    state: &'static str,
+}
+
+/// A metric of a member's changes of state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ToLabels {
+    member: String,
+    to: &'static str,
+}
+
+/// A metric of one member by reason.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FaultLabels {
+    member: String,
+    reason: &'static str,
+}
+
+#[derive(Debug)]
+pub(super) struct Members {
+    state: Family<StateLabels, Gauge>,
+    transitions: Family<ToLabels, Counter>,
+    connections: Family<MemberLabel, Gauge>,
+    opened: Family<MemberLabel, Counter>,
+    dial: OfMembers,
+    dial_failures: Family<FaultLabels, Counter>,
+    first_byte: OfMembers,
+    hedges: Family<MemberLabel, Counter>,
+    hedges_won: Family<MemberLabel, Counter>,
+    hedges_lost: Family<MemberLabel, Counter>,
+    probes: Family<FaultLabels, Counter>,
+    probe: OfMembers,
+    certificates_refused: Family<MemberLabel, Gauge>,
+}
+
+/// The series of one member, looked up once: whoever holds them counts a connection without a look-up or an allocation.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// The member's name.
+    pub member: String,
+    /// Connections and attempts that it has.
+    pub connections: Gauge,
+    /// Clients given to it.
+    pub opened: Counter,
+    /// How long it took to connect, where it did.
+    pub dial: Durations,
+    /// How long after a client's first flight its first byte came, where it won the client.
+    pub first_byte: Durations,
+    /// First flights sent elsewhere too because it left them unanswered.
+    pub hedges: Counter,
+    /// Clients that it won because another left their first flight unanswered.
+    pub hedges_won: Counter,
+    /// Clients that another won for that.
+    pub hedges_lost: Counter,
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self {
+            state: Family::default(),
+            transitions: Family::default(),
+            connections: Family::default(),
+            opened: Family::default(),
+            dial: durations::of_answers(),
+            dial_failures: Family::default(),
+            first_byte: durations::of_answers(),
+            hedges: Family::default(),
+            hedges_won: Family::default(),
+            hedges_lost: Family::default(),
+            probes: Family::default(),
+            probe: durations::of_probes(),
+            certificates_refused: Family::default(),
+        }
+    }
+}
+
+impl Members {
+    pub(super) fn register(&self, root: &mut Registry) {
+        self.register_health(root);
+        self.register_connections(root);
+        self.register_hedges(root);
+    }
+
+    fn register_health(&self, root: &mut Registry) {
+        root.register(
+            "upstream_state",
+            "1 for the state that the member is in",
+            self.state.clone(),
+        );
+        root.register(
+            "upstream_transitions",
+            "Changes of the member's state, by the state it came to",
+            self.transitions.clone(),
+        );
+        root.register(
+            "probes",
+            "Answers to probes by member and outcome",
+            self.probes.clone(),
+        );
+        root.register(
+            "probe_duration_seconds",
+            "From a question for readiness to the member's answer, where one came",
+            self.probe.clone(),
+        );
+        root.register(
+            "certificate_refused",
+            "1 while the member's certificate does not verify (authority, name or dates)",
+            self.certificates_refused.clone(),
+        );
+    }
+
+    fn register_connections(&self, root: &mut Registry) {
+        root.register(
+            "upstream_connections",
+            "Connections to the member, attempts included",
+            self.connections.clone(),
+        );
+        root.register(
+            "connections",
+            "Client connections given to the member",
+            self.opened.clone(),
+        );
+        root.register(
+            "dial_duration_seconds",
+            "From a dial to the member's acceptance, where it accepted",
+            self.dial.clone(),
+        );
+        root.register(
+            "dial_failures",
+            "Dials that failed, by member and reason",
+            self.dial_failures.clone(),
+        );
+        root.register(
+            "first_byte_duration_seconds",
+            "From sending a client's ClientHello to the first byte of the member that won the client",
+            self.first_byte.clone(),
+        );
+    }
+
+    fn register_hedges(&self, root: &mut Registry) {
+        root.register(
+            "hedges",
+            "First flights sent to another member because this one left them unanswered",
+            self.hedges.clone(),
+        );
+        root.register(
+            "hedges_won",
+            "Client connections this member won because another left their first flight unanswered",
+            self.hedges_won.clone(),
+        );
+        root.register(
+            "hedges_lost",
+            "Client connections another member won because this one left their first flight unanswered",
+            self.hedges_lost.clone(),
+        );
+    }
+}
+
+impl Metrics {
+    /// The series of a member, from zero where there were none.
+    pub fn member(&self, member: &str) -> Series {
+        let members = &self.members;
+        let label = label(member);
+        let durations = |of: &OfMembers| Durations(of.get_or_create_owned(&label));
+        durations(&members.probe);
+        for to in State::ALL {
+            members.transitions.get_or_create_owned(&to_labels(member, to));
+        }
+        Series {
+            member: member.to_owned(),
+            connections: members.connections.get_or_create_owned(&label),
+            opened: members.opened.get_or_create_owned(&label),
+            dial: durations(&members.dial),
+            first_byte: durations(&members.first_byte),
+            hedges: members.hedges.get_or_create_owned(&label),
+            hedges_won: members.hedges_won.get_or_create_owned(&label),
+            hedges_lost: members.hedges_lost.get_or_create_owned(&label),
+        }
+    }
+
+    /// A member is no longer known: nothing is left of its series.
+    pub fn member_gone(&self, member: &str) {
+        let members = &self.members;
+        for state in State::ALL {
+            members.state.remove(&state_labels(member, state));
+            members.transitions.remove(&to_labels(member, state));
+        }
+        for fault in Fault::ALL {
+            members.dial_failures.remove(&fault_labels(member, fault.word()));
+        }
+        for outcome in Outcome::ALL {
+            members.probes.remove(&fault_labels(member, outcome.word()));
+        }
+        let label = label(member);
+        members.connections.remove(&label);
+        members.certificates_refused.remove(&label);
+        for counter in [
+            &members.opened,
+            &members.hedges,
+            &members.hedges_won,
+            &members.hedges_lost,
+        ] {
+            counter.remove(&label);
+        }
+        for durations in [&members.dial, &members.first_byte, &members.probe] {
+            durations.remove(&label);
+        }
+    }
+
+    /// A member is in this state.
+    pub fn state(&self, member: &str, current: State) {
+        for state in State::ALL {
+            self.members
+                .state
+                .get_or_create(&state_labels(member, state))
+                .set(i64::from(state == current));
+        }
+    }
+
+    /// A member came to another state.
+    pub fn turned(&self, member: &str, to: State) {
+        self.members
+            .transitions
+            .get_or_create(&to_labels(member, to))
+            .inc();
+    }
+
+    /// A dial failed.
+    pub fn dial_failed(&self, member: &str, fault: Fault) {
+        self.members
+            .dial_failures
+            .get_or_create(&fault_labels(member, fault.word()))
+            .inc();
+    }
+
+    /// A question to a member found its end.
+    pub fn probed(&self, member: &str, outcome: Outcome) {
+        self.members
+            .probes
+            .get_or_create(&fault_labels(member, outcome.word()))
+            .inc();
+    }
+
+    /// A question for readiness was answered after this time.
+    pub fn probe_took(&self, member: &str, elapsed: Duration) {
+        Durations(self.members.probe.get_or_create_owned(&label(member))).observe(elapsed);
+    }
+
+    /// A member's certificate verifies, or does not.
+    pub fn certificate(&self, member: &str, verified: bool) {
+        self.members
+            .certificates_refused
+            .get_or_create(&label(member))
+            .set(i64::from(!verified));
+    }
+}
+
+fn label(member: &str) -> MemberLabel {
+    MemberLabel {
+        member: member.to_owned(),
+    }
+}
+
+fn state_labels(member: &str, state: State) -> StateLabels {
+    StateLabels {
+        member: member.to_owned(),
+        state: state.word(),
+    }
+}
+
+fn to_labels(member: &str, to: State) -> ToLabels {
+    ToLabels {
+        member: member.to_owned(),
+        to: to.word(),
+    }
+}
+
+fn fault_labels(member: &str, reason: &'static str) -> FaultLabels {
+    FaultLabels {
+        member: member.to_owned(),
+        reason,
+    }
+}

@@ -1,0 +1,296 @@
+//! What the proxy tells people about itself: one JSON resource, from which `trivet-proxy status` makes its table and
+//! `trivet-proxy explain` its account of one member.
+//!
+//! Fields are only ever added within a major release. `reasonMeans`, `effect` and `wayBack` are for people: their words
+//! may change.
+
+mod account;
+mod layout;
+mod overview;
+mod prose;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+pub use self::{account::account, overview::overview};
+use crate::{
+    balance::{Standing, View, health::State},
+    document::{Documents, InForce},
+    listener::Listeners,
+    readiness::Readiness,
+    settings::{self, Settings},
+    upstream::{Origin, Run, Upstreams},
+};
+
+/// A proxy at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Of this program.
+    pub version: String,
+    /// Where it runs.
+    pub node: String,
+    /// Why it is not ready; absent if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_because: Option<String>,
+    /// The document in force; absent until there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<Document>,
+    /// Where it should listen, and whether it does.
+    pub listeners: Vec<Listener>,
+    /// Whom it serves.
+    pub clients: Clients,
+    /// Whom it balances over. A member that moved is two of them until the last connection to its old place has ended.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// The document in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Document {
+    /// The pool it is of.
+    pub pool: String,
+    /// Its revision.
+    pub revision: u64,
+    /// The hash of its content.
+    pub hash: String,
+    /// What brought it: File, Cache or Watch.
+    pub source: String,
+    /// How long it has been in force in this process.
+    pub age_milliseconds: u64,
+}
+
+/// An address at which clients come in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// IP and port.
+    pub address: String,
+    /// Whether the proxy listens there.
+    pub bound: bool,
+}
+
+/// The clients of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Clients {
+    /// Connections that are open or being opened.
+    pub open: u64,
+    /// The most there may be at once.
+    pub limit: u64,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upstream {
+    /// The member's name.
+    pub member: String,
+    /// The address that is dialled first.
+    pub address: String,
+    /// All addresses of the member.
+    pub addresses: Vec<String>,
+    /// Up, Unready or Down.
+    pub state: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub reason_means: String,
+    /// How long it has been in this state.
+    pub state_milliseconds: u64,
+    /// Connections and attempts it has.
+    pub connections: u64,
+    /// Active, Draining or Removed.
+    pub standing: String,
+    /// Whether this node ever had a verified answer from it.
+    pub proven: bool,
+    /// Whether it left a client waiting since its last good answer.
+    pub suspect: bool,
+    /// What its state means for connections.
+    pub effect: String,
+    /// What would bring it back, or bring it down.
+    pub way_back: String,
+    /// Good answers in a row by now.
+    pub good_answers: u32,
+    /// Good answers in a row that bring a fallen member back.
+    pub good_answers_wanted: u32,
+    /// Questions in a row without an answer by now.
+    pub silent_questions: u32,
+    /// Questions in a row without an answer that make a member Down.
+    pub silent_questions_tolerated: u32,
+    /// How much longer good answers do not bring it back.
+    pub hold_down_milliseconds: u64,
+    /// What its last probe brought; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe: Option<Evidence>,
+    /// What probes and clients found lately, the latest first.
+    pub evidence: Vec<Evidence>,
+}
+
+/// The same outcome, once or several times without another between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// Who found it out: Probe or Client.
+    pub origin: String,
+    /// What came, in one word.
+    pub outcome: String,
+    /// In more words; empty where all is well.
+    pub detail: String,
+    /// How often in a row.
+    pub times: u32,
+    /// How long ago for the first time.
+    pub first_milliseconds_ago: u64,
+    /// How long ago for the last time.
+    pub last_milliseconds_ago: u64,
+    /// How long the last took, where it came to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_microseconds: Option<u64>,
+}
+
+/// The parts of a running proxy that its status is about.
+#[derive(Debug)]
+pub struct Subject {
+    /// Where it runs.
+    pub node: String,
+    /// The documents.
+    pub documents: Arc<Documents>,
+    /// The upstreams.
+    pub upstreams: Arc<Upstreams>,
+    /// The listeners.
+    pub listeners: Arc<Listeners>,
+    /// Whether it is ready.
+    pub readiness: Arc<Readiness>,
+}
+
+impl Subject {
+    /// The proxy as it is now.
+    pub fn status(&self) -> Status {
+        let now = Instant::now();
+        let in_force = self.documents.in_force();
+        let settings = in_force.as_ref().map(|in_force| in_force.settings.as_ref());
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.clone(),
+            not_ready_because: self.readiness.objection().map(str::to_owned),
+            document: in_force.as_ref().map(|in_force| Document::new(in_force, now)),
+            listeners: self.listeners(settings),
+            clients: Clients {
+                open: count(self.listeners.connections()),
+                limit: self.listeners.limit().into(),
+            },
+            upstreams: settings.map_or_else(Vec::new, |settings| self.upstreams(settings, now)),
+        }
+    }
+
+    fn listeners(&self, settings: Option<&Settings>) -> Vec<Listener> {
+        let bound = self.listeners.bound();
+        let wanted = settings
+            .into_iter()
+            .flat_map(|settings| &settings.document.listeners);
+        wanted
+            .flat_map(settings::sockets)
+            .map(|address| Listener {
+                address: address.to_string(),
+                bound: bound.contains(&address),
+            })
+            .collect()
+    }
+
+    fn upstreams(&self, settings: &Settings, now: Instant) -> Vec<Upstream> {
+        let testimony = self.upstreams.testimony();
+        let answers = |view: &View| {
+            view.standing == Standing::Active && view.outlook.passes > 0 && view.state != State::Down
+        };
+        testimony
+            .iter()
+            .map(|(view, runs)| {
+                let other_answers = testimony
+                    .iter()
+                    .any(|(other, _)| other.id != view.id && answers(other));
+                let scene = prose::Scene {
+                    view,
+                    policy: settings.policy,
+                    other_answers,
+                    now,
+                };
+                Upstream::new(&scene, runs)
+            })
+            .collect()
+    }
+}
+
+impl Document {
+    fn new(in_force: &InForce, now: Instant) -> Self {
+        let document = &in_force.settings.document;
+        Self {
+            pool: document.pool.clone(),
+            revision: document.revision,
+            hash: document.hash.clone(),
+            source: in_force.source.word().to_owned(),
+            age_milliseconds: milliseconds(now.saturating_duration_since(in_force.since)),
+        }
+    }
+}
+
+impl Upstream {
+    fn new(scene: &prose::Scene<'_>, runs: &[Run]) -> Self {
+        let prose::Scene {
+            view, policy, now, ..
+        } = scene;
+        let evidence: Vec<_> = runs.iter().map(|run| Evidence::new(run, *now)).collect();
+        let last_probe = runs.iter().find(|run| run.origin == Origin::Probe);
+        let outlook = &view.outlook;
+        Self {
+            member: view.identity.name.clone(),
+            address: view
+                .address
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            addresses: view.identity.addresses.iter().map(ToString::to_string).collect(),
+            state: view.state.word().to_owned(),
+            reason: view.reason.word().to_owned(),
+            reason_means: prose::reason(view.reason).to_owned(),
+            state_milliseconds: milliseconds(now.saturating_duration_since(outlook.since)),
+            connections: count(view.connections),
+            standing: view.standing.word().to_owned(),
+            proven: view.proven,
+            suspect: view.suspect,
+            effect: scene.effect(),
+            way_back: scene.way_back(),
+            good_answers: outlook.passes,
+            good_answers_wanted: policy.success_threshold,
+            silent_questions: outlook.silent,
+            silent_questions_tolerated: policy.failure_threshold,
+            hold_down_milliseconds: milliseconds(scene.held()),
+            last_probe: last_probe.map(|run| Evidence::new(run, *now)),
+            evidence,
+        }
+    }
+}
+
+impl Evidence {
+    fn new(run: &Run, now: Instant) -> Self {
+        let ago = |then: Instant| milliseconds(now.saturating_duration_since(then));
+        let microseconds = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            origin: run.origin.word().to_owned(),
+            outcome: run.outcome.to_owned(),
+            detail: run.detail.clone(),
+            times: run.times,
+            first_milliseconds_ago: ago(run.first),
+            last_milliseconds_ago: ago(run.last),
+            latency_microseconds: run.latency.map(microseconds),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,99 @@
+//! The whole proxy on one screen: `trivet-proxy status`.
+
+use super::{Evidence, Status, Upstream, layout};
+
+/// The proxy, its document, its clients, and a row for each upstream.
+pub fn overview(status: &Status) -> String {
+    let head = layout::columns(&[
+        line("proxy", proxy(status)),
+        line("document", document(status)),
+        line("listeners", listeners(status)),
+        line("clients", clients(status)),
+    ]);
+    if status.upstreams.is_empty() {
+        return head;
+    }
+    format!("{head}\n{}", upstreams(&status.upstreams))
+}
+
+fn line(name: &str, text: String) -> Vec<String> {
+    vec![name.to_owned(), text]
+}
+
+fn proxy(status: &Status) -> String {
+    let Status { version, node, .. } = status;
+    match &status.not_ready_because {
+        None => format!("{version} on {node}, ready"),
+        Some(objection) => format!("{version} on {node}, not ready: {objection}"),
+    }
+}
+
+fn document(status: &Status) -> String {
+    let Some(document) = &status.document else {
+        return "none yet".to_owned();
+    };
+    format!(
+        "revision {} of pool {}, in force for {}, from {}",
+        document.revision,
+        document.pool,
+        layout::span_of(document.age_milliseconds),
+        document.source,
+    )
+}
+
+fn listeners(status: &Status) -> String {
+    let told = status.listeners.iter().map(|listener| {
+        let fault = if listener.bound { "" } else { " (not bound)" };
+        format!("{}{fault}", listener.address)
+    });
+    let told: Vec<_> = told.collect();
+    if told.is_empty() {
+        return "none".to_owned();
+    }
+    told.join(", ")
+}
+
+fn clients(status: &Status) -> String {
+    let clients = &status.clients;
+    format!("{} of at most {}", clients.open, clients.limit)
+}
+
+fn upstreams(upstreams: &[Upstream]) -> String {
+    let head = [
+        "MEMBER",
+        "ADDRESS",
+        "STATE",
+        "REASON",
+        "FOR",
+        "CONNECTIONS",
+        "LAST PROBE",
+        "TOOK",
+        "AGO",
+        "PROVEN",
+        "STANDING",
+    ];
+    let head = head.map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(head).chain(upstreams.iter().map(row)).collect();
+    layout::columns(&rows)
+}
+
+fn row(upstream: &Upstream) -> Vec<String> {
+    let probe = |tell: fn(&Evidence) -> String| {
+        let told = upstream.last_probe.as_ref().map(tell);
+        told.unwrap_or_else(|| "-".to_owned())
+    };
+    let proven = if upstream.proven { "yes" } else { "no" };
+    vec![
+        upstream.member.clone(),
+        upstream.address.clone(),
+        upstream.state.clone(),
+        upstream.reason.clone(),
+        layout::span_of(upstream.state_milliseconds),
+        upstream.connections.to_string(),
+        probe(|probe| probe.outcome.clone()),
+        probe(|probe| layout::latency(probe.latency_microseconds)),
+        probe(|probe| layout::span_of(probe.last_milliseconds_ago)),
+        proven.to_owned(),
+        upstream.standing.clone(),
+    ]
+}

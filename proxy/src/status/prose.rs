@@ -1,0 +1,209 @@
+//! Health told in sentences: what a state means for connections, and what would change it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::layout;
+use crate::balance::{
+    Standing, View,
+    health::{Policy, Reason, State},
+};
+
+/// One upstream among the others.
+pub(super) struct Scene<'a> {
+    /// The upstream.
+    pub(super) view: &'a View,
+    /// By which health is judged.
+    pub(super) policy: Policy,
+    /// Whether another one that gets connections answers.
+    pub(super) other_answers: bool,
+    /// When.
+    pub(super) now: Instant,
+}
+
+/// What a reason means.
+pub(super) fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Answering => "it answers as it should",
+        Reason::Remembered => {
+            "this node remembers a verified answer of it from before the proxy started, and has not probed it since"
+        }
+        Reason::Recovering => "it answers well again and must go on doing so",
+        Reason::HeldDown => "it answers well again, but fell too often lately",
+        Reason::NotReady => "it says that it is not ready",
+        Reason::Late => "it is alive but late with its readiness, as one is whose etcd does not answer",
+        Reason::EtcdFailed => "it says that it cannot reach its etcd",
+        Reason::Untrusted => "it answers with a certificate that is not of this cluster",
+        Reason::NotProbed => "it has not answered this proxy yet",
+        Reason::Refused => "it refuses or resets connections, or a router says that it cannot be reached",
+        Reason::Silent => "it says nothing at all",
+    }
+}
+
+impl Scene<'_> {
+    /// What the state means for connections.
+    pub(super) fn effect(&self) -> String {
+        let new = match (self.view.standing, self.view.proven) {
+            (Standing::Draining, _) => {
+                "Draining: it gets no new connection, and the old ones are closed gradually"
+            }
+            (Standing::Removed, _) => {
+                "left the pool: it gets no new connection, and the old ones are closed gradually"
+            }
+            (Standing::Active, false) => {
+                "it never gave this node a verified answer: it is tried only where no member that did is left"
+            }
+            (Standing::Active, true) => return self.effect_of_health(),
+        };
+        new.to_owned()
+    }
+
+    fn effect_of_health(&self) -> String {
+        let text = match self.view.state {
+            State::Up if self.view.suspect => {
+                "it gets new connections, after others for now: it left a client waiting since its last good answer"
+            }
+            State::Up => "it gets new connections",
+            State::Unready if self.view.reason == Reason::EtcdFailed => {
+                "it gets no new connection while another is Up; old ones are moved, gradually, if this lasts"
+            }
+            State::Unready => "it gets no new connection while another is Up; old ones are left alone",
+            State::Down if self.other_answers => {
+                "it gets no new connection; old ones are cut, so that their clients reconnect at once"
+            }
+            State::Down => {
+                "no other member answers either, so the fault may be this node's: nothing is cut, and all are tried"
+            }
+        };
+        text.to_owned()
+    }
+
+    /// What would change the state.
+    pub(super) fn way_back(&self) -> String {
+        let tolerated = self.policy.failure_threshold;
+        match (self.view.state, self.view.reason) {
+            (State::Up, _) => match self.view.outlook.silent {
+                0 => format!(
+                    "it is Up; {} without an answer would make it Down",
+                    in_a_row(tolerated)
+                ),
+                silent => format!(
+                    "it is Up; {silent} of {tolerated} questions without an answer that would make it Down"
+                ),
+            },
+            (State::Unready, Reason::NotProbed) => "its first good answer".to_owned(),
+            (State::Unready | State::Down, _) => {
+                let missing = self
+                    .policy
+                    .success_threshold
+                    .saturating_sub(self.view.outlook.passes)
+                    .max(1);
+                let answers = match missing {
+                    1 => "1 good answer".to_owned(),
+                    several => format!("{several} good answers in a row"),
+                };
+                match self.held() {
+                    Duration::ZERO => answers,
+                    held => format!("{answers}, and {} of hold-down left", layout::span(held)),
+                }
+            }
+        }
+    }
+
+    /// How much longer good answers do not bring it back.
+    pub(super) fn held(&self) -> Duration {
+        let until = self.view.outlook.held_until.unwrap_or(self.now);
+        match self.view.state {
+            State::Up => Duration::ZERO,
+            State::Unready | State::Down => until.saturating_duration_since(self.now),
+        }
+    }
+}
+
+fn in_a_row(questions: u32) -> String {
+    match questions {
+        1 => "1 question".to_owned(),
+        several => format!("{several} questions in a row"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{Balance, Event, Identity, Target, health::Outcome};
+
+    const POLICY: Policy = Policy {
+        failure_threshold: 2,
+        success_threshold: 2,
+    };
+
+    /// A proven upstream after these outcomes, a second apart, as it is a second later.
+    fn after(outcomes: &[Outcome], other_answers: bool) -> (String, String) {
+        let mut balance = Balance::new("w1");
+        let mut now = Instant::now();
+        let target = Target {
+            identity: Identity {
+                name: "cp1".to_owned(),
+                addresses: vec!["10.0.0.1:6443".parse().unwrap()],
+            },
+            draining: false,
+            proven: true,
+        };
+        balance.observe(Event::Configured(vec![target], POLICY), now);
+        let id = balance.view()[0].id;
+        for outcome in outcomes {
+            now += Duration::from_secs(1);
+            let event = Event::Probed {
+                id,
+                asked: now,
+                via: None,
+                verified: false,
+                outcome: *outcome,
+            };
+            balance.observe(event, now);
+        }
+        let view = &balance.view()[0];
+        let scene = Scene {
+            view,
+            policy: POLICY,
+            other_answers,
+            now: now + Duration::from_secs(1),
+        };
+        (scene.effect(), scene.way_back())
+    }
+
+    #[test]
+    fn the_way_back_counts_answers_and_the_time_that_is_left() {
+        use Outcome::{NotReady, Ready, Refused, Silent};
+        let way_back = |outcomes: &[Outcome]| after(outcomes, true).1;
+        assert_eq!(
+            way_back(&[Ready, Silent, Silent]),
+            "2 good answers in a row, and 4s of hold-down left"
+        );
+        assert_eq!(
+            way_back(&[Ready, Refused, Ready]),
+            "1 good answer, and 3s of hold-down left"
+        );
+        assert_eq!(
+            way_back(&[Ready, Refused, Ready, Ready]),
+            "1 good answer, and 2s of hold-down left"
+        );
+        assert_eq!(way_back(&[Ready, NotReady]), "2 good answers in a row");
+        assert_eq!(
+            way_back(&[Ready]),
+            "it is Up; 2 questions in a row without an answer would make it Down"
+        );
+        assert_eq!(
+            way_back(&[Ready, Silent]),
+            "it is Up; 1 of 2 questions without an answer that would make it Down"
+        );
+    }
+
+    #[test]
+    fn a_cut_is_told_only_where_there_is_one() {
+        let silent = [Outcome::Silent, Outcome::Silent];
+        assert!(after(&silent, true).0.contains("old ones are cut"));
+        assert!(after(&silent, false).0.contains("nothing is cut"));
+    }
+}
