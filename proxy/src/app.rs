@@ -159,6 +159,7 @@ impl Bound {
         let InForce { settings, source, .. } = in_force;
         let document = Arc::clone(&settings.document);
         self.upstreams.apply(settings);
+        self.upstreams.remember(self.documents.earlier_members());
         let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(
             &addresses,

@@ -55,6 +55,8 @@ pub enum Standing {
     Draining,
     /// As Draining; and it is forgotten with its last connection.
     Removed,
+    /// A member of an earlier document: used while none of the current one's answers.
+    LastResort,
 }
 
 /// An upstream that may be dialled.
@@ -76,6 +78,8 @@ pub struct Balance {
     upstreams: BTreeMap<UpstreamId, Upstream>,
     patience: Patience,
     moved: Option<Instant>,
+    earlier: Vec<Target>,
+    heard: Option<Instant>,
 }
 
 impl Balance {
@@ -92,6 +96,8 @@ impl Balance {
             upstreams: BTreeMap::new(),
             patience: Patience::default(),
             moved: None,
+            earlier: Vec::new(),
+            heard: None,
         }
     }
 
@@ -99,6 +105,10 @@ impl Balance {
     pub fn observe(&mut self, event: Event, now: Instant) -> Vec<Decision> {
         match event {
             Event::Configured(targets, policy) => self.configure(targets, policy, now),
+            Event::Remembered(earlier) => {
+                self.earlier = earlier;
+                Vec::new()
+            }
             Event::Probed {
                 id,
                 asked,
@@ -108,6 +118,7 @@ impl Balance {
             } => {
                 let mut decisions = self.prove(id, verified);
                 decisions.extend(self.judge(id, now, |health, at| health.fold(outcome, asked, via, at)));
+                decisions.extend(self.resort(id, outcome, now));
                 decisions
             }
             Event::Refused(id) => self.refused(id, now),
@@ -132,11 +143,8 @@ impl Balance {
     /// Where to dial for a new connection, the best first. First every upstream once, by the address that answered
     /// last, then the other addresses.
     pub fn candidates(&self) -> Vec<Candidate> {
-        let active = self
-            .upstreams
-            .iter()
-            .filter(|(_, upstream)| upstream.standing == Standing::Active);
-        let ordered = choice::order(active.map(|(id, upstream)| upstream.facts(*id)).collect());
+        let usable = self.upstreams.iter().filter(|(_, upstream)| upstream.is_usable());
+        let ordered = choice::order(usable.map(|(id, upstream)| upstream.facts(*id)).collect());
         let known = ordered
             .iter()
             .filter_map(|id| Some((*id, self.upstreams.get(id)?)));
@@ -173,6 +181,12 @@ impl Balance {
         self.patience.spend()
     }
 
+    /// Whether everybody who may be dialled is silent: then a client that waits for one waits in vain.
+    pub fn is_hopeless(&self) -> bool {
+        let mut usable = self.upstreams.values().filter(|upstream| upstream.is_usable());
+        usable.all(|upstream| upstream.health.state() == State::Down)
+    }
+
     /// All upstreams as they are.
     pub fn view(&self) -> Vec<View> {
         self.upstreams
@@ -183,6 +197,7 @@ impl Balance {
 
     fn configure(&mut self, targets: Vec<Target>, policy: Policy, now: Instant) -> Vec<Decision> {
         self.policy = policy;
+        self.heard = self.heard.or(Some(now));
         let mut decisions = Vec::new();
         let gone: Vec<_> = self
             .upstreams
@@ -239,11 +254,54 @@ impl Balance {
         let before = std::mem::replace(&mut upstream.standing, standing);
         upstream.moving &= standing == Standing::Active;
         match (before, standing) {
-            (Standing::Active, Standing::Draining | Standing::Removed) => Some(Decision::Drain(id)),
-            (Standing::Draining | Standing::Removed, Standing::Active) => Some(Decision::Restore(id)),
-            (Standing::Active, Standing::Active)
+            (Standing::Active | Standing::LastResort, Standing::Draining | Standing::Removed) => {
+                Some(Decision::Drain(id))
+            }
+            (Standing::Draining | Standing::Removed, Standing::Active | Standing::LastResort) => {
+                Some(Decision::Restore(id))
+            }
+            (Standing::Active | Standing::LastResort, Standing::Active | Standing::LastResort)
             | (Standing::Draining | Standing::Removed, Standing::Draining | Standing::Removed) => None,
         }
+    }
+
+    /// Turns to the members of earlier documents once none of the current one's has answered for some seconds, and away
+    /// from them as soon as one does: the document may have been overtaken while this node was off, and whoever still
+    /// answers can tell.
+    fn resort(&mut self, id: UpstreamId, outcome: Outcome, now: Instant) -> Vec<Decision> {
+        let current = |upstream: &Upstream| upstream.standing == Standing::Active;
+        if outcome.is_answer() && self.upstreams.get(&id).is_some_and(current) {
+            self.heard = Some(now);
+            let resorts = self
+                .upstreams
+                .iter()
+                .filter(|(_, upstream)| upstream.standing == Standing::LastResort);
+            let resorts: Vec<_> = resorts.map(|(id, _)| *id).collect();
+            let leave = |id| {
+                let drained = self.stand(id, Standing::Removed);
+                drained.into_iter().chain(self.forget(id)).collect::<Vec<_>>()
+            };
+            return resorts.into_iter().flat_map(leave).collect();
+        }
+        let deaf = |since: Instant| now.saturating_duration_since(since) >= pace::LAST_RESORT_AFTER;
+        if !self.heard.is_some_and(deaf) {
+            return Vec::new();
+        }
+        let mut decisions = Vec::new();
+        for target in self.earlier.clone() {
+            match self.find(&target.identity) {
+                None => decisions.extend(self.add(target, Standing::LastResort, now)),
+                // Still draining from an earlier change.
+                Some(id) if self.is_removed(id) => decisions.extend(self.stand(id, Standing::LastResort)),
+                Some(_) => {}
+            }
+        }
+        decisions
+    }
+
+    fn is_removed(&self, id: UpstreamId) -> bool {
+        let removed = |upstream: &Upstream| upstream.standing == Standing::Removed;
+        self.upstreams.get(&id).is_some_and(removed)
     }
 
     fn forget(&mut self, id: UpstreamId) -> Vec<Decision> {

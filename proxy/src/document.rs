@@ -4,14 +4,22 @@ pub mod cache;
 pub mod file;
 pub mod watch;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::{sync::watch as channel, time::Instant};
 use tracing::{info, warn};
 use trivet_crds::wire::Document;
 
 use self::cache::Cache;
-use crate::{cause, metrics::Metrics, settings::Settings};
+use crate::{
+    balance::Identity,
+    cause,
+    metrics::Metrics,
+    settings::{self, Settings},
+};
 
 /// What brought a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +74,8 @@ pub struct InForce {
 #[derive(Debug)]
 pub struct Documents {
     current: channel::Sender<Option<InForce>>,
+    /// The members of the documents before it, the latest first, as many as the disk keeps.
+    history: Mutex<VecDeque<Vec<Identity>>>,
     /// The text that each source was last refused for: said once, not at every look.
     refused: Mutex<Vec<(Source, String)>>,
     cache: Option<Cache>,
@@ -77,6 +87,7 @@ impl Documents {
     pub fn new(cache: Option<Cache>, metrics: Arc<Metrics>) -> Self {
         Self {
             current: channel::Sender::new(None),
+            history: Mutex::default(),
             refused: Mutex::default(),
             cache,
             metrics,
@@ -99,12 +110,33 @@ impl Documents {
         self.current.borrow().as_ref().map(revision)
     }
 
-    /// Offers the generations on the disk, the newest first, until one is followed.
+    /// The members of earlier documents that the one in force has not, the latest first.
+    pub fn earlier_members(&self) -> Vec<Identity> {
+        let current = self.current.borrow();
+        let mut known: Vec<_> = current
+            .iter()
+            .flat_map(|in_force| members_of(&in_force.settings))
+            .collect();
+        let mut earlier = Vec::new();
+        for identity in self.history().iter().flatten() {
+            if !known.contains(identity) {
+                known.push(identity.clone());
+                earlier.push(identity.clone());
+            }
+        }
+        earlier
+    }
+
+    /// Offers the generations on the disk, the newest first, until one is followed. The older ones are history.
     pub fn offer_cached(&self) {
-        let texts = self.cache.iter().flat_map(Cache::texts);
-        for text in texts {
-            if self.consider(&text, Source::Cache) == Verdict::Followed {
-                return;
+        let mut followed = false;
+        for text in self.cache.iter().flat_map(Cache::texts) {
+            if followed {
+                let earlier = read(&text).ok();
+                self.history()
+                    .extend(earlier.map(|settings| members_of(&settings)));
+            } else {
+                followed = self.consider(&text, Source::Cache) == Verdict::Followed;
             }
         }
     }
@@ -154,12 +186,21 @@ impl Documents {
             nodes = document.nodes,
             "following document"
         );
-        self.current.send_replace(Some(InForce {
+        let before = self.current.send_replace(Some(InForce {
             settings: Arc::new(settings),
             source,
             since: Instant::now(),
         }));
+        if let Some(before) = before {
+            let mut history = self.history();
+            history.push_front(members_of(&before.settings));
+            history.truncate(cache::GENERATIONS);
+        }
         Verdict::Followed
+    }
+
+    fn history(&self) -> MutexGuard<'_, VecDeque<Vec<Identity>>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refuse(&self, text: &str, source: Source, refusal: &Refusal) {
@@ -214,6 +255,10 @@ impl Documents {
             self.refuse(&offered.document.hash, source, &refusal);
         }
     }
+}
+
+fn members_of(settings: &Settings) -> Vec<Identity> {
+    settings.document.members.iter().map(settings::identity).collect()
 }
 
 /// Why a text is not followed.

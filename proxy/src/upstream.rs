@@ -101,6 +101,17 @@ impl Upstreams {
         self.observe(event, "");
     }
 
+    /// Keeps the members of earlier documents for the time when nobody else answers.
+    pub fn remember(self: &Arc<Self>, earlier: Vec<Identity>) {
+        let proven = self.proven.borrow().clone();
+        let targets = earlier.into_iter().map(|identity| Target {
+            draining: false,
+            proven: proven.contains(&identity),
+            identity,
+        });
+        self.observe(Event::Remembered(targets.collect()), "");
+    }
+
     /// The document in force, worked out.
     pub fn settings(&self) -> Option<Arc<Settings>> {
         self.lock().settings.clone()
@@ -158,6 +169,11 @@ impl Upstreams {
     /// Takes a hedge out of the budget, if it has one.
     pub fn spend_hedge(&self) -> bool {
         self.lock().balance.spend_hedge()
+    }
+
+    /// Whether every upstream is silent.
+    pub fn are_hopeless(&self) -> bool {
+        self.lock().balance.is_hopeless()
     }
 
     /// All upstreams as they are.

@@ -16,6 +16,8 @@ pub struct Facts {
     pub state: State,
     /// Why.
     pub reason: Reason,
+    /// Whether it is no member of the current document.
+    pub last_resort: bool,
     /// Whether it left a client waiting since its last good answer.
     pub suspect: bool,
     /// Connections it has now.
@@ -26,7 +28,7 @@ pub struct Facts {
     pub rank: u64,
 }
 
-/// All of them, the best first: proven before unproven, Up before Unready before Down, then least connections, then
+/// All of them, the best first: proven before unproven, Up before Unready before Down, the current document's before earlier ones', then least connections, then
 /// whose turn it is (short connections leave no trace in the count), in rendezvous order at first. Nobody is left out:
 /// the last resort is still a resort.
 pub fn order(mut facts: Vec<Facts>) -> Vec<UpstreamId> {
@@ -41,6 +43,7 @@ pub fn order(mut facts: Vec<Facts>) -> Vec<UpstreamId> {
             !upstream.proven,
             upstream.state,
             health,
+            upstream.last_resort,
             suspicion && upstream.suspect,
             upstream.connections,
             upstream.turn,

@@ -25,6 +25,8 @@ pub struct Target {
 pub enum Event {
     /// A new document is in force: all its members, in order.
     Configured(Vec<Target>, Policy),
+    /// The members of earlier documents that are not in the current one.
+    Remembered(Vec<Target>),
     /// A question to an upstream found its end.
     Probed {
         /// Whom it was put to.

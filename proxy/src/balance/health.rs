@@ -102,6 +102,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether an apiserver of this cluster answered, well or not.
+    pub fn is_answer(self) -> bool {
+        match self {
+            Self::Ready | Self::NotReady | Self::Late | Self::EtcdFailed => true,
+            Self::Untrusted | Self::Refused | Self::Silent => false,
+        }
+    }
+
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Ready,

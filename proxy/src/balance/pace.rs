@@ -19,6 +19,10 @@ pub const MOVE_WITHIN: Duration = Duration::from_secs(12);
 /// be chased from one to the next.
 pub const MOVE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How long nobody of the current document must have answered before members of earlier ones are tried: a rolling
+/// restart or a change of leader is over by then.
+pub const LAST_RESORT_AFTER: Duration = Duration::from_secs(5);
+
 /// The time between two probes of one upstream: no member gets more than about 500 a second from the whole fleet.
 pub fn probe_interval(nodes: u32, period: Duration) -> Duration {
     (Duration::from_secs(u64::from(nodes)) / 500).clamp(period.min(LONGEST_INTERVAL), LONGEST_INTERVAL)

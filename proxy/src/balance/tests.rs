@@ -1,6 +1,7 @@
 //! The promises of the balancer, on its own clock.
 
 mod moves;
+mod resorts;
 
 use std::time::Duration;
 

@@ -17,6 +17,7 @@ impl Standing {
             Self::Active => "Active",
             Self::Draining => "Draining",
             Self::Removed => "Removed",
+            Self::LastResort => "LastResort",
         }
     }
 }
@@ -61,6 +62,14 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
+    /// Whether new connections may go there, if only as a last resort.
+    pub(super) fn is_usable(&self) -> bool {
+        match self.standing {
+            Standing::Active | Standing::LastResort => true,
+            Standing::Draining | Standing::Removed => false,
+        }
+    }
+
     pub(super) fn preferred(&self) -> Option<SocketAddr> {
         self.health
             .via()
@@ -73,6 +82,7 @@ impl Upstream {
             proven: self.proven,
             state: self.health.state(),
             reason: self.health.reason(),
+            last_resort: self.standing == Standing::LastResort,
             suspect: self.suspect,
             connections: self.connections,
             turn: self.turn,

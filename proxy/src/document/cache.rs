@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use crate::balance::Identity;
 
 /// Documents kept: enough to outlive a run of broken writes.
-const GENERATIONS: usize = 5;
+pub const GENERATIONS: usize = 5;
 
 /// Where the members that proved themselves are kept.
 const PROVEN: &str = "proven.json";

@@ -120,6 +120,7 @@ pub async fn race(
     let mut contenders: FuturesUnordered<BoxFuture<'static, Contender>> = FuturesUnordered::new();
     contenders.push(contend(first, hello.clone()).boxed());
     let mut hedge_at = Instant::now() + patience;
+    let mut give_up_at = walk.deadline();
     let (mut want, mut exhausted) = (Want::Nothing, false);
     loop {
         if contenders.is_empty() && exhausted {
@@ -147,6 +148,13 @@ pub async fn race(
                         contenders.push(contend(next, hello.clone()).boxed());
                     }
                     None => exhausted = true,
+                }
+            }
+            () = sleep_until(give_up_at) => {
+                give_up_at = Instant::now() + patience;
+                // Who is merely slow is waited for, as long as the client likes.
+                if upstreams.are_hopeless() {
+                    return Err(Ending::NoUpstream);
                 }
             }
             () = sleep_until(hedge_at), if want == Want::Nothing && !exhausted => {

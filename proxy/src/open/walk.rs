@@ -71,6 +71,11 @@ impl Walk {
         &self.upstreams
     }
 
+    /// When a client that has no upstream yet is told so.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// How long one upstream is waited for before the next is tried.
     pub fn hedge_delay(&self) -> Duration {
         self.hedge_delay

@@ -51,6 +51,9 @@ impl Scene<'_> {
             (Standing::Removed, _) => {
                 "left the pool: it gets no new connection, and the old ones are closed gradually"
             }
+            (Standing::LastResort, _) => {
+                "a member of an earlier document: it is used only while no member of the current one answers"
+            }
             (Standing::Active, false) => {
                 "it never gave this node a verified answer: it is tried only where no member that did is left"
             }

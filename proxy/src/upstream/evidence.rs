@@ -75,7 +75,7 @@ impl Evidence {
             | Event::Unanswered(id)
             | Event::Quiet(id)
             | Event::Answered(id, _) => Some(*id),
-            Event::Configured(..) | Event::Opened(_) | Event::Closed(_) => None,
+            Event::Configured(..) | Event::Remembered(_) | Event::Opened(_) | Event::Closed(_) => None,
         }
     }
 
@@ -92,7 +92,7 @@ impl Evidence {
             Event::Unanswered(_) => (Origin::Client, "Unanswered", None),
             Event::Quiet(_) => (Origin::Client, "Quiet", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
-            Event::Configured(..) | Event::Opened(_) | Event::Closed(_) => return,
+            Event::Configured(..) | Event::Remembered(_) | Event::Opened(_) | Event::Closed(_) => return,
         };
         let runs = match origin {
             Origin::Probe => &mut self.probes,
@@ -147,7 +147,11 @@ impl Evidence {
                 return;
             }
             // A client may wait for long because what it asked for takes long.
-            Event::Quiet(_) | Event::Configured(..) | Event::Opened(_) | Event::Closed(_) => return,
+            Event::Quiet(_)
+            | Event::Configured(..)
+            | Event::Remembered(_)
+            | Event::Opened(_)
+            | Event::Closed(_) => return,
         };
         self.silence.get_or_insert(Silence {
             since: began,
