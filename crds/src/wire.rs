@@ -29,7 +29,8 @@ pub struct Document {
     pub pool: String,
     /// Grows with every change; a proxy never goes back.
     pub revision: u64,
-    /// `sha256:` and the hash of everything else, see [`Document::seal`].
+    /// `sha256:` and the hash of everything else, see [`Document::seal`]. A document without one is taken as it is: people
+    /// write those.
     #[serde(default)]
     pub hash: String,
     /// The apiservers, 1 to [`MAX_MEMBERS`], each name once.
@@ -186,7 +187,11 @@ impl Document {
             });
         }
         let actual = content_hash(&value);
-        let document: Self = serde_json::from_value(value)?;
+        let sealed = value.get("hash").is_some();
+        let mut document: Self = serde_json::from_value(value)?;
+        if !sealed {
+            document.hash.clone_from(&actual);
+        }
         if document.hash != actual {
             return Err(Error::HashMismatch {
                 revision: document.revision,
@@ -426,6 +431,13 @@ mod tests {
     fn a_changed_byte_is_noticed() {
         let text = document().to_text().unwrap().replace("10.0.0.11", "10.0.0.12");
         assert_eq!(Document::parse(&text).unwrap_err().reason(), "HashMismatch");
+    }
+
+    #[test]
+    fn a_document_written_by_hand_needs_no_hash() {
+        let mut value = serde_json::to_value(document()).unwrap();
+        value.as_object_mut().unwrap().remove("hash");
+        assert_eq!(Document::parse(&value.to_string()).unwrap(), document());
     }
 
     #[test]
