@@ -12,4 +12,5 @@ mod draining;
 mod health;
 mod opening;
 mod relaying;
+mod resorting;
 mod support;

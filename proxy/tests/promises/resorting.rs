@@ -1,0 +1,56 @@
+//! When nothing in the document answers, clients are told so at once, and members of earlier documents are tried.
+
+use std::{io, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::support::{
+    apiserver::{Apiserver, Mode},
+    eventually,
+    node::{all, node_with},
+};
+
+/// Far beyond the two seconds after which a client is told.
+const FOR_EVER: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_client_of_members_that_all_hang_is_reset_and_not_held() {
+    let (node, apiservers) = node_with(2).await;
+    all(&apiservers, Mode::Hung);
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Down").await;
+    }
+    let told = timeout(FOR_EVER, node.who()).await.expect("held for ever");
+    assert_eq!(told.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    all(&apiservers, Mode::Ready);
+    eventually("served again", async || node.who().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_members_were_all_replaced_finds_one_of_an_earlier_document() {
+    let (mut node, apiservers) = node_with(1).await;
+    let replacement = Apiserver::start("cp2", node.authority.server());
+    node.write(&node.pool().revision(2).member(&replacement));
+    node.follows(2).await;
+    node.sees(&replacement, "Up").await;
+    eventually("cp2 serves", async || {
+        node.who().await.is_ok_and(|who| who == replacement.name)
+    })
+    .await;
+
+    node.stop().await;
+    replacement.set(Mode::Killed);
+    node.start().await;
+    eventually("cp1 serves, of the document before", async || {
+        node.who().await.is_ok_and(|who| who == apiservers[0].name)
+    })
+    .await;
+
+    replacement.set(Mode::Ready);
+    eventually("cp1 is left again", async || {
+        let line = "trivet_proxy_upstream_state{member=\"cp1\",state=\"Up\"}";
+        node.metric(line).await.is_none()
+    })
+    .await;
+    assert_eq!(node.who().await.unwrap(), replacement.name);
+}
