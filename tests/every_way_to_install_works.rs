@@ -8,6 +8,8 @@ use trivet_tests::say::say;
 
 const EMPTY_POOL: &str = include_str!("../examples/pool-default.yaml");
 
+const CRD_UID: &str = "get crd apiserverpools.trivet.dev --output jsonpath={.metadata.uid}";
+
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,6 +51,24 @@ async fn helm_alone_installs_upgrades_and_installs_again() -> Result<()> {
         .await?;
     serves(&installation, "helm install after uninstall").await?;
 
+    // The release once owned a CRD and then meets one of the user's own: helm alone would delete it, as one that the
+    // chart no longer has.
+    tools
+        .kubectl("delete crd apiserverpools.trivet.dev --timeout=60s")
+        .await?;
+    tools.kubectl(&format!("apply --filename {CRDS}")).await?;
+    let own = tools.kubectl(CRD_UID).await?;
+    tools
+        .helm(&format!(
+            "upgrade {RELEASE} {CHART} --namespace {NAMESPACE} --wait --timeout 60s"
+        ))
+        .await?;
+    ensure!(
+        tools.kubectl(CRD_UID).await? == own,
+        "the upgrade took or replaced the user's own CRD"
+    );
+    serves(&installation, "helm upgrade over a CRD of one's own").await?;
+
     assert_untouched(&before, &installation.proxies("cp1").await?)
 }
 
@@ -57,8 +77,7 @@ async fn a_crd_of_ones_own_is_left_alone_by_the_chart() -> Result<()> {
     let installation = Installation::bare().await?;
     let tools = installation.tools();
     tools.kubectl(&format!("apply --filename {CRDS}")).await?;
-    let uid = "get crd apiserverpools.trivet.dev --output jsonpath={.metadata.uid}";
-    let own = tools.kubectl(uid).await?;
+    let own = tools.kubectl(CRD_UID).await?;
 
     tools
         .helm(&format!(
@@ -71,7 +90,7 @@ async fn a_crd_of_ones_own_is_left_alone_by_the_chart() -> Result<()> {
         .await?;
 
     ensure!(
-        tools.kubectl(uid).await? == own,
+        tools.kubectl(CRD_UID).await? == own,
         "the release took or replaced a CRD that it does not own"
     );
     Ok(())
