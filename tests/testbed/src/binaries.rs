@@ -1,8 +1,10 @@
-//! Kubernetes, etcd and helm, built from the modules committed in `binaries/` and cached by version.
+//! Kubernetes, etcd and helm, built from the modules committed in `binaries/` and cached by version; and the tests' own
+//! Go programs, cached by their sources.
 //!
 //! Each go.mod is the only place that names a version; go.sum pins every byte that goes in.
 
 mod gomod;
+mod sources;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -25,29 +27,57 @@ pub struct Binaries {
     pub helm: PathBuf,
 }
 
+/// The Go programs of the tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestPrograms {
+    /// Informers and a writer.
+    pub client: PathBuf,
+    /// What the tests' pods run.
+    pub pod: PathBuf,
+}
+
 /// Programs that are built from one module, at one version.
 struct Set {
-    /// Its directory under `binaries/`, and the first half of its name in the cache.
+    /// The first half of its name in the cache.
     name: &'static str,
-    module: &'static str,
+    /// The directory of its go.mod, from that of this crate.
+    directory: &'static str,
+    version: Version,
     /// The string variables, set by the linker, by which the programs know their version.
     stamp: fn(&str) -> Vec<String>,
 }
 
+/// What tells one build of a set from another.
+enum Version {
+    /// The version of this module.
+    Of(&'static str),
+    /// The sources are ours: any change of theirs makes another version.
+    OfSources,
+}
+
 const KUBERNETES: Set = Set {
     name: "kubernetes",
-    module: "k8s.io/kubernetes",
+    directory: "binaries/kubernetes",
+    version: Version::Of("k8s.io/kubernetes"),
     stamp: kubernetes_stamp,
 };
 const ETCD: Set = Set {
     name: "etcd",
-    module: "go.etcd.io/etcd/server/v3",
+    directory: "binaries/etcd",
+    version: Version::Of("go.etcd.io/etcd/server/v3"),
     stamp: |_| vec![],
 };
 const HELM: Set = Set {
     name: "helm",
-    module: "helm.sh/helm/v4",
+    directory: "binaries/helm",
+    version: Version::Of("helm.sh/helm/v4"),
     stamp: |version| vec![format!("helm.sh/helm/v4/internal/version.version={version}")],
+};
+const TESTS: Set = Set {
+    name: "client-go",
+    directory: "../client-go",
+    version: Version::OfSources,
+    stamp: |_| vec![],
 };
 
 /// Finds the programs in the cache, or builds them (about eight minutes on two cores).
@@ -62,6 +92,15 @@ pub fn ensure(progress: &Progress) -> Result<Binaries> {
         kubernetes: ensure_set(progress, &KUBERNETES, &cache)?,
         etcd: ensure_set(progress, &ETCD, &cache)?,
         helm: ensure_set(progress, &HELM, &cache)?,
+    })
+}
+
+/// Finds the tests' own Go programs in the cache, or tests and builds them (a minute on two cores).
+pub fn for_tests(progress: &Progress) -> Result<TestPrograms> {
+    let directory = ensure_set(progress, &TESTS, &cache_directory()?)?;
+    Ok(TestPrograms {
+        client: directory.join("trivet-client"),
+        pod: directory.join("trivet-pod"),
     })
 }
 
@@ -85,7 +124,8 @@ fn given(directory: &Path) -> Result<Binaries> {
     })
 }
 
-fn cache_directory() -> Result<PathBuf> {
+/// Where everything is kept that was built or fetched once.
+pub fn cache_directory() -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
         (_, Some(home)) if !home.is_empty() => Path::new(&home).join(".cache"),
@@ -97,9 +137,7 @@ fn cache_directory() -> Result<PathBuf> {
 fn ensure_set(progress: &Progress, set: &Set, cache: &Path) -> Result<PathBuf> {
     let text = read_gomod(set)?;
     let gomod = GoMod::parse(&text).with_context(|| format!("failed to read {}", source(set).display()))?;
-    let version = gomod
-        .version_of(set.module)
-        .with_context(|| format!("no version of {}", set.module))?;
+    let version = &version(set, &gomod)?;
     let programs = programs(set, &gomod);
     let done = cache.join(format!("{}-{version}", set.name));
     if absent(&done, &programs).is_none() {
@@ -110,6 +148,7 @@ fn ensure_set(progress: &Progress, set: &Set, cache: &Path) -> Result<PathBuf> {
     // Whoever held the lock before us may have built it.
     if absent(&done, &programs).is_some() {
         check_go(progress, set, &gomod)?;
+        check_sources(progress, set)?;
         let partial = cache.join(format!(".{}-{version}.partial", set.name));
         remove(&partial)?;
         for (index, program) in programs.iter().enumerate() {
@@ -126,6 +165,28 @@ fn ensure_set(progress: &Progress, set: &Set, cache: &Path) -> Result<PathBuf> {
         fs::rename(&partial, &done).with_context(|| format!("failed to keep {}", done.display()))?;
     }
     Ok(done)
+}
+
+fn version(set: &Set, gomod: &GoMod<'_>) -> Result<String> {
+    match set.version {
+        Version::Of(module) => gomod
+            .version_of(module)
+            .map(str::to_owned)
+            .with_context(|| format!("no version of {module}")),
+        Version::OfSources => sources::digest(&source(set)),
+    }
+}
+
+/// Programs of ours have tests of their own: one that miscounts would make others pass.
+fn check_sources(progress: &Progress, set: &Set) -> Result<()> {
+    match set.version {
+        Version::Of(_) => Ok(()),
+        Version::OfSources => {
+            let doing = format!("testing {}", set.name);
+            progress.step(&doing);
+            quiet::run(progress, &doing, go(set).args(["test", "-trimpath", "./..."])).map(drop)
+        }
+    }
 }
 
 /// A program and the Go package that it is the `main` of.
@@ -260,9 +321,7 @@ fn read_gomod(set: &Set) -> Result<String> {
 }
 
 fn source(set: &Set) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("binaries")
-        .join(set.name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(set.directory)
 }
 
 #[cfg(test)]
@@ -291,6 +350,7 @@ mod tests {
         assert_eq!(names(&KUBERNETES), kubernetes);
         assert_eq!(names(&ETCD), ["etcd"]);
         assert_eq!(names(&HELM), ["helm"]);
+        assert_eq!(names(&TESTS), ["trivet-client", "trivet-pod"]);
     }
 
     #[test]
@@ -298,11 +358,7 @@ mod tests {
         for set in [&KUBERNETES, &ETCD, &HELM] {
             let text = read_gomod(set).unwrap();
             let gomod = GoMod::parse(&text).unwrap();
-            assert!(
-                gomod.version_of(set.module).unwrap().starts_with('v'),
-                "{}",
-                set.name
-            );
+            assert!(version(set, &gomod).unwrap().starts_with('v'), "{}", set.name);
         }
     }
 

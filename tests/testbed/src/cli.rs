@@ -87,12 +87,25 @@ enum Verb {
     Stop(Target),
     /// Let a stopped program continue, with SIGCONT
     Cont(Target),
-    /// Start a program that is dead; one that is stopped continues
+    /// Start a program that is dead; one that is stopped continues, one with other flags is restarted
     Start {
         /// cp1, w2…
         host: String,
         /// What to start
         component: Component,
+    },
+    /// Restart a program as an administrator does: SIGTERM, its end, and a new one
+    ///
+    /// An apiserver takes its time to end, and is ready when this returns. Flags stay until the next `start` or `up`.
+    #[command(after_help = "Example: restart cp1 kube-apiserver --flag anonymous-auth=false")]
+    Restart {
+        /// cp1, w2…
+        host: String,
+        /// What to restart
+        component: Component,
+        /// A flag besides its usual ones, as NAME=VALUE
+        #[arg(long = "flag", value_name = "NAME=VALUE")]
+        flags: Vec<String>,
     },
     /// Drop all packets of port 6443 on a host's wire, both ways, IPv4 and IPv6, until `heal`
     ///
@@ -113,6 +126,11 @@ enum Verb {
         /// As the host sees it: `in` is what it would receive
         #[arg(long)]
         direction: Direction,
+    },
+    /// Drop packets of port 6443 above 1,000 bytes on a host's wire, both ways, until `heal`
+    DropLarge {
+        /// cp1, w2…
+        host: String,
     },
     /// Cut a host off from a part of the cluster, until `heal`
     Isolate {
@@ -199,6 +217,12 @@ impl Testbed {
             Verb::Stop(Target { host, program }) => Cluster::load()?.stop(&host, &program)?,
             Verb::Cont(Target { host, program }) => Cluster::load()?.cont(&host, &program)?,
             Verb::Start { host, component } => Cluster::load()?.start_component(&host, component)?,
+            Verb::Restart {
+                host,
+                component,
+                flags,
+            } => Cluster::load()?.restart(&host, component, &flags)?,
+            Verb::DropLarge { host } => inject(&host, Fault::DropLarge)?,
             Verb::Blackhole { host } => inject(&host, Fault::Blackhole)?,
             Verb::Cut { host, direction } => inject(&host, Fault::Cut(direction))?,
             Verb::Isolate {

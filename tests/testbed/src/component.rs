@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -58,6 +59,19 @@ impl Component {
     /// Its log, as its host sees it.
     pub(crate) fn log(self) -> String {
         format!("/var/log/{}.log", self.program())
+    }
+
+    /// How long it may take to end when it is told to. An apiserver waits for its balancers, then for its requests.
+    pub(crate) fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::KubeApiserver => 75,
+            Self::Etcd
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::Containerd
+            | Self::Kubelet
+            | Self::KubeProxy => 10,
+        })
     }
 
     /// What starts it on a host.
@@ -187,6 +201,9 @@ fn apiserver(host: HostName) -> Flags {
         ("requestheader-group-headers", "X-Remote-Group".to_owned()),
         ("requestheader-username-headers", "X-Remote-User".to_owned()),
         ("secure-port", "6443".to_owned()),
+        // Not kubeadm's, but what whoever balances must have: without it an apiserver that is told to end is gone
+        // before anybody can know.
+        ("shutdown-delay-duration", "5s".to_owned()),
         (
             "service-account-issuer",
             "https://kubernetes.default.svc.cluster.local".to_owned(),

@@ -16,9 +16,6 @@ use crate::{network, output, pki, wait};
 /// A killed program of a busy machine needs this long at most to be gone.
 const GONE: Duration = Duration::from_secs(10);
 
-/// kubelet and kube-proxy end well within it; whoever does not is killed.
-const TERMINATED: Duration = Duration::from_secs(10);
-
 impl Component {
     /// Fails if this kind of host does not run it.
     pub(crate) fn check(self, host: HostName) -> Result<()> {
@@ -53,7 +50,32 @@ impl Cluster {
         signal(&self.host(host)?, program, Signal::SIGCONT)
     }
 
-    /// Starts a component of a host unless it runs; one that is stopped continues.
+    /// Restarts a component as an administrator does: SIGTERM, its end, and a new one, with `flags` besides its usual
+    /// ones. [`start`](Self::start_component) takes the flags back.
+    ///
+    /// Returns when it runs; an apiserver also is ready.
+    pub fn restart(&self, host: &str, component: Component, flags: &[String]) -> Result<()> {
+        let host = self.host(host)?;
+        component.check(host.name())?;
+        let watch = Stopwatch::start();
+        terminate(&host, component)?;
+        self.progress
+            .done(format_args!("{}: {component} ended", host.name()), &watch);
+        let mut command_line = component.command_line(host.name(), &self.state);
+        command_line.extend(flags.iter().map(|flag| format!("--{flag}")));
+        run(&host, component, &command_line)?;
+        match component {
+            Component::KubeApiserver => self.wait_for_apiserver(&host),
+            Component::Etcd
+            | Component::KubeControllerManager
+            | Component::KubeScheduler
+            | Component::Containerd
+            | Component::Kubelet
+            | Component::KubeProxy => Ok(()),
+        }
+    }
+
+    /// Starts a component of a host unless it runs; one that is stopped continues, one with other flags is restarted.
     pub fn start_component(&self, host: &str, component: Component) -> Result<()> {
         self.start(&self.host(host)?, component)
     }
@@ -105,34 +127,38 @@ impl Cluster {
 
     pub(crate) fn start(&self, host: &Host, component: Component) -> Result<()> {
         component.check(host.name())?;
-        let program = component.program();
-        let running = host.processes(program)?;
+        let usual = component.command_line(host.name(), &self.state);
+        let running = host.processes(component.program())?;
+        if running.iter().any(|process| process.command_line != usual) {
+            terminate(host, component)?;
+            return run(host, component, &usual);
+        }
         if running.is_empty() {
-            // It may be waiting to start the program again: we do not wait with it.
-            dismiss_supervisor(host, program)?;
-            host.spawn(
-                &component.command_line(host.name(), &self.state),
-                &component.log(),
-            )
-            .with_context(|| format!("failed to start {component} on {}", host.name()))?;
-            wait::until(
-                Duration::from_secs(5),
-                &format!("starting {component} on {}", host.name()),
-                || {
-                    ensure!(
-                        !host.processes(program)?.is_empty(),
-                        "it does not run: see `logs {} {component}`",
-                        host.name()
-                    );
-                    Ok(())
-                },
-            )?;
+            return run(host, component, &usual);
         }
         running
             .iter()
             .filter(|process| process.is_stopped())
             .try_for_each(|process| process.signal(Signal::SIGCONT))
     }
+}
+
+/// Starts a component that does not run.
+fn run(host: &Host, component: Component, command_line: &[String]) -> Result<()> {
+    let program = component.program();
+    // It may be waiting to start the program again: we do not wait with it.
+    dismiss_supervisor(host, program)?;
+    host.spawn(command_line, &component.log())
+        .with_context(|| format!("failed to start {component} on {}", host.name()))?;
+    let starting = format!("starting {component} on {}", host.name());
+    wait::until(Duration::from_secs(5), &starting, || {
+        ensure!(
+            !host.processes(program)?.is_empty(),
+            "it does not run: see `logs {} {component}`",
+            host.name()
+        );
+        Ok(())
+    })
 }
 
 /// Ends a component as an init system would.
@@ -143,7 +169,7 @@ pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
         ensure!(host.processes(program)?.is_empty(), "it still runs");
         Ok(())
     };
-    for (signal, within) in [(Signal::SIGTERM, TERMINATED), (Signal::SIGKILL, GONE)] {
+    for (signal, within) in [(Signal::SIGTERM, component.patience()), (Signal::SIGKILL, GONE)] {
         for process in host.processes(program)? {
             process.signal(signal)?;
             // One that is stopped would not see a SIGTERM.

@@ -15,6 +15,8 @@ const TABLE: &str = "trivet-testbed-faults";
 
 /// The port of every apiserver.
 const APISERVER: &str = "6443";
+/// In bytes: below it pass handshakes of TCP, most requests, and no server's certificate.
+const LARGE: u32 = 1000;
 /// Clients and peers of etcd.
 const ETCD: &str = "2379, 2380";
 
@@ -27,6 +29,8 @@ pub enum Fault {
     Cut(Direction),
     /// Every packet of etcd's ports is lost, both ways: this host's etcd has no leader.
     Isolate,
+    /// Large packets of port 6443 are lost, both ways: small ones tell nothing of it.
+    DropLarge,
 }
 
 /// A direction, as the host sees it.
@@ -40,11 +44,12 @@ pub enum Direction {
 
 impl Fault {
     /// Every fault there is.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Blackhole,
         Self::Cut(Direction::In),
         Self::Cut(Direction::Out),
         Self::Isolate,
+        Self::DropLarge,
     ];
 
     /// Puts the fault on a host's wire. It stays, through reboots too, until [`heal`].
@@ -55,10 +60,14 @@ impl Fault {
     /// One table, made of whatever is there already; each fault has its own chains, so that none is there twice.
     fn rules(self) -> String {
         let (ports, incoming, outgoing) = match self {
-            Self::Blackhole => (APISERVER, true, true),
+            Self::Blackhole | Self::DropLarge => (APISERVER, true, true),
             Self::Cut(Direction::In) => (APISERVER, true, false),
             Self::Cut(Direction::Out) => (APISERVER, false, true),
             Self::Isolate => (ETCD, true, true),
+        };
+        let which = match self {
+            Self::DropLarge => format!("meta length > {LARGE} "),
+            Self::Blackhole | Self::Cut(_) | Self::Isolate => String::new(),
         };
         let mut rules = vec![format!("add table inet {TABLE}")];
         // Before connection tracking on the way in, and after address translation on the way out:
@@ -76,7 +85,7 @@ impl Fault {
                 for end in ["sport", "dport"] {
                     rules.push(format!(
                         "add rule inet {TABLE} {chain} {interface} eth0 \
-                         meta l4proto {{ tcp, udp }} th {end} {{ {ports} }} drop"
+                         meta l4proto {{ tcp, udp }} th {end} {{ {ports} }} {which}drop"
                     ));
                 }
             }
@@ -92,6 +101,7 @@ impl fmt::Display for Fault {
             Self::Cut(Direction::In) => "cut-in",
             Self::Cut(Direction::Out) => "cut-out",
             Self::Isolate => "isolate",
+            Self::DropLarge => "drop-large",
         })
     }
 }
@@ -152,6 +162,14 @@ mod tests {
             assert_eq!(parse(&listed), [fault]);
         }
         assert!(parse("table inet kube-proxy {\n\tchain services {\n").is_empty());
+    }
+
+    #[test]
+    fn only_one_fault_looks_at_the_size() {
+        for fault in Fault::ALL {
+            let measures = fault.rules().contains("meta length > 1000 drop");
+            assert_eq!(measures, fault == Fault::DropLarge, "{fault}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use self::archive::Image;
 use crate::progress::Progress;
-use crate::{quiet, setup};
+use crate::{binaries, quiet, setup};
 
 /// Where the images pretend to come from; every name is already present, so nobody ever pulls.
 const REGISTRY: &str = "trivet.dev";
@@ -32,13 +32,28 @@ pub fn pause(progress: &Progress) -> Result<PathBuf> {
     archives.pop().context("no image was built")
 }
 
+/// The image of the tests' pods.
+pub const POD: &str = concat!("trivet.dev/trivet-pod:", env!("CARGO_PKG_VERSION"));
+
+/// The image of what the tests' pods run.
+pub fn pod(progress: &Progress) -> Result<PathBuf> {
+    let program = binaries::for_tests(progress)?.pod;
+    archive_of(&program, "trivet-pod", VERSION)
+}
+
 /// The operator's and the proxy's images, tagged with the workspace's version.
 pub fn build(progress: &Progress) -> Result<Vec<PathBuf>> {
     build_tagged(progress, VERSION)
 }
 
 /// The same binaries as another revision: other tag, other digest. What an upgrade rolls out.
+///
+/// `TRIVET_IMAGE_DIR`, a directory with their archives, comes before a build.
 pub fn build_tagged(progress: &Progress, tag: &str) -> Result<Vec<PathBuf>> {
+    if let Some(directory) = std::env::var_os("TRIVET_IMAGE_DIR") {
+        let archive = |image| Path::new(&directory).join(format!("{image}-{tag}.tar"));
+        return Ok(vec![archive("trivet-operator"), archive("trivet-proxy")]);
+    }
     images(
         progress,
         &[
@@ -49,23 +64,32 @@ pub fn build_tagged(progress: &Progress, tag: &str) -> Result<Vec<PathBuf>> {
     )
 }
 
+/// The static program of one package alone, as its image holds it.
+pub fn program(progress: &Progress, package: &str) -> Result<PathBuf> {
+    let mut programs = compile(progress, &[package])?;
+    programs.pop().context("no program was built")
+}
+
 /// Builds each (package, image) and writes its archive next to its binary, under the workspace's target directory.
 fn images(progress: &Progress, wanted: &[(&str, &str)], tag: &str) -> Result<Vec<PathBuf>> {
     let packages: Vec<_> = wanted.iter().map(|(package, _)| *package).collect();
     let binaries = compile(progress, &packages)?;
-    let write = |((_, image), binary): (&(&str, &str), &PathBuf)| {
-        let archive = archive_path(binary, image, tag)?;
-        let program = fs::read(binary).with_context(|| format!("failed to read {}", binary.display()))?;
-        let bytes = archive::docker_archive(&Image {
-            registry: REGISTRY,
-            name: image,
-            tag,
-            program: &program,
-        })?;
-        write_whole(&archive, &bytes)?;
-        Ok(archive)
-    };
+    let write = |((_, image), binary): (&(&str, &str), &PathBuf)| archive_of(binary, image, tag);
     wanted.iter().zip(&binaries).map(write).collect()
+}
+
+/// Writes the archive of an image with one program next to that program.
+fn archive_of(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
+    let archive = archive_path(binary, image, tag)?;
+    let program = fs::read(binary).with_context(|| format!("failed to read {}", binary.display()))?;
+    let bytes = archive::docker_archive(&Image {
+        registry: REGISTRY,
+        name: image,
+        tag,
+        program: &program,
+    })?;
+    write_whole(&archive, &bytes)?;
+    Ok(archive)
 }
 
 /// Compiles the packages for musl, in release mode, and returns their binaries in the same order.

@@ -24,6 +24,8 @@ pub(crate) struct Process {
     namespace: u64,
     /// The file name of what it was started as.
     pub(crate) program: String,
+    /// What it was started as, with its arguments.
+    pub(crate) command_line: Vec<String>,
 }
 
 impl Process {
@@ -120,6 +122,7 @@ fn read(pid: i32) -> Option<Process> {
         state,
         namespace,
         program: program(&arguments)?,
+        command_line: command_line(&arguments),
     })
 }
 
@@ -128,6 +131,15 @@ fn parse_stat(stat: &str) -> Option<(char, i32)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// The kernel ends every argument with a zero.
+fn command_line(arguments: &[u8]) -> Vec<String> {
+    let arguments = arguments.strip_suffix(&[0]).unwrap_or(arguments);
+    arguments
+        .split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
 }
 
 /// The last part of argv\[0\]: the kernel's own name for it ends after 15 characters. Kernel threads have none.
@@ -164,6 +176,7 @@ mod tests {
                     state: 'S',
                     namespace,
                     program: program.to_owned(),
+                    command_line: vec![program.to_owned()],
                 },
             )
         };
@@ -238,6 +251,15 @@ mod tests {
             "kube-controller-manager"
         );
         assert_eq!(program(b"").unwrap(), "");
+    }
+
+    #[test]
+    fn a_command_line_is_read_back_as_it_was_started() {
+        assert_eq!(
+            command_line(b"/bin/etcd\0--name=cp1\0"),
+            ["/bin/etcd", "--name=cp1"]
+        );
+        assert_eq!(command_line(b"sh\0\0"), ["sh", ""]);
     }
 
     #[test]
