@@ -1,4 +1,4 @@
-//! Which apiserver a kubelet uses, by the apiservers' own audit logs: from outside a relay cannot be told from another.
+//! Which apiserver a client uses, by the apiservers' own audit logs: from outside a relay cannot be told from another.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -38,6 +38,31 @@ pub fn serves_kubelet_of(node: &str, masters: &[Host]) -> Result<Option<String>>
         last = last.max(renewed.map(|at| (at, master.name().to_string())));
     }
     Ok(last.map(|(_, master)| master))
+}
+
+/// The master through which a pod's `exec`, `log` or `portforward` was begun last, if one was lately.
+pub fn serves_stream(pod: &str, subresource: &str, masters: &[Host]) -> Result<Option<String>> {
+    let mut last = None;
+    for master in masters {
+        let begun = last_stream(&tail(master)?, pod, subresource);
+        last = last.max(begun.map(|at| (at, master.name().to_string())));
+    }
+    Ok(last.map(|(_, master)| master))
+}
+
+fn last_stream(log: &str, pod: &str, subresource: &str) -> Option<Timestamp> {
+    let stream = format!("/pods/{pod}/{subresource}");
+    let begins = |event: &Event| {
+        let path = event.request_uri.split('?').next();
+        path.is_some_and(|path| path.ends_with(&stream))
+    };
+    // The end of an older stream may be logged after the beginning of a newer one.
+    log.lines()
+        .filter(|line| line.contains(&stream))
+        .filter_map(|line| serde_json::from_str::<Event>(line).ok())
+        .filter(begins)
+        .map(|event| event.request_received_timestamp)
+        .max()
 }
 
 fn last_renewal(log: &str, node: &str) -> Option<Timestamp> {
@@ -98,5 +123,26 @@ mod tests {
             Some("2026-01-01T00:00:11Z".parse().unwrap())
         );
         assert_eq!(last_renewal(&log, "w2"), None);
+    }
+
+    #[test]
+    fn the_newest_stream_counts_though_an_older_one_ends_later() {
+        let stream = |pod: &str, second: u8| {
+            format!(
+                r#"{{"verb":"create","user":{{"username":"kubernetes-admin"}},"requestURI":"/api/v1/namespaces/n/pods/{pod}/exec?command=cat","requestReceivedTimestamp":"2026-01-01T00:00:{second:02}.000000Z"}}"#
+            )
+        };
+        let log = [
+            stream("one", 1),
+            stream("one", 9),
+            stream("one", 1),
+            stream("one-more", 20),
+        ]
+        .join("\n");
+        assert_eq!(
+            last_stream(&log, "one", "exec"),
+            Some("2026-01-01T00:00:09Z".parse().unwrap())
+        );
+        assert_eq!(last_stream(&log, "one", "log"), None);
     }
 }

@@ -105,7 +105,7 @@ pub async fn follows(host: &Host, revision: u64, within: Duration) -> Result<Tim
 }
 
 /// Reads the metrics of the proxy in whose network the caller is.
-async fn read() -> Result<Metrics> {
+pub(crate) async fn read() -> Result<Metrics> {
     timeout(LIMIT, fetch())
         .await
         .with_context(|| format!("no answer from {METRICS} within {LIMIT:?}"))?

@@ -21,6 +21,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::{Attempt, Outcome};
 
@@ -37,6 +38,7 @@ pub struct Client {
     server_name: ServerName<'static>,
     /// Each master's own name in its certificate.
     masters: BTreeMap<String, ServerName<'static>>,
+    path: &'static str,
 }
 
 /// An answer and who gave it.
@@ -68,7 +70,27 @@ impl Client {
             tls: TlsConnector::from(Arc::new(tls)),
             server_name: ServerName::try_from(SERVER_NAME)?,
             masters: masters.iter().map(named).collect::<Result<_>>()?,
+            path: "/readyz",
         })
+    }
+
+    /// The same client, asking for another path: an apiserver that ends says so at `/readyz`, and serves all else.
+    #[must_use]
+    pub fn asking(self, path: &'static str) -> Self {
+        Self { path, ..self }
+    }
+
+    /// A new connection and the master at its other end.
+    pub(crate) async fn connect(&self, to: SocketAddr) -> Result<(TlsStream<TcpStream>, Option<String>)> {
+        let tcp = TcpStream::connect(to).await.context("failed to connect")?;
+        tcp.set_nodelay(true).context("failed to set TCP_NODELAY")?;
+        let tls = self
+            .tls
+            .connect(self.server_name.clone(), tcp)
+            .await
+            .context("failed to shake hands")?;
+        let server = self.recognise(tls.get_ref().1.peer_certificates());
+        Ok((tls, server))
     }
 
     /// One attempt. It never fails as a function: how it went is its value.
@@ -109,18 +131,11 @@ impl Client {
     }
 
     async fn ask(&self, to: SocketAddr) -> Result<Answer> {
-        let tcp = TcpStream::connect(to).await.context("failed to connect")?;
-        tcp.set_nodelay(true).context("failed to set TCP_NODELAY")?;
-        let tls = self
-            .tls
-            .connect(self.server_name.clone(), tcp)
-            .await
-            .context("failed to shake hands")?;
-        let server = self.recognise(tls.get_ref().1.peer_certificates());
+        let (tls, server) = self.connect(to).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(tls))
             .await
             .context("failed to start HTTP")?;
-        let request = Request::get("/readyz")
+        let request = Request::get(self.path)
             .header(header::HOST, SERVER_NAME)
             .header(header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())

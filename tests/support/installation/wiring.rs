@@ -71,8 +71,10 @@ pub(super) fn heal(cluster: &Cluster) -> Result<()> {
         cluster.heal(&host.name().to_string())?;
     }
     for master in cluster.masters() {
-        // Starts what was killed and continues what was stopped.
-        cluster.start_component(&master.name().to_string(), Component::KubeApiserver)?;
+        // Starts what was killed, continues what was stopped, and takes other flags back.
+        for component in [Component::Etcd, Component::KubeApiserver] {
+            cluster.start_component(&master.name().to_string(), component)?;
+        }
     }
     Ok(())
 }

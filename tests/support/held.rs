@@ -1,0 +1,116 @@
+//! Connections that stay: each sends a request now and then, and tells when and how it ended.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use trivet_testbed::Host;
+
+use crate::attempts::Client;
+use crate::inside::inside;
+
+/// As a client that has something to say; well below what any server calls idle.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What client-go's requests are given.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Served by every apiserver that lives, with etcd or without.
+const PATH: &str = "/version";
+
+/// Connections that are held.
+#[derive(Debug)]
+pub struct Held {
+    stop: CancellationToken,
+    connections: JoinHandle<Result<Vec<Connection>>>,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The master at its other end.
+    pub server: String,
+    /// When and why it ended, if it did.
+    pub ended: Option<(Timestamp, String)>,
+}
+
+impl Held {
+    /// Opens `count` connections from `host` to `to`, all of which answer when this returns.
+    pub async fn open(host: &Host, client: &Client, to: SocketAddr, count: usize) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let (opened, all_open) = oneshot::channel();
+        let (host, client, stopped) = (host.clone(), client.clone(), stop.clone());
+        let work = move || async move {
+            let mut senders = Vec::new();
+            let mut drivers = JoinSet::new();
+            for _ in 0..count {
+                let (tls, server) = client.connect(to).await?;
+                let server = server.context("a server with a certificate of no master")?;
+                let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+                // That it ends shows as the failure of a request.
+                drivers.spawn(async move { drop(connection.await) });
+                ask(&mut sender).await?;
+                senders.push((server, sender));
+            }
+            if opened.send(()).is_err() {
+                bail!("nobody waits for the connections any more");
+            }
+            let mut held = JoinSet::new();
+            for (server, sender) in senders {
+                held.spawn(hold(server, sender, stopped.clone()));
+            }
+            Ok(held.join_all().await)
+        };
+        let connections = tokio::spawn(async move { inside(&host, work).await? });
+        if all_open.await.is_err() {
+            let outcome: Result<Vec<Connection>> = connections.await.context("they were lost")?;
+            outcome.context("failed to open connections to hold")?;
+            bail!("the connections to hold were never all open");
+        }
+        Ok(Self { stop, connections })
+    }
+
+    /// Lets go of them, and returns how each fared.
+    pub async fn finish(self) -> Result<Vec<Connection>> {
+        self.stop.cancel();
+        self.connections.await.context("the held connections were lost")?
+    }
+}
+
+async fn hold(server: String, mut sender: SendRequest<Empty<Bytes>>, stop: CancellationToken) -> Connection {
+    let until_it_fails = async {
+        loop {
+            sleep(PAUSE).await;
+            if let Err(error) = ask(&mut sender).await {
+                return (Timestamp::now(), format!("{error:#}"));
+            }
+        }
+    };
+    let ended = stop.run_until_cancelled(until_it_fails).await;
+    Connection { server, ended }
+}
+
+async fn ask(sender: &mut SendRequest<Empty<Bytes>>) -> Result<()> {
+    let exchange = async {
+        sender.ready().await.context("the connection was closed")?;
+        let request = Request::get(PATH)
+            .header(header::HOST, "kubernetes")
+            .body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await.context("no answer")?;
+        let status = response.status();
+        response.into_body().collect().await.context("no whole answer")?;
+        ensure!(status.is_success(), "{status}");
+        Ok(())
+    };
+    timeout(LIMIT, exchange).await.context("no answer in time")?
+}
