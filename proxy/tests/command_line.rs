@@ -50,6 +50,8 @@ fn a_wrong_flag_ends_with_64_and_names_flag_value_and_rule() {
     );
     refused(&["run"], &["--config", "--cache-dir"]);
     refused(&["probe", "sick", "--socket", "x"], &["sick", "ready"]);
+    refused(&["status", "-o", "yaml"], &["--output", "yaml", "table", "json"]);
+    refused(&["explain"], &["MEMBER"]);
     refused(&["no-such-command"], &["no-such-command"]);
 }
 
@@ -76,12 +78,34 @@ fn a_probe_without_a_proxy_ends_with_1_and_says_why() {
 }
 
 #[test]
+fn a_question_without_a_proxy_ends_with_1_and_says_where_to_ask() {
+    for arguments in [&["status"][..], &["explain", "cp1"]] {
+        let output = run(&[arguments, &["--socket", "/nonexistent/proxy.sock"]].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("--socket /nonexistent/proxy.sock"), "{text}");
+        assert!(text.contains("kubectl -n trivet-system exec POD"), "{text}");
+    }
+}
+
+#[test]
+fn the_example_document_is_one_to_follow() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pool.json");
+    let output = run(&["check", example]);
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.trim(), "ok: pool \"default\", revision 1, 3 members");
+}
+
+#[test]
 fn help_is_no_failure_and_teaches() {
     for arguments in [
         &["--help"][..],
         &["run", "--help"],
         &["probe", "--help"],
         &["check", "--help"],
+        &["status", "--help"],
+        &["explain", "--help"],
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");

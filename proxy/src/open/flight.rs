@@ -79,12 +79,13 @@ struct Contender {
     result: io::Result<()>,
 }
 
-/// Who was sent the first flight and has neither answered it nor failed.
+/// Who was sent the first flight.
 struct Asked {
     id: UpstreamId,
     series: Arc<Series>,
     by_hedge: bool,
     passed_over: bool,
+    failed: bool,
 }
 
 impl Asked {
@@ -94,6 +95,7 @@ impl Asked {
             series: Arc::clone(upstream.claim.series()),
             by_hedge,
             passed_over: false,
+            failed: false,
         }
     }
 }
@@ -134,7 +136,7 @@ pub async fn race(
                     return Ok(Winner { upstream, hedged });
                 }
                 Err(lost) => {
-                    asked.retain(|asked| asked.id != lost);
+                    fail(&mut asked, lost);
                     want = Want::Replacement;
                 }
             },
@@ -167,11 +169,17 @@ pub async fn race(
     }
 }
 
+fn fail(asked: &mut [Asked], lost: UpstreamId) {
+    for contender in asked.iter_mut().filter(|asked| asked.id == lost) {
+        contender.failed = true;
+    }
+}
+
 /// Says who leaves the client waiting, and whether the budget has a hedge for it.
 fn suspect(asked: &mut [Asked], upstreams: &Arc<Upstreams>) -> bool {
-    for Asked { id, .. } in &*asked {
+    for late in asked.iter().filter(|asked| !asked.failed) {
         upstreams.observe(
-            Event::Unanswered(*id),
+            Event::Unanswered(late.id),
             "leaves a client's first flight unanswered",
         );
     }
@@ -179,7 +187,7 @@ fn suspect(asked: &mut [Asked], upstreams: &Arc<Upstreams>) -> bool {
         upstreams.metrics().hedge_refused();
         return false;
     }
-    for late in asked {
+    for late in asked.iter_mut().filter(|asked| !asked.failed) {
         late.passed_over = true;
         late.series.hedges.inc();
     }

@@ -48,7 +48,10 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     }
     let mut text = String::new();
     for row in rows {
-        let padded = widths.iter().zip(row).map(|(width, cell)| format!("{cell:<width$}"));
+        let padded = widths
+            .iter()
+            .zip(row)
+            .map(|(width, cell)| format!("{cell:<width$}"));
         let line = padded.collect::<Vec<_>>().join("   ");
         text.push_str(line.trim_end());
         text.push('\n');

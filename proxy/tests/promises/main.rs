@@ -13,4 +13,5 @@ mod health;
 mod opening;
 mod relaying;
 mod resorting;
+mod status;
 mod support;

@@ -25,6 +25,11 @@ impl Client {
         Ok(Self { stream })
     }
 
+    /// Where it comes from, as the proxy sees it.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.get_ref().0.local_addr().unwrap()
+    }
+
     /// Asks who answers on this connection.
     pub(crate) async fn who(&mut self) -> io::Result<String> {
         self.stream

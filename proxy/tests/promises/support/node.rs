@@ -8,6 +8,7 @@ use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener
 use trivet_proxy::{
     admin,
     app::{self, Config},
+    status::Status,
 };
 
 use super::{
@@ -212,9 +213,22 @@ impl Node {
         self.ask("/readyz").await.is_some_and(|(ready, _)| ready)
     }
 
+    /// What the proxy tells about itself.
+    pub(crate) async fn status(&self) -> Status {
+        let (known, text) = self.ask("/status").await.unwrap();
+        assert!(known, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// All metrics; nothing where the proxy does not answer.
+    pub(crate) async fn metrics(&self) -> String {
+        let (_, metrics) = self.ask("/metrics").await.unwrap_or_default();
+        metrics
+    }
+
     /// The value of one line of the metrics.
     pub(crate) async fn metric(&self, line: &str) -> Option<u64> {
-        let (_, metrics) = self.ask("/metrics").await?;
+        let metrics = self.metrics().await;
         let value = metrics
             .lines()
             .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
