@@ -18,8 +18,7 @@ use crate::{
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where else to look when nobody answers at the socket.
-const HINT: &str =
-    "hint: give the --socket that the proxy was given as `run --socket`.
+const HINT: &str = "hint: give the --socket that the proxy was given as `run --socket`.
       On a node of a cluster the socket is inside the proxy's pod:
         kubectl -n trivet-system get pods -l app.kubernetes.io/name=trivet-proxy -o wide
         kubectl -n trivet-system exec POD -- /trivet-proxy status";

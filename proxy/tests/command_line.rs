@@ -98,6 +98,19 @@ fn the_example_document_is_one_to_follow() {
 }
 
 #[test]
+fn the_example_unit_runs_the_proxy_with_flags_that_exist() {
+    let unit = include_str!("../../examples/trivet-proxy.service").replace("\\\n", " ");
+    let command = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="))
+        .unwrap();
+    let mut arguments: Vec<_> = command.split_whitespace().skip(1).collect();
+    // Refused only after every other flag has been understood, so that nothing is started.
+    arguments.extend(["--log-level", "a=b=c"]);
+    refused(&arguments, &["--log-level \"a=b=c\""]);
+}
+
+#[test]
 fn help_is_no_failure_and_teaches() {
     for arguments in [
         &["--help"][..],
