@@ -4,7 +4,7 @@
 //! late answer is not yet a hung server: a second question that leaves etcd out tells the two apart.
 
 mod question;
-mod reply;
+pub mod reply;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -96,8 +96,7 @@ impl Prober {
                         // Another address of the same master may still be reached.
                         self.turn = self.turn.wrapping_add(1);
                     }
-                    let interval = pace::probe_interval(settings.document.nodes, settings.probe_period);
-                    pace::jittered(interval, rand::random())
+                    pace::jittered(interval(&settings), rand::random())
                 }
                 None => RETRY,
             };
@@ -149,12 +148,18 @@ impl Prober {
                     Err(_elapsed) => reporter.silent(asked_again, there),
                 },
             }
-            if let Ok(answer) = timeout_at(asked_again + settings.probe_period, &mut ready).await {
+            // A member that is late for long must not get more questions than one that is well, from a large fleet least.
+            let next = (asked_again + interval(settings)).min(asked + READINESS_LIMIT);
+            if let Ok(answer) = timeout_at(next, &mut ready).await {
                 return reporter.readiness(asked, here, answer);
             }
         }
         heard
     }
+}
+
+fn interval(settings: &Settings) -> Duration {
+    pace::probe_interval(settings.document.nodes, settings.probe_period)
 }
 
 fn turn_of(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {

@@ -28,9 +28,10 @@ pub fn probe_interval(nodes: u32, period: Duration) -> Duration {
     (Duration::from_secs(u64::from(nodes)) / 500).clamp(period.min(LONGEST_INTERVAL), LONGEST_INTERVAL)
 }
 
-/// `interval` shortened by up to a tenth by `chance` in 0..1. Never lengthened: the bound on detection counts on it.
+/// `interval` changed by up to a twentieth by `chance` in 0..1, to either side: the fleet's rate is what the interval
+/// says, and the bound on detection has room for the twentieth.
 pub fn jittered(interval: Duration, chance: f64) -> Duration {
-    interval.mul_f64(1.0 - 0.1 * chance.clamp(0.0, 1.0))
+    interval.mul_f64(0.95 + 0.1 * chance.clamp(0.0, 1.0))
 }
 
 /// How long to wait for one dial before the next is started beside it, so that `count` dials fit in the deadline and
@@ -69,6 +70,18 @@ mod tests {
         assert_eq!(probe_interval(5000, SECOND), 10 * SECOND);
         assert_eq!(probe_interval(1_000_000, SECOND), 15 * SECOND);
         assert_eq!(probe_interval(1, 60 * SECOND), 15 * SECOND);
+    }
+
+    #[test]
+    fn jitter_changes_the_moment_and_not_the_rate() {
+        let chances = (0..=100_u8).map(|chance| f64::from(chance) / 100.0);
+        let sum: Duration = chances.clone().map(|chance| jittered(SECOND, chance)).sum();
+        assert!((sum / 101).abs_diff(SECOND) < Duration::from_millis(1), "{sum:?}");
+        assert!(
+            chances
+                .map(|chance| jittered(SECOND, chance))
+                .all(|one| one <= SECOND * 21 / 20)
+        );
     }
 
     #[test]
