@@ -67,6 +67,8 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HEDGE: Duration = Duration::from_millis(250);
@@ -97,5 +99,35 @@ mod tests {
             })
             .count();
         assert_eq!(hedges, 100);
+    }
+    proptest! {
+        #[test]
+        fn whatever_was_learned_a_client_waits_for_the_hedge_delay_and_less_than_a_second(
+            learned in prop::collection::vec(0..60_000_u64, 0..50),
+        ) {
+            let mut patience = Patience::default();
+            for milliseconds in learned {
+                patience.learn(Duration::from_millis(milliseconds));
+                let wait = patience.wait(HEDGE);
+                prop_assert!((HEDGE..=LONGEST_WAIT).contains(&wait), "{wait:?}");
+            }
+        }
+
+        #[test]
+        fn hedges_are_never_more_than_a_tenth_of_opens_and_the_burst(
+            opens in prop::collection::vec(any::<bool>(), 0..2000),
+        ) {
+            let mut patience = Patience::default();
+            let (mut earned, mut spent) = (0, 0);
+            for open in opens {
+                if open {
+                    patience.earn();
+                    earned += 1;
+                } else {
+                    spent += u32::from(patience.spend());
+                }
+                prop_assert!(spent * HEDGE_COST <= earned + BURST, "{spent} hedges, {earned} opens");
+            }
+        }
     }
 }

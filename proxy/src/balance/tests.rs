@@ -1,5 +1,6 @@
 //! The promises of the balancer, on its own clock.
 
+mod invariants;
 mod moves;
 mod resorts;
 
@@ -418,6 +419,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         Outcome::Ready,
         Outcome::NotReady,
         Outcome::Late,
+        Outcome::EtcdFailed,
         Outcome::Untrusted,
         Outcome::Refused,
         Outcome::Silent,
