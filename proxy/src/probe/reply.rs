@@ -6,18 +6,18 @@ use crate::{balance::health::Outcome, trust::Verdict};
 
 /// An answer with the certificate that it came under.
 #[derive(Clone, Debug)]
-pub(super) struct Reply {
+pub struct Reply {
     /// Its status.
-    pub(super) status: StatusCode,
+    pub status: StatusCode,
     /// Its body, as far as it was read.
-    pub(super) body: String,
+    pub body: String,
     /// What the certificate is worth.
-    pub(super) verdict: Verdict,
+    pub verdict: Verdict,
 }
 
 impl Reply {
     /// What it means for the upstream's health.
-    pub(super) fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         if !self.trusted() {
             return Outcome::Untrusted;
         }
@@ -31,7 +31,7 @@ impl Reply {
     }
 
     /// Whether the certificate is of this cluster, whatever its dates say.
-    pub(super) fn trusted(&self) -> bool {
+    pub fn trusted(&self) -> bool {
         match self.verdict {
             Verdict::Verified | Verdict::OutOfDate => true,
             Verdict::Untrusted(_) => false,
@@ -39,12 +39,12 @@ impl Reply {
     }
 
     /// Whether the certificate is good in every respect.
-    pub(super) fn verified(&self) -> bool {
+    pub fn verified(&self) -> bool {
         self.verdict == Verdict::Verified
     }
 
     /// What is wrong, for the log; empty if nothing is.
-    pub(super) fn detail(&self) -> String {
+    pub fn detail(&self) -> String {
         match &self.verdict {
             Verdict::Untrusted(why) => return format!("certificate refused: {why}"),
             Verdict::OutOfDate => {

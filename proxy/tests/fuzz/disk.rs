@@ -1,0 +1,104 @@
+//! The node's disk after a crash: whatever its files hold, the proxy starts, and with the last good document.
+
+use std::{fs, sync::Arc};
+
+use tempfile::TempDir;
+use trivet_crds::wire::Document;
+use trivet_proxy::document::{Documents, cache::Cache};
+
+use crate::{
+    search::{fuzz, keep},
+    wire_document::document,
+};
+
+/// The revision of the good document on the disk; a newer file lies beside it.
+const GOOD: u64 = 7;
+
+const PROVEN: &str = r#"[
+  {"name": "cp1", "addresses": ["10.0.0.11:6443", "[fd00::11]:6443"]},
+  {"name": "cp2", "addresses": ["10.0.0.12:6443"]}
+]"#;
+
+#[test]
+fn no_torn_document_hides_the_last_good_one() {
+    let disk = Disk::new();
+    let good = document(GOOD);
+    disk.write(&format!("document-{GOOD:020}.json"), good.as_bytes());
+    let newer = document(GOOD + 1);
+    fuzz("cached_document", &[newer.into()], |text| {
+        disk.write("document-00000000000000000008.json", text);
+        let documents = disk.documents();
+        documents.offer_cached();
+        let followed = documents.revision();
+        let newer = Document::parse(&String::from_utf8_lossy(text)).ok();
+        assert!(
+            followed == Some(GOOD) || followed == newer.map(|document| document.revision),
+            "{followed:?}"
+        );
+    });
+}
+
+#[test]
+fn a_document_cut_at_any_byte_is_not_followed() {
+    let disk = Disk::new();
+    disk.write(&format!("document-{GOOD:020}.json"), document(GOOD).as_bytes());
+    let newer = document(GOOD + 1);
+    for length in (0..newer.len()).step_by(7) {
+        disk.write("document-00000000000000000008.json", &newer.as_bytes()[..length]);
+        let documents = disk.documents();
+        documents.offer_cached();
+        assert_eq!(documents.revision(), Some(GOOD), "cut at {length}");
+    }
+}
+
+#[test]
+fn no_list_of_proven_members_keeps_the_proxy_from_starting() {
+    let disk = Disk::new();
+    fuzz("proven_members", &[PROVEN.into()], |text| {
+        disk.write("proven.json", text);
+        let proven = disk.cache().proven();
+        // Nobody is trusted whom the file does not name.
+        let text = String::from_utf8_lossy(text);
+        assert!(
+            proven
+                .iter()
+                .all(|member| text.contains('\\') || text.contains(&member.name))
+        );
+    });
+}
+
+struct Disk(TempDir);
+
+impl Disk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.0.path().join(name), bytes).unwrap();
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(self.0.path().to_owned())
+    }
+
+    fn documents(&self) -> Documents {
+        Documents::new(Some(self.cache()), Arc::default())
+    }
+}
+
+#[test]
+#[ignore = "writes the corpus anew"]
+fn keep_real_files() {
+    let text = document(GOOD + 1);
+    keep("cached_document", "whole", text.as_bytes());
+    keep("cached_document", "torn", &text.as_bytes()[..text.len() / 2]);
+    let holes: Vec<u8> = text
+        .bytes()
+        .enumerate()
+        .map(|(at, byte)| if at > 512 { 0 } else { byte })
+        .collect();
+    keep("cached_document", "zeros", &holes);
+    keep("proven_members", "whole", PROVEN.as_bytes());
+    keep("proven_members", "torn", &PROVEN.as_bytes()[..60]);
+}

@@ -1,0 +1,18 @@
+//! What the proxy parses, fed with bytes that nobody should send.
+//!
+//! Each target takes its corpus (`corpus/TARGET/`), and for a few seconds changes of it and random bytes. Longer:
+//! `TRIVET_FUZZ_SECONDS=3600 cargo test -p trivet-proxy --test fuzz TARGET`. A failing input is shrunk and printed; put
+//! it into the corpus.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says by its panic what is wrong, its helpers too"
+)]
+
+mod disk;
+mod first_flight;
+mod reply;
+mod search;
+mod wire_document;

@@ -1,0 +1,107 @@
+//! The wire document: no text is followed that a proxy cannot obey.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use serde_json::Value;
+use trivet_crds::wire::{
+    API_VERSION, Connection, Document, Error, HealthCheck, Listener, MAX_MEMBERS, Member, MemberState, Tls,
+};
+
+use crate::search::{fuzz, keep};
+
+#[test]
+fn no_text_is_followed_that_a_proxy_cannot_obey() {
+    fuzz("wire_document", &[document(7).into()], |text| {
+        let text = String::from_utf8_lossy(text);
+        if let Err(Error::HashMismatch { actual, .. }) = read(&text) {
+            // The hash keeps what is torn out; without it the other rules must hold by themselves.
+            let mut value: Value = serde_json::from_str(&text).unwrap();
+            value["hash"] = actual.into();
+            let again = read(&value.to_string());
+            assert!(!matches!(again, Err(Error::HashMismatch { .. })), "{value}");
+        }
+    });
+}
+
+fn read(text: &str) -> Result<Document, Error> {
+    let document = Document::parse(text)?;
+    assert!((1..=MAX_MEMBERS).contains(&document.members.len()));
+    let names: BTreeSet<_> = document.members.iter().map(|member| &member.name).collect();
+    assert_eq!(names.len(), document.members.len());
+    let reachable = |member: &Member| member.port > 0 && !member.addresses.is_empty();
+    assert!(document.members.iter().all(reachable));
+    let on_loopback =
+        |listener: &Listener| listener.port > 0 && listener.addresses.iter().all(IpAddr::is_loopback);
+    assert!(!document.listeners.is_empty() && document.listeners.iter().all(on_loopback));
+    assert!(document.health_check.period_milliseconds > 0 && document.connection.max_connections > 0);
+    // What this release knows of it is written and read back the same.
+    let written = document.clone().seal().unwrap();
+    assert_eq!(Document::parse(&written.to_text().unwrap()).unwrap(), written);
+    Ok(document)
+}
+
+/// A real document, of a cluster with an authority of its own.
+pub(crate) fn document(revision: u64) -> String {
+    let document = Document {
+        api_version: API_VERSION.to_owned(),
+        pool: "default".to_owned(),
+        revision,
+        hash: String::new(),
+        members: vec![Member {
+            name: "cp1".to_owned(),
+            addresses: vec!["10.0.0.11".parse().unwrap(), "fd00::11".parse().unwrap()],
+            port: 6443,
+            state: MemberState::Active,
+            zone: "a".to_owned(),
+        }],
+        listeners: vec![Listener {
+            name: "apiserver".to_owned(),
+            addresses: vec!["127.0.0.1".parse().unwrap()],
+            port: 7443,
+        }],
+        health_check: HealthCheck {
+            period_milliseconds: 1000,
+            timeout_milliseconds: 1000,
+            failure_threshold: 2,
+            success_threshold: 2,
+        },
+        connection: Connection {
+            connect_timeout_milliseconds: 1000,
+            hedge_delay_milliseconds: 250,
+            user_timeout_milliseconds: 5000,
+            keep_alive_seconds: 5,
+            drain_timeout_seconds: 60,
+            max_connections: 16384,
+        },
+        nodes: 5,
+        tls: Tls {
+            ca_bundle: authority(),
+            server_name: "kubernetes".to_owned(),
+        },
+    };
+    document.seal().unwrap().to_text().unwrap()
+}
+
+fn authority() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.self_signed(&key).unwrap().pem()
+}
+
+#[test]
+#[ignore = "writes the corpus anew"]
+fn keep_real_documents() {
+    let text = document(7);
+    keep("wire_document", "whole", text.as_bytes());
+    keep("wire_document", "torn", &text.as_bytes()[..text.len() / 2]);
+    keep(
+        "wire_document",
+        "edited",
+        text.replace("10.0.0.11", "10.0.0.12").as_bytes(),
+    );
+    keep(
+        "wire_document",
+        "later-version",
+        text.replace("v1alpha1", "v9").as_bytes(),
+    );
+}
