@@ -1,0 +1,200 @@
+//! The proxy's program, and what the kernel says of its process.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rcgen::{CertificateParams, KeyPair};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+
+use crate::echo::Echo;
+
+/// A running proxy before one upstream.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    process: Child,
+    _upstream: Echo,
+    _disk: TempDir,
+}
+
+impl Proxy {
+    /// With as many files as may be.
+    pub(crate) async fn start() -> Self {
+        Self::launch("exec \"$0\" \"$@\"").await
+    }
+
+    /// With no more than so many files, for good.
+    pub(crate) async fn start_with_files(files: usize) -> Self {
+        Self::launch(&format!("ulimit -n {files}; exec \"$0\" \"$@\"")).await
+    }
+
+    async fn launch(script: &str) -> Self {
+        let upstream = Echo::start();
+        let disk = tempfile::tempdir().unwrap();
+        // Free a moment ago; whoever takes it meanwhile makes the test fail, not pass.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let config = disk.path().join("pool.json");
+        fs::write(&config, document(address, upstream.address)).unwrap();
+        let process = Command::new("sh")
+            .args([
+                "-c",
+                script,
+                env!("CARGO_BIN_EXE_trivet-proxy"),
+                "run",
+                "--log-level",
+                "error",
+                "--config",
+            ])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let proxy = Self {
+            address,
+            process,
+            _upstream: upstream,
+            _disk: disk,
+        };
+        proxy.raise_own_files();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while proxy.ask(b"hello").await.is_err() {
+            assert!(Instant::now() < deadline, "the proxy does not serve");
+            sleep(Duration::from_millis(20)).await;
+        }
+        proxy
+    }
+
+    /// Says something on a connection of its own and returns what comes back.
+    pub(crate) async fn ask(&self, words: &[u8]) -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.write_all(words).await?;
+        stream.shutdown().await?;
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await?;
+        if heard.is_empty() {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(heard)
+        }
+    }
+
+    /// The files it may open.
+    pub(crate) fn limit_of_files(&self) -> usize {
+        let limits = fs::read_to_string(self.proc("limits")).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .unwrap();
+        line.split_whitespace().nth(3).unwrap().parse().unwrap()
+    }
+
+    /// Lets it open no more files than this, or as many again.
+    pub(crate) fn limit_files(&self, files: usize) {
+        let pid = self.process.id().to_string();
+        // The hard limit stays, or only root could raise the soft one again.
+        let limit = format!("--nofile={files}:");
+        let done = Command::new("prlimit")
+            .args(["--pid", &pid, &limit])
+            .status()
+            .unwrap();
+        assert!(done.success());
+    }
+
+    /// The memory it has to itself, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let rollup = fs::read_to_string(self.proc("smaps_rollup")).unwrap();
+        let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+    }
+
+    /// The time on a CPU that it has had.
+    pub(crate) fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(self.proc("task")).unwrap();
+        let of_task = |task: io::Result<fs::DirEntry>| {
+            let schedstat = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+            Duration::from_nanos(schedstat.split_whitespace().next().unwrap().parse().unwrap())
+        };
+        tasks.map(of_task).sum()
+    }
+
+    fn proc(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.process.id())
+    }
+
+    /// This process needs as many files as the proxy.
+    fn raise_own_files(&self) {
+        let pid = std::process::id().to_string();
+        let limit = format!("--nofile={}:", self.limit_of_files());
+        assert!(
+            Command::new("prlimit")
+                .args(["--pid", &pid, &limit])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
+    let key = KeyPair::generate().unwrap();
+    let authority = CertificateParams::new(Vec::<String>::new())
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let document = Document {
+        api_version: API_VERSION.to_owned(),
+        pool: "default".to_owned(),
+        revision: 1,
+        hash: String::new(),
+        members: vec![Member {
+            name: "echo".to_owned(),
+            addresses: vec![upstream.ip()],
+            port: upstream.port(),
+            state: MemberState::Active,
+            zone: String::new(),
+        }],
+        listeners: vec![Listener {
+            name: "apiserver".to_owned(),
+            addresses: vec![listener.ip()],
+            port: listener.port(),
+        }],
+        health_check: HealthCheck {
+            period_milliseconds: 1000,
+            timeout_milliseconds: 1000,
+            failure_threshold: 2,
+            success_threshold: 2,
+        },
+        connection: Connection {
+            connect_timeout_milliseconds: 1000,
+            hedge_delay_milliseconds: 250,
+            user_timeout_milliseconds: 5000,
+            keep_alive_seconds: 5,
+            drain_timeout_seconds: 1,
+            max_connections: 20_000,
+        },
+        nodes: 5,
+        tls: Tls {
+            ca_bundle: authority.pem(),
+            server_name: "kubernetes".to_owned(),
+        },
+    };
+    document.seal().unwrap().to_text().unwrap()
+}
