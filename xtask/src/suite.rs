@@ -62,6 +62,10 @@ impl Suite<'_> {
         self.part("generated files", |suite| generate::run(suite.root, true))?;
         self.part("unit tests", |suite| {
             suite.cargo("test --workspace --all-features")
+        })?;
+        // Two labs at a time on two cores: its promises are about milliseconds.
+        self.part("lab", |suite| {
+            suite.cargo("test --workspace --all-features --no-fail-fast --test lab -- --nocapture")
         })
     }
 

@@ -1,0 +1,83 @@
+//! What an apiserver counts, and whether it listens.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+use trivet_lab::behaviour::{Counts, Door};
+
+/// Counts of one kind of question.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    total: AtomicU64,
+    now: AtomicU64,
+    at_once: AtomicU64,
+}
+
+impl Asked {
+    /// Counts one; it waits for its answer until the guard is dropped.
+    pub(crate) fn count(&self) -> Waiting<'_> {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.at_once.fetch_max(now, Ordering::Relaxed);
+        Waiting(self)
+    }
+}
+
+/// A question that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a Asked);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Questions for `/readyz`.
+    pub(crate) readyz: Asked,
+    /// Questions for `/livez`.
+    pub(crate) livez: Asked,
+    /// Requests of clients.
+    pub(crate) requests: Asked,
+    listens: watch::Sender<bool>,
+}
+
+impl Counters {
+    /// As they are.
+    pub(crate) fn read(&self) -> Counts {
+        let total = |asked: &Asked| asked.total.load(Ordering::Relaxed);
+        let at_once = |asked: &Asked| asked.at_once.load(Ordering::Relaxed);
+        Counts {
+            readyz: total(&self.readyz),
+            livez: total(&self.livez),
+            readyz_at_once: at_once(&self.readyz),
+            livez_at_once: at_once(&self.livez),
+            requests: total(&self.requests),
+        }
+    }
+
+    /// Notes whether the listener is open.
+    pub(crate) fn listens(&self, open: bool) {
+        self.listens.send_replace(open);
+    }
+
+    /// Waits until the listener is open.
+    pub(crate) async fn listening(&self) {
+        self.obeyed(Door::Open).await;
+    }
+
+    /// Waits until the listener is as this door wants it.
+    pub(crate) async fn obeyed(&self, door: Door) {
+        let open = door != Door::Closed;
+        // The sender is ours: it cannot be gone.
+        drop(
+            self.listens
+                .subscribe()
+                .wait_for(|listens| *listens == open)
+                .await,
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! Memory under churn (O12): connections that come and go leave nothing behind.
+
+use anyhow::Result;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, interval, sleep},
+};
+use trivet_lab::Lab;
+
+use crate::support::{SECOND, serving};
+
+/// A tenth of what 10,000 connections would leave behind if each lost track of its 16 KiB first flight alone; more than
+/// an allocator wanders.
+const SLACK: u64 = 2 << 20;
+
+/// Opens connections that end before they have said a word, and whole requests, for so many seconds.
+async fn churn(lab: &Lab, seconds: u32) -> Result<usize> {
+    let attempts = lab.attempts_at("/whoami", 40);
+    let began = Instant::now();
+    let mut clock = interval(SECOND / 400);
+    let mut opened = 0;
+    while began.elapsed() < seconds * SECOND {
+        clock.tick().await;
+        drop(TcpStream::connect(("127.0.0.1", 7443)).await?);
+        opened += 1;
+    }
+    Ok(opened + attempts.finish().await?.attempts().len())
+}
+
+#[test]
+fn after_thousands_of_connections() -> Result<()> {
+    serving(3, async |lab| {
+        // Metrics, buffers and the allocator's arenas come first.
+        churn(lab, 6).await?;
+        sleep(SECOND).await;
+        let before = lab.proxy().usage()?.memory;
+        let opened = churn(lab, 15).await?;
+        sleep(SECOND).await;
+        let after = lab.proxy().usage()?.memory;
+        println!("{opened} connections: from {before} to {after} bytes");
+        assert!(
+            after <= before + SLACK,
+            "{opened} connections: from {before} to {after} bytes"
+        );
+        Ok(())
+    })
+}

@@ -1,0 +1,105 @@
+//! A cluster's certificate authority.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd,
+};
+use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::ring, pki_types::CertificateDer};
+
+use crate::behaviour::Identity;
+
+/// The name in every certificate, as in a real cluster.
+pub(crate) const NAME: &str = "kubernetes";
+
+/// When a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dates {
+    /// Long before and after today.
+    Good,
+    /// Until long ago.
+    Expired,
+    /// Until so long from now.
+    ExpiresIn(Duration),
+}
+
+/// Signs apiservers' certificates.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    bundle: String,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Result<Self> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key)?;
+        Ok(Self {
+            bundle: certificate.pem(),
+            certificate: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// Its certificate as a wire document carries it, PEM.
+    pub fn bundle(&self) -> &str {
+        &self.bundle
+    }
+
+    /// Signs a certificate and writes it, and its key, as `name` into a directory.
+    pub fn sign(&self, directory: &Path, name: &str, dates: Dates) -> Result<Identity> {
+        let mut params = CertificateParams::new(names())?;
+        match dates {
+            Dates::Good => {}
+            Dates::Expired => {
+                params.not_before = date_time_ymd(2001, 1, 1);
+                params.not_after = date_time_ymd(2002, 1, 1);
+            }
+            Dates::ExpiresIn(rest) => {
+                params.not_after = (std::time::SystemTime::now() + rest).into();
+            }
+        }
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let identity = Identity {
+            certificate: directory.join(format!("{name}.crt")),
+            key: directory.join(format!("{name}.key")),
+        };
+        fs::write(&identity.certificate, certificate.pem())
+            .and_then(|()| fs::write(&identity.key, key.serialize_pem()))
+            .with_context(|| format!("failed to write the certificate of {name}"))?;
+        Ok(identity)
+    }
+}
+
+/// The names in a real apiserver's certificate and some more: on the wire it is longer than 1000 bytes, as a real one
+/// with its RSA key is.
+fn names() -> Vec<String> {
+    let usual = [
+        NAME,
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    let more = (1..=32).map(|index| format!("control-plane-{index:02}.example.com"));
+    usual.map(str::to_owned).into_iter().chain(more).collect()
+}
+
+/// How a client trusts all of these authorities and nobody else. Each connection is a full handshake.
+pub(crate) fn trusting(authorities: &[&Authority]) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.certificate.clone())?;
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,99 @@
+//! The wire document of a lab's pool, with the times that every pool has by default.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+
+use crate::{
+    authority::{Authority, NAME},
+    network::Place,
+};
+
+/// The port of every apiserver.
+pub(crate) const APISERVER: u16 = 6443;
+
+/// The port of the proxy on the node's loopback.
+pub(crate) const PROXY: u16 = 7443;
+
+/// A wire document in the making.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    document: Document,
+}
+
+impl Pool {
+    /// No member yet, and the times and numbers of `spec: {}`.
+    pub(crate) fn new(authority: &Authority) -> Self {
+        let document = Document {
+            api_version: API_VERSION.to_owned(),
+            pool: "default".to_owned(),
+            revision: 1,
+            hash: String::new(),
+            members: Vec::new(),
+            listeners: vec![Listener {
+                name: "apiserver".to_owned(),
+                addresses: vec![[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1].into()],
+                port: PROXY,
+            }],
+            health_check: HealthCheck {
+                period_milliseconds: 1000,
+                timeout_milliseconds: 1000,
+                failure_threshold: 2,
+                success_threshold: 2,
+            },
+            connection: Connection {
+                connect_timeout_milliseconds: 1000,
+                hedge_delay_milliseconds: 250,
+                user_timeout_milliseconds: 5000,
+                keep_alive_seconds: 5,
+                drain_timeout_seconds: 60,
+                max_connections: 10_000,
+            },
+            nodes: 5,
+            tls: Tls {
+                ca_bundle: authority.bundle().to_owned(),
+                server_name: NAME.to_owned(),
+            },
+        };
+        Self { document }
+    }
+
+    /// With this revision.
+    #[must_use]
+    pub fn revision(mut self, revision: u64) -> Self {
+        self.document.revision = revision;
+        self
+    }
+
+    /// And what is at this place, by its IPv4 address.
+    #[must_use]
+    pub fn member(self, place: Place) -> Self {
+        self.member_at(&place.name(), vec![place.ipv4()])
+    }
+
+    /// And what is at these addresses, under this name.
+    #[must_use]
+    pub fn member_at(mut self, name: &str, addresses: Vec<IpAddr>) -> Self {
+        self.document.members.push(Member {
+            name: name.to_owned(),
+            addresses,
+            port: APISERVER,
+            state: MemberState::Active,
+            zone: String::new(),
+        });
+        self
+    }
+
+    /// Trusting exactly these authorities.
+    #[must_use]
+    pub fn trusting(mut self, authorities: &[&Authority]) -> Self {
+        self.document.tls.ca_bundle = authorities.iter().map(|authority| authority.bundle()).collect();
+        self
+    }
+
+    /// What goes into the file.
+    pub fn text(&self) -> Result<String> {
+        Ok(self.document.clone().seal()?.to_text()?)
+    }
+}

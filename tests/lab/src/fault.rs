@@ -1,0 +1,100 @@
+//! Faults on the wire, made with nftables in the network namespace of whom they strike.
+
+use anyhow::{Context, Result};
+
+use crate::{
+    network::{Network, Place},
+    process,
+};
+
+/// What happens to the packets of a place. Only TCP is struck, so that the neighbours still answer for its address:
+/// that is how a host behind a router looks when its power is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// None arrives and none leaves.
+    Blackhole,
+    /// None arrives.
+    DeafTo,
+    /// None leaves.
+    DumbTo,
+    /// Those longer than this do neither arrive nor leave.
+    Longer(u16),
+    /// A firewall answers new connections with a reset.
+    Reject,
+    /// No new connection leaves: the table of connections is full. Those that are known go on.
+    NoNewConnection,
+}
+
+impl Fault {
+    fn rules(self) -> String {
+        let (arriving, leaving) = match self {
+            Self::Blackhole => ("drop", "drop"),
+            Self::DeafTo => ("drop", ""),
+            Self::DumbTo => ("", "drop"),
+            Self::Longer(length) => return Self::table(&format!("meta length > {length} drop"), None),
+            Self::Reject => ("tcp flags & (syn | ack) == syn reject with tcp reset", ""),
+            Self::NoNewConnection => ("", "tcp flags & (syn | ack) == syn drop"),
+        };
+        Self::table(arriving, Some(leaving))
+    }
+
+    /// The same rule both ways if there is one only.
+    fn table(arriving: &str, leaving: Option<&str>) -> String {
+        let rule = |direction: &str, verdict: &str| match verdict {
+            "" => String::new(),
+            verdict => format!("{direction} eth0 meta l4proto tcp {verdict}"),
+        };
+        let arriving_rule = rule("iifname", arriving);
+        let leaving_rule = rule("oifname", leaving.unwrap_or(arriving));
+        format!(
+            "table inet fault {{\n\
+               chain arriving {{ type filter hook input priority 0; {arriving_rule}; }}\n\
+               chain leaving {{ type filter hook output priority 0; {leaving_rule}; }}\n\
+             }}\n"
+        )
+    }
+}
+
+/// Both in one transaction: no packet slips through between two faults. Adding first makes the deletion sure.
+const CLEAR: &str = "add table inet fault\ndelete table inet fault\n";
+
+/// Makes a fault, in place of any other there.
+pub(crate) async fn strike(network: &Network, place: Place, fault: Fault) -> Result<()> {
+    rules(network, place, &format!("{CLEAR}{}", fault.rules()))
+        .await
+        .with_context(|| format!("failed to strike {place:?} with {fault:?}"))
+}
+
+/// Ends the fault of a place.
+pub(crate) async fn heal(network: &Network, place: Place) -> Result<()> {
+    rules(network, place, CLEAR)
+        .await
+        .with_context(|| format!("failed to heal {place:?}"))
+}
+
+/// Runs nftables rules in a place.
+pub(crate) async fn rules(network: &Network, place: Place, rules: &str) -> Result<()> {
+    process::feed(&network.namespace(place), "nft", &["-f", "-"], rules).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_one_way() {
+        assert!(
+            Fault::DeafTo
+                .rules()
+                .contains("iifname eth0 meta l4proto tcp drop")
+        );
+        assert!(!Fault::DeafTo.rules().contains("oifname"));
+        assert!(!Fault::DumbTo.rules().contains("iifname"));
+    }
+
+    #[test]
+    fn long_packets_are_dropped_both_ways() {
+        let rules = Fault::Longer(1000).rules();
+        assert_eq!(rules.matches("meta length > 1000 drop").count(), 2);
+    }
+}

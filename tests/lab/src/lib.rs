@@ -1,0 +1,34 @@
+//! A laboratory for the proxy: a node with the real program, and fake apiservers in network namespaces of their own.
+//!
+//! Where the testbed shows that a whole cluster lives through a fault, the lab measures one proxy: every attempt and
+//! every tick of a watch is recorded, and faults strike on the wire, in the kernel and inside the apiserver. Each lab
+//! has its own namespaces and addresses of its own in them, so that several run side by side.
+
+mod apiserver;
+mod attempts;
+mod authority;
+pub mod behaviour;
+mod client;
+mod document;
+mod fault;
+mod lab;
+mod network;
+mod patience;
+mod process;
+mod proxy;
+mod watches;
+
+pub use self::{
+    apiserver::Apiserver,
+    attempts::{Attempt, Attempts, Record},
+    authority::{Authority, Dates},
+    client::Client,
+    document::Pool,
+    fault::Fault,
+    lab::{Lab, Programs, run},
+    network::Place,
+    patience::eventually,
+    process::Usage,
+    proxy::Proxy,
+    watches::{Stay, Watches},
+};

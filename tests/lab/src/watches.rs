@@ -1,0 +1,151 @@
+//! Long connections: each watches one apiserver, notes every tick, and comes back at once when it is cut.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, ReadHalf},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::client::Client;
+
+/// As client-go, which comes back at once the first time; a little later, so that nothing spins where all is dead.
+const COME_BACK: Duration = Duration::from_millis(20);
+
+/// One connection of a watch, from its first tick to its end.
+#[derive(Clone, Debug)]
+pub struct Stay {
+    /// Who ticked.
+    pub member: String,
+    /// When the first tick came.
+    pub first: Instant,
+    /// When the last tick came.
+    pub last: Instant,
+    /// When and how it ended; none if it goes on. An orderly end is `Ok`.
+    pub end: Option<(Instant, Result<(), io::ErrorKind>)>,
+}
+
+/// Watches under way. Dropping them ends them.
+#[derive(Debug)]
+pub struct Watches {
+    logs: Vec<Arc<Mutex<Vec<Stay>>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Watches {
+    /// Opens `count` watches; returns once each has ticked.
+    pub(crate) async fn start(client: &Client, count: usize) -> Self {
+        let mut watches = Self {
+            logs: Vec::new(),
+            _tasks: JoinSet::new(),
+        };
+        for _ in 0..count {
+            let log = Arc::new(Mutex::new(Vec::new()));
+            watches.logs.push(Arc::clone(&log));
+            watches._tasks.spawn(watch(client.clone(), Arc::clone(&log)));
+            // One by one, as the clients of a node start, so that the choice sees each of them.
+            while lock(&log).is_empty() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        watches
+    }
+
+    /// What each watch has lived through so far.
+    pub fn stays(&self) -> Vec<Vec<Stay>> {
+        self.logs.iter().map(|log| lock(log).clone()).collect()
+    }
+
+    /// How many a member has now.
+    pub fn on(&self, member: &str) -> usize {
+        let here = |stay: &Stay| stay.end.is_none() && stay.member == member;
+        self.stays()
+            .iter()
+            .filter(|stays| stays.last().is_some_and(here))
+            .count()
+    }
+
+    /// The connections that ended at `since` or later, whoever they were with.
+    pub fn ended_since(&self, since: Instant) -> Vec<Stay> {
+        let stays = self.stays().into_iter().flatten();
+        stays
+            .filter(|stay| stay.end.is_some_and(|(at, _)| at >= since))
+            .collect()
+    }
+
+    /// The most connections that one watch has lost.
+    pub fn most_cuts(&self) -> usize {
+        let cuts = |stays: &Vec<Stay>| stays.iter().filter(|stay| stay.end.is_some()).count();
+        self.stays().iter().map(cuts).max().unwrap_or_default()
+    }
+
+    /// The longest time without a tick in any watch from `since` on, that up to now included.
+    pub fn longest_gap(&self, since: Instant) -> Duration {
+        let now = Instant::now();
+        let gaps = self.stays().into_iter().flat_map(|stays| {
+            let starts: Vec<_> = stays.iter().map(|stay| stay.first).skip(1).chain([now]).collect();
+            let pauses = stays
+                .into_iter()
+                .zip(starts)
+                .map(move |(stay, next)| (stay.last.max(since), next));
+            pauses
+                .map(|(from, to)| to.saturating_duration_since(from))
+                .collect::<Vec<_>>()
+        });
+        gaps.max().unwrap_or_default()
+    }
+}
+
+async fn watch(client: Client, log: Arc<Mutex<Vec<Stay>>>) {
+    loop {
+        if let Ok(stream) = client.watch().await {
+            let (mut reading, _writing) = tokio::io::split(stream);
+            let end = ticks(&mut reading, &log).await;
+            if let Some(stay) = lock(&log).last_mut().filter(|stay| stay.end.is_none()) {
+                stay.end = Some((Instant::now(), end));
+            }
+        }
+        sleep(COME_BACK).await;
+    }
+}
+
+/// Notes ticks until the stream ends.
+async fn ticks(
+    stream: &mut ReadHalf<TlsStream<TcpStream>>,
+    log: &Mutex<Vec<Stay>>,
+) -> Result<(), io::ErrorKind> {
+    let mut buffer = [0; 1024];
+    let mut begun = false;
+    loop {
+        let length = stream.read(&mut buffer).await.map_err(|error| error.kind())?;
+        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+        // The last chunk of an answer that ends as it should.
+        if length == 0 || text.ends_with("0\r\n\r\n") {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut stays = lock(log);
+        if let Some(stay) = stays.last_mut().filter(|_| begun) {
+            stay.last = now;
+        } else if let Some(member) = text.lines().find_map(|line| line.strip_prefix("tick ")) {
+            begun = true;
+            stays.push(Stay {
+                member: member.to_owned(),
+                first: now,
+                last: now,
+                end: None,
+            });
+        }
+    }
+}
+
+fn lock(log: &Mutex<Vec<Stay>>) -> std::sync::MutexGuard<'_, Vec<Stay>> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
