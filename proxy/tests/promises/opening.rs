@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
 
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use crate::support::{
@@ -73,6 +74,60 @@ async fn two_hung_members_cost_no_new_connection() {
     for _ in 0..10 {
         assert_eq!(node.who().await.unwrap(), "cp3");
     }
+}
+
+#[tokio::test]
+async fn whoever_wins_the_race_for_a_first_flight_the_client_is_served_once_and_whole() {
+    const ROUNDS: usize = 40;
+    const CLIENTS: usize = 4;
+    let (node, apiservers) = node_with(3).await;
+    let before: usize = apiservers.iter().map(Apiserver::served).sum();
+    let mut chance = StdRng::seed_from_u64(1);
+    for round in 0..ROUNDS {
+        // Two of three do not answer, or end before they do, and come back about when their flight is sent elsewhere.
+        let (sick, well) = apiservers.split_at(2);
+        for apiserver in sick {
+            apiserver.set([Mode::Hung, Mode::Closing, Mode::Ready][chance.random_range(0..3)]);
+        }
+        let mut attempts = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (proxy, tls) = shared(&node);
+            attempts.spawn(async move {
+                let mut client = Client::connect(proxy, tls).await?;
+                Ok::<_, std::io::Error>([client.who().await?, client.who().await?])
+            });
+        }
+        sleep(Duration::from_millis(chance.random_range(30..150))).await;
+        all(sick, Mode::Ready);
+        for answer in attempts.join_all().await {
+            // A byte lost, doubled or from another server breaks the handshake or its records.
+            let [first, second] = answer.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            assert_eq!(first, second, "round {round}");
+            assert!(
+                sick.iter().chain(well).any(|apiserver| apiserver.name == first),
+                "{first}"
+            );
+        }
+    }
+    let served = apiservers.iter().map(Apiserver::served).sum::<usize>() - before;
+    assert_eq!(
+        served,
+        2 * ROUNDS * CLIENTS,
+        "whoever lost the race never saw a request"
+    );
+    crate::support::eventually("nothing is left of those who lost", async || {
+        for apiserver in &apiservers {
+            let line = format!(
+                "trivet_proxy_upstream_connections{{member=\"{}\"}}",
+                apiserver.name
+            );
+            if node.metric(&line).await != Some(0) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -217,6 +217,40 @@ async fn a_reset_is_passed_on_as_a_reset() {
 }
 
 #[tokio::test]
+async fn a_reset_in_the_middle_of_a_stream_is_no_orderly_end() {
+    for (seed, client_resets) in [(1, true), (2, false), (3, true), (4, false)] {
+        let Relayed {
+            client,
+            server,
+            relay,
+        } = relayed(b"").await;
+        let (mut resetting, mut other) = if client_resets {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        // Said, and never heard: it must not turn the reset into anything else.
+        other.write_all(&random(seed + 10, 5_000)).await.unwrap();
+        let stream = random(seed, 3_000_000);
+        let sent = stream.clone();
+        let sending = tokio::spawn(async move {
+            resetting.write_all(&sent).await.unwrap();
+            socket::reset_on_close(&resetting);
+        });
+        let mut received = Vec::new();
+        let end = other.read_to_end(&mut received).await;
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset, "seed {seed}");
+        assert!(
+            stream.starts_with(&received),
+            "seed {seed}: {} bytes",
+            received.len()
+        );
+        sending.await.unwrap();
+        assert!(relay.await.unwrap().ending.resets());
+    }
+}
+
+#[tokio::test]
 async fn an_idle_pair_ends_when_its_tether_says_so() {
     let (_client, from_client) = connected().await;
     let (to_server, _server) = connected().await;
