@@ -1,0 +1,118 @@
+//! The probers of a fleet, as `Prober::run` paces them.
+
+use std::time::Duration;
+
+use trivet_proxy::balance::{Event, pace};
+
+use super::{Fleet, interval};
+use crate::{
+    prober,
+    queue::What,
+    schedule::{Condition, Question, Time},
+};
+
+/// The kernel asks after a connection that was idle for so long.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+
+/// And gives it up so long after that, if its question is not acknowledged.
+const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Fleet<'_> {
+    pub(super) fn probe(&mut self, node: usize, member: usize, turn: u32) {
+        if self.nodes[node].upstreams[member].turn != turn {
+            return;
+        }
+        if self.nodes[node].upstreams[member].round.is_none() {
+            self.start_round(node, member);
+        }
+        while let Some(report) = self.due_report(node, member) {
+            let event = Event::Probed {
+                id: self.nodes[node].ids[member],
+                asked: self.instant(report.asked),
+                via: None,
+                verified: report.outcome.is_answer(),
+                outcome: report.outcome,
+            };
+            self.tell(node, event);
+        }
+        let upstream = &mut self.nodes[node].upstreams[member];
+        let Some((round, told)) = &upstream.round else {
+            return;
+        };
+        let next = match round.reports.get(*told) {
+            Some(report) => report.at,
+            None if round.ended > self.now => round.ended,
+            None => {
+                let kept = round.kept;
+                upstream.round = None;
+                self.pause(node, member, kept)
+            }
+        };
+        self.put(node, next, What::Probe { member, turn });
+    }
+
+    /// Asks at once, or as soon as the questions that are under way have found their end.
+    pub(super) fn wake(&mut self, node: usize, member: usize) {
+        let upstream = &mut self.nodes[node].upstreams[member];
+        if upstream.round.is_some() {
+            upstream.woken = true;
+            return;
+        }
+        upstream.turn += 1;
+        let turn = upstream.turn;
+        self.put(node, self.now, What::Probe { member, turn });
+    }
+
+    fn start_round(&mut self, node: usize, member: usize) {
+        let (schedule, random) = (self.schedule, &mut self.random);
+        let round = prober::round(self.now, interval(schedule.nodes), |question: Question, asked| {
+            schedule.answer((node, member), question, asked, random.chance())
+        });
+        for question in &round.questions {
+            self.seen.questions[member].count(*question);
+        }
+        let upstream = &mut self.nodes[node].upstreams[member];
+        upstream.started = self.now;
+        upstream.round = Some((round, 0));
+    }
+
+    fn due_report(&mut self, node: usize, member: usize) -> Option<prober::Report> {
+        let (round, told) = self.nodes[node].upstreams[member].round.as_mut()?;
+        let report = *round.reports.get(*told)?;
+        if report.at > self.now {
+            return None;
+        }
+        *told += 1;
+        Some(report)
+    }
+
+    /// When the next round starts after one that ended now.
+    fn pause(&mut self, node: usize, member: usize, kept: bool) -> Time {
+        let pause = pace::jittered(interval(self.schedule.nodes), self.random.chance());
+        let upstream = &mut self.nodes[node].upstreams[member];
+        if std::mem::take(&mut upstream.woken) {
+            return self.now;
+        }
+        let next = (upstream.started + pause).max(self.now);
+        let lost = kept.then(|| self.disconnected(node, member)).flatten();
+        lost.map_or(next, |lost| lost.min(next))
+    }
+
+    /// When the kept connection that was used last now ends, by what befalls its member next.
+    fn disconnected(&self, node: usize, member: usize) -> Option<Time> {
+        let begins = self.schedule.until(node, member, self.now)?;
+        match self.schedule.condition(node, member, begins) {
+            Condition::Killed => Some(begins),
+            Condition::Blackholed => {
+                let mut asked = self.now + KEEPALIVE_IDLE;
+                while asked < begins {
+                    asked += KEEPALIVE_IDLE;
+                }
+                let given_up = asked + KEEPALIVE_PATIENCE;
+                let ends = self.schedule.until(node, member, begins);
+                ends.is_none_or(|ends| given_up < ends).then_some(given_up)
+            }
+            Condition::Well | Condition::NotReady | Condition::EtcdCut | Condition::Hung => None,
+        }
+    }
+}
