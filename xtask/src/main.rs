@@ -1,9 +1,11 @@
 //! The commands behind `make`: generation, the test suite, the testbed and the demo, in plain Rust.
 
+mod bench;
 mod configuration;
 mod generate;
 mod suite;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -44,6 +46,13 @@ enum Command {
     },
     /// Show a real cluster losing masters, without Trivet and with it; the cluster stays (root).
     Demo,
+    /// Measure the proxy beside HAProxy, nginx and Envoy, and write docs/benchmarks.md (root; ten minutes).
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// See `cargo xtask bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        arguments: Vec<OsString>,
+    },
     /// The testbed: a real multi-master cluster on this machine.
     Testbed(trivet_testbed::cli::Testbed),
 }
@@ -67,6 +76,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Test { tier, keep } => suite::run(root, tier, keep),
         Command::Images { tag } => print_images(&tag),
         Command::Demo => demo(root),
+        Command::Bench { arguments } => bench::run(root, &arguments),
         Command::Testbed(testbed) => testbed.run(),
     }
 }

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::progress::Progress;
 use crate::quiet;
 
-/// A file the testbed runs, and the Debian package that brings it.
-type Tool = (&'static str, &'static str);
+/// A file that is run, and the Debian package that brings it.
+pub type Tool = (&'static str, &'static str);
 
 /// Plain names are programs, looked for in `PATH` and the system's directories.
 const TOOLS: [Tool; 19] = [
@@ -50,6 +50,11 @@ pub fn packages(progress: &Progress) -> Result<()> {
     );
     install(progress, &missing(&search_path(), &TOOLS))?;
     add_rust_target(progress)
+}
+
+/// Installs the Debian packages of those tools that are missing: what others need beside the cluster.
+pub fn tools(progress: &Progress, tools: &[Tool]) -> Result<()> {
+    install(progress, &missing(&search_path(), tools))
 }
 
 /// The target of our static binaries: musl, on the architecture of this machine.
