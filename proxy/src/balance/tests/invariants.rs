@@ -142,6 +142,7 @@ proptest! {
             for _ in 0..missed[index] {
                 let decisions = world.probed(index, Outcome::Silent);
                 prop_assert!(world.cut_by(&decisions).is_empty());
+                prop_assert!(world.down().is_empty());
             }
             let decisions = world.probed(index, Outcome::Ready);
             prop_assert!(world.cut_by(&decisions).is_empty());
