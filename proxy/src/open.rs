@@ -38,7 +38,8 @@ pub async fn open(
     upstreams.earn_hedge();
     let mut walk = Walk::new(upstreams, settings);
     let first = walk.next().await.ok_or(Ending::NoUpstream)?;
-    match flight::read(client, &first).await? {
+    let (flight, first) = flight::read(client, first, &mut walk).await?;
+    match flight {
         Flight::Hello(hello) => {
             let Winner { upstream, hedged } = flight::race(client, &hello, first, &mut walk).await?;
             Ok(Opened {

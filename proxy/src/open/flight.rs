@@ -39,24 +39,46 @@ pub enum Flight {
     Other(Bytes),
 }
 
-/// Reads the client's first flight. A server that speaks first, or ends, ends the reading.
-pub async fn read(client: &TcpStream, upstream: &Connected) -> Result<Flight, Ending> {
+/// Reads the client's first flight, and says for which upstream. A server that speaks first ends the reading; one that
+/// ends before it was told a word, as a listener that closes does to those in its queue, leaves its place to the next.
+pub async fn read(
+    client: &TcpStream,
+    first: Connected,
+    walk: &mut Walk,
+) -> Result<(Flight, Connected), Ending> {
+    let mut upstream = first;
     let mut flight = BytesMut::with_capacity(USUAL);
+    let mut word = [0];
     loop {
         tokio::select! {
             biased;
             ready = client.readable() => ready.map_err(|_error| Ending::ClientLeft)?,
             ending = upstream.claim.tether.ended() => return Err(ending),
-            // Bytes, an end or an error: the relay knows what to do with each.
-            _ready = upstream.stream.readable() => return Ok(Flight::Other(flight.freeze())),
+            spoken = upstream.stream.peek(&mut word) => {
+                let ended = match spoken {
+                    Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                    Ok(_) => return Ok((Flight::Other(flight.freeze()), upstream)),
+                    Err(error) => error,
+                };
+                let Some(next) = walk.next().await else {
+                    return match ended.kind() {
+                        // Nobody is left, and the relay passes the end on.
+                        io::ErrorKind::UnexpectedEof => Ok((Flight::Other(flight.freeze()), upstream)),
+                        _ => Err(Ending::UpstreamReset),
+                    };
+                };
+                lose(&upstream, &ended, walk.upstreams());
+                upstream = next;
+                continue;
+            }
         }
         match client.try_read_buf(&mut flight) {
             // A half-close without a word, or in the middle of a word: the relay passes it on.
-            Ok(0) => return Ok(Flight::Other(flight.freeze())),
+            Ok(0) => return Ok((Flight::Other(flight.freeze()), upstream)),
             Ok(_) => match hello::classify(&flight) {
                 Kind::Incomplete => flight.reserve(USUAL),
-                Kind::Replayable => return Ok(Flight::Hello(flight.freeze())),
-                Kind::Other => return Ok(Flight::Other(flight.freeze())),
+                Kind::Replayable => return Ok((Flight::Hello(flight.freeze()), upstream)),
+                Kind::Other => return Ok((Flight::Other(flight.freeze()), upstream)),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_reset) => return Err(Ending::ClientLeft),
@@ -246,17 +268,22 @@ fn settle(contender: Contender, upstreams: &Arc<Upstreams>) -> Result<Connected,
             Ok(upstream)
         }
         Err(error) => {
-            let member = &upstream.claim.series().member;
-            debug!(member, %error, "upstream ended before it answered");
-            upstreams.metrics().dial_failed(member, Fault::of(&error));
-            upstreams.observe(
-                Event::Unanswered(id),
-                "ended before it answered a client's first flight",
-            );
-            socket::reset_on_close(&upstream.stream);
+            lose(&upstream, &error, upstreams);
             Err(id)
         }
     }
+}
+
+/// Notes that an upstream ended before it had answered a client.
+fn lose(upstream: &Connected, error: &io::Error, upstreams: &Arc<Upstreams>) {
+    let member = &upstream.claim.series().member;
+    debug!(member, %error, "upstream ended before it answered");
+    upstreams.metrics().dial_failed(member, Fault::of(error));
+    upstreams.observe(
+        Event::Unanswered(upstream.claim.id()),
+        "ended before it answered a client's first flight",
+    );
+    socket::reset_on_close(&upstream.stream);
 }
 
 /// Waits until the client has given up. Bytes that it sends meanwhile stay where they are.
