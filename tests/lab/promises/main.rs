@@ -1,7 +1,7 @@
 //! What the proxy promises under faults, with its numbers. One file a promise; each test has a lab of its own.
 //!
 //! Bounds are counted from the end of the command that makes the fault, and what the machine itself costs is added to
-//! them: the slowest connection of the same client to an apiserver that is well, without the proxy, in the same time.
+//! them: twice the slowest connection of the same client to an apiserver that is well, without the proxy, in that time.
 
 #![allow(
     clippy::indexing_slicing,
