@@ -192,7 +192,9 @@ impl Peer {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         let first = said.lines().map(str::trim).find(|line| !line.is_empty());
-        Ok(first.map(str::to_owned))
+        // Envoy begins with its own path, which is nobody's business.
+        let path = setting.envoy.display().to_string();
+        Ok(first.map(|line| line.trim_start_matches(path.as_str()).trim().to_owned()))
     }
 }
 
