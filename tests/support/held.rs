@@ -51,23 +51,26 @@ impl Held {
         let (opened, all_open) = oneshot::channel();
         let (host, client, stopped) = (host.clone(), client.clone(), stop.clone());
         let work = move || async move {
-            let mut senders = Vec::new();
-            let mut drivers = JoinSet::new();
+            let mut open = Vec::new();
             for _ in 0..count {
                 let (tls, server) = client.connect(to).await?;
                 let server = server.context("a server with a certificate of no master")?;
                 let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
-                // That it ends shows as the failure of a request.
-                drivers.spawn(async move { drop(connection.await) });
+                let closed = tokio::spawn(async move {
+                    match connection.await {
+                        Ok(()) => "closed".to_owned(),
+                        Err(error) => format!("{:#}", anyhow::Error::new(error)),
+                    }
+                });
                 ask(&mut sender).await?;
-                senders.push((server, sender));
+                open.push((server, sender, closed));
             }
             if opened.send(()).is_err() {
                 bail!("nobody waits for the connections any more");
             }
             let mut held = JoinSet::new();
-            for (server, sender) in senders {
-                held.spawn(hold(server, sender, stopped.clone()));
+            for (server, sender, closed) in open {
+                held.spawn(hold(server, sender, closed, stopped.clone()));
             }
             Ok(held.join_all().await)
         };
@@ -87,10 +90,19 @@ impl Held {
     }
 }
 
-async fn hold(server: String, mut sender: SendRequest<Empty<Bytes>>, stop: CancellationToken) -> Connection {
+async fn hold(
+    server: String,
+    mut sender: SendRequest<Empty<Bytes>>,
+    mut closed: JoinHandle<String>,
+    stop: CancellationToken,
+) -> Connection {
     let until_it_fails = async {
         loop {
-            sleep(PAUSE).await;
+            // An end between two requests is noticed at once, as by client-go.
+            tokio::select! {
+                () = sleep(PAUSE) => {}
+                why = &mut closed => return (Timestamp::now(), why.unwrap_or_default()),
+            }
             if let Err(error) = ask(&mut sender).await {
                 return (Timestamp::now(), format!("{error:#}"));
             }

@@ -35,8 +35,9 @@ const MASTERS_READY: Duration = Duration::from_secs(60);
 /// A kubelet that was cut off backs off for some seconds before it tries again.
 const NODES_READY: Duration = Duration::from_secs(90);
 
-/// Probes come once a second and two good ones in a row are needed.
-const PROXIES_SETTLED: Duration = Duration::from_secs(60);
+/// Probes come once a second and two good ones in a row are needed; but a member that fell often is held down for up to
+/// two minutes.
+const PROXIES_SETTLED: Duration = Duration::from_secs(150);
 
 /// A testbed in a known state, and the exclusive right to disturb it.
 #[derive(Debug)]

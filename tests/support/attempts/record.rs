@@ -117,6 +117,12 @@ impl Record {
             .collect()
     }
 
+    /// Those that got no whole answer, whatever it would have said: the proxy's part, not the apiserver's.
+    pub fn unanswered(&self) -> Vec<&Attempt> {
+        let answered = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Answered | Outcome::NotOk);
+        self.0.iter().filter(|attempt| !answered(attempt)).collect()
+    }
+
     /// How many succeeded, but took more than a second.
     pub fn slow(&self) -> usize {
         let slow = |attempt: &&Attempt| u128::from(attempt.milliseconds) > SLOW.as_millis();

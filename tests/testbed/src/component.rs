@@ -61,10 +61,11 @@ impl Component {
         format!("/var/log/{}.log", self.program())
     }
 
-    /// How long it may take to end when it is told to. An apiserver waits for its balancers, then for its requests.
+    /// How long it may take to end when it is told to, before it is killed, as kubelet does. An apiserver waits for its
+    /// balancers and then for its requests; the minute that it would give watches which nobody ends is not waited for.
     pub(crate) fn patience(self) -> Duration {
         Duration::from_secs(match self {
-            Self::KubeApiserver => 75,
+            Self::KubeApiserver => 15,
             Self::Etcd
             | Self::KubeControllerManager
             | Self::KubeScheduler
