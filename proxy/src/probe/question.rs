@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
@@ -16,7 +16,6 @@ use crate::{
     cause,
     net::socket::{self, Fault},
     settings::Settings,
-    trust::Verdict,
 };
 
 /// Makes the question longer than a packet, so that a path that drops large ones is noticed.
@@ -71,7 +70,7 @@ struct Kept {
     address: SocketAddr,
     sender: http1::SendRequest<Empty<Bytes>>,
     driver: AbortOnDropHandle<()>,
-    verdict: Verdict,
+    chain: Vec<CertificateDer<'static>>,
     trust: Arc<rustls::ClientConfig>,
 }
 
@@ -130,7 +129,8 @@ impl Questioner {
         let reply = Reply {
             status,
             body,
-            verdict: kept.verdict.clone(),
+            // At every answer: a certificate may run out while its connection is kept.
+            verdict: settings.trust.judge(&kept.chain, UnixTime::now()),
         };
         self.kept = Some(kept);
         Ok(reply)
@@ -147,8 +147,11 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Kept, Error> {
         .connect(settings.trust.server_name(), stream)
         .await
         .map_err(|error| Error::Handshake(address, error))?;
-    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-    let verdict = settings.trust.judge(chain, UnixTime::now());
+    let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let chain = shown
+        .iter()
+        .map(|certificate| certificate.clone().into_owned())
+        .collect();
     let (sender, connection) = http1::handshake(TokioIo::new(tls))
         .await
         .map_err(|error| Error::Http(address, error.into()))?;
@@ -161,7 +164,7 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Kept, Error> {
         address,
         sender,
         driver,
-        verdict,
+        chain,
         trust,
     })
 }
