@@ -81,16 +81,16 @@ impl Network {
         let mut batch = format!("netns add {wire}\n");
         for place in places {
             let (name, namespace) = (place.name(), network.namespace(*place));
-            batch += &format!(
-                "netns add {namespace}\n\
-                 link add eth0 netns {namespace} type veth peer name {name} netns {wire}\n"
-            );
+            batch.extend([
+                format!("netns add {namespace}\n"),
+                format!("link add eth0 netns {namespace} type veth peer name {name} netns {wire}\n"),
+            ]);
         }
         ip(None, &batch)?;
         let mut batch =
             "link add name bridge type bridge mcast_snooping 0\nlink set dev bridge up\n".to_owned();
         for place in places {
-            batch += &format!("link set dev {} master bridge up\n", place.name());
+            batch.extend([format!("link set dev {} master bridge up\n", place.name())]);
         }
         ip(Some(&wire), &batch)?;
         for place in places {

@@ -36,7 +36,7 @@ pub struct Stay {
 #[derive(Debug)]
 pub struct Watches {
     logs: Vec<Arc<Mutex<Vec<Stay>>>>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Watches {
@@ -44,12 +44,12 @@ impl Watches {
     pub(crate) async fn start(client: &Client, count: usize) -> Self {
         let mut watches = Self {
             logs: Vec::new(),
-            _tasks: JoinSet::new(),
+            tasks: JoinSet::new(),
         };
         for _ in 0..count {
             let log = Arc::new(Mutex::new(Vec::new()));
             watches.logs.push(Arc::clone(&log));
-            watches._tasks.spawn(watch(client.clone(), Arc::clone(&log)));
+            watches.tasks.spawn(watch(client.clone(), Arc::clone(&log)));
             // One by one, as the clients of a node start, so that the choice sees each of them.
             while lock(&log).is_empty() {
                 sleep(Duration::from_millis(1)).await;
