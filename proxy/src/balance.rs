@@ -25,7 +25,7 @@ pub use self::{
     upstream::View,
 };
 use self::{
-    health::{Health, Outcome, Policy, Reason, State},
+    health::{Health, Outcome, Policy, State},
     patience::Patience,
     upstream::Upstream,
 };
@@ -116,6 +116,10 @@ impl Balance {
                 verified,
                 outcome,
             } => {
+                // Also of one that is held down: else, with nobody Up, clients would stay away from it for no reason.
+                if outcome == Outcome::Ready {
+                    self.trust(id);
+                }
                 let mut decisions = self.prove(id, verified);
                 decisions.extend(self.judge(id, now, |health, at| health.fold(outcome, asked, via, at)));
                 decisions.extend(self.resort(id, outcome, now));
@@ -339,9 +343,6 @@ impl Balance {
         let from = (upstream.health.state(), upstream.health.reason());
         fold(&mut upstream.health, (now, policy));
         let to = (upstream.health.state(), upstream.health.reason());
-        if to == (State::Up, Reason::Answering) {
-            upstream.suspect = false;
-        }
         let told = (from != to).then_some(Decision::Tell { id, from, to });
         let moves = self.moves(now);
         told.into_iter().chain(self.cuts()).chain(moves).collect()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::*;
+use super::{health::Reason, *};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -553,4 +553,28 @@ proptest! {
             prop_assert_eq!(here.happens(happening), there.happens(happening));
         }
     }
+}
+
+#[test]
+fn a_common_silence_leaves_no_suspicion_behind() {
+    let mut world = World::healthy(3);
+    world.tell(Event::Unanswered, 0);
+    for _ in 0..2 {
+        for index in 0..3 {
+            world.probed(index, Outcome::Silent);
+        }
+    }
+    for index in 0..3 {
+        for _ in 0..2 {
+            world.probed(index, Outcome::Ready);
+        }
+    }
+    assert_eq!(world.state(0), (State::Unready, Reason::HeldDown));
+    let mut counts = [0; 3];
+    for _ in 0..30 {
+        let chosen = world.open();
+        world.tell(Event::Closed, chosen);
+        counts[chosen] += 1;
+    }
+    assert_eq!(counts, [10, 10, 10]);
 }
