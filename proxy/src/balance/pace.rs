@@ -14,7 +14,7 @@ pub const OPEN_DEADLINE: Duration = Duration::from_millis(1900);
 pub const MOVE_AFTER: Duration = Duration::from_secs(30);
 
 /// The time over which they are moved, so that the last has moved within 45 s whatever the pace of the probes adds.
-pub const MOVE_WITHIN: Duration = Duration::from_secs(12);
+pub const MOVE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The least time between the moves of two upstreams: if several are cut off one after the other, their clients must not
 /// be chased from one to the next.
