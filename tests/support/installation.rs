@@ -183,17 +183,24 @@ impl Installation {
 
     /// Waits until every node is Ready.
     pub async fn nodes_ready(&self) -> Result<()> {
-        let tools = self.tools();
-        let names: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
         eventually(NODES_READY, "all nodes Ready", async || {
-            let ready = tools
-                .kubectl("get nodes -o jsonpath={range.items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}")
-                .await?;
-            let lacking = names.iter().find(|name| !ready.lines().any(|line| line == format!("{name}=True")));
-            ensure!(lacking.is_none(), "{} is not: {}", lacking.map_or("", String::as_str), ready.replace('\n', " "));
+            let lacking = self.not_ready().await?;
+            ensure!(lacking.is_empty(), "{lacking:?} are not");
             Ok(())
         })
         .await
+    }
+
+    /// The hosts whose nodes are not Ready.
+    async fn not_ready(&self) -> Result<Vec<String>> {
+        let ready = self
+            .tools()
+            .kubectl("get nodes -o jsonpath={range.items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}")
+            .await?;
+        let is_ready = |name: &String| ready.lines().any(|line| line == format!("{name}=True"));
+        let mut names: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
+        names.retain(|name| !is_ready(name));
+        Ok(names)
     }
 
     /// Waits until every node's proxy obeys the newest revision, finds all its members Up, and answers.
@@ -247,11 +254,18 @@ impl Installation {
             .context("the testbed panicked")??;
         let installation = Self { cluster, _turn: turn };
         installation.rescue_workers().await?;
-        if installation.nodes_ready().await.is_err() {
-            say("nodes are not Ready: repairing the testbed");
+        if let Err(error) = installation.recovered().await {
+            say(format!("repairing the testbed: {error:#}"));
             installation.disturb(Cluster::repair).await?;
         }
         Ok(installation)
+    }
+
+    /// Waits until nothing is left of an earlier scenario's outage.
+    async fn recovered(&self) -> Result<()> {
+        self.masters_ready().await?;
+        self.wake_workers().await?;
+        self.nodes_ready().await
     }
 }
 

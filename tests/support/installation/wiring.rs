@@ -46,6 +46,20 @@ impl Installation {
         Ok(())
     }
 
+    /// Restarts the kubelets of workers that are not Ready, as an administrator does after an outage that nobody
+    /// balanced: left alone, they find their master again only after another minute.
+    pub(super) async fn wake_workers(&self) -> Result<()> {
+        let asleep = self.not_ready().await?;
+        for worker in self.workers() {
+            let name = worker.name().to_string();
+            if asleep.contains(&name) {
+                self.disturb(move |cluster| cluster.restart(&name, Component::Kubelet, &[]))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn point(&self, worker: &Host, server: &Server) -> Result<()> {
         let url = self.url(server)?;
         if uses(worker, &url)? {
