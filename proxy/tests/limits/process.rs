@@ -29,7 +29,9 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// With as many files as may be.
     pub(crate) async fn start() -> Self {
-        Self::launch("exec \"$0\" \"$@\"").await
+        let proxy = Self::launch("exec \"$0\" \"$@\"").await;
+        proxy.raise_own_files();
+        proxy
     }
 
     /// With no more than so many files, for good.
@@ -66,7 +68,6 @@ impl Proxy {
             _upstream: upstream,
             _disk: disk,
         };
-        proxy.raise_own_files();
         let deadline = Instant::now() + Duration::from_secs(20);
         while proxy.ask(b"hello").await.is_err() {
             assert!(Instant::now() < deadline, "the proxy does not serve");
@@ -132,7 +133,7 @@ impl Proxy {
         format!("/proc/{}/{name}", self.process.id())
     }
 
-    /// This process needs as many files as the proxy.
+    /// This process, whose tests run side by side, needs as many files as the proxy that has most.
     fn raise_own_files(&self) {
         let pid = std::process::id().to_string();
         let limit = format!("--nofile={}:", self.limit_of_files());
