@@ -1,4 +1,6 @@
-//! The walk over all upstreams: dials the best one, and the next one beside it when the first lets us wait.
+//! The walk over all upstreams: dials the best one, and the next one beside it when the first lets us wait. Whoever
+//! left a dial unanswered is dialled again while there is time: a storm of clients overflows a listener's queue, and the
+//! kernel then drops what it would have accepted a second later.
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -33,7 +35,7 @@ struct Dialled {
     result: io::Result<TcpStream>,
 }
 
-/// Walks the upstreams once, the best first.
+/// Walks the upstreams, the best first.
 pub struct Walk {
     upstreams: Arc<Upstreams>,
     left: VecDeque<Candidate>,
@@ -140,10 +142,11 @@ impl Walk {
 
     fn settle(&mut self, dialled: Dialled) -> Option<Connected> {
         let Dialled {
-            candidate: Candidate { id, address },
+            candidate,
             claim,
             result,
         } = dialled;
+        let Candidate { id, address } = candidate;
         self.waiting.retain(|waiting| *waiting != id);
         let error = match result {
             Ok(stream) => {
@@ -165,7 +168,12 @@ impl Walk {
             Fault::Refused | Fault::Reset => self
                 .upstreams
                 .observe(Event::Refused(id), "refused a client's dial"),
-            Fault::Timeout | Fault::Other => self
+            Fault::Timeout => {
+                self.left.push_back(candidate);
+                self.upstreams
+                    .observe(Event::Unanswered(id), "left a client's dial waiting");
+            }
+            Fault::Other => self
                 .upstreams
                 .observe(Event::Unanswered(id), "left a client's dial waiting"),
             // Our own trouble is no evidence against anybody.
