@@ -25,7 +25,7 @@ pub use self::{
     upstream::View,
 };
 use self::{
-    health::{Health, Outcome, Policy, State},
+    health::{Health, Outcome, Policy, Reason, State},
     patience::Patience,
     upstream::Upstream,
 };
@@ -90,6 +90,7 @@ impl Balance {
             policy: Policy {
                 failure_threshold: 2,
                 success_threshold: 2,
+                probe_interval: pace::LONGEST_INTERVAL,
             },
             next: 0,
             turns: 0,
@@ -120,18 +121,23 @@ impl Balance {
                 if outcome == Outcome::Ready {
                     self.trust(id);
                 }
+                if outcome.is_answer() {
+                    self.hear(id, now);
+                }
                 let mut decisions = self.prove(id, verified);
                 decisions.extend(self.judge(id, now, |health, at| health.fold(outcome, asked, via, at)));
                 decisions.extend(self.resort(id, outcome, now));
                 decisions
             }
+            Event::Late(id) => self.late(id, now),
             Event::Refused(id) => self.refused(id, now),
             Event::Unanswered(id) => self.suspect(id, now),
             Event::Quiet(id) => self.ask_again(id, now),
             Event::Answered(id, elapsed) => {
                 self.patience.learn(elapsed);
                 self.trust(id);
-                Vec::new()
+                self.hear(id, now);
+                self.cuts()
             }
             Event::Opened(id) => {
                 self.opened(id);
@@ -180,15 +186,39 @@ impl Balance {
         self.patience.earn();
     }
 
-    /// Takes a hedge out of the budget, if it has one.
-    pub fn spend_hedge(&mut self) -> bool {
-        self.patience.spend()
+    /// Whether the first flight of a client, which nobody of `asked` has answered since it was sent to the last of them,
+    /// may be sent to another. That is free where they are known to be silent, or where somebody else was heard meanwhile
+    /// and none of them was; otherwise they may be slow, and it costs budget: a slow cluster must not be made slower.
+    pub fn spend_hedge(&mut self, asked: &[UpstreamId], since: Instant) -> bool {
+        let heard = |upstream: &Upstream| upstream.heard.is_some_and(|heard| heard >= since);
+        let (mut any_of_them, mut another) = (false, false);
+        for (id, upstream) in &self.upstreams {
+            if asked.contains(id) {
+                any_of_them |= heard(upstream);
+            } else {
+                another |= upstream.is_usable() && heard(upstream);
+            }
+        }
+        another && !any_of_them || self.are_silent(asked) || self.patience.spend()
     }
 
-    /// Whether everybody who may be dialled is silent: then a client that waits for one waits in vain.
-    pub fn is_hopeless(&self) -> bool {
-        let mut usable = self.upstreams.values().filter(|upstream| upstream.is_usable());
-        usable.all(|upstream| upstream.health.state() == State::Down)
+    /// Whether all of these are silent: then a client that waits for them waits in vain.
+    pub fn are_silent(&self, asked: &[UpstreamId]) -> bool {
+        asked
+            .iter()
+            .filter_map(|id| self.upstreams.get(id))
+            .all(|upstream| upstream.health.state() == State::Down)
+    }
+
+    /// Whether new connections may go there, if only as a last resort.
+    pub fn is_usable(&self, id: UpstreamId) -> bool {
+        self.upstreams.get(&id).is_some_and(Upstream::is_usable)
+    }
+
+    /// What an upstream may get, and why; none once it is forgotten.
+    pub fn health(&self, id: UpstreamId) -> Option<(State, Reason)> {
+        let health = &self.upstreams.get(&id)?.health;
+        Some((health.state(), health.reason()))
     }
 
     /// All upstreams as they are.
@@ -243,6 +273,8 @@ impl Balance {
             health: Health::new(target.proven, now),
             suspect: false,
             extra_probe: None,
+            called: None,
+            heard: None,
             moving: false,
             connections: 0,
             turn: 0,
@@ -344,27 +376,73 @@ impl Balance {
         fold(&mut upstream.health, (now, policy));
         let to = (upstream.health.state(), upstream.health.reason());
         let told = (from != to).then_some(Decision::Tell { id, from, to });
+        let witnesses = if from.0 != State::Down && to.0 == State::Down {
+            self.call_witnesses(id)
+        } else {
+            Vec::new()
+        };
         let moves = self.moves(now);
-        told.into_iter().chain(self.cuts()).chain(moves).collect()
+        let decisions = told.into_iter().chain(self.cuts()).chain(witnesses);
+        decisions.chain(moves).collect()
     }
 
-    /// Whose connections to cut: who is silent while another answers. If all are silent it is us, and cutting would
-    /// only turn a hiccup into a stampede. Said again as long as a silent upstream has connections.
+    /// Whose connections to cut: who is silent by itself, once another was heard since it fell. If all are silent it is us,
+    /// and cutting would only turn a hiccup into a stampede. Said again as long as a silent upstream has connections.
     fn cuts(&self) -> Vec<Decision> {
-        let silent = self.upstreams.iter().filter(|(_, upstream)| {
-            upstream.health.state() == State::Down && upstream.connections > 0 && self.has_witness(upstream)
-        });
-        silent.map(|(id, _)| Decision::Cut(*id)).collect()
+        let active = |upstream: &&Upstream| upstream.standing == Standing::Active;
+        let answering = |upstream: &&Upstream| upstream.health.is_answering();
+        let witnesses = self.upstreams.values().filter(active).filter(answering);
+        let Some(latest) = witnesses.filter_map(|upstream| upstream.heard).max() else {
+            return Vec::new();
+        };
+        let silent = |upstream: &Upstream| {
+            let since = upstream.health.silent_alone_since();
+            upstream.connections > 0 && since.is_some_and(|since| latest > since)
+        };
+        let found = self.upstreams.iter().filter(|(_, upstream)| silent(upstream));
+        found.map(|(id, _)| Decision::Cut(*id)).collect()
     }
 
-    fn has_witness(&self, silent: &Upstream) -> bool {
-        let active = self
+    /// An upstream was heard: whoever lets us wait meanwhile does so by itself.
+    fn hear(&mut self, id: UpstreamId, now: Instant) {
+        let Some(heard) = self.upstreams.get_mut(&id) else {
+            return;
+        };
+        heard.heard = Some(now);
+        if heard.standing != Standing::Active {
+            return;
+        }
+        for (_, other) in self.upstreams.iter_mut().filter(|(other, _)| **other != id) {
+            other.health.hear_another(now);
+        }
+    }
+
+    /// An upstream lets a question wait.
+    fn late(&mut self, id: UpstreamId, now: Instant) -> Vec<Decision> {
+        let interval = self.policy.probe_interval;
+        let Some(late) = self.upstreams.get_mut(&id) else {
+            return Vec::new();
+        };
+        late.health.wait();
+        let rested = |last: Instant| now.saturating_duration_since(last) >= interval;
+        let known = pace::is_known_late((late.health.state(), late.health.reason()));
+        if known || !late.called.is_none_or(rested) {
+            return Vec::new();
+        }
+        late.called = Some(now);
+        self.call_witnesses(id)
+    }
+
+    /// Whether it is an upstream's own fault that it lets us wait, the others can tell. In a large fleet their next probe
+    /// may be many seconds away: they are asked at once.
+    fn call_witnesses(&self, silent: UpstreamId) -> Vec<Decision> {
+        let able =
+            |upstream: &Upstream| upstream.standing == Standing::Active && upstream.health.is_answering();
+        let witnesses = self
             .upstreams
-            .values()
-            .filter(|upstream| upstream.standing == Standing::Active);
-        active
-            .into_iter()
-            .any(|witness| witness.health.witnesses(&silent.health))
+            .iter()
+            .filter(|(id, upstream)| **id != silent && able(upstream));
+        witnesses.map(|(id, _)| Decision::Probe(*id)).collect()
     }
 
     /// Whose connections to move: who has been cut off from its etcd for long while another is well. If no other is, etcd

@@ -19,7 +19,11 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    balance::{Event, Identity, UpstreamId, health::Outcome, pace},
+    balance::{
+        Event, Identity, UpstreamId,
+        health::{Outcome, Reason, State},
+        pace::{self, READINESS_LIMIT},
+    },
     cause,
     net::socket::Fault,
     settings::Settings,
@@ -32,15 +36,9 @@ const READINESS: &str = "/readyz?verbose";
 /// Alive, even where etcd is not.
 const LIVENESS: &str = "/livez?exclude=etcd";
 
-/// From here on an answer is late. A busy apiserver answers `/readyz` within a few tens of milliseconds.
-const LATE_AFTER: Duration = Duration::from_millis(500);
-
 /// Added to the time of the second question, so that an apiserver that takes 1.5 s to the first is never taken for a
 /// hung one.
 const GRACE: Duration = Duration::from_millis(100);
-
-/// An apiserver cut off from etcd answers `/readyz` after 4 s. Past this it is asked anew.
-const READINESS_LIMIT: Duration = Duration::from_secs(6);
 
 /// How soon to look again where there is no document to probe by, or the last question could not be put.
 const RETRY: Duration = Duration::from_secs(1);
@@ -49,10 +47,9 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Prober {
     reporter: Reporter,
-    addresses: Vec<SocketAddr>,
-    turn: usize,
+    addresses: Addresses,
     readiness: Questioner,
-    liveness: Questioner,
+    liveness: [Questioner; 2],
 }
 
 /// Whom the outcomes are told.
@@ -63,10 +60,14 @@ struct Reporter {
     member: String,
 }
 
-/// Whether a round heard from its upstream.
+/// What a round heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
-    Something,
+    /// Something from the address that was asked for readiness, or our own trouble.
+    Here,
+    /// Something, but only from another address of the same member.
+    Elsewhere,
+    /// Nothing but silence and refusals.
     Nothing,
 }
 
@@ -79,32 +80,36 @@ impl Prober {
                 id,
                 member: identity.name,
             },
-            addresses: identity.addresses,
-            turn: 0,
+            addresses: Addresses::new(identity.addresses),
             readiness: Questioner::default(),
-            liveness: Questioner::default(),
+            liveness: Default::default(),
         }
     }
 
     /// Probes at the pace of the document in force, at once when `wake` says so or the kept connection ends.
     pub async fn run(mut self, wake: Arc<Notify>) {
+        let (mut first, mut hurried) = (true, false);
         loop {
             let started = Instant::now();
             let pause = match self.reporter.upstreams.settings() {
                 Some(settings) => {
-                    if self.round(&settings).await == Heard::Nothing {
-                        // Another address of the same master may still be reached.
-                        self.turn = self.turn.wrapping_add(1);
+                    let heard = self.round(&settings).await;
+                    self.addresses.follow(heard);
+                    let interval = settings.policy.probe_interval;
+                    if std::mem::take(&mut first) {
+                        pace::first_pause(interval, rand::random())
+                    } else {
+                        pace::jittered(interval, rand::random())
                     }
-                    pace::jittered(interval(&settings), rand::random())
                 }
                 None => RETRY,
             };
-            tokio::select! {
-                () = sleep_until(started + pause) => {}
-                () = wake.notified() => {}
-                () = self.readiness.disconnected() => {}
-            }
+            hurried = tokio::select! {
+                () = sleep_until(started + pause) => false,
+                () = wake.notified() => false,
+                // Once only: a server that ends each connection must not be asked the faster for it.
+                () = self.readiness.disconnected(), if !hurried => true,
+            };
         }
     }
 
@@ -113,20 +118,31 @@ impl Prober {
         let Self {
             reporter,
             addresses,
-            turn,
             readiness,
             liveness,
         } = self;
-        let Some(here) = turn_of(addresses, *turn) else {
+        let Some((here, there)) = addresses.pair() else {
             return Heard::Nothing;
         };
-        // Where a member has a second address, life is asked for there: the path to the first may be what is broken.
-        let there = turn_of(addresses, turn.wrapping_add(1)).unwrap_or(here);
+        let interval = settings.policy.probe_interval;
+        let patience = pace::late_after(reporter.health(), interval, settings.probe_timeout);
         let asked = Instant::now();
         let mut ready = pin!(readiness.ask(here, READINESS, settings));
-        if let Ok(answer) = timeout(LATE_AFTER.min(settings.probe_timeout / 2), &mut ready).await {
+        if let Ok(answer) = timeout(patience / 2, &mut ready).await {
+            return match reporter.readiness(asked, here, answer) {
+                Heard::Nothing => reporter.elsewhere(liveness, there, settings).await,
+                heard @ (Heard::Here | Heard::Elsewhere) => heard,
+            };
+        }
+        reporter.waits();
+        if let Ok(answer) = timeout_at(asked + patience, &mut ready).await {
             return reporter.readiness(asked, here, answer);
         }
+        if patience >= READINESS_LIMIT {
+            reporter.silent(asked, here);
+            return reporter.elsewhere(liveness, there, settings).await;
+        }
+        let there = there.unwrap_or(here);
         let mut heard = Heard::Nothing;
         while asked.elapsed() < READINESS_LIMIT {
             let asked_again = Instant::now();
@@ -134,22 +150,22 @@ impl Prober {
             tokio::select! {
                 biased;
                 answer = &mut ready => return reporter.readiness(asked, here, answer),
-                answer = timeout_at(limit, liveness.ask(there, LIVENESS, settings)) => match answer {
-                    Ok(Ok(reply)) => {
-                        heard = Heard::Something;
-                        reporter.late(asked_again, there, &reply);
+                sign = sign_of_life(liveness, (here, there), limit, settings) => match sign {
+                    Sign::Answer(via, reply) => {
+                        heard = if via == here { Heard::Here } else { Heard::Elsewhere };
+                        reporter.late(asked_again, via, &reply);
                     }
-                    Ok(Err(error)) => return reporter.failed(asked_again, there, &error),
-                    Err(_elapsed) if heard == Heard::Nothing => {
+                    Sign::Failure(error) => return reporter.failed(asked_again, here, &error),
+                    Sign::Silence if heard == Heard::Nothing => {
                         reporter.silent(asked, here);
-                        reporter.silent(asked_again, there);
+                        reporter.silent(asked_again, here);
                         return Heard::Nothing;
                     }
-                    Err(_elapsed) => reporter.silent(asked_again, there),
+                    Sign::Silence => reporter.silent(asked_again, here),
                 },
             }
             // A member that is late for long must not get more questions than one that is well, from a large fleet least.
-            let next = (asked_again + interval(settings)).min(asked + READINESS_LIMIT);
+            let next = (asked_again + interval).min(asked + READINESS_LIMIT);
             if let Ok(answer) = timeout_at(next, &mut ready).await {
                 return reporter.readiness(asked, here, answer);
             }
@@ -158,24 +174,139 @@ impl Prober {
     }
 }
 
-fn interval(settings: &Settings) -> Duration {
-    pace::probe_interval(settings.document.nodes, settings.probe_period)
+/// The addresses of one member: where it is asked, and where else it may be reached.
+#[derive(Debug)]
+struct Addresses {
+    all: Vec<SocketAddr>,
+    here: usize,
+    /// From here to the next one to try.
+    step: usize,
 }
 
-fn turn_of(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {
-    addresses.get(turn.checked_rem(addresses.len())?).copied()
+impl Addresses {
+    fn new(all: Vec<SocketAddr>) -> Self {
+        Self {
+            all,
+            here: 0,
+            step: 1,
+        }
+    }
+
+    fn at(&self, index: usize) -> Option<SocketAddr> {
+        self.all.get(index.checked_rem(self.all.len())?).copied()
+    }
+
+    /// Where to ask, and another address if there is one.
+    fn pair(&self) -> Option<(SocketAddr, Option<SocketAddr>)> {
+        let here = self.at(self.here)?;
+        Some((
+            here,
+            self.at(self.here + self.step).filter(|there| *there != here),
+        ))
+    }
+
+    /// Moves to where the member was heard; without a word from anywhere it stays, and another one is tried beside it.
+    fn follow(&mut self, heard: Heard) {
+        match heard {
+            Heard::Here => {}
+            Heard::Elsewhere => {
+                self.here = (self.here + self.step) % self.all.len().max(1);
+                self.step = 1;
+            }
+            Heard::Nothing => self.step = self.step % self.all.len().saturating_sub(1).max(1) + 1,
+        }
+    }
+}
+
+/// What came of asking for a sign of life.
+enum Sign {
+    Answer(SocketAddr, Reply),
+    Failure(Error),
+    Silence,
+}
+
+/// Asks at both addresses of a member that has two, since the path to the first may be what is broken. From the second
+/// only a good word counts: this node may lack that family, or the apiserver may not listen there, and neither says
+/// anything about the first.
+async fn sign_of_life(
+    [first, second]: &mut [Questioner; 2],
+    (here, there): (SocketAddr, SocketAddr),
+    limit: Instant,
+    settings: &Settings,
+) -> Sign {
+    let mut asked_here = pin!(first.ask(here, LIVENESS, settings));
+    let mut asked_there = pin!(async {
+        if there == here {
+            return None;
+        }
+        let answer = second.ask(there, LIVENESS, settings).await;
+        answer
+            .inspect_err(|error| debug!(%there, error = cause::chain(error), "no sign of life from there"))
+            .ok()
+    });
+    let (mut judged, mut heard_out) = (None, false);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut asked_here, if judged.is_none() => match answer {
+                Ok(reply) => return Sign::Answer(here, reply),
+                // No way to the member looks from here like its silence. A question that is under way may know better.
+                Err(error) if error.fault() == Fault::Unreachable => judged = Some(Sign::Silence),
+                Err(error) => judged = Some(Sign::Failure(error)),
+            },
+            answer = &mut asked_there, if !heard_out => match answer {
+                Some(reply) => return Sign::Answer(there, reply),
+                None => heard_out = true,
+            },
+            () = sleep_until(limit) => return judged.unwrap_or(Sign::Silence),
+        }
+        if let (Some(Sign::Failure(_)), true) = (&judged, heard_out) {
+            return judged.unwrap_or(Sign::Silence);
+        }
+    }
 }
 
 impl Reporter {
+    fn health(&self) -> (State, Reason) {
+        let known = self.upstreams.health(self.id);
+        known.unwrap_or((State::Unready, Reason::NotProbed))
+    }
+
+    /// Half way to the next question, so that the others have had the time to be heard before it.
+    fn waits(&self) {
+        self.upstreams.observe(Event::Late(self.id), "");
+    }
+
     fn readiness(&self, asked: Instant, via: SocketAddr, answer: Result<Reply, Error>) -> Heard {
         match answer {
             Ok(reply) => {
                 let metrics = self.upstreams.metrics();
                 metrics.probe_took(&self.member, asked.elapsed());
                 self.report(asked, via, reply.outcome(), Some(&reply), &reply.detail());
-                Heard::Something
+                Heard::Here
             }
             Err(error) => self.failed(asked, via, &error),
+        }
+    }
+
+    /// Asks for a sign of life where else the member may be reached, once it was not where it is asked.
+    async fn elsewhere(
+        &self,
+        [_, second]: &mut [Questioner; 2],
+        there: Option<SocketAddr>,
+        settings: &Settings,
+    ) -> Heard {
+        let Some(there) = there else {
+            return Heard::Nothing;
+        };
+        let asked = Instant::now();
+        let limit = settings.probe_timeout + GRACE;
+        match timeout(limit, second.ask(there, LIVENESS, settings)).await {
+            Ok(Ok(reply)) => {
+                self.late(asked, there, &reply);
+                Heard::Elsewhere
+            }
+            Ok(Err(_)) | Err(_) => Heard::Nothing,
         }
     }
 
@@ -198,9 +329,11 @@ impl Reporter {
         match error.fault() {
             Fault::Local => {
                 debug!(member = self.member, %via, error = cause::chain(error), "probe could not be sent");
-                return Heard::Something;
+                return Heard::Here;
             }
-            Fault::Timeout => self.report(asked, via, Outcome::Silent, None, &cause::chain(error)),
+            Fault::Timeout | Fault::Unreachable => {
+                self.report(asked, via, Outcome::Silent, None, &cause::chain(error))
+            }
             Fault::Refused | Fault::Reset | Fault::Other => {
                 self.report(asked, via, Outcome::Refused, None, &cause::chain(error));
             }
@@ -248,5 +381,56 @@ pub async fn verified_answer(
             Err(error) => Err(cause::chain(&error)),
         },
         () = sleep(within) => Err(format!("no answer within {within:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(count: u8) -> Addresses {
+        let all = (0..count).map(|host| SocketAddr::from(([10, 0, 0, host], 6443)));
+        Addresses::new(all.collect())
+    }
+
+    fn hosts(addresses: &Addresses) -> (u8, Option<u8>) {
+        let host = |address: SocketAddr| match address {
+            SocketAddr::V4(address) => address.ip().octets()[3],
+            SocketAddr::V6(address) => panic!("{address}"),
+        };
+        let (here, there) = addresses.pair().unwrap();
+        (host(here), there.map(host))
+    }
+
+    #[test]
+    fn a_silent_member_is_asked_where_it_was_heard_and_every_other_address_is_tried_beside() {
+        let mut addresses = addresses(4);
+        let tried = (0..6).map(|_| {
+            let pair = hosts(&addresses);
+            addresses.follow(Heard::Nothing);
+            pair
+        });
+        let others = [1, 2, 3, 1, 2, 3].map(|there| (0, Some(there)));
+        assert_eq!(tried.collect::<Vec<_>>(), others);
+    }
+
+    #[test]
+    fn a_member_that_is_heard_elsewhere_is_asked_there_from_then_on() {
+        let mut addresses = addresses(3);
+        addresses.follow(Heard::Nothing);
+        addresses.follow(Heard::Elsewhere);
+        assert_eq!(hosts(&addresses), (2, Some(0)));
+        addresses.follow(Heard::Here);
+        assert_eq!(hosts(&addresses), (2, Some(0)));
+    }
+
+    #[test]
+    fn a_member_with_one_address_has_no_other() {
+        let mut addresses = addresses(1);
+        for heard in [Heard::Nothing, Heard::Elsewhere, Heard::Nothing, Heard::Here] {
+            assert_eq!(hosts(&addresses), (0, None));
+            addresses.follow(heard);
+        }
+        assert!(Addresses::new(Vec::new()).pair().is_none());
     }
 }

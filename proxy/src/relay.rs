@@ -142,7 +142,7 @@ impl Pair {
 fn upstream_broke(error: &io::Error) -> Ending {
     match Fault::of(error) {
         // A host that the kernel gave up on: no acknowledgement, or no answer to who has this address.
-        Fault::Timeout | Fault::Refused => Ending::UpstreamTimeout,
-        Fault::Reset | Fault::Local | Fault::Other => Ending::UpstreamReset,
+        Fault::Timeout | Fault::Unreachable => Ending::UpstreamTimeout,
+        Fault::Refused | Fault::Reset | Fault::Local | Fault::Other => Ending::UpstreamReset,
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use trivet_crds::wire::{Document, Listener, Member, MemberState};
 
 use crate::{
-    balance::{Identity, health::Policy},
+    balance::{Identity, health::Policy, pace},
     net::socket::UpstreamOptions,
     trust::{self, Trust},
 };
@@ -31,8 +31,6 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// How long a probe may take.
     pub probe_timeout: Duration,
-    /// The least time between two probes of one upstream.
-    pub probe_period: Duration,
     /// The numbers by which health is judged.
     pub policy: Policy,
 }
@@ -52,10 +50,13 @@ impl Settings {
             hedge_delay: milliseconds(connection.hedge_delay_milliseconds),
             drain_timeout: Duration::from_secs(connection.drain_timeout_seconds.into()),
             probe_timeout: milliseconds(health_check.timeout_milliseconds),
-            probe_period: milliseconds(health_check.period_milliseconds),
             policy: Policy {
                 failure_threshold: health_check.failure_threshold,
                 success_threshold: health_check.success_threshold,
+                probe_interval: pace::probe_interval(
+                    document.nodes,
+                    milliseconds(health_check.period_milliseconds),
+                ),
             },
             document,
         })

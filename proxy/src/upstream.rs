@@ -25,7 +25,10 @@ pub use self::{
     tether::Tether,
 };
 use crate::{
-    balance::{Balance, Candidate, Event, Identity, Target, UpstreamId, View},
+    balance::{
+        Balance, Candidate, Event, Identity, Target, UpstreamId, View,
+        health::{Reason, State},
+    },
     ending::Ending,
     metrics::{Metrics, members::Series},
     settings::{self, Settings},
@@ -166,14 +169,19 @@ impl Upstreams {
         self.lock().balance.earn_hedge();
     }
 
-    /// Takes a hedge out of the budget, if it has one.
-    pub fn spend_hedge(&self) -> bool {
-        self.lock().balance.spend_hedge()
+    /// Whether a first flight that nobody of `asked` has answered since then may be sent to another.
+    pub fn spend_hedge(&self, asked: &[UpstreamId], since: Instant) -> bool {
+        self.lock().balance.spend_hedge(asked, since)
     }
 
-    /// Whether every upstream is silent.
-    pub fn are_hopeless(&self) -> bool {
-        self.lock().balance.is_hopeless()
+    /// What an upstream may get, and why; none once it is forgotten.
+    pub fn health(&self, id: UpstreamId) -> Option<(State, Reason)> {
+        self.lock().balance.health(id)
+    }
+
+    /// Whether all of these upstreams are silent.
+    pub fn are_silent(&self, asked: &[UpstreamId]) -> bool {
+        self.lock().balance.are_silent(asked)
     }
 
     /// All upstreams as they are.

@@ -40,6 +40,8 @@ pub enum Event {
         /// What it brought.
         outcome: Outcome,
     },
+    /// A question to it waits for its answer for longer than it should.
+    Late(UpstreamId),
     /// A client's dial was refused.
     Refused(UpstreamId),
     /// A client waits for this upstream longer than it should: to connect, or for its first byte.

@@ -3,12 +3,14 @@
 //! Only silence makes an upstream Down. Whatever answers, and be it by a refusal, is at worst Unready.
 
 mod outlook;
+mod silence;
 
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
 pub use self::outlook::Outlook;
+use self::silence::Silence;
 use super::hold::HoldDown;
 
 /// What an upstream may get.
@@ -142,6 +144,8 @@ pub struct Policy {
     pub failure_threshold: u32,
     /// Good answers in a row that bring it back.
     pub success_threshold: u32,
+    /// The time between two probes of one upstream.
+    pub probe_interval: Duration,
 }
 
 /// The health of one upstream.
@@ -153,10 +157,8 @@ pub struct Health {
     silent: u32,
     passes: u32,
     hold: HoldDown,
-    answered: Option<Instant>,
-    steady_since: Option<Instant>,
-    silent_at: Option<Instant>,
-    fell_silent: Option<Instant>,
+    silence: Option<Silence>,
+    answering: bool,
     stranded_since: Option<Instant>,
     via: Option<SocketAddr>,
 }
@@ -176,10 +178,8 @@ impl Health {
             silent: 0,
             passes: 0,
             hold: HoldDown::default(),
-            answered: None,
-            steady_since: None,
-            silent_at: None,
-            fell_silent: None,
+            silence: None,
+            answering: false,
             stranded_since: None,
             via: None,
         }
@@ -217,30 +217,41 @@ impl Health {
             Outcome::Ready | Outcome::NotReady | Outcome::Untrusted | Outcome::Refused => None,
         };
         match outcome {
-            Outcome::Ready => self.pass(asked, via, now, policy),
-            Outcome::NotReady => self.answer_badly(Reason::NotReady, asked, via, now),
-            Outcome::Late => self.answer_badly(Reason::Late, asked, via, now),
-            Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, asked, via, now),
-            Outcome::Untrusted => self.answer_badly(Reason::Untrusted, asked, via, now),
+            Outcome::Ready => self.pass(via, now, policy),
+            Outcome::NotReady => self.answer_badly(Reason::NotReady, via, now),
+            Outcome::Late => self.answer_badly(Reason::Late, via, now),
+            Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, via, now),
+            Outcome::Untrusted => self.answer_badly(Reason::Untrusted, via, now),
             Outcome::Refused => self.refuse(now),
             Outcome::Silent => self.stay_silent(asked, now, policy),
         }
     }
 
-    /// Whether this upstream, by answers of its own, shows that the silence of `other` is not ours: it answered after
-    /// `other` fell, and `other` stayed silent when it was asked after this one began to answer. So when all come back
-    /// from a hiccup of this node, the first one back is no witness against the next.
-    pub fn witnesses(&self, other: &Self) -> bool {
-        let after = |later: Option<Instant>, earlier: Option<Instant>| later.is_some() && later > earlier;
-        self.state != State::Down
-            && other.state == State::Down
-            && self.steady_since.is_some()
-            && after(self.answered, other.fell_silent)
-            && after(other.silent_at, self.steady_since)
+    /// A question has waited for its answer for longer than it should.
+    pub fn wait(&mut self) {
+        self.silence.get_or_insert_default();
     }
 
-    fn pass(&mut self, asked: Instant, via: Option<SocketAddr>, now: Instant, policy: Policy) {
-        self.answer(asked, via);
+    /// Another upstream answered at `now`: if this one leaves us waiting meanwhile, that is no trouble of ours.
+    pub fn hear_another(&mut self, now: Instant) {
+        if let Some(silence) = &mut self.silence {
+            silence.hear_another(now);
+        }
+    }
+
+    /// Whether its latest word is an answer, and no question waits for another.
+    pub fn is_answering(&self) -> bool {
+        self.answering && self.silence.is_none()
+    }
+
+    /// Since when it is Down, if its silence is its own.
+    pub fn silent_alone_since(&self) -> Option<Instant> {
+        let alone = self.state == State::Down && self.silence.is_some_and(Silence::is_its_own);
+        alone.then_some(self.since)
+    }
+
+    fn pass(&mut self, via: Option<SocketAddr>, now: Instant, policy: Policy) {
+        self.answer(via);
         self.passes = self.passes.saturating_add(1);
         let enough = self.passes >= policy.success_threshold;
         match (self.state, self.reason) {
@@ -257,35 +268,34 @@ impl Health {
         }
     }
 
-    fn answer_badly(&mut self, reason: Reason, asked: Instant, via: Option<SocketAddr>, now: Instant) {
-        self.answer(asked, via);
+    fn answer_badly(&mut self, reason: Reason, via: Option<SocketAddr>, now: Instant) {
+        self.answer(via);
         self.passes = 0;
         self.become_state(State::Unready, reason, now);
     }
 
-    fn answer(&mut self, asked: Instant, via: Option<SocketAddr>) {
+    fn answer(&mut self, via: Option<SocketAddr>) {
         self.silent = 0;
-        // A late answer to an early question must not hide that a later one was answered.
-        self.answered = self.answered.max(Some(asked));
-        self.steady_since = self.steady_since.or(Some(asked));
+        self.silence = None;
+        self.answering = true;
         self.via = via.or(self.via);
     }
 
     fn refuse(&mut self, now: Instant) {
         self.silent = 0;
         self.passes = 0;
-        self.steady_since = None;
+        self.silence = None;
+        self.answering = false;
         self.fall_from_up(now);
         self.become_state(State::Unready, Reason::Refused, now);
     }
 
     fn stay_silent(&mut self, asked: Instant, now: Instant, policy: Policy) {
         self.passes = 0;
-        self.steady_since = None;
-        self.silent_at = self.silent_at.max(Some(asked));
+        self.answering = false;
+        self.silence.get_or_insert_default().go_on(asked);
         self.silent = self.silent.saturating_add(1);
         if self.silent >= policy.failure_threshold && self.state != State::Down {
-            self.fell_silent = Some(asked);
             self.fall_from_up(now);
             self.become_state(State::Down, Reason::Silent, now);
         }

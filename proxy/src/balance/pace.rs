@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::health::{Reason, State};
+
 /// No upstream is probed less often: at this pace a silent member still falls within 15 s.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(15);
+pub const LONGEST_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A client is told after this time that nothing is usable: a kubelet that is held starts no static pods. Below the two
 /// seconds that are promised, so that it has heard by then.
@@ -29,10 +31,44 @@ pub fn probe_interval(nodes: u32, period: Duration) -> Duration {
     (Duration::from_secs(u64::from(nodes)) / 500).clamp(period.min(LONGEST_INTERVAL), LONGEST_INTERVAL)
 }
 
+/// From here on a sign of life is asked for. A busy apiserver answers `/readyz` within a few tens of milliseconds.
+const LATE_AFTER: Duration = Duration::from_millis(500);
+
+/// An apiserver that is cut off from its etcd answers `/readyz` after 4 s (measured).
+const LATE_WITHOUT_ETCD: Duration = Duration::from_millis(4500);
+
+/// Past this a question for readiness is put anew.
+pub const READINESS_LIMIT: Duration = Duration::from_secs(6);
+
+/// How long to wait for a member's readiness before it is asked for a sign of life as well. One that is known to be silent
+/// or late is given more time, so that during an outage too it gets no more than one question an interval.
+pub fn late_after(health: (State, Reason), interval: Duration, timeout: Duration) -> Duration {
+    let usual = LATE_AFTER.min(timeout / 2);
+    match health {
+        (State::Down, _) => interval.min(READINESS_LIMIT).max(usual),
+        (State::Unready, Reason::Late | Reason::EtcdFailed) => interval.min(LATE_WITHOUT_ETCD).max(usual),
+        (State::Up | State::Unready, _) => usual,
+    }
+}
+
+/// Whether it is no news that a member lets a question wait.
+pub fn is_known_late(health: (State, Reason)) -> bool {
+    match health {
+        (State::Down, _) | (State::Unready, Reason::Late | Reason::EtcdFailed) => true,
+        (State::Up | State::Unready, _) => false,
+    }
+}
+
 /// `interval` changed by up to a twentieth by `chance` in 0..1, to either side: the fleet's rate is what the interval
 /// says, and the bound on detection has room for the twentieth.
 pub fn jittered(interval: Duration, chance: f64) -> Duration {
     interval.mul_f64(0.95 + 0.1 * chance.clamp(0.0, 1.0))
+}
+
+/// How long after its first question a proxy asks again, by `chance` in 0..1: proxies that were started together must not
+/// go on in step.
+pub fn first_pause(interval: Duration, chance: f64) -> Duration {
+    interval.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
 }
 
 /// How long to wait for one dial before the next is started beside it, so that `count` dials fit in the deadline and

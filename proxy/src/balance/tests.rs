@@ -25,6 +25,7 @@ fn policy() -> Policy {
     Policy {
         failure_threshold: 2,
         success_threshold: 2,
+        probe_interval: SECOND,
     }
 }
 
@@ -149,15 +150,105 @@ fn connections_that_come_one_after_another_spread_too() {
 fn a_member_that_stops_answering_is_down_and_cut_once_another_answers() {
     let mut world = World::healthy(3);
     world.tell(Event::Opened, 0);
+    let others = [Decision::Probe(world.ids[1]), Decision::Probe(world.ids[2])];
+    assert_eq!(
+        world.tell(Event::Late, 0),
+        others,
+        "they are asked whether it is us"
+    );
+    world.probed(1, Outcome::Ready);
     world.probed(0, Outcome::Silent);
     assert_eq!(world.state(0).0, State::Up);
     world.pass(SECOND);
     let down = world.probed(0, Outcome::Silent);
     assert_eq!(world.state(0), (State::Down, Reason::Silent));
-    assert!(!cuts(&down, world.ids[0]), "nobody has answered since");
+    assert!(!cuts(&down, world.ids[0]), "nobody was heard since");
+    assert!(others.iter().all(|ask| down.contains(ask)));
     let witness = world.probed(1, Outcome::Ready);
     assert!(cuts(&witness, world.ids[0]));
     assert_eq!(*world.order().last().unwrap(), 0);
+}
+
+#[test]
+fn a_client_that_another_answers_is_a_witness_too() {
+    let mut world = World::healthy(2);
+    world.tell(Event::Opened, 0);
+    let answered = |id| Event::Answered(id, Duration::from_millis(5));
+    world.tell(Event::Late, 0);
+    world.tell(answered, 1);
+    world.pass(SECOND);
+    world.probed(0, Outcome::Silent);
+    world.probed(0, Outcome::Silent);
+    world.pass(SECOND);
+    assert!(cuts(&world.tell(answered, 1), world.ids[0]));
+}
+
+#[test]
+fn whoever_was_heard_before_a_common_silence_is_no_witness_in_it() {
+    let mut world = World::healthy(2);
+    world.tell(Event::Opened, 0);
+    world.pass(SECOND);
+    world.probed(1, Outcome::Ready);
+    for _ in 0..2 {
+        world.tell(Event::Late, 0);
+        world.tell(Event::Late, 1);
+        world.pass(SECOND);
+        for index in 0..2 {
+            assert!(!cuts(&world.probed(index, Outcome::Silent), world.ids[0]));
+        }
+    }
+    let back = world.probed(1, Outcome::Ready);
+    assert!(!cuts(&back, world.ids[0]), "it was not asked since");
+    world.probed(0, Outcome::Ready);
+    world.pass(SECOND);
+    assert!(!cuts(&world.probed(1, Outcome::Ready), world.ids[0]));
+}
+
+#[test]
+fn others_are_asked_once_an_interval_about_a_member_that_is_often_late() {
+    let mut world = World::healthy(2);
+    let asked = (0..50).map(|_| {
+        world.pass(SECOND / 10);
+        let asked = world.tell(Event::Late, 0).len();
+        world.probed(0, Outcome::Late);
+        asked
+    });
+    assert!(asked.sum::<usize>() <= 6);
+}
+
+#[test]
+fn a_hedge_is_free_where_the_asked_are_silent_and_another_is_heard() {
+    let mut world = World::healthy(3);
+    world.pass(SECOND);
+    let asked = world.now;
+    (0..10).for_each(|_| assert!(world.balance.spend_hedge(&[world.ids[0]], asked)));
+    assert!(
+        !world.balance.spend_hedge(&[world.ids[0]], asked),
+        "nobody was heard"
+    );
+    world.tell(|id| Event::Answered(id, SECOND / 100), 1);
+    for _ in 0..100 {
+        assert!(world.balance.spend_hedge(&[world.ids[0]], asked));
+    }
+    world.tell(|id| Event::Answered(id, SECOND), 0);
+    assert!(
+        !world.balance.spend_hedge(&[world.ids[0]], asked),
+        "it is only slow"
+    );
+}
+
+#[test]
+fn a_hedge_away_from_members_that_are_down_is_free() {
+    let mut world = World::healthy(3);
+    world.pass(SECOND);
+    (0..10).for_each(|_| assert!(world.balance.spend_hedge(&[world.ids[0]], world.now)));
+    assert!(!world.balance.spend_hedge(&[world.ids[0]], world.now));
+    for _ in 0..2 {
+        world.probed(0, Outcome::Silent);
+    }
+    assert!(world.balance.spend_hedge(&[world.ids[0]], world.now));
+    assert!(world.balance.are_silent(&[world.ids[0]]));
+    assert!(!world.balance.are_silent(&[world.ids[0], world.ids[1]]));
 }
 
 #[test]
@@ -406,6 +497,7 @@ fn the_address_that_answered_is_dialled_first_and_the_others_last() {
 #[derive(Clone, Debug)]
 enum Happening {
     Probed(usize, Outcome),
+    Late(usize),
     Refused(usize),
     Unanswered(usize),
     Opened(usize),
@@ -427,6 +519,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     let member = 0..4_usize;
     prop_oneof![
         6 => (member.clone(), outcome).prop_map(|(index, outcome)| Happening::Probed(index, outcome)),
+        2 => member.clone().prop_map(Happening::Late),
         1 => member.clone().prop_map(Happening::Refused),
         1 => member.clone().prop_map(Happening::Unanswered),
         2 => member.clone().prop_map(Happening::Opened),
@@ -440,6 +533,7 @@ impl World {
     fn happens(&mut self, happening: &Happening) -> Vec<Decision> {
         match happening {
             Happening::Probed(index, outcome) => self.probed(*index, *outcome),
+            Happening::Late(index) => self.tell(Event::Late, *index),
             Happening::Refused(index) => self.tell(Event::Refused, *index),
             Happening::Unanswered(index) => self.tell(Event::Unanswered, *index),
             Happening::Opened(index) => self.tell(Event::Opened, *index),

@@ -55,6 +55,10 @@ pub(super) struct Upstream {
     pub(super) health: Health,
     pub(super) suspect: bool,
     pub(super) extra_probe: Option<Instant>,
+    /// When the others were last asked because it was late.
+    pub(super) called: Option<Instant>,
+    /// When it last answered a probe or a client.
+    pub(super) heard: Option<Instant>,
     pub(super) moving: bool,
     pub(super) connections: usize,
     pub(super) turn: u64,

@@ -99,8 +99,11 @@ pub fn raise_nofile() -> io::Result<u64> {
 /// What an I/O error says about who failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The peer's kernel, or a router, answered that nobody is there.
+    /// The peer's kernel answered that nobody listens there.
     Refused,
+    /// A router, or our own kernel in vain asking who has that address, says that there is no way to the peer. That is
+    /// what a host without power looks like from its own subnet: silence, told by somebody else.
+    Unreachable,
     /// The peer ended the connection.
     Reset,
     /// The peer was silent for as long as the kernel waits.
@@ -114,8 +117,9 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Refused,
+        Self::Unreachable,
         Self::Reset,
         Self::Timeout,
         Self::Local,
@@ -125,9 +129,8 @@ impl Fault {
     /// Sorts an error.
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN) => {
-                Self::Refused
-            }
+            Some(Errno::ECONNREFUSED) => Self::Refused,
+            Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN) => Self::Unreachable,
             Some(Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED) => Self::Reset,
             Some(Errno::ETIMEDOUT) => Self::Timeout,
             Some(
@@ -153,6 +156,7 @@ impl Fault {
     pub fn word(self) -> &'static str {
         match self {
             Self::Refused => "Refused",
+            Self::Unreachable => "Unreachable",
             Self::Reset => "Reset",
             Self::Timeout => "Timeout",
             Self::Local => "Local",

@@ -77,7 +77,10 @@ pub async fn read(
             Ok(0) => return Ok((Flight::Other(flight.freeze()), upstream)),
             Ok(_) => match hello::classify(&flight) {
                 Kind::Incomplete => flight.reserve(USUAL),
-                Kind::Replayable => return Ok((Flight::Hello(flight.freeze()), upstream)),
+                Kind::Replayable => {
+                    walk.renew(upstream.claim.id());
+                    return Ok((Flight::Hello(flight.freeze()), upstream));
+                }
                 Kind::Other => return Ok((Flight::Other(flight.freeze()), upstream)),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -104,6 +107,7 @@ struct Contender {
 /// Who was sent the first flight.
 struct Asked {
     id: UpstreamId,
+    since: Instant,
     series: Arc<Series>,
     by_hedge: bool,
     passed_over: bool,
@@ -114,6 +118,7 @@ impl Asked {
     fn new(upstream: &Connected, by_hedge: bool) -> Self {
         Self {
             id: upstream.claim.id(),
+            since: Instant::now(),
             series: Arc::clone(upstream.claim.series()),
             by_hedge,
             passed_over: false,
@@ -177,7 +182,7 @@ pub async fn race(
             () = sleep_until(give_up_at) => {
                 give_up_at = Instant::now() + patience;
                 // Who is merely slow is waited for, as long as the client likes.
-                if upstreams.are_hopeless() {
+                if upstreams.are_silent(&awaited(&asked)) {
                     return Err(Ending::NoUpstream);
                 }
             }
@@ -191,6 +196,12 @@ pub async fn race(
     }
 }
 
+/// Who may yet answer.
+fn awaited(asked: &[Asked]) -> Vec<UpstreamId> {
+    let awaited = asked.iter().filter(|asked| !asked.failed);
+    awaited.map(|asked| asked.id).collect()
+}
+
 fn fail(asked: &mut [Asked], lost: UpstreamId) {
     for contender in asked.iter_mut().filter(|asked| asked.id == lost) {
         contender.failed = true;
@@ -199,13 +210,15 @@ fn fail(asked: &mut [Asked], lost: UpstreamId) {
 
 /// Says who leaves the client waiting, and whether the budget has a hedge for it.
 fn suspect(asked: &mut [Asked], upstreams: &Arc<Upstreams>) -> bool {
-    for late in asked.iter().filter(|asked| !asked.failed) {
+    let awaited = awaited(asked);
+    for late in &awaited {
         upstreams.observe(
-            Event::Unanswered(late.id),
+            Event::Unanswered(*late),
             "leaves a client's first flight unanswered",
         );
     }
-    if !upstreams.spend_hedge() {
+    let last = asked.iter().map(|asked| asked.since).max();
+    if !upstreams.spend_hedge(&awaited, last.unwrap_or_else(Instant::now)) {
         upstreams.metrics().hedge_refused();
         return false;
     }

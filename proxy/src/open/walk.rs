@@ -29,6 +29,12 @@ pub struct Connected {
     pub address: SocketAddr,
 }
 
+/// Who was dialled and has not answered, and whether that was said.
+struct Waiting {
+    candidate: Candidate,
+    suspected: bool,
+}
+
 struct Dialled {
     candidate: Candidate,
     claim: Claim,
@@ -40,7 +46,7 @@ pub struct Walk {
     upstreams: Arc<Upstreams>,
     left: VecDeque<Candidate>,
     dials: FuturesUnordered<BoxFuture<'static, Dialled>>,
-    waiting: Vec<UpstreamId>,
+    waiting: Vec<Waiting>,
     options: UpstreamOptions,
     connect_timeout: Duration,
     hedge_delay: Duration,
@@ -83,10 +89,26 @@ impl Walk {
         self.hedge_delay
     }
 
+    /// Begins anew for a client that took its time to say its first word to `chosen`: its two seconds count from now.
+    pub fn renew(&mut self, chosen: UpstreamId) {
+        let now = Instant::now();
+        let young = self.deadline + self.hedge_delay >= now + pace::OPEN_DEADLINE;
+        if young {
+            return;
+        }
+        self.deadline = now + pace::OPEN_DEADLINE;
+        self.left = self.upstreams.candidates().into();
+        self.left.retain(|candidate| candidate.id != chosen);
+    }
+
     /// The next upstream that connects; none once all have been tried or the time is up. Nothing is lost if this is
     /// dropped half way and called again.
     pub async fn next(&mut self) -> Option<Connected> {
         loop {
+            if Instant::now() >= self.deadline {
+                self.suspect_waiting();
+                return None;
+            }
             if self.dials.is_empty() && !self.dial_next() {
                 return None;
             }
@@ -94,6 +116,7 @@ impl Walk {
                 biased;
                 Some(dialled) = self.dials.next() => {
                     if let Some(connected) = self.settle(dialled) {
+                        self.call_off();
                         return Some(connected);
                     }
                     // Whoever failed at once leaves its turn to the next.
@@ -133,7 +156,10 @@ impl Walk {
                 }
             };
             self.dials.push(dial.boxed());
-            self.waiting.push(candidate.id);
+            self.waiting.push(Waiting {
+                candidate,
+                suspected: false,
+            });
             self.next_at = Instant::now() + self.stagger;
             return true;
         }
@@ -147,7 +173,7 @@ impl Walk {
             result,
         } = dialled;
         let Candidate { id, address } = candidate;
-        self.waiting.retain(|waiting| *waiting != id);
+        self.waiting.retain(|waiting| waiting.candidate != candidate);
         let error = match result {
             Ok(stream) => {
                 return Some(Connected {
@@ -173,7 +199,7 @@ impl Walk {
                 self.upstreams
                     .observe(Event::Unanswered(id), "left a client's dial waiting");
             }
-            Fault::Other => self
+            Fault::Unreachable | Fault::Other => self
                 .upstreams
                 .observe(Event::Unanswered(id), "left a client's dial waiting"),
             // Our own trouble is no evidence against anybody.
@@ -183,9 +209,18 @@ impl Walk {
     }
 
     fn suspect_waiting(&mut self) {
-        for id in self.waiting.drain(..) {
-            self.upstreams
-                .observe(Event::Unanswered(id), "lets a client's dial wait");
+        for waiting in self.waiting.iter_mut().filter(|waiting| !waiting.suspected) {
+            waiting.suspected = true;
+            let unanswered = Event::Unanswered(waiting.candidate.id);
+            self.upstreams.observe(unanswered, "lets a client's dial wait");
+        }
+    }
+
+    /// Gives up the dials that are under way, in case they are wanted later: until then nobody would attend to them.
+    fn call_off(&mut self) {
+        self.dials.clear();
+        for waiting in self.waiting.drain(..).rev() {
+            self.left.push_front(waiting.candidate);
         }
     }
 }

@@ -71,13 +71,25 @@ impl Reply {
     /// The names of the checks that failed (`[-]etcd failed: reason withheld`).
     fn failing_checks(&self) -> Vec<&str> {
         let failed = self.body.lines().filter_map(|line| line.strip_prefix("[-]"));
-        failed.filter_map(|line| line.split_whitespace().next()).collect()
+        let names = failed.filter_map(|line| line.split(char::is_whitespace).next());
+        names.filter(|name| !name.is_empty()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_is_named_right_after_its_mark() {
+        let reply = Reply {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            body: "[-]\u{c}etcd failed\n[-]poststarthook/x failed\n[-] etcd\n".to_owned(),
+            verdict: Verdict::Verified,
+        };
+        assert_eq!(reply.failing_checks(), ["poststarthook/x"]);
+        assert_eq!(reply.outcome(), Outcome::NotReady);
+    }
 
     fn reply(status: u16, body: &str) -> Reply {
         Reply {

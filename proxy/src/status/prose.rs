@@ -139,6 +139,7 @@ mod tests {
     const POLICY: Policy = Policy {
         failure_threshold: 2,
         success_threshold: 2,
+        probe_interval: Duration::from_secs(1),
     };
 
     /// A proven upstream after these outcomes, a second apart, as it is a second later.

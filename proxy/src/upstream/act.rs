@@ -137,10 +137,20 @@ impl Upstreams {
     }
 
     fn cut_now(&self, id: UpstreamId) {
+        let mut inner = self.lock();
+        let down = inner
+            .balance
+            .health(id)
+            .is_some_and(|(state, _)| state == State::Down);
         let mut silent_since = None;
-        if let Some(live) = self.lock().live.get_mut(&id) {
+        if let Some(live) = inner.live.get_mut(&id) {
             live.cutting = false;
-            silent_since = live.evidence.cut();
+            silent_since = down.then(|| live.evidence.cut()).flatten();
+        }
+        drop(inner);
+        // It may have spoken since the cut was decided.
+        if !down {
+            return;
         }
         if let Some(since) = silent_since {
             self.metrics.failed_over(since.elapsed());

@@ -40,9 +40,13 @@ impl Drop for Claim {
 }
 
 impl Upstreams {
-    /// Counts a connection, or an attempt at one, for an upstream; none if it was forgotten meanwhile.
+    /// Counts a connection, or an attempt at one, for an upstream; none if it may not be dialled any more: whoever chose
+    /// it did so a while ago.
     pub fn claim(self: &Arc<Self>, id: UpstreamId) -> Option<Claim> {
         let mut inner = self.lock();
+        if !inner.balance.is_usable(id) {
+            return None;
+        }
         let serial = inner.serial;
         let live = inner.live.get_mut(&id)?;
         let tether = Arc::new(Tether::default());

@@ -75,7 +75,11 @@ impl Evidence {
             | Event::Unanswered(id)
             | Event::Quiet(id)
             | Event::Answered(id, _) => Some(*id),
-            Event::Configured(..) | Event::Remembered(_) | Event::Opened(_) | Event::Closed(_) => None,
+            Event::Configured(..)
+            | Event::Remembered(_)
+            | Event::Late(_)
+            | Event::Opened(_)
+            | Event::Closed(_) => None,
         }
     }
 
@@ -92,7 +96,11 @@ impl Evidence {
             Event::Unanswered(_) => (Origin::Client, "Unanswered", None),
             Event::Quiet(_) => (Origin::Client, "Quiet", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
-            Event::Configured(..) | Event::Remembered(_) | Event::Opened(_) | Event::Closed(_) => return,
+            Event::Configured(..)
+            | Event::Remembered(_)
+            | Event::Late(_)
+            | Event::Opened(_)
+            | Event::Closed(_) => return,
         };
         let runs = match origin {
             Origin::Probe => &mut self.probes,
@@ -150,6 +158,7 @@ impl Evidence {
             Event::Quiet(_)
             | Event::Configured(..)
             | Event::Remembered(_)
+            | Event::Late(_)
             | Event::Opened(_)
             | Event::Closed(_) => return,
         };
@@ -187,6 +196,7 @@ mod tests {
         let policy = Policy {
             failure_threshold: 2,
             success_threshold: 2,
+            probe_interval: SECOND,
         };
         let decisions = Balance::new("w1").observe(Event::Configured(vec![target], policy), Instant::now());
         match decisions.first() {

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use crate::support::{
     apiserver::{Apiserver, Mode},
     eventually,
-    node::{Node, all, node_with},
+    node::{Node, Pool, all, node_with},
 };
 
 /// Longer than it takes to call a hung apiserver Down, several times over.
@@ -25,6 +25,23 @@ async fn a_hung_member_is_down_and_its_clients_are_reset() {
     assert_eq!(other.who().await.unwrap(), "cp2");
     let line = "trivet_proxy_connections_ended_total{reason=\"MemberSilent\"}";
     assert!(node.metric(line).await.unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn a_second_address_that_refuses_hides_no_silence_at_the_first() {
+    let mut node = Node::new();
+    let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, node.authority.server()));
+    let pool = node.pool();
+    node.write(&apiservers.iter().fold(pool, Pool::member_with_a_dead_address));
+    node.start().await;
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Up").await;
+    }
+    let mut client = node.client_on(&apiservers[0]).await;
+    apiservers[0].set(Mode::Hung);
+    node.sees(&apiservers[0], "Down").await;
+    let end = timeout(Duration::from_secs(20), client.end()).await.unwrap();
+    assert_eq!(end, ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

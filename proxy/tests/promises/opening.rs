@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{
@@ -16,6 +16,9 @@ use crate::support::{
     client::Client,
     node::{Node, Pool, all, node_with, shared},
 };
+
+/// Far beyond the two seconds that are promised, so that only a client that is held for ever fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn held_connections_spread_over_all_members() {
@@ -64,6 +67,36 @@ async fn a_hung_member_costs_no_new_connection() {
     }
     for answer in attempts.join_all().await {
         assert_ne!(answer.unwrap(), "cp1");
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_told_where_one_member_refuses_and_the_others_hang() {
+    let (node, apiservers) = node_with(3).await;
+    apiservers[0].set(Mode::Killed);
+    all(&apiservers[1..], Mode::Hung);
+    for hung in &apiservers[1..] {
+        node.sees(hung, "Down").await;
+    }
+    let told = timeout(PATIENCE, node.client())
+        .await
+        .expect("the client is held");
+    assert!(told.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_time_to_speak_loses_nothing_to_a_hung_member() {
+    let (node, apiservers) = node_with(3).await;
+    // Accepted and given to somebody at once, whoever that is; longer than an open may take otherwise.
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(node.proxy).await.unwrap());
+    }
+    sleep(Duration::from_millis(2500)).await;
+    apiservers[0].set(Mode::Hung);
+    for stream in silent {
+        let mut client = Client::over(stream, node.authority.client()).await.unwrap();
+        assert_ne!(client.who().await.unwrap(), "cp1");
     }
 }
 

@@ -59,6 +59,7 @@ struct Upstream {
     /// The number of the prober's next step; what was planned for another number was called off.
     turn: u32,
     started: Time,
+    rounds: u64,
     round: Option<(Round, usize)>,
     woken: bool,
     cutting: bool,
@@ -91,6 +92,8 @@ struct Attempt {
     left: VecDeque<usize>,
     /// Who accepted and leaves the client's first flight unanswered.
     asked: Vec<usize>,
+    /// When the last of them was asked.
+    asked_at: Time,
     /// Who lets a dial wait, and whether that was said.
     dialled: Vec<(usize, bool)>,
     stagger: Duration,
@@ -213,7 +216,12 @@ impl<'a> Fleet<'a> {
             ..target(member)
         });
         let mut balance = Balance::new(&name("node", node));
-        let configured = trivet_proxy::balance::Event::Configured(targets.collect(), POLICY);
+        let policy = Policy {
+            failure_threshold: 2,
+            success_threshold: 2,
+            probe_interval: interval(self.schedule.nodes),
+        };
+        let configured = trivet_proxy::balance::Event::Configured(targets.collect(), policy);
         let decisions = balance.observe(configured, self.instant(at));
         let ids = decisions.into_iter().filter_map(|decision| match decision {
             Decision::Watch(id, _) => Some(id),
@@ -326,6 +334,11 @@ impl<'a> Fleet<'a> {
 
     fn cut(&mut self, node: usize, member: usize) {
         self.nodes[node].upstreams[member].cutting = false;
+        let proxy = &self.nodes[node];
+        let health = proxy.balance.health(proxy.ids[member]);
+        if health.is_none_or(|(state, _)| state != State::Down) {
+            return;
+        }
         for client in self.clients_of(node, member) {
             let cuts = self.seen.cuts.entry((node, client)).or_default();
             *cuts += 1;
@@ -365,11 +378,6 @@ impl<'a> Fleet<'a> {
         }
     }
 }
-
-const POLICY: Policy = Policy {
-    failure_threshold: 2,
-    success_threshold: 2,
-};
 
 fn name(kind: &str, index: usize) -> String {
     format!("{kind}-{index}")

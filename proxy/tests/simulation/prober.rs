@@ -4,18 +4,12 @@
 
 use std::time::Duration;
 
-use trivet_proxy::balance::health::Outcome;
+use trivet_proxy::balance::{health::Outcome, pace::READINESS_LIMIT};
 
 use crate::schedule::{Answer, Question, Time};
 
-/// The second question follows so long after the first.
-const LATE_AFTER: Duration = Duration::from_millis(500);
-
 /// Added to the time of the second question.
 const GRACE: Duration = Duration::from_millis(100);
-
-/// Past this a question for readiness is put anew.
-const READINESS_LIMIT: Duration = Duration::from_secs(6);
 
 /// The document's `healthCheck`.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,7 +20,8 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(1);
 pub(crate) struct Report {
     pub(crate) at: Time,
     pub(crate) asked: Time,
-    pub(crate) outcome: Outcome,
+    /// None while the question only waits for longer than it should.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 /// One round, from its first question to its end.
@@ -40,11 +35,11 @@ pub(crate) struct Round {
     pub(crate) kept: bool,
 }
 
-/// A round that starts at `asked`. `answer` says when a question that is put at a time is answered, and how; second
-/// questions are an `interval` apart.
+/// A round that starts at `asked`. `answer` says when a question that is put at a time is answered, and how; the second
+/// question follows after `patience`, and further ones are an `interval` apart.
 pub(crate) fn round(
     asked: Time,
-    interval: Duration,
+    (interval, patience): (Duration, Duration),
     mut answer: impl FnMut(Question, Time) -> Option<(Time, Answer)>,
 ) -> Round {
     let mut round = Round {
@@ -53,9 +48,21 @@ pub(crate) fn round(
     };
     let ready = answer(Question::Readiness, asked);
     let ready_by = |limit: Time| ready.filter(|(at, _)| *at <= limit);
-    let mut now = asked + LATE_AFTER.min(TIMEOUT / 2);
+    let late = asked + patience / 2;
+    if let Some(ready) = ready_by(late) {
+        return round.readiness(asked, ready);
+    }
+    round.reports.push(Report {
+        at: late,
+        asked,
+        outcome: None,
+    });
+    let mut now = asked + patience;
     if let Some(ready) = ready_by(now) {
         return round.readiness(asked, ready);
+    }
+    if patience >= READINESS_LIMIT {
+        return round.report(now, asked, Outcome::Silent).end(now);
     }
     let mut heard = false;
     while now.saturating_sub(asked) < READINESS_LIMIT {
@@ -104,7 +111,11 @@ impl Round {
     }
 
     fn report(mut self, at: Time, asked: Time, outcome: Outcome) -> Self {
-        self.reports.push(Report { at, asked, outcome });
+        self.reports.push(Report {
+            at,
+            asked,
+            outcome: Some(outcome),
+        });
         self
     }
 

@@ -133,6 +133,10 @@ impl Server {
     }
 
     async fn serve(mut self, stream: TcpStream) {
+        // A stopped process reads nothing, whenever it accepted.
+        if stream.readable().await.is_err() {
+            return;
+        }
         self.unless_hung().await;
         let Ok(tls) = self.tls.accept(stream).await else {
             return;

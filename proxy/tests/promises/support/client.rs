@@ -18,7 +18,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(proxy: SocketAddr, tls: Arc<ClientConfig>) -> io::Result<Self> {
-        let stream = TcpStream::connect(proxy).await?;
+        Self::over(TcpStream::connect(proxy).await?, tls).await
+    }
+
+    pub(crate) async fn over(stream: TcpStream, tls: Arc<ClientConfig>) -> io::Result<Self> {
         let stream = TlsConnector::from(tls)
             .connect(NAME.try_into().unwrap(), stream)
             .await?;

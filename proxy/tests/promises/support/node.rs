@@ -77,6 +77,14 @@ impl Pool {
         self
     }
 
+    /// A member with a second address, at which nobody listens.
+    pub(crate) fn member_with_a_dead_address(mut self, apiserver: &Apiserver) -> Self {
+        self = self.member(apiserver);
+        let addresses = &mut self.document.members.last_mut().unwrap().addresses;
+        addresses.push("127.0.0.2".parse().unwrap());
+        self
+    }
+
     pub(crate) fn draining(mut self, apiserver: &Apiserver) -> Self {
         self = self.member(apiserver);
         self.document.members.last_mut().unwrap().state = MemberState::Draining;

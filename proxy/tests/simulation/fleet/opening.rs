@@ -36,6 +36,7 @@ impl Fleet<'_> {
             started: self.now,
             left: left.collect(),
             asked: Vec::new(),
+            asked_at: self.now,
             dialled: Vec::new(),
             stagger: pace::stagger(HEDGE_DELAY, CONNECT_TIMEOUT, candidates.len()),
             patience: None,
@@ -69,7 +70,13 @@ impl Fleet<'_> {
             for member in attempt.asked.clone() {
                 self.tell_of(node, member, Event::Unanswered);
             }
-            if !self.nodes[node].balance.spend_hedge() {
+            let asked: Vec<_> = attempt
+                .asked
+                .iter()
+                .map(|member| self.nodes[node].ids[*member])
+                .collect();
+            let since = self.instant(attempt.asked_at);
+            if !self.nodes[node].balance.spend_hedge(&asked, since) {
                 return self.wait(node, client, attempt);
             }
         } else {
@@ -110,6 +117,7 @@ impl Fleet<'_> {
                 }
                 Condition::Hung => {
                     attempt.asked.push(member);
+                    attempt.asked_at = self.now;
                     attempt.hedges = true;
                     return self.wait(node, client, attempt);
                 }
@@ -162,15 +170,9 @@ impl Fleet<'_> {
 
     fn lost(&mut self, node: usize, client: usize, attempt: &Attempt) {
         self.release(node, attempt, None);
-        let members = 0..self.schedule.members;
-        let silent = members
-            .clone()
-            .filter(|member| self.was_silent(node, *member, attempt.started));
-        // Hedges are counted: a node whose clients all come at once may lack one for the second of two silent members.
-        let promised = silent.count() < 2;
-        let mut members = members;
+        let mut members = 0..self.schedule.members;
         let served = members.find(|member| self.served_throughout(node, *member, attempt.started));
-        if let (true, Some(member)) = (promised, served) {
+        if let Some(member) = served {
             let broken = format!(
                 "{:?}: node {node} lost a connection begun at {:?} though member {member} served",
                 self.now, attempt.started
@@ -192,15 +194,6 @@ impl Fleet<'_> {
                 Some(_) | None => return true,
             }
         }
-    }
-
-    fn was_silent(&self, node: usize, member: usize, since: Time) -> bool {
-        self.schedule.faults[member].iter().any(|fault| {
-            fault.seen_by(node)
-                && fault.condition.is_silent()
-                && fault.from <= self.now
-                && fault.until >= since
-        })
     }
 
     /// All who were tried count no longer, but for who won.

@@ -6,7 +6,7 @@ use trivet_proxy::balance::{Event, pace};
 
 use super::{Fleet, interval};
 use crate::{
-    prober,
+    prober::{self, TIMEOUT},
     queue::What,
     schedule::{Condition, Question, Time},
 };
@@ -26,12 +26,16 @@ impl Fleet<'_> {
             self.start_round(node, member);
         }
         while let Some(report) = self.due_report(node, member) {
-            let event = Event::Probed {
-                id: self.nodes[node].ids[member],
-                asked: self.instant(report.asked),
-                via: None,
-                verified: report.outcome.is_answer(),
-                outcome: report.outcome,
+            let id = self.nodes[node].ids[member];
+            let event = match report.outcome {
+                None => Event::Late(id),
+                Some(outcome) => Event::Probed {
+                    id,
+                    asked: self.instant(report.asked),
+                    via: None,
+                    verified: outcome.is_answer(),
+                    outcome,
+                },
             };
             self.tell(node, event);
         }
@@ -65,13 +69,18 @@ impl Fleet<'_> {
 
     fn start_round(&mut self, node: usize, member: usize) {
         let (schedule, random) = (self.schedule, &mut self.random);
-        let round = prober::round(self.now, interval(schedule.nodes), |question: Question, asked| {
+        let interval = interval(schedule.nodes);
+        let proxy = &self.nodes[node];
+        let health = proxy.balance.health(proxy.ids[member]).unwrap();
+        let patience = pace::late_after(health, interval, TIMEOUT);
+        let round = prober::round(self.now, (interval, patience), |question: Question, asked| {
             schedule.answer((node, member), question, asked, random.chance())
         });
         for question in &round.questions {
             self.seen.questions[member].count(*question);
         }
         let upstream = &mut self.nodes[node].upstreams[member];
+        upstream.rounds += 1;
         upstream.started = self.now;
         upstream.round = Some((round, 0));
     }
@@ -88,8 +97,13 @@ impl Fleet<'_> {
 
     /// When the next round starts after one that ended now.
     fn pause(&mut self, node: usize, member: usize, kept: bool) -> Time {
-        let pause = pace::jittered(interval(self.schedule.nodes), self.random.chance());
+        let (interval, chance) = (interval(self.schedule.nodes), self.random.chance());
         let upstream = &mut self.nodes[node].upstreams[member];
+        let pause = if upstream.rounds == 1 {
+            pace::first_pause(interval, chance)
+        } else {
+            pace::jittered(interval, chance)
+        };
         if std::mem::take(&mut upstream.woken) {
             return self.now;
         }
