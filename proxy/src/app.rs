@@ -60,12 +60,11 @@ pub struct Bound {
 }
 
 /// Puts the parts together, reads the disk, binds the socket of the exec probes. Nothing is forwarded yet.
-pub async fn bind(config: Config) -> Result<Bound, Error> {
+pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error> {
     let files = socket::raise_nofile().unwrap_or_else(|error| {
         warn!(%error, "failed to raise the limit of open files");
         1024
     });
-    let metrics = Arc::new(Metrics::default());
     let cache = config.cache.clone().map(Cache::new);
     let proven = cache.as_ref().map(Cache::proven).unwrap_or_default();
     let upstreams = Upstreams::new(&config.node, Arc::clone(&metrics), watch::Sender::new(proven));

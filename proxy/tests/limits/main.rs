@@ -1,5 +1,5 @@
-//! The proxy's process at the limits of its files: the real program, with as much as the kernel lets it have, or
-//! nothing left at all.
+//! The proxy's process at the limits of what the kernel gives it: the real program, with as many files as there may be
+//! or none left at all, and with a log that nobody reads.
 
 #![allow(
     clippy::indexing_slicing,
@@ -10,6 +10,7 @@
 )]
 
 mod echo;
+mod log;
 mod process;
 
 use std::{io::ErrorKind, time::Duration};

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -18,6 +18,9 @@ use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener
 
 use crate::echo::Echo;
 
+/// Becomes the proxy.
+const PLAIN: &str = "exec \"$0\" \"$@\"";
+
 /// A running proxy before one upstream.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -29,17 +32,23 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// With as many files as may be.
     pub(crate) async fn start() -> Self {
-        let proxy = Self::launch("exec \"$0\" \"$@\"").await;
+        let proxy = Self::launch(PLAIN, "error", Stdio::inherit()).await;
         proxy.raise_own_files();
         proxy
     }
 
     /// With no more than so many files, for good.
     pub(crate) async fn start_with_files(files: usize) -> Self {
-        Self::launch(&format!("ulimit -n {files}; exec \"$0\" \"$@\"")).await
+        let script = format!("ulimit -n {files}; {PLAIN}");
+        Self::launch(&script, "error", Stdio::inherit()).await
     }
 
-    async fn launch(script: &str) -> Self {
+    /// With a log of all there is to say, into this.
+    pub(crate) async fn start_talkative(stderr: impl Into<Stdio>) -> Self {
+        Self::launch(PLAIN, "trace", stderr.into()).await
+    }
+
+    async fn launch(script: &str, level: &str, stderr: Stdio) -> Self {
         let upstream = Echo::start();
         let disk = tempfile::tempdir().unwrap();
         // Free a moment ago; whoever takes it meanwhile makes the test fail, not pass.
@@ -55,11 +64,12 @@ impl Proxy {
                 env!("CARGO_BIN_EXE_trivet-proxy"),
                 "run",
                 "--log-level",
-                "error",
+                level,
                 "--config",
             ])
             .arg(&config)
             .stdin(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let proxy = Self {
@@ -87,6 +97,21 @@ impl Proxy {
             Err(io::ErrorKind::UnexpectedEof.into())
         } else {
             Ok(heard)
+        }
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub(crate) async fn terminate(&mut self, within: Duration) -> ExitStatus {
+        let pid = self.process.id().to_string();
+        let done = Command::new("kill").arg(&pid).status().unwrap();
+        assert!(done.success());
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the proxy does not end");
+            sleep(Duration::from_millis(20)).await;
         }
     }
 

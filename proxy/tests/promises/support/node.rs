@@ -159,7 +159,7 @@ impl Node {
             socket: Some(self.path("proxy.sock")),
             metrics: None,
         };
-        let bound = app::bind(config).await.unwrap();
+        let bound = app::bind(config, Arc::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(bound.run(async { drop(stopped.await) }));
         self.running = Some((stop, running));
