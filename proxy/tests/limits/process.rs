@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -12,11 +12,15 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::spawn_blocking,
     time::{Instant, sleep},
 };
 use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
 
 use crate::echo::Echo;
+
+/// The name of the socket of the exec probes.
+const SOCKET: &str = "proxy.sock";
 
 /// Becomes the proxy.
 const PLAIN: &str = "exec \"$0\" \"$@\"";
@@ -24,9 +28,11 @@ const PLAIN: &str = "exec \"$0\" \"$@\"";
 /// A running proxy before one upstream.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
+    /// Where it serves its metrics.
+    pub(crate) metrics: SocketAddr,
     process: Child,
     _upstream: Echo,
-    _disk: TempDir,
+    disk: TempDir,
 }
 
 impl Proxy {
@@ -51,10 +57,7 @@ impl Proxy {
     async fn launch(script: &str, level: &str, stderr: Stdio) -> Self {
         let upstream = Echo::start();
         let disk = tempfile::tempdir().unwrap();
-        // Free a moment ago; whoever takes it meanwhile makes the test fail, not pass.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let [address, metrics] = free_addresses();
         let config = disk.path().join("pool.json");
         fs::write(&config, document(address, upstream.address)).unwrap();
         let process = Command::new("sh")
@@ -68,15 +71,19 @@ impl Proxy {
                 "--config",
             ])
             .arg(&config)
+            .arg("--socket")
+            .arg(disk.path().join(SOCKET))
+            .args(["--metrics-address", &metrics.to_string()])
             .stdin(Stdio::null())
             .stderr(stderr)
             .spawn()
             .unwrap();
         let proxy = Self {
             address,
+            metrics,
             process,
             _upstream: upstream,
-            _disk: disk,
+            disk,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
         while proxy.ask(b"hello").await.is_err() {
@@ -98,6 +105,15 @@ impl Proxy {
         } else {
             Ok(heard)
         }
+    }
+
+    /// Asks it as kubelet does, with a program of its own.
+    pub(crate) async fn probe(&self, what: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"));
+        command
+            .args(["probe", what, "--socket"])
+            .arg(self.disk.path().join(SOCKET));
+        spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
     /// Tells it to end, and waits until it has.
@@ -177,6 +193,12 @@ impl Drop for Proxy {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+}
+
+/// Free a moment ago; whoever takes one meanwhile makes the test fail, not pass.
+fn free_addresses() -> [SocketAddr; 2] {
+    let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    free.map(|free| free.local_addr().unwrap())
 }
 
 fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
