@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
+use trivet_crds::wire::MAX_ADDRESSES;
 
 /// The labels that say that a node is of the control plane; the second is the older one.
 pub const CONTROL_PLANE_LABELS: [&str; 2] = [
@@ -13,9 +14,6 @@ pub const CONTROL_PLANE_LABELS: [&str; 2] = [
 ];
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// The most addresses of one member.
-pub const MAX_ADDRESSES: usize = 4;
 
 /// A node that runs an apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMember, PoolMemberState};
-use trivet_crds::wire;
+use trivet_crds::wire::{self, MAX_ADDRESSES};
 
 use super::facts::{Discovered, Facts};
-use super::masters::{MAX_ADDRESSES, Master};
+use super::masters::Master;
 
 /// One apiserver of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 use trivet_crds::wire::{
-    API_VERSION, Connection, Document, Error, HealthCheck, Listener, MAX_MEMBERS, Member, MemberState, Tls,
+    API_VERSION, Connection, Document, Error, HealthCheck, Listener, MAX_ADDRESSES, MAX_MEMBERS, Member,
+    MemberState, Tls,
 };
 
 use crate::search::{fuzz, keep};
@@ -28,12 +29,19 @@ fn read(text: &str) -> Result<Document, Error> {
     assert!((1..=MAX_MEMBERS).contains(&document.members.len()));
     let names: BTreeSet<_> = document.members.iter().map(|member| &member.name).collect();
     assert_eq!(names.len(), document.members.len());
-    let reachable = |member: &Member| member.port > 0 && !member.addresses.is_empty();
+    let reachable =
+        |member: &Member| member.port > 0 && (1..=MAX_ADDRESSES).contains(&member.addresses.len());
     assert!(document.members.iter().all(reachable));
-    let on_loopback =
-        |listener: &Listener| listener.port > 0 && listener.addresses.iter().all(IpAddr::is_loopback);
+    let on_loopback = |listener: &Listener| {
+        let addresses = &listener.addresses;
+        listener.port > 0 && !addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback)
+    };
     assert!(!document.listeners.is_empty() && document.listeners.iter().all(on_loopback));
-    assert!(document.health_check.period_milliseconds > 0 && document.connection.max_connections > 0);
+    let names: BTreeSet<_> = document.listeners.iter().map(|listener| &listener.name).collect();
+    assert_eq!(names.len(), document.listeners.len());
+    let check = &document.health_check;
+    assert!((1..=check.period_milliseconds).contains(&check.timeout_milliseconds));
+    assert!(document.connection.max_connections > 0);
     // What this release knows of it is written and read back the same.
     let written = document.clone().seal().unwrap();
     assert_eq!(Document::parse(&written.to_text().unwrap()).unwrap(), written);
