@@ -44,6 +44,9 @@ pub struct Document {
     pub members: Vec<Member>,
     /// Where proxies accept, at least one.
     pub listeners: Vec<Listener>,
+    /// Which of the members that are equally well a proxy prefers. Absent in documents of releases that had no choice.
+    #[serde(default)]
+    pub balancing: Balancing,
     /// How proxies judge members.
     pub health_check: HealthCheck,
     /// How proxies open, keep and end connections.
@@ -69,6 +72,9 @@ pub struct Member {
     /// The failure domain; empty where none is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
+    /// The node it runs on, which is how that node's proxy knows its own; empty where none is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node_name: String,
 }
 
 /// What the pool's owner wants of a member. A disabled member is not in the document at all.
@@ -90,6 +96,30 @@ pub struct Listener {
     pub addresses: Vec<IpAddr>,
     /// TCP port, never 0.
     pub port: u16,
+}
+
+/// How a proxy chooses among members that are equally well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Balancing {
+    /// Which of them come first.
+    #[serde(default)]
+    pub locality: Locality,
+}
+
+/// Whom a proxy prefers among members that are equally well. It never overrides health, so a word that only a later
+/// release knows reads as [`Locality::Any`]: its proxies spread evenly, which is safe, and the rest of the document is
+/// followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Locality {
+    /// The member on the proxy's own node, then those of the node's zone, then the others.
+    PreferLocal,
+    /// Those of the node's zone, the node's own among them, then the others.
+    PreferSameZone,
+    /// Nobody: connections spread evenly.
+    #[default]
+    #[serde(other)]
+    Any,
 }
 
 /// How a proxy judges its upstreams.
@@ -300,12 +330,14 @@ mod tests {
                 port: 6443,
                 state: MemberState::Active,
                 zone: String::new(),
+                node_name: String::new(),
             }],
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
                 port: 7443,
             }],
+            balancing: Balancing::default(),
             health_check: HealthCheck {
                 period_milliseconds: 1000,
                 timeout_milliseconds: 1000,
@@ -347,6 +379,49 @@ mod tests {
             Document::parse(&value.to_string()).unwrap().members,
             document().members
         );
+    }
+
+    /// The document with one field changed as only text can say it, sealed.
+    fn edited(change: impl FnOnce(&mut Value)) -> String {
+        let mut value = serde_json::to_value(document()).unwrap();
+        change(&mut value);
+        value["hash"] = content_hash(&value).into();
+        value.to_string()
+    }
+
+    #[test]
+    fn a_document_of_a_release_without_locality_is_followed_and_spreads_evenly() {
+        let text = edited(|value| {
+            value.as_object_mut().unwrap().remove("balancing");
+        });
+        let old = Document::parse(&text).unwrap();
+        assert_eq!(old.balancing.locality, Locality::Any);
+        assert!(
+            old.same_content(&document()),
+            "an upgrade alone is no new revision"
+        );
+    }
+
+    #[test]
+    fn every_locality_reads_back_and_one_of_a_later_release_spreads_evenly() {
+        for (word, locality) in [
+            ("PreferLocal", Locality::PreferLocal),
+            ("PreferSameZone", Locality::PreferSameZone),
+            ("Any", Locality::Any),
+            ("PreferSameRack", Locality::Any),
+        ] {
+            let read =
+                Document::parse(&edited(|value| value["balancing"]["locality"] = word.into())).unwrap();
+            assert_eq!(read.balancing.locality, locality, "{word}");
+        }
+        let bare = Document::parse(&edited(|value| value["balancing"] = serde_json::json!({}))).unwrap();
+        assert_eq!(bare.balancing.locality, Locality::Any);
+    }
+
+    #[test]
+    fn a_locality_that_is_no_word_is_malformed() {
+        let text = edited(|value| value["balancing"]["locality"] = 3.into());
+        assert_eq!(Document::parse(&text).unwrap_err().reason(), "Malformed");
     }
 
     #[test]

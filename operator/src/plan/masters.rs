@@ -13,7 +13,8 @@ pub const CONTROL_PLANE_LABELS: [&str; 2] = [
     "node-role.kubernetes.io/master",
 ];
 
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// The label that says in which zone a node is.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// A node that runs an apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 use trivet_crds::wire::{
-    API_VERSION, Connection, Document, Error, HealthCheck, Listener, MAX_ADDRESSES, MAX_MEMBERS, Member,
-    MemberState, Tls,
+    API_VERSION, Balancing, Connection, Document, Error, HealthCheck, Listener, Locality, MAX_ADDRESSES,
+    MAX_MEMBERS, Member, MemberState, Tls,
 };
 
 use crate::search::{fuzz, keep};
@@ -22,6 +22,14 @@ fn no_text_is_followed_that_a_proxy_cannot_obey() {
             assert!(!matches!(again, Err(Error::HashMismatch { .. })), "{value}");
         }
     });
+}
+
+#[test]
+fn a_document_of_a_release_that_knew_no_locality_is_followed() {
+    // Written by that release, with its hash.
+    let text = include_str!("corpus/wire_document/whole");
+    assert!(!text.contains("balancing") && !text.contains("nodeName"));
+    assert_eq!(read(text).unwrap().balancing, Balancing::default());
 }
 
 fn read(text: &str) -> Result<Document, Error> {
@@ -61,12 +69,16 @@ pub(crate) fn document(revision: u64) -> String {
             port: 6443,
             state: MemberState::Active,
             zone: "a".to_owned(),
+            node_name: "cp1".to_owned(),
         }],
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec!["127.0.0.1".parse().unwrap()],
             port: 7443,
         }],
+        balancing: Balancing {
+            locality: Locality::PreferSameZone,
+        },
         health_check: HealthCheck {
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,

@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
-use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+use trivet_crds::wire::{
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+};
 use trivet_proxy::{
     admin,
     app::{self, Config},
@@ -38,6 +40,7 @@ impl Pool {
                 addresses: vec!["127.0.0.1".parse().unwrap()],
                 port,
             }],
+            balancing: Balancing::default(),
             health_check: HealthCheck {
                 period_milliseconds: 200,
                 timeout_milliseconds: 200,
@@ -73,6 +76,7 @@ impl Pool {
             port: apiserver.address.port(),
             state: MemberState::Active,
             zone: String::new(),
+            node_name: String::new(),
         });
         self
     }
