@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::info;
 use tracing_subscriber::EnvFilter;
-use trivet_proxy::{admin, app, document};
+use trivet_proxy::{admin, app, balance::place::Place, document};
 
 use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, Run};
 
@@ -90,7 +90,7 @@ fn forward(run: Run) -> Result<ExitCode> {
             name: target.name,
             token_file: run.token_file,
         }),
-        node,
+        place: Place { node, zone: run.zone },
         socket: run.socket,
         metrics: run.metrics_address,
     };
