@@ -164,6 +164,7 @@ impl Bound {
         let document = Arc::clone(&settings.document);
         self.upstreams.apply(settings);
         self.upstreams.remember(self.documents.earlier_members());
+        self.upstreams.forget_proofs_but(&self.documents.known_members());
         let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(
             &addresses,

@@ -121,6 +121,20 @@ impl Upstreams {
         self.observe(Event::Remembered(targets.collect()), "");
     }
 
+    /// Forgets who proved itself and is neither among these nor an upstream any more: else what a node remembers grows
+    /// with every master that it ever had. Whoever comes back proves itself again with its first probe.
+    pub fn forget_proofs_but(&self, known: &BTreeSet<Identity>) {
+        let views = self.view();
+        let is_known = |identity: &Identity| {
+            known.contains(identity) || views.iter().any(|view| view.identity == *identity)
+        };
+        self.proven.send_if_modified(|proven| {
+            let before = proven.len();
+            proven.retain(is_known);
+            proven.len() < before
+        });
+    }
+
     /// Where this node is.
     pub fn place(&self) -> &Place {
         &self.place
@@ -131,7 +145,7 @@ impl Upstreams {
         self.lock().settings.clone()
     }
 
-    /// The members that this node ever had a verified answer from.
+    /// The members that this node had a verified answer from, as far as it still knows them.
     pub fn subscribe_proven(&self) -> watch::Receiver<BTreeSet<Identity>> {
         self.proven.subscribe()
     }
