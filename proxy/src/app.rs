@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{self, Admin},
+    balance::place::Place,
     document::{Documents, InForce, Source, cache::Cache, file, watch as config_map},
     ending::Ending,
     listener::Listeners,
@@ -30,8 +31,8 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// The ConfigMap to follow, if any.
     pub watch: Option<config_map::Target>,
-    /// This node's name.
-    pub node: String,
+    /// This node's name and zone.
+    pub place: Place,
     /// Where exec probes and `status` ask, if anywhere.
     pub socket: Option<PathBuf>,
     /// Where metrics are served, if anywhere.
@@ -67,7 +68,11 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error>
     });
     let cache = config.cache.clone().map(Cache::new);
     let proven = cache.as_ref().map(Cache::proven).unwrap_or_default();
-    let upstreams = Upstreams::new(&config.node, Arc::clone(&metrics), watch::Sender::new(proven));
+    let upstreams = Upstreams::new(
+        config.place.clone(),
+        Arc::clone(&metrics),
+        watch::Sender::new(proven),
+    );
     let documents = Arc::new(Documents::new(cache, Arc::clone(&metrics)));
     documents.offer_cached();
     if let Some(path) = &config.file
@@ -78,7 +83,6 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error>
     let listeners = Arc::new(Listeners::new(Arc::clone(&upstreams)));
     let readiness = Arc::new(Readiness::new(Arc::clone(&listeners)));
     let subject = Subject {
-        node: config.node.clone(),
         documents: Arc::clone(&documents),
         upstreams: Arc::clone(&upstreams),
         listeners: Arc::clone(&listeners),
@@ -159,6 +163,7 @@ impl Bound {
         let document = Arc::clone(&settings.document);
         self.upstreams.apply(settings);
         self.upstreams.remember(self.documents.earlier_members());
+        self.upstreams.forget_proofs_but(&self.documents.known_members());
         let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(
             &addresses,

@@ -5,7 +5,7 @@ pub mod file;
 pub mod watch;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -110,13 +110,16 @@ impl Documents {
         self.current.borrow().as_ref().map(revision)
     }
 
+    /// The members of the document in force and of those before it, as many as the disk keeps.
+    pub fn known_members(&self) -> BTreeSet<Identity> {
+        let mut known: BTreeSet<_> = self.current_members().into_iter().collect();
+        known.extend(self.history().iter().flatten().cloned());
+        known
+    }
+
     /// The members of earlier documents that the one in force has not, the latest first.
     pub fn earlier_members(&self) -> Vec<Identity> {
-        let current = self.current.borrow();
-        let mut known: Vec<_> = current
-            .iter()
-            .flat_map(|in_force| members_of(&in_force.settings))
-            .collect();
+        let mut known = self.current_members();
         let mut earlier = Vec::new();
         for identity in self.history().iter().flatten() {
             if !known.contains(identity) {
@@ -197,6 +200,12 @@ impl Documents {
             history.truncate(cache::GENERATIONS);
         }
         Verdict::Followed
+    }
+
+    fn current_members(&self) -> Vec<Identity> {
+        let current = self.current.borrow();
+        let members = current.iter().map(|in_force| members_of(&in_force.settings));
+        members.flatten().collect()
     }
 
     fn history(&self) -> MutexGuard<'_, VecDeque<Vec<Identity>>> {

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-use trivet_proxy::{admin, app, document, log, metrics::Metrics};
+use trivet_proxy::{admin, app, balance::place::Place, document, log, metrics::Metrics};
 
 use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, Run};
 
@@ -91,7 +91,7 @@ fn forward(run: Run) -> Result<ExitCode> {
             name: target.name,
             token_file: run.token_file,
         }),
-        node,
+        place: Place { node, zone: run.zone },
         socket: run.socket,
         metrics: run.metrics_address,
     };

@@ -65,7 +65,8 @@ impl Cache {
         .await;
     }
 
-    /// The members this node ever had a verified answer from.
+    /// The members this node had a verified answer from, of the documents it knows. The same name at another address is
+    /// not among them: what answered there was another server.
     pub fn proven(&self) -> BTreeSet<Identity> {
         let path = self.directory.join(PROVEN);
         let entries: Vec<Proven> = match fs::read(&path).map(|bytes| serde_json::from_slice(&bytes)) {
@@ -88,7 +89,9 @@ impl Cache {
             .collect()
     }
 
-    /// Writes the list of proven members at every change.
+    /// Writes the list of proven members at every change. It shrinks only with the documents: to the members of the one
+    /// in force and of as many before it as there are generations, so that a crash between the two files forgets nobody
+    /// whom a document on the disk names.
     pub async fn keep_proven(self, mut proven: watch::Receiver<BTreeSet<Identity>>) {
         while proven.changed().await.is_ok() {
             let entries: Vec<_> = proven

@@ -15,7 +15,9 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
 };
-use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+use trivet_crds::wire::{
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+};
 
 use crate::echo::Echo;
 
@@ -218,12 +220,14 @@ fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
             port: upstream.port(),
             state: MemberState::Active,
             zone: String::new(),
+            node_name: String::new(),
         }],
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![listener.ip()],
             port: listener.port(),
         }],
+        balancing: Balancing::default(),
         health_check: HealthCheck {
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,

@@ -1,5 +1,7 @@
 //! A newer valid document is followed without a client noticing; nothing else is.
 
+use std::net::SocketAddr;
+
 use crate::support::{
     apiserver::{Apiserver, Mode},
     eventually,
@@ -122,6 +124,75 @@ async fn a_proxy_starts_from_its_disk_alone() {
     // Remembered as proven: used before its first probe, and not as a last resort.
     assert!(node.who().await.is_ok());
     assert_eq!(apiservers.iter().map(Apiserver::served).sum::<usize>(), 1);
+}
+
+/// What the node's disk remembers of who proved itself.
+fn remembered(node: &Node) -> String {
+    std::fs::read_to_string(node.path("cache/proven.json")).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_member_is_remembered_as_proven_for_five_documents_after_its_last() {
+    let (node, apiservers) = node_with(2).await;
+    eventually("both are remembered", async || {
+        let proven = remembered(&node);
+        proven.contains("cp1") && proven.contains("cp2")
+    })
+    .await;
+    let without_cp2 = async |revision| {
+        node.write(&node.pool().revision(revision).member(&apiservers[0]));
+        node.follows(revision).await;
+    };
+    for revision in 2..=6 {
+        without_cp2(revision).await;
+        assert!(remembered(&node).contains("cp2"), "revision {revision}");
+    }
+    without_cp2(7).await;
+    eventually("cp2 is forgotten", async || !remembered(&node).contains("cp2")).await;
+    assert!(remembered(&node).contains("cp1"));
+
+    node.write(&apiservers.iter().fold(node.pool().revision(8), Pool::member));
+    node.sees(&apiservers[1], "Up").await;
+    eventually("cp2 proves itself again", async || {
+        remembered(&node).contains("cp2")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_very_address_that_proved_itself_is_remembered() {
+    let mut node = Node::new();
+    let apiservers = ["cp1", "cp2", "cp3"].map(|name| Apiserver::start(name, node.authority.server()));
+    for apiserver in &apiservers {
+        apiserver.set(Mode::Hung);
+    }
+    let entry =
+        |name: &str, address: SocketAddr| format!("{{\"name\":\"{name}\",\"addresses\":[\"{address}\"]}}");
+    let [first, second, third] = [&apiservers[0], &apiservers[1], &apiservers[2]].map(|known| known.address);
+    let entries = [
+        entry("cp1", first),
+        // Another port, another IP: another server may have answered there.
+        entry("cp2", SocketAddr::new(second.ip(), 1)),
+        entry("cp3", SocketAddr::from(([192, 0, 2, 1], third.port()))),
+        entry("gone", SocketAddr::from(([192, 0, 2, 2], 6443))),
+    ];
+    std::fs::create_dir(node.path("cache")).unwrap();
+    std::fs::write(node.path("cache/proven.json"), format!("[{}]", entries.join(","))).unwrap();
+    node.write(&apiservers.iter().fold(node.pool(), Pool::member));
+    node.start().await;
+    node.follows(1).await;
+    let status = node.status().await;
+    let proven: Vec<_> = status
+        .upstreams
+        .iter()
+        .map(|upstream| (upstream.member.as_str(), upstream.proven))
+        .collect();
+    assert_eq!(proven, [("cp1", true), ("cp2", false), ("cp3", false)]);
+    eventually("the others are forgotten", async || {
+        let left = remembered(&node);
+        left.contains("cp1") && !["cp2", "cp3", "gone"].iter().any(|name| left.contains(name))
+    })
+    .await;
 }
 
 #[tokio::test]
