@@ -3,12 +3,13 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::UnixListener, sync::watch, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
     admin::{self, Admin},
     balance::place::Place,
-    document::{Documents, InForce, Source, cache::Cache, file, watch as config_map},
+    document::{Documents, InForce, Source, cache::Cache, file, keeper::Keeper, watch as config_map},
     ending::Ending,
     listener::Listeners,
     metrics::Metrics,
@@ -78,7 +79,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error>
     if let Some(path) = &config.file
         && let Some(text) = file::look(path).await
     {
-        documents.offer(&text, Source::File).await;
+        documents.offer(&text, Source::File);
     }
     let listeners = Arc::new(Listeners::new(Arc::clone(&upstreams)));
     let readiness = Arc::new(Readiness::new(Arc::clone(&listeners)));
@@ -110,12 +111,20 @@ impl Bound {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut tasks = JoinSet::new();
         self.start(&mut tasks);
+        let end = CancellationToken::new();
+        let keeper = self.keep(end.clone());
         let documents = self.documents.subscribe();
         tokio::select! {
             () = self.follow(documents) => {}
             () = shutdown => {}
         }
         self.drain().await;
+        end.cancel();
+        if let Some(keeper) = keeper
+            && timeout(LAST_WRITE, keeper).await.is_err()
+        {
+            warn!("leaving the disk behind: a write takes too long");
+        }
         tasks.shutdown().await;
     }
 
@@ -136,12 +145,17 @@ impl Bound {
                 Arc::clone(&self.documents),
             ));
         }
-        if let Some(cache) = self.config.cache.clone().map(Cache::new) {
-            tasks.spawn(cache.keep_proven(self.upstreams.subscribe_proven()));
-        }
         tasks.spawn(Arc::clone(&self.upstreams).listen_for_silence());
         let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
         tasks.spawn(async move { readiness.prove(&upstreams).await });
+    }
+
+    /// Keeps what the next start needs, if anywhere. Called before anything changes.
+    fn keep(&self, end: CancellationToken) -> Option<AbortOnDropHandle<()>> {
+        let cache = Cache::new(self.config.cache.clone()?);
+        let (documents, proven) = (self.documents.subscribe(), self.upstreams.subscribe_proven());
+        let keeper = Keeper::new(cache, documents, proven);
+        Some(AbortOnDropHandle::new(tokio::spawn(keeper.run(end))))
     }
 
     async fn follow(&self, mut documents: watch::Receiver<Option<InForce>>) {
@@ -205,3 +219,7 @@ impl Bound {
 
 /// How long connections that were told to end may take for it.
 const LAST_TURN: Duration = Duration::from_secs(1);
+
+/// How long an end waits for the disk. Whatever has not been written by then is lost, or comes again with the next
+/// start's document.
+const LAST_WRITE: Duration = Duration::from_secs(2);

@@ -95,13 +95,17 @@ fn forward(run: Run) -> Result<ExitCode> {
         socket: run.socket,
         metrics: run.metrics_address,
     };
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         let stop = Stop::new()?;
         info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
         let bound = app::bind(config, metrics).await?;
         bound.run(stop.requested()).await;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // Not dropped: that would wait for a write to a disk that hangs.
+    runtime.shutdown_background();
+    done
 }
 
 fn ask(probe: Probe) -> Result<ExitCode> {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::spawn_blocking};
 use tracing::{debug, warn};
 
 use crate::balance::Identity;
@@ -51,18 +50,14 @@ impl Cache {
         files.iter().filter_map(read).collect()
     }
 
-    /// Keeps a document and lets the oldest go. A disk that fails is said and survived.
-    pub async fn store(&self, revision: u64, text: String) {
-        let directory = self.directory.clone();
+    /// Keeps a document and lets the oldest go. It is on the disk when this returns, which may take seconds.
+    pub fn store(&self, revision: u64, text: &str) -> io::Result<()> {
         let name = format!("document-{revision:020}.json");
-        blocking("keep the document", move || {
-            replace(&directory, &name, text.as_bytes())?;
-            for (_, path) in generations(&directory)?.into_iter().skip(GENERATIONS) {
-                fs::remove_file(path)?;
-            }
-            Ok(())
-        })
-        .await;
+        replace(&self.directory, &name, text.as_bytes())?;
+        for (_, path) in generations(&self.directory)?.into_iter().skip(GENERATIONS) {
+            fs::remove_file(path)?;
+        }
+        Ok(())
     }
 
     /// The members this node had a verified answer from, of the documents it knows. The same name at another address is
@@ -89,23 +84,12 @@ impl Cache {
             .collect()
     }
 
-    /// Writes the list of proven members at every change. It shrinks only with the documents: to the members of the one
-    /// in force and of as many before it as there are generations, so that a crash between the two files forgets nobody
-    /// whom a document on the disk names.
-    pub async fn keep_proven(self, mut proven: watch::Receiver<BTreeSet<Identity>>) {
-        while proven.changed().await.is_ok() {
-            let entries: Vec<_> = proven
-                .borrow_and_update()
-                .iter()
-                .cloned()
-                .map(Proven::from)
-                .collect();
-            let directory = self.directory.clone();
-            blocking("keep the list of proven members", move || {
-                replace(&directory, PROVEN, &serde_json::to_vec_pretty(&entries)?)
-            })
-            .await;
-        }
+    /// Keeps the list of proven members. It shrinks only with the documents: to the members of the one in force and of as
+    /// many before it as there are generations, so that a crash between the two files forgets nobody whom a document on
+    /// the disk names.
+    pub fn store_proven(&self, proven: BTreeSet<Identity>) -> io::Result<()> {
+        let entries: Vec<_> = proven.into_iter().map(Proven::from).collect();
+        replace(&self.directory, PROVEN, &serde_json::to_vec_pretty(&entries)?)
     }
 }
 
@@ -121,15 +105,6 @@ impl From<Identity> for Proven {
             name: identity.name,
             addresses: identity.addresses,
         }
-    }
-}
-
-/// A sync of a slow disk takes seconds, which no connection may wait for.
-async fn blocking(what: &'static str, work: impl FnOnce() -> io::Result<()> + Send + 'static) {
-    match spawn_blocking(work).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "failed to {what}"),
-        Err(error) => warn!(%error, "failed to {what}"),
     }
 }
 
@@ -166,28 +141,28 @@ fn generations(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 mod tests {
     use super::*;
 
-    async fn filled(directory: &Path, revisions: impl IntoIterator<Item = u64>) -> Cache {
+    fn filled(directory: &Path, revisions: impl IntoIterator<Item = u64>) -> Cache {
         let cache = Cache::new(directory.to_owned());
         for revision in revisions {
-            cache.store(revision, format!("text {revision}")).await;
+            cache.store(revision, &format!("text {revision}")).unwrap();
         }
         cache
     }
 
-    #[tokio::test]
-    async fn the_newest_comes_first_and_five_are_kept() {
+    #[test]
+    fn the_newest_comes_first_and_five_are_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let cache = filled(directory.path(), [9, 100, 10, 99, 8, 7, 11]).await;
+        let cache = filled(directory.path(), [9, 100, 10, 99, 8, 7, 11]);
         assert_eq!(
             cache.texts(),
             ["text 100", "text 99", "text 11", "text 10", "text 9"]
         );
     }
 
-    #[tokio::test]
-    async fn a_file_that_cannot_be_read_is_skipped() {
+    #[test]
+    fn a_file_that_cannot_be_read_is_skipped() {
         let directory = tempfile::tempdir().unwrap();
-        let cache = filled(directory.path(), [1, 2]).await;
+        let cache = filled(directory.path(), [1, 2]);
         fs::write(
             directory.path().join("document-00000000000000000003.json"),
             [0xff, 0xfe],
@@ -198,45 +173,40 @@ mod tests {
         assert_eq!(cache.texts(), ["text 2", "text 1"]);
     }
 
-    #[tokio::test]
-    async fn what_a_crash_left_half_written_is_never_read() {
+    #[test]
+    fn what_a_crash_left_half_written_is_never_read() {
         let directory = tempfile::tempdir().unwrap();
-        let cache = filled(directory.path(), [1]).await;
+        let cache = filled(directory.path(), [1]);
         fs::write(
             directory.path().join(".document-00000000000000000002.json.tmp"),
             "half",
         )
         .unwrap();
         assert_eq!(cache.texts(), ["text 1"]);
-        cache.store(2, "whole".to_owned()).await;
+        cache.store(2, "whole").unwrap();
         assert_eq!(cache.texts(), ["whole", "text 1"]);
     }
 
-    #[tokio::test]
-    async fn a_disk_that_fails_is_survived() {
+    #[test]
+    fn a_disk_that_fails_is_survived() {
         let directory = tempfile::tempdir().unwrap();
         let not_a_directory = directory.path().join("file");
         fs::write(&not_a_directory, "in the way").unwrap();
-        let cache = filled(&not_a_directory, [1]).await;
+        let cache = Cache::new(not_a_directory);
+        assert!(cache.store(1, "text 1").is_err());
         assert!(cache.texts().is_empty());
         assert!(cache.proven().is_empty());
     }
 
-    #[tokio::test]
-    async fn who_proved_itself_is_remembered() {
+    #[test]
+    fn who_proved_itself_is_remembered() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path().join("not/yet/there"));
         let member = Identity {
             name: "cp1".to_owned(),
             addresses: vec!["10.0.0.1:6443".parse().unwrap()],
         };
-        let (sender, receiver) = watch::channel(BTreeSet::new());
-        let keeper = tokio::spawn(cache.clone().keep_proven(receiver));
-        sender.send_modify(|proven| {
-            proven.insert(member.clone());
-        });
-        drop(sender);
-        keeper.await.unwrap();
+        cache.store_proven(BTreeSet::from([member.clone()])).unwrap();
         assert_eq!(cache.proven(), BTreeSet::from([member]));
         fs::write(directory.path().join("not/yet/there").join(PROVEN), "{").unwrap();
         assert!(cache.proven().is_empty());

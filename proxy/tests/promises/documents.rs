@@ -1,6 +1,8 @@
 //! A newer valid document is followed without a client noticing; nothing else is.
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr, sync::mpsc, time::Duration};
+
+use tokio::{join, runtime::Builder, task::spawn_blocking, time::timeout};
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
@@ -112,13 +114,13 @@ async fn a_proxy_starts_from_its_disk_alone() {
     let (mut node, apiservers) = node_with(2).await;
     let proven = node.path("cache/proven.json");
     eventually("both are remembered", async || {
-        std::fs::read_to_string(&proven).is_ok_and(|text| text.contains("cp1") && text.contains("cp2"))
+        fs::read_to_string(&proven).is_ok_and(|text| text.contains("cp1") && text.contains("cp2"))
     })
     .await;
     node.stop().await;
-    std::fs::remove_file(node.path("pool.json")).unwrap();
+    fs::remove_file(node.path("pool.json")).unwrap();
     // The newest generation is torn; the one before it is good.
-    std::fs::write(node.path("cache/document-00000000000000000009.json"), "{\"apiVer").unwrap();
+    fs::write(node.path("cache/document-00000000000000000009.json"), "{\"apiVer").unwrap();
     node.start().await;
     node.follows(1).await;
     // Remembered as proven: used before its first probe, and not as a last resort.
@@ -128,7 +130,7 @@ async fn a_proxy_starts_from_its_disk_alone() {
 
 /// What the node's disk remembers of who proved itself.
 fn remembered(node: &Node) -> String {
-    std::fs::read_to_string(node.path("cache/proven.json")).unwrap_or_default()
+    fs::read_to_string(node.path("cache/proven.json")).unwrap_or_default()
 }
 
 #[tokio::test]
@@ -176,8 +178,8 @@ async fn only_the_very_address_that_proved_itself_is_remembered() {
         entry("cp3", SocketAddr::from(([192, 0, 2, 1], third.port()))),
         entry("gone", SocketAddr::from(([192, 0, 2, 2], 6443))),
     ];
-    std::fs::create_dir(node.path("cache")).unwrap();
-    std::fs::write(node.path("cache/proven.json"), format!("[{}]", entries.join(","))).unwrap();
+    fs::create_dir(node.path("cache")).unwrap();
+    fs::write(node.path("cache/proven.json"), format!("[{}]", entries.join(","))).unwrap();
     node.write(&apiservers.iter().fold(node.pool(), Pool::member));
     node.start().await;
     node.follows(1).await;
@@ -193,6 +195,73 @@ async fn only_the_very_address_that_proved_itself_is_remembered() {
         left.contains("cp1") && !["cp2", "cp3", "gone"].iter().any(|name| left.contains(name))
     })
     .await;
+}
+
+/// A node whose proxy has followed two documents and proven its member, while its disk takes nothing.
+async fn node_with_a_broken_disk() -> (Node, Apiserver) {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    // Permissions would not stop root.
+    fs::write(node.path("cache"), "in the way").unwrap();
+    node.write(&node.pool().member(&apiserver));
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    assert_eq!(node.who().await.unwrap(), "cp1");
+    node.write(&node.pool().revision(2).member(&apiserver));
+    node.follows(2).await;
+    (node, apiserver)
+}
+
+fn newest_on_the_disk(node: &Node) -> Option<String> {
+    fs::read_to_string(node.path("cache/document-00000000000000000002.json")).ok()
+}
+
+#[tokio::test]
+async fn a_disk_that_works_again_soon_holds_what_it_missed() {
+    let (node, apiserver) = node_with_a_broken_disk().await;
+    fs::remove_file(node.path("cache")).unwrap();
+    eventually("both files are there", async || {
+        newest_on_the_disk(&node).is_some() && remembered(&node).contains("cp1")
+    })
+    .await;
+    assert_eq!(
+        newest_on_the_disk(&node).unwrap(),
+        node.pool().revision(2).member(&apiserver).text()
+    );
+}
+
+#[tokio::test]
+async fn what_the_disk_missed_is_on_it_when_the_proxy_has_ended() {
+    let (mut node, _apiserver) = node_with_a_broken_disk().await;
+    fs::remove_file(node.path("cache")).unwrap();
+    node.stop().await;
+    assert!(newest_on_the_disk(&node).is_some());
+    assert!(remembered(&node).contains("cp1"));
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_nobody_from_being_served_nor_the_proxy_from_ending() {
+    // What waits for the disk waits on a thread of its own; here there is one.
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let (disk_works, hang) = mpsc::channel::<()>();
+    runtime.block_on(async {
+        let mut node = Node::new();
+        let apiserver = Apiserver::start("cp1", node.authority.server());
+        node.write(&node.pool().member(&apiserver));
+        // The start reads the document, and from then on the thread is stuck.
+        let stuck = async { drop(spawn_blocking(move || hang.iter().for_each(drop))) };
+        let started = async { join!(node.start(), stuck) };
+        timeout(Duration::from_secs(10), started).await.unwrap();
+        node.sees(&apiserver, "Up").await;
+        assert_eq!(node.who().await.unwrap(), "cp1");
+        timeout(Duration::from_secs(10), node.stop()).await.unwrap();
+        assert!(!node.path("cache").exists(), "the disk did not hang");
+    });
+    drop(disk_works);
 }
 
 #[tokio::test]
