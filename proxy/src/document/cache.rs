@@ -19,6 +19,9 @@ pub const GENERATIONS: usize = 5;
 /// Where the members that proved themselves are kept.
 const PROVEN: &str = "proven.json";
 
+/// How the name of a file ends that is being written; it begins with a dot.
+const TEMPORARY: &str = ".tmp";
+
 /// A directory of documents, one file a revision.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -50,12 +53,24 @@ impl Cache {
         files.iter().filter_map(read).collect()
     }
 
+    /// Removes what a crash left half written. Another proxy of this node that is just writing it fails, and tries again.
+    pub fn tidy(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY)) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps a document and lets the oldest go. It is on the disk when this returns, which may take seconds.
     pub fn store(&self, revision: u64, text: &str) -> io::Result<()> {
         let name = format!("document-{revision:020}.json");
         replace(&self.directory, &name, text.as_bytes())?;
         for (_, path) in generations(&self.directory)?.into_iter().skip(GENERATIONS) {
-            fs::remove_file(path)?;
+            remove(&path)?;
         }
         Ok(())
     }
@@ -108,15 +123,34 @@ impl From<Identity> for Proven {
     }
 }
 
-/// Replaces a file so that a crash at any point leaves the old one or the new one whole.
+/// Replaces a file so that a crash at any point leaves the old one or the new one whole, and that two proxies of a node
+/// do not write into each other's: while one replaces the other, both are there. Chance tells them apart and not their
+/// process id, which is 1 in each pod.
 fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let temporary = directory.join(format!(".{name}.tmp"));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(name))?;
+    let temporary = directory.join(format!(".{name}.{:016x}{TEMPORARY}", rand::random::<u64>()));
+    let replaced = write(&temporary, content).and_then(|()| fs::rename(&temporary, directory.join(name)));
+    if replaced.is_err() {
+        // The next attempt has another name, and a full disk must not fill further. What stays all the same, the next
+        // start removes.
+        let _removed = fs::remove_file(&temporary);
+    }
+    replaced?;
     fs::File::open(directory)?.sync_all()
+}
+
+fn write(new: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create_new(new)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Removes a file, unless another proxy of this node was quicker.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// The document files, of the highest revision first.
@@ -139,6 +173,8 @@ fn generations(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn filled(directory: &Path, revisions: impl IntoIterator<Item = u64>) -> Cache {
@@ -184,7 +220,38 @@ mod tests {
         .unwrap();
         assert_eq!(cache.texts(), ["text 1"]);
         cache.store(2, "whole").unwrap();
+        cache.tidy().unwrap();
         assert_eq!(cache.texts(), ["whole", "text 1"]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn two_proxies_that_write_at_once_leave_whole_documents_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let texts = ["old".repeat(10_000), "new".repeat(20_000)];
+        thread::scope(|scope| {
+            for text in &texts {
+                scope.spawn(|| {
+                    let cache = Cache::new(directory.path().to_owned());
+                    for revision in 1..=50 {
+                        cache.store(revision, text).unwrap();
+                        assert!(cache.texts().iter().all(|text| texts.contains(text)));
+                    }
+                });
+            }
+        });
+        let files: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(files.len(), GENERATIONS, "{files:?}");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_the_way = directory.path().join(PROVEN).join("not empty");
+        fs::create_dir_all(in_the_way).unwrap();
+        let cache = Cache::new(directory.path().to_owned());
+        assert!(cache.store_proven(BTreeSet::new()).is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

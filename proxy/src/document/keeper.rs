@@ -54,6 +54,10 @@ impl Keeper {
 
     /// Writes what changes until `stop`, and once more what is still to be written then.
     pub async fn run(mut self, stop: CancellationToken) {
+        let cache = self.cache.clone();
+        if let Err(error) = blocking(move || cache.tidy()).await {
+            debug!(%error, "failed to tidy the document cache");
+        }
         let mut wait = None;
         loop {
             // Asked before the last look, so that nothing from before the stop is missed.

@@ -265,6 +265,16 @@ fn a_disk_that_hangs_keeps_nobody_from_being_served_nor_the_proxy_from_ending() 
 }
 
 #[tokio::test]
+async fn what_a_crash_left_half_written_is_gone_after_the_next_start() {
+    let mut node = Node::new();
+    let left = node.path("cache/.proven.json.0123456789abcdef.tmp");
+    fs::create_dir(node.path("cache")).unwrap();
+    fs::write(&left, "[").unwrap();
+    node.start().await;
+    eventually("it is gone", async || !left.exists()).await;
+}
+
+#[tokio::test]
 async fn the_disk_never_takes_a_proxy_back() {
     let (mut node, apiservers) = node_with(1).await;
     node.write(&node.pool().revision(8).member(&apiservers[0]));
