@@ -73,6 +73,8 @@ pub struct ApiserverPoolSpec {
     /// Where the proxies accept on each node: exactly the entry `apiserver` for now.
     #[schemars(length(min = 1, max = 1))]
     pub listeners: Vec<PoolListener>,
+    /// How proxies choose among apiservers that are equally well.
+    pub balancing: PoolBalancing,
     /// How each proxy judges each apiserver.
     pub health_check: PoolHealthCheck,
     /// How proxies open, keep and end connections.
@@ -174,6 +176,33 @@ pub enum ListenerName {
     #[default]
     #[allow(missing_docs, reason = "the field's documentation says it")]
     Apiserver,
+}
+
+/// How proxies choose among apiservers that are equally well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PoolBalancing {
+    /// Which of the apiservers that are equally well come first; among those that remain, the one with the least
+    /// connections. Any, the default, spreads evenly; PreferLocal keeps a master's agents on its own apiserver while that
+    /// is Up; PreferSameZone saves cross-zone traffic. PreferLocal takes the apiserver on the proxy's own node first, then
+    /// those of the node's zone, then the others; PreferSameZone takes those of the node's zone first, its own among
+    /// them, then the others. It never overrides health, and moves no open connection. A node's zone is its label
+    /// topology.kubernetes.io/zone as it was when its proxy's pod was scheduled, which Kubernetes tells pods by default
+    /// from 1.35 on; where it is unknown, zones make no difference.
+    pub locality: Locality,
+}
+
+/// Whom proxies prefer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Locality {
+    #[allow(missing_docs, reason = "the field's documentation tells them apart")]
+    PreferLocal,
+    #[allow(missing_docs, reason = "the field's documentation tells them apart")]
+    PreferSameZone,
+    // Not PreferLocal: each master's agents would all depend on one apiserver, and notice every end of it.
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells them apart")]
+    Any,
 }
 
 /// How each proxy judges each apiserver.
@@ -424,6 +453,7 @@ impl Default for ApiserverPoolSpec {
             members: Vec::new(),
             discovery: Discovery::default(),
             listeners: vec![PoolListener::default()],
+            balancing: PoolBalancing::default(),
             health_check: PoolHealthCheck::default(),
             connection: PoolConnection::default(),
             proxy: ProxyTemplate::default(),

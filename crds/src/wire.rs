@@ -4,11 +4,15 @@
 //! carries a revision that only grows and a hash of its content. Fields that this version does not know are kept out
 //! of the way but counted in the hash, so that a proxy reads documents of the next minor release.
 
+mod bounds;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use self::bounds::Broken;
 
 /// The version of the document that this release writes and reads.
 pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";
@@ -18,6 +22,9 @@ pub const KEY: &str = "pool.json";
 
 /// The most members a document may hold: 32 of the spec and 32 discovered ones.
 pub const MAX_MEMBERS: usize = 64;
+
+/// The most addresses of one member.
+pub const MAX_ADDRESSES: usize = 4;
 
 /// One revision of what the proxies of a pool must do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +44,9 @@ pub struct Document {
     pub members: Vec<Member>,
     /// Where proxies accept, at least one.
     pub listeners: Vec<Listener>,
+    /// Which of the members that are equally well a proxy prefers. Absent in documents of releases that had no choice.
+    #[serde(default)]
+    pub balancing: Balancing,
     /// How proxies judge members.
     pub health_check: HealthCheck,
     /// How proxies open, keep and end connections.
@@ -53,7 +63,7 @@ pub struct Document {
 pub struct Member {
     /// Unique in its document; the `member` label of the proxies' metrics.
     pub name: String,
-    /// 1 to 4 addresses of the same apiserver, the preferred first.
+    /// 1 to [`MAX_ADDRESSES`] addresses of the same apiserver, the preferred first.
     pub addresses: Vec<IpAddr>,
     /// TCP port, never 0.
     pub port: u16,
@@ -62,6 +72,9 @@ pub struct Member {
     /// The failure domain; empty where none is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
+    /// The node it runs on, which is how that node's proxy knows its own; empty where none is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node_name: String,
 }
 
 /// What the pool's owner wants of a member. A disabled member is not in the document at all.
@@ -79,23 +92,47 @@ pub enum MemberState {
 pub struct Listener {
     /// Unique in its document.
     pub name: String,
-    /// Loopback addresses. One of a family that the node lacks is skipped.
+    /// Loopback addresses, at least one. One of a family that the node lacks is skipped.
     pub addresses: Vec<IpAddr>,
     /// TCP port, never 0.
     pub port: u16,
+}
+
+/// How a proxy chooses among members that are equally well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Balancing {
+    /// Which of them come first.
+    #[serde(default)]
+    pub locality: Locality,
+}
+
+/// Whom a proxy prefers among members that are equally well. It never overrides health, so a word that only a later
+/// release knows reads as [`Locality::Any`]: its proxies spread evenly, which is safe, and the rest of the document is
+/// followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Locality {
+    /// The member on the proxy's own node, then those of the node's zone, then the others.
+    PreferLocal,
+    /// Those of the node's zone, the node's own among them, then the others.
+    PreferSameZone,
+    /// Nobody: connections spread evenly.
+    #[default]
+    #[serde(other)]
+    Any,
 }
 
 /// How a proxy judges its upstreams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
-    /// Time between two probes of one upstream, stretched with [`Document::nodes`].
+    /// Time between two probes of one upstream, stretched with [`Document::nodes`]; never 0.
     pub period_milliseconds: u32,
-    /// How long a probe may take; at most the period.
+    /// How long a probe may take; at most the period, never 0.
     pub timeout_milliseconds: u32,
-    /// Silent probes in a row that make an upstream Down.
+    /// Silent probes in a row that make an upstream Down; never 0.
     pub failure_threshold: u32,
-    /// Good probes in a row that bring an upstream back.
+    /// Good probes in a row that bring an upstream back; never 0.
     pub success_threshold: u32,
 }
 
@@ -103,17 +140,18 @@ pub struct HealthCheck {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {
-    /// How long one dial may take.
+    /// How long one dial may take; never 0.
     pub connect_timeout_milliseconds: u32,
-    /// How long to wait for one upstream before the next is tried beside it.
+    /// How long to wait for one upstream before the next is tried beside it; never 0.
     pub hedge_delay_milliseconds: u32,
-    /// `TCP_USER_TIMEOUT` of upstream sockets: how long sent bytes may stay unacknowledged.
+    /// `TCP_USER_TIMEOUT` of upstream sockets: how long sent bytes may stay unacknowledged. Never 0, which would leave it
+    /// to the kernel's quarter of an hour.
     pub user_timeout_milliseconds: u32,
-    /// `TCP_KEEPIDLE` of upstream sockets.
+    /// `TCP_KEEPIDLE` of upstream sockets; never 0.
     pub keep_alive_seconds: u32,
-    /// How long the connections of a removed or draining member, or of a proxy that ends, are left.
+    /// How long the connections of a removed or draining member, or of a proxy that ends, are left. 0 closes them at once.
     pub drain_timeout_seconds: u32,
-    /// Connections a proxy holds at most.
+    /// Connections a proxy holds at most; never 0.
     pub max_connections: u32,
 }
 
@@ -150,13 +188,15 @@ pub enum Error {
         actual: String,
     },
     /// A value that no proxy can obey.
-    #[error("wire document of revision {revision}: {field} {rule}")]
+    #[error("wire document of revision {revision}: {field} is {value}: {rule}")]
     Invalid {
         /// The document's revision.
         revision: u64,
         /// The path of the field.
         field: String,
-        /// What the field breaks.
+        /// What it says, or how many it lists.
+        value: String,
+        /// What it breaks, and the way out.
         rule: &'static str,
     },
 }
@@ -199,8 +239,15 @@ impl Document {
                 actual,
             });
         }
-        document.validate()?;
-        Ok(document)
+        match bounds::check(&document) {
+            Ok(()) => Ok(document),
+            Err(Broken { field, value, rule }) => Err(Error::Invalid {
+                revision: document.revision,
+                field,
+                value,
+                rule,
+            }),
+        }
     }
 
     /// The document with its hash set to that of its content. Every change afterwards needs a new seal.
@@ -222,89 +269,6 @@ impl Document {
             ..document.clone()
         };
         plain(self) == plain(other)
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        let invalid = |field: String, rule| {
-            Err(Error::Invalid {
-                revision: self.revision,
-                field,
-                rule,
-            })
-        };
-        if self.members.is_empty() || self.members.len() > MAX_MEMBERS {
-            return invalid("members".to_owned(), "must hold 1 to 64 entries");
-        }
-        if self.listeners.is_empty() {
-            return invalid("listeners".to_owned(), "must hold at least one entry");
-        }
-        for (index, member) in self.members.iter().enumerate() {
-            if self
-                .members
-                .iter()
-                .take(index)
-                .any(|earlier| earlier.name == member.name)
-            {
-                return invalid(format!("members[{index}].name"), "must be unique");
-            }
-            if member.addresses.is_empty() {
-                return invalid(
-                    format!("members[{index}].addresses"),
-                    "must hold at least one address",
-                );
-            }
-            if member.port == 0 {
-                return invalid(format!("members[{index}].port"), "must not be 0");
-            }
-        }
-        for (index, listener) in self.listeners.iter().enumerate() {
-            if listener.addresses.is_empty() || !listener.addresses.iter().all(IpAddr::is_loopback) {
-                return invalid(
-                    format!("listeners[{index}].addresses"),
-                    "must be loopback addresses",
-                );
-            }
-            if listener.port == 0 {
-                return invalid(format!("listeners[{index}].port"), "must not be 0");
-            }
-        }
-        for (field, value) in [
-            (
-                "healthCheck.periodMilliseconds",
-                self.health_check.period_milliseconds,
-            ),
-            (
-                "healthCheck.timeoutMilliseconds",
-                self.health_check.timeout_milliseconds,
-            ),
-            (
-                "healthCheck.failureThreshold",
-                self.health_check.failure_threshold,
-            ),
-            (
-                "healthCheck.successThreshold",
-                self.health_check.success_threshold,
-            ),
-            (
-                "connection.connectTimeoutMilliseconds",
-                self.connection.connect_timeout_milliseconds,
-            ),
-            (
-                "connection.hedgeDelayMilliseconds",
-                self.connection.hedge_delay_milliseconds,
-            ),
-            (
-                "connection.userTimeoutMilliseconds",
-                self.connection.user_timeout_milliseconds,
-            ),
-            ("connection.keepAliveSeconds", self.connection.keep_alive_seconds),
-            ("connection.maxConnections", self.connection.max_connections),
-        ] {
-            if value == 0 {
-                return invalid(field.to_owned(), "must not be 0");
-            }
-        }
-        Ok(())
     }
 }
 
@@ -354,7 +318,7 @@ mod tests {
 
     use super::*;
 
-    fn document() -> Document {
+    pub(super) fn document() -> Document {
         Document {
             api_version: API_VERSION.to_owned(),
             pool: "default".to_owned(),
@@ -366,12 +330,14 @@ mod tests {
                 port: 6443,
                 state: MemberState::Active,
                 zone: String::new(),
+                node_name: String::new(),
             }],
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
                 port: 7443,
             }],
+            balancing: Balancing::default(),
             health_check: HealthCheck {
                 period_milliseconds: 1000,
                 timeout_milliseconds: 1000,
@@ -415,6 +381,49 @@ mod tests {
         );
     }
 
+    /// The document with one field changed as only text can say it, sealed.
+    fn edited(change: impl FnOnce(&mut Value)) -> String {
+        let mut value = serde_json::to_value(document()).unwrap();
+        change(&mut value);
+        value["hash"] = content_hash(&value).into();
+        value.to_string()
+    }
+
+    #[test]
+    fn a_document_of_a_release_without_locality_is_followed_and_spreads_evenly() {
+        let text = edited(|value| {
+            value.as_object_mut().unwrap().remove("balancing");
+        });
+        let old = Document::parse(&text).unwrap();
+        assert_eq!(old.balancing.locality, Locality::Any);
+        assert!(
+            old.same_content(&document()),
+            "an upgrade alone is no new revision"
+        );
+    }
+
+    #[test]
+    fn every_locality_reads_back_and_one_of_a_later_release_spreads_evenly() {
+        for (word, locality) in [
+            ("PreferLocal", Locality::PreferLocal),
+            ("PreferSameZone", Locality::PreferSameZone),
+            ("Any", Locality::Any),
+            ("PreferSameRack", Locality::Any),
+        ] {
+            let read =
+                Document::parse(&edited(|value| value["balancing"]["locality"] = word.into())).unwrap();
+            assert_eq!(read.balancing.locality, locality, "{word}");
+        }
+        let bare = Document::parse(&edited(|value| value["balancing"] = serde_json::json!({}))).unwrap();
+        assert_eq!(bare.balancing.locality, Locality::Any);
+    }
+
+    #[test]
+    fn a_locality_that_is_no_word_is_malformed() {
+        let text = edited(|value| value["balancing"]["locality"] = 3.into());
+        assert_eq!(Document::parse(&text).unwrap_err().reason(), "Malformed");
+    }
+
     #[test]
     fn the_order_of_fields_does_not_matter() {
         let text = serde_json::to_string(&document()).unwrap();
@@ -446,23 +455,6 @@ mod tests {
         let error = Document::parse(&text).unwrap_err();
         assert_eq!(error.reason(), "UnsupportedVersion");
         assert!(error.to_string().contains("trivet.dev/wire/v9"), "{error}");
-    }
-
-    #[test]
-    fn a_document_that_cannot_be_obeyed_names_its_field() {
-        let broken = |change: fn(&mut Document)| {
-            let mut document = document();
-            change(&mut document);
-            let text = document.seal().unwrap().to_text().unwrap();
-            Document::parse(&text).unwrap_err().to_string()
-        };
-        assert!(broken(|d| d.members.clear()).contains("members must hold 1 to 64 entries"));
-        assert!(broken(|d| d.members.push(d.members[0].clone())).contains("members[1].name must be unique"));
-        assert!(broken(|d| d.members[0].port = 0).contains("members[0].port must not be 0"));
-        assert!(broken(|d| d.listeners[0].addresses[0] = "10.0.0.1".parse().unwrap()).contains("loopback"));
-        assert!(
-            broken(|d| d.health_check.period_milliseconds = 0).contains("healthCheck.periodMilliseconds")
-        );
     }
 
     #[test]

@@ -23,11 +23,16 @@ use tracing::{debug, info, warn};
 
 use crate::{metrics, readiness::Readiness, status::Subject};
 
-/// Conversations at once: a scraper that hangs must not cost the proxy its files.
+/// Conversations at once by one door: a scraper that hangs must not cost the proxy its files. Each door has as many of
+/// its own, or scrapers could keep the exec probes out, and kubelet would end the proxy.
 const CONVERSATIONS: usize = 16;
 
 /// How long one may take to send its request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a conversation may last, whatever it is at: who never reads the answer would hold its place for ever. A
+/// scraper that keeps its connection idle opens another for its next question.
+const CONVERSATION_LIMIT: Duration = Duration::from_secs(10);
 
 /// How soon a taken metrics port is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
@@ -38,7 +43,6 @@ pub struct Admin {
     registry: Registry,
     readiness: Arc<Readiness>,
     subject: Subject,
-    conversations: Arc<Semaphore>,
 }
 
 /// By which socket a question came.
@@ -58,7 +62,6 @@ impl Admin {
             registry,
             readiness,
             subject,
-            conversations: Arc::new(Semaphore::new(CONVERSATIONS)),
         })
     }
 
@@ -72,9 +75,10 @@ impl Admin {
             sleep(BIND_AGAIN).await;
         };
         info!(%address, "serving metrics");
+        let places = Arc::new(Semaphore::new(CONVERSATIONS));
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => self.converse(stream, Door::Tcp),
+                Ok((stream, _peer)) => self.converse(stream, Door::Tcp, &places),
                 Err(error) => pause(&error).await,
             }
         }
@@ -82,17 +86,23 @@ impl Admin {
 
     /// Serves on a bound unix socket for ever.
     pub async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+        let places = Arc::new(Semaphore::new(CONVERSATIONS));
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => self.converse(stream, Door::Unix),
+                Ok((stream, _peer)) => self.converse(stream, Door::Unix, &places),
                 Err(error) => pause(&error).await,
             }
         }
     }
 
-    fn converse(self: &Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Door) {
-        let Ok(permit) = Arc::clone(&self.conversations).try_acquire_owned() else {
-            debug!("too many conversations at once");
+    fn converse(
+        self: &Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        door: Door,
+        places: &Arc<Semaphore>,
+    ) {
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            debug!(?door, "too many conversations at once");
             return;
         };
         let admin = Arc::clone(self);
@@ -103,10 +113,13 @@ impl Admin {
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(REQUEST_LIMIT);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                debug!(%error, "conversation broke");
+            let conversation = server.serve_connection(TokioIo::new(stream), service);
+            match timeout(CONVERSATION_LIMIT, conversation).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(?door, %error, "conversation broke"),
+                Err(_elapsed) => debug!(?door, "conversation took too long"),
             }
-            drop(permit);
+            drop(place);
         });
     }
 

@@ -3,11 +3,13 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::UnixListener, sync::watch, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
     admin::{self, Admin},
-    document::{Documents, InForce, Source, cache::Cache, file, watch as config_map},
+    balance::place::Place,
+    document::{Documents, InForce, Source, cache::Cache, file, keeper::Keeper, watch as config_map},
     ending::Ending,
     listener::Listeners,
     metrics::Metrics,
@@ -30,8 +32,8 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// The ConfigMap to follow, if any.
     pub watch: Option<config_map::Target>,
-    /// This node's name.
-    pub node: String,
+    /// This node's name and zone.
+    pub place: Place,
     /// Where exec probes and `status` ask, if anywhere.
     pub socket: Option<PathBuf>,
     /// Where metrics are served, if anywhere.
@@ -60,26 +62,28 @@ pub struct Bound {
 }
 
 /// Puts the parts together, reads the disk, binds the socket of the exec probes. Nothing is forwarded yet.
-pub async fn bind(config: Config) -> Result<Bound, Error> {
+pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error> {
     let files = socket::raise_nofile().unwrap_or_else(|error| {
         warn!(%error, "failed to raise the limit of open files");
         1024
     });
-    let metrics = Arc::new(Metrics::default());
     let cache = config.cache.clone().map(Cache::new);
     let proven = cache.as_ref().map(Cache::proven).unwrap_or_default();
-    let upstreams = Upstreams::new(&config.node, Arc::clone(&metrics), watch::Sender::new(proven));
+    let upstreams = Upstreams::new(
+        config.place.clone(),
+        Arc::clone(&metrics),
+        watch::Sender::new(proven),
+    );
     let documents = Arc::new(Documents::new(cache, Arc::clone(&metrics)));
     documents.offer_cached();
     if let Some(path) = &config.file
         && let Some(text) = file::look(path).await
     {
-        documents.offer(&text, Source::File).await;
+        documents.offer(&text, Source::File);
     }
     let listeners = Arc::new(Listeners::new(Arc::clone(&upstreams)));
     let readiness = Arc::new(Readiness::new(Arc::clone(&listeners)));
     let subject = Subject {
-        node: config.node.clone(),
         documents: Arc::clone(&documents),
         upstreams: Arc::clone(&upstreams),
         listeners: Arc::clone(&listeners),
@@ -107,12 +111,20 @@ impl Bound {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut tasks = JoinSet::new();
         self.start(&mut tasks);
+        let end = CancellationToken::new();
+        let keeper = self.keep(end.clone());
         let documents = self.documents.subscribe();
         tokio::select! {
             () = self.follow(documents) => {}
             () = shutdown => {}
         }
         self.drain().await;
+        end.cancel();
+        if let Some(keeper) = keeper
+            && timeout(LAST_WRITE, keeper).await.is_err()
+        {
+            warn!("leaving the disk behind: a write takes too long");
+        }
         tasks.shutdown().await;
     }
 
@@ -133,12 +145,17 @@ impl Bound {
                 Arc::clone(&self.documents),
             ));
         }
-        if let Some(cache) = self.config.cache.clone().map(Cache::new) {
-            tasks.spawn(cache.keep_proven(self.upstreams.subscribe_proven()));
-        }
         tasks.spawn(Arc::clone(&self.upstreams).listen_for_silence());
         let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
         tasks.spawn(async move { readiness.prove(&upstreams).await });
+    }
+
+    /// Keeps what the next start needs, if anywhere. Called before anything changes.
+    fn keep(&self, end: CancellationToken) -> Option<AbortOnDropHandle<()>> {
+        let cache = Cache::new(self.config.cache.clone()?);
+        let (documents, proven) = (self.documents.subscribe(), self.upstreams.subscribe_proven());
+        let keeper = Keeper::new(cache, documents, proven);
+        Some(AbortOnDropHandle::new(tokio::spawn(keeper.run(end))))
     }
 
     async fn follow(&self, mut documents: watch::Receiver<Option<InForce>>) {
@@ -160,6 +177,7 @@ impl Bound {
         let document = Arc::clone(&settings.document);
         self.upstreams.apply(settings);
         self.upstreams.remember(self.documents.earlier_members());
+        self.upstreams.forget_proofs_but(&self.documents.known_members());
         let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(
             &addresses,
@@ -201,3 +219,7 @@ impl Bound {
 
 /// How long connections that were told to end may take for it.
 const LAST_TURN: Duration = Duration::from_secs(1);
+
+/// How long an end waits for the disk. Whatever has not been written by then is lost, or comes again with the next
+/// start's document.
+const LAST_WRITE: Duration = Duration::from_secs(2);

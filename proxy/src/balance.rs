@@ -10,6 +10,7 @@ pub mod health;
 pub mod hold;
 pub mod pace;
 pub mod patience;
+pub mod place;
 pub mod rank;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use self::{
 use self::{
     health::{Health, Outcome, Policy, Reason, State},
     patience::Patience,
+    place::Distance,
     upstream::Upstream,
 };
 
@@ -250,7 +252,10 @@ impl Balance {
                 Standing::Active
             };
             match self.find(&target.identity) {
-                Some(id) => decisions.extend(self.stand(id, standing)),
+                Some(id) => {
+                    self.locate(id, target.distance);
+                    decisions.extend(self.stand(id, standing));
+                }
                 None => decisions.extend(self.add(target, standing, now)),
             }
         }
@@ -262,6 +267,13 @@ impl Balance {
             .iter()
             .find(|(_, upstream)| upstream.identity == *identity)
             .map(|(id, _)| *id)
+    }
+
+    /// A member may get another zone, and a pool another policy, without being another upstream.
+    fn locate(&mut self, id: UpstreamId, distance: Distance) {
+        if let Some(upstream) = self.upstreams.get_mut(&id) {
+            upstream.distance = distance;
+        }
     }
 
     fn add(&mut self, target: Target, standing: Standing, now: Instant) -> Vec<Decision> {
@@ -279,6 +291,7 @@ impl Balance {
             connections: 0,
             turn: 0,
             rank: rank::rank(&self.node, &target.identity.name),
+            distance: target.distance,
             identity: target.identity.clone(),
         };
         self.upstreams.insert(id, upstream);

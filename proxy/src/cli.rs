@@ -26,7 +26,8 @@ const RUN_EXAMPLES: &str = "Examples:
       as on a node of a cluster, after its first start";
 
 const STATUS_HELP: &str = "Columns: FOR is the time in this state; LAST PROBE, TOOK and AGO say what the last probe brought, after how long, and
-when; PROVEN is whether this node ever had a verified answer from the member.
+when; PROVEN is whether this node ever had a verified answer from the member; DISTANCE is where it is as seen from here:
+Local (this very node), SameZone or Elsewhere, which orders members that are equally well as the document's locality says.
 
 Examples:
   trivet-proxy status
@@ -90,6 +91,11 @@ pub(crate) struct Run {
     /// This node's name: proxies of different nodes prefer different members. Defaults to the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
+
+    /// The zone this node is in, for pools with locality PreferLocal or PreferSameZone. Empty: unknown, and zones make no
+    /// difference. In a cluster NODE_ZONE is the pod's label topology.kubernetes.io/zone.
+    #[arg(long, value_name = "ZONE", env = "NODE_ZONE", default_value = "")]
+    pub(crate) zone: String,
 
     /// Where `probe`, `status` and `explain` ask.
     #[arg(long, value_name = "PATH")]

@@ -2,10 +2,11 @@
 
 pub mod cache;
 pub mod file;
+pub mod keeper;
 pub mod watch;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -64,6 +65,8 @@ pub enum Verdict {
 pub struct InForce {
     /// The document.
     pub settings: Arc<Settings>,
+    /// It as it came: a later release may have written fields that are not known here.
+    pub text: Arc<str>,
     /// What brought it.
     pub source: Source,
     /// When.
@@ -83,7 +86,7 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// None in force yet. What is followed from now on is kept in `cache`.
+    /// None in force yet. Earlier ones are in `cache`.
     pub fn new(cache: Option<Cache>, metrics: Arc<Metrics>) -> Self {
         Self {
             current: channel::Sender::new(None),
@@ -110,13 +113,16 @@ impl Documents {
         self.current.borrow().as_ref().map(revision)
     }
 
+    /// The members of the document in force and of those before it, as many as the disk keeps.
+    pub fn known_members(&self) -> BTreeSet<Identity> {
+        let mut known: BTreeSet<_> = self.current_members().into_iter().collect();
+        known.extend(self.history().iter().flatten().cloned());
+        known
+    }
+
     /// The members of earlier documents that the one in force has not, the latest first.
     pub fn earlier_members(&self) -> Vec<Identity> {
-        let current = self.current.borrow();
-        let mut known: Vec<_> = current
-            .iter()
-            .flat_map(|in_force| members_of(&in_force.settings))
-            .collect();
+        let mut known = self.current_members();
         let mut earlier = Vec::new();
         for identity in self.history().iter().flatten() {
             if !known.contains(identity) {
@@ -136,21 +142,13 @@ impl Documents {
                 self.history()
                     .extend(earlier.map(|settings| members_of(&settings)));
             } else {
-                followed = self.consider(&text, Source::Cache) == Verdict::Followed;
+                followed = self.offer(&text, Source::Cache) == Verdict::Followed;
             }
         }
     }
 
-    /// Offers a text; it is followed if it is valid and newer. What is followed is also put on the disk.
-    pub async fn offer(&self, text: &str, source: Source) -> Verdict {
-        let verdict = self.consider(text, source);
-        if let (Verdict::Followed, Some(cache), Some(revision)) = (verdict, &self.cache, self.revision()) {
-            cache.store(revision, text.to_owned()).await;
-        }
-        verdict
-    }
-
-    fn consider(&self, text: &str, source: Source) -> Verdict {
+    /// Offers a text; it is followed if it is valid and newer.
+    pub fn offer(&self, text: &str, source: Source) -> Verdict {
         let settings = match read(text) {
             Ok(settings) => settings,
             Err(refusal) => {
@@ -188,6 +186,7 @@ impl Documents {
         );
         let before = self.current.send_replace(Some(InForce {
             settings: Arc::new(settings),
+            text: text.into(),
             source,
             since: Instant::now(),
         }));
@@ -197,6 +196,12 @@ impl Documents {
             history.truncate(cache::GENERATIONS);
         }
         Verdict::Followed
+    }
+
+    fn current_members(&self) -> Vec<Identity> {
+        let current = self.current.borrow();
+        let members = current.iter().map(|in_force| members_of(&in_force.settings));
+        members.flatten().collect()
     }
 
     fn history(&self) -> MutexGuard<'_, VecDeque<Vec<Identity>>> {

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod document;
 pub mod ending;
 pub mod listener;
+pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod open;

@@ -3,7 +3,7 @@
 mod cli;
 mod inquiry;
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, panic, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, error::ErrorKind};
@@ -11,9 +11,9 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
 };
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-use trivet_proxy::{admin, app, document};
+use trivet_proxy::{admin, app, balance::place::Place, document, log, metrics::Metrics};
 
 use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, Run};
 
@@ -74,7 +74,8 @@ fn forward(run: Run) -> Result<ExitCode> {
         );
         return Ok(ExitCode::from(USAGE));
     }
-    log(filter, run.log_format);
+    let metrics = Arc::new(Metrics::default());
+    let _log = start_log(filter, run.log_format, Arc::clone(&metrics))?;
     let node = match run.node_name {
         Some(name) => name,
         None => nix::unistd::gethostname()
@@ -90,17 +91,21 @@ fn forward(run: Run) -> Result<ExitCode> {
             name: target.name,
             token_file: run.token_file,
         }),
-        node,
+        place: Place { node, zone: run.zone },
         socket: run.socket,
         metrics: run.metrics_address,
     };
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         let stop = Stop::new()?;
         info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
-        let bound = app::bind(config).await?;
+        let bound = app::bind(config, metrics).await?;
         bound.run(stop.requested()).await;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // Not dropped: that would wait for a write to a disk that hangs.
+    runtime.shutdown_background();
+    done
 }
 
 fn ask(probe: Probe) -> Result<ExitCode> {
@@ -150,14 +155,20 @@ fn runtime() -> Result<Runtime> {
         .context("failed to start the runtime")
 }
 
-fn log(filter: EnvFilter, format: LogFormat) {
+fn start_log(filter: EnvFilter, format: LogFormat, metrics: Arc<Metrics>) -> Result<log::Guard> {
+    let (writer, guard) = log::start(io::stderr(), metrics).context("failed to start the log")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(writer)
+        // They are said on standard error itself.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
+    // The usual hook writes to standard error itself, and waits for whoever reads it.
+    panic::set_hook(Box::new(|panic| error!(panic = panic.to_string(), "panicked")));
+    Ok(guard)
 }
 
 /// The signals that end the proxy.

@@ -10,7 +10,7 @@ pub mod members;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::info::Info,
+    metrics::{counter::Counter, info::Info},
     registry::Registry,
 };
 
@@ -35,6 +35,7 @@ pub struct Metrics {
     documents: Documents,
     members: Members,
     clients: Clients,
+    lines_lost: Counter,
 }
 
 impl Metrics {
@@ -50,7 +51,17 @@ impl Metrics {
         self.documents.register(&mut root);
         self.members.register(&mut root);
         self.clients.register(&mut root);
+        root.register(
+            "log_lines_lost",
+            "Lines of the log that were not written because nobody read it",
+            self.lines_lost.clone(),
+        );
         root
+    }
+
+    /// The log could not take so many lines.
+    pub fn lines_lost(&self, lines: u64) {
+        self.lines_lost.inc_by(lines);
     }
 }
 

@@ -16,7 +16,11 @@ use tokio::time::Instant;
 
 pub use self::{account::account, overview::overview};
 use crate::{
-    balance::{Standing, View, health::State},
+    balance::{
+        Standing, View,
+        health::State,
+        place::{self, Distance},
+    },
     document::{Documents, InForce},
     listener::Listeners,
     readiness::Readiness,
@@ -32,6 +36,9 @@ pub struct Status {
     pub version: String,
     /// Where it runs.
     pub node: String,
+    /// The zone of that; empty where it is unknown.
+    #[serde(default)]
+    pub zone: String,
     /// Why it is not ready; absent if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_because: Option<String>,
@@ -56,6 +63,9 @@ pub struct Document {
     pub revision: u64,
     /// The hash of its content.
     pub hash: String,
+    /// Whom it prefers among members that are equally well: PreferLocal, PreferSameZone or Any.
+    #[serde(default)]
+    pub locality: String,
     /// What brought it: File, Cache or Watch.
     pub source: String,
     /// How long it has been in force in this process.
@@ -102,8 +112,11 @@ pub struct Upstream {
     pub state_milliseconds: u64,
     /// Connections and attempts it has.
     pub connections: u64,
-    /// Active, Draining or Removed.
+    /// Active, Draining, Removed or LastResort.
     pub standing: String,
+    /// How far it is: Local (on this very node), SameZone or Elsewhere. Whether that matters says the document's locality.
+    #[serde(default)]
+    pub distance: String,
     /// Whether this node ever had a verified answer from it.
     pub proven: bool,
     /// Whether it left a client waiting since its last good answer.
@@ -153,8 +166,6 @@ pub struct Evidence {
 /// The parts of a running proxy that its status is about.
 #[derive(Debug)]
 pub struct Subject {
-    /// Where it runs.
-    pub node: String,
     /// The documents.
     pub documents: Arc<Documents>,
     /// The upstreams.
@@ -169,11 +180,13 @@ impl Subject {
     /// The proxy as it is now.
     pub fn status(&self) -> Status {
         let now = Instant::now();
+        let place = self.upstreams.place();
         let in_force = self.documents.in_force();
         let settings = in_force.as_ref().map(|in_force| in_force.settings.as_ref());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: self.node.clone(),
+            node: place.node.clone(),
+            zone: place.zone.clone(),
             not_ready_because: self.readiness.objection().map(str::to_owned),
             document: in_force.as_ref().map(|in_force| Document::new(in_force, now)),
             listeners: self.listeners(settings),
@@ -216,9 +229,18 @@ impl Subject {
                     other_answers,
                     now,
                 };
-                Upstream::new(&scene, runs)
+                Upstream::new(&scene, self.distance(settings, view), runs)
             })
             .collect()
+    }
+
+    /// How far a member of the document is; one that is in no document any more is nowhere near.
+    fn distance(&self, settings: &Settings, view: &View) -> Distance {
+        let mut members = settings.document.members.iter();
+        let member = members.find(|member| settings::identity(member) == view.identity);
+        member
+            .map(|member| self.upstreams.place().distance(member))
+            .unwrap_or_default()
     }
 }
 
@@ -229,6 +251,7 @@ impl Document {
             pool: document.pool.clone(),
             revision: document.revision,
             hash: document.hash.clone(),
+            locality: place::word(document.balancing.locality).to_owned(),
             source: in_force.source.word().to_owned(),
             age_milliseconds: milliseconds(now.saturating_duration_since(in_force.since)),
         }
@@ -236,7 +259,7 @@ impl Document {
 }
 
 impl Upstream {
-    fn new(scene: &prose::Scene<'_>, runs: &[Run]) -> Self {
+    fn new(scene: &prose::Scene<'_>, distance: Distance, runs: &[Run]) -> Self {
         let prose::Scene {
             view, policy, now, ..
         } = scene;
@@ -256,6 +279,7 @@ impl Upstream {
             state_milliseconds: milliseconds(now.saturating_duration_since(outlook.since)),
             connections: count(view.connections),
             standing: view.standing.word().to_owned(),
+            distance: distance.word().to_owned(),
             proven: view.proven,
             suspect: view.suspect,
             effect: scene.effect(),

@@ -28,6 +28,7 @@ use crate::{
     balance::{
         Balance, Candidate, Event, Identity, Target, UpstreamId, View,
         health::{Reason, State},
+        place::{Distance, Place},
     },
     ending::Ending,
     metrics::{Metrics, members::Series},
@@ -44,6 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Upstreams {
     inner: Mutex<Inner>,
+    place: Place,
     metrics: Arc<Metrics>,
     proven: watch::Sender<BTreeSet<Identity>>,
     tasks: TaskTracker,
@@ -72,15 +74,16 @@ struct Live {
 }
 
 impl Upstreams {
-    /// No upstreams yet. `proven` is what this node remembers; additions are published there.
-    pub fn new(node: &str, metrics: Arc<Metrics>, proven: watch::Sender<BTreeSet<Identity>>) -> Arc<Self> {
+    /// No upstreams yet, on a node at this place. `proven` is what the node remembers; additions are published there.
+    pub fn new(place: Place, metrics: Arc<Metrics>, proven: watch::Sender<BTreeSet<Identity>>) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
-                balance: Balance::new(node),
+                balance: Balance::new(&place.node),
                 settings: None,
                 live: HashMap::new(),
                 serial: 0,
             }),
+            place,
             metrics,
             proven,
             tasks: TaskTracker::new(),
@@ -91,11 +94,13 @@ impl Upstreams {
     /// Puts a document in force. Members that stay keep their health and their connections.
     pub fn apply(self: &Arc<Self>, settings: Arc<Settings>) {
         let proven = self.proven.borrow().clone();
+        let locality = settings.document.balancing.locality;
         let targets = settings.document.members.iter().map(|member| {
             let identity = settings::identity(member);
             Target {
                 draining: settings::drains(member),
                 proven: proven.contains(&identity),
+                distance: self.place.counted_distance(locality, member),
                 identity,
             }
         });
@@ -110,9 +115,30 @@ impl Upstreams {
         let targets = earlier.into_iter().map(|identity| Target {
             draining: false,
             proven: proven.contains(&identity),
+            // Who may be out of date by years is no neighbour: the first that answers will do.
+            distance: Distance::Elsewhere,
             identity,
         });
         self.observe(Event::Remembered(targets.collect()), "");
+    }
+
+    /// Forgets who proved itself and is neither among these nor an upstream any more: else what a node remembers grows
+    /// with every master that it ever had. Whoever comes back proves itself again with its first probe.
+    pub fn forget_proofs_but(&self, known: &BTreeSet<Identity>) {
+        let views = self.view();
+        let is_known = |identity: &Identity| {
+            known.contains(identity) || views.iter().any(|view| view.identity == *identity)
+        };
+        self.proven.send_if_modified(|proven| {
+            let before = proven.len();
+            proven.retain(is_known);
+            proven.len() < before
+        });
+    }
+
+    /// Where this node is.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The document in force, worked out.
@@ -120,7 +146,7 @@ impl Upstreams {
         self.lock().settings.clone()
     }
 
-    /// The members that this node ever had a verified answer from.
+    /// The members that this node had a verified answer from, as far as it still knows them.
     pub fn subscribe_proven(&self) -> watch::Receiver<BTreeSet<Identity>> {
         self.proven.subscribe()
     }

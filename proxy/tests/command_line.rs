@@ -56,6 +56,23 @@ fn a_wrong_flag_ends_with_64_and_names_flag_value_and_rule() {
 }
 
 #[test]
+fn a_zone_that_is_not_known_is_no_mistake() {
+    // What kubelet makes of a pod without the label.
+    let empty = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"))
+        .args(["run", "--config", "x", "--log-level", "a=b=c"])
+        .env_clear()
+        .env("NODE_ZONE", "")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(empty.stderr).unwrap();
+    assert!(text.contains("--log-level \"a=b=c\""), "{text}");
+    refused(
+        &["run", "--config", "x", "--zone", "", "--log-level", "a=b=c"],
+        &["--log-level \"a=b=c\""],
+    );
+}
+
+#[test]
 fn a_broken_document_ends_with_64_and_names_its_field() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pool.json");

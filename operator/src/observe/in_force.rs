@@ -74,6 +74,7 @@ fn remembered_members(pool: &ApiserverPool) -> (Vec<wire::Member>, BTreeSet<Stri
             PoolMemberState::Active | PoolMemberState::Disabled => wire::MemberState::Active,
         },
         zone: member.zone.clone(),
+        node_name: member.node_name.clone(),
     });
     (
         members.filter(|member| !member.addresses.is_empty()).collect(),
@@ -92,7 +93,7 @@ mod tests {
     fn pool() -> ApiserverPool {
         let member = |name: &str, source: &str, state: &str| {
             json!({ "name": name, "addresses": ["10.0.0.1"], "port": 6443, "source": source, "state": state,
-                    "health": "Up" })
+                    "nodeName": "n1", "zone": "a", "health": "Up" })
         };
         let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
         let members = [
@@ -126,6 +127,8 @@ mod tests {
             ["cp1", "extra"]
         );
         assert_eq!(current.members[1].state, wire::MemberState::Draining);
+        assert_eq!(current.members[1].node_name, "n1");
+        assert_eq!(current.members[1].zone, "a");
         assert_eq!(current.explicit, ["extra".to_owned()].into());
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use trivet_crds::pool::{ApiserverPoolSpec, ListenerName, PoolMemberState};
+use trivet_crds::pool::{ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
 use trivet_crds::wire::{self, Document, Listener};
 
 use super::facts::Facts;
@@ -33,6 +33,7 @@ pub fn build(
         hash: String::new(),
         members: members.iter().filter_map(in_document).collect(),
         listeners,
+        balancing: balancing(spec),
         health_check: health_check(spec),
         connection: connection(spec),
         nodes: nodes(facts.node_count, current.map(|document| document.nodes)),
@@ -97,7 +98,17 @@ fn in_document(member: &Member) -> Option<wire::Member> {
         port: member.port,
         state,
         zone: member.zone.clone(),
+        node_name: member.node_name.clone(),
     })
+}
+
+fn balancing(spec: &ApiserverPoolSpec) -> wire::Balancing {
+    let locality = match spec.balancing.locality {
+        Locality::PreferLocal => wire::Locality::PreferLocal,
+        Locality::PreferSameZone => wire::Locality::PreferSameZone,
+        Locality::Any => wire::Locality::Any,
+    };
+    wire::Balancing { locality }
 }
 
 fn health_check(spec: &ApiserverPoolSpec) -> wire::HealthCheck {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
+use trivet_crds::wire::MAX_ADDRESSES;
 
 /// The labels that say that a node is of the control plane; the second is the older one.
 pub const CONTROL_PLANE_LABELS: [&str; 2] = [
@@ -12,10 +13,8 @@ pub const CONTROL_PLANE_LABELS: [&str; 2] = [
     "node-role.kubernetes.io/master",
 ];
 
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// The most addresses of one member.
-pub const MAX_ADDRESSES: usize = 4;
+/// The label that says in which zone a node is.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// A node that runs an apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMember, PoolMemberState};
-use trivet_crds::wire;
+use trivet_crds::wire::{self, MAX_ADDRESSES};
 
 use super::facts::{Discovered, Facts};
-use super::masters::{MAX_ADDRESSES, Master};
+use super::masters::Master;
 
 /// One apiserver of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub struct Wanted {
 impl Member {
     /// The member as the proxies know it.
     pub fn of_document(member: &wire::Member, source: MemberSource) -> Self {
+        // A document of a release that told no nodes: a discovered member has its node's name.
+        let node_name = match source {
+            MemberSource::Node if member.node_name.is_empty() => &member.name,
+            MemberSource::Node | MemberSource::Spec => &member.node_name,
+        };
         Self {
             name: member.name.clone(),
             addresses: member.addresses.clone(),
@@ -51,10 +56,7 @@ impl Member {
             },
             zone: member.zone.clone(),
             source,
-            node_name: match source {
-                MemberSource::Node => member.name.clone(),
-                MemberSource::Spec => String::new(),
-            },
+            node_name: node_name.clone(),
             note: String::new(),
         }
     }
@@ -183,7 +185,21 @@ fn replace(entry: &PoolMember, facts: &Facts, wanted: &mut Wanted) {
         }
         !is_replaced
     });
+    if facts.discovered == Discovered::Unknown
+        && let Some(old) = known.filter(|old| member.is_same_server(old))
+    {
+        keep_place(&mut member, old);
+    }
     wanted.members.push(member);
+}
+
+/// What discovery said of the member that an entry replaces holds while discovery says nothing: a source that cannot be
+/// read must not make proxies choose another way.
+fn keep_place(member: &mut Member, old: &wire::Member) {
+    member.node_name.clone_from(&old.node_name);
+    if member.zone.is_empty() {
+        member.zone.clone_from(&old.zone);
+    }
 }
 
 /// An entry's addresses, names resolved, and what failed.

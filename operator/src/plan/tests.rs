@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::Resource;
 use proptest::prelude::*;
 use tokio::time::Instant;
-use trivet_crds::pool::{DiscoveryPolicy, MemberHealth, PoolMember};
+use trivet_crds::pool::{DiscoveryPolicy, Locality, MemberHealth, PoolMember};
 
 use super::conflict::Precedence;
 use super::facts::Discovered;
@@ -351,6 +351,85 @@ fn the_spec_wins_by_name_and_by_address() {
         .find(|member| member.name == "master-1")
         .unwrap();
     assert_eq!(renamed.node_name, "cp1");
+}
+
+#[test]
+fn proxies_are_told_on_which_node_a_member_runs() {
+    let mut world = World::with_masters(3);
+    world.list("master-1", &["10.0.0.1"], PoolMemberState::Active);
+    world.list("elsewhere", &["10.0.0.9"], PoolMemberState::Active);
+    world.pass();
+    let told = |world: &World| -> Vec<_> {
+        let members = world.facts.current.members.iter();
+        members
+            .map(|member| (member.name.clone(), member.node_name.clone()))
+            .collect()
+    };
+    let expected = [
+        ("cp2", "cp2"),
+        ("cp3", "cp3"),
+        ("elsewhere", ""),
+        ("master-1", "cp1"),
+    ];
+    assert_eq!(told(&world), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+
+    let revision = world.revision();
+    world.facts.discovered = Discovered::Unknown;
+    world.pass();
+    assert_eq!(told(&world), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    assert_eq!(
+        world.revision(),
+        revision,
+        "nodes that cannot be read change nothing"
+    );
+}
+
+#[test]
+fn a_listed_member_keeps_the_zone_of_its_node_while_nodes_cannot_be_read() {
+    let mut world = World::with_masters(1);
+    let Discovered::Masters(masters) = &mut world.facts.discovered else {
+        panic!()
+    };
+    masters[0].zone = "a".to_owned();
+    world.list("master-1", &["10.0.0.1"], PoolMemberState::Active);
+    world.pass();
+    let revision = world.revision();
+    world.facts.discovered = Discovered::Unknown;
+    world.pass();
+    assert_eq!(world.facts.current.members[0].zone, "a");
+    assert_eq!(world.revision(), revision);
+}
+
+#[test]
+fn a_member_kept_from_a_document_that_told_no_nodes_has_its_nodes_name() {
+    let mut world = World::with_masters(3);
+    for member in &mut world.facts.current.members {
+        member.node_name.clear();
+    }
+    world.discover(&[1, 2]);
+    let plan = world.pass();
+    assert!(plan.members.iter().all(|member| member.node_name == member.name));
+}
+
+#[test]
+fn a_change_of_the_locality_is_a_new_document() {
+    let mut world = World::with_masters(3);
+    let locality = |world: &World| {
+        let document = world.facts.current.document.as_ref().unwrap();
+        document.balancing.locality
+    };
+    assert_eq!(locality(&world), wire::Locality::Any);
+    for (wanted, told) in [
+        (Locality::PreferLocal, wire::Locality::PreferLocal),
+        (Locality::PreferSameZone, wire::Locality::PreferSameZone),
+        (Locality::Any, wire::Locality::Any),
+    ] {
+        let before = world.revision();
+        world.pool.spec.balancing.locality = wanted;
+        world.pass();
+        assert_eq!(locality(&world), told);
+        assert_eq!(world.revision(), before + 1);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use trivet_crds::{POOL_LABEL, data_plane_name, wire};
 
 use super::{Settings, labels};
 use crate::plan::Rollout;
-use crate::plan::masters::CONTROL_PLANE_LABELS;
+use crate::plan::masters::{CONTROL_PLANE_LABELS, ZONE_LABEL};
 
 /// The program in the proxies' image.
 const PROGRAM: &str = "/trivet-proxy";
@@ -129,17 +129,13 @@ fn container(rollout: &Rollout, settings: &Settings) -> Container {
         image: Some(proxy.image.clone().unwrap_or_else(|| settings.image.clone())),
         image_pull_policy: Some(settings.pull_policy.as_str().to_owned()),
         args: Some(args(rollout, settings)),
-        env: Some(vec![EnvVar {
-            name: "NODE_NAME".to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    api_version: Some("v1".to_owned()),
-                    field_path: "spec.nodeName".to_owned(),
-                }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        }]),
+        env: Some(vec![
+            own("NODE_NAME", "spec.nodeName".to_owned()),
+            // Kubernetes copies the label from the node as it binds the pod, by default from 1.35 on (KEP-4742), so that a
+            // proxy needs no right to read nodes; without the label kubelet makes this empty. No flag: an image of an
+            // earlier release, which spec.proxy.image may name, would refuse to start with it.
+            own("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']")),
+        ]),
         // No ports: on the host network they would become host ports, and the scheduler would keep two proxies apart.
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
@@ -173,6 +169,21 @@ fn container(rollout: &Rollout, settings: &Settings) -> Container {
             mount("run", RUN_DIR),
         ]),
         ..Container::default()
+    }
+}
+
+/// An environment variable with what this field of the pod says.
+fn own(name: &str, field_path: String) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".to_owned()),
+                field_path,
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
     }
 }
 

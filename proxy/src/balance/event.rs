@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     Identity, UpstreamId,
     health::{Outcome, Policy},
+    place::Distance,
 };
 
 /// A member of the document in force.
@@ -18,6 +19,8 @@ pub struct Target {
     pub draining: bool,
     /// Whether this node remembers a verified answer from it.
     pub proven: bool,
+    /// How far it is, as far as the pool's owner cares.
+    pub distance: Distance,
 }
 
 /// Something that happened.

@@ -2,6 +2,7 @@
 
 mod invariants;
 mod moves;
+mod places;
 mod resorts;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ fn target(index: usize) -> Target {
         },
         draining: false,
         proven: false,
+        distance: Distance::default(),
     }
 }
 
@@ -466,6 +468,7 @@ fn the_address_that_answered_is_dialled_first_and_the_others_last() {
             identity: both,
             draining: false,
             proven: true,
+            distance: Distance::default(),
         },
         target(9),
     ]);

@@ -8,6 +8,7 @@ use super::{
     Identity, Standing, UpstreamId,
     choice::Facts,
     health::{Health, Outlook, Reason, State},
+    place::Distance,
 };
 
 impl Standing {
@@ -63,6 +64,7 @@ pub(super) struct Upstream {
     pub(super) connections: usize,
     pub(super) turn: u64,
     pub(super) rank: u64,
+    pub(super) distance: Distance,
 }
 
 impl Upstream {
@@ -88,6 +90,7 @@ impl Upstream {
             reason: self.health.reason(),
             last_resort: self.standing == Standing::LastResort,
             suspect: self.suspect,
+            distance: self.distance,
             connections: self.connections,
             turn: self.turn,
             rank: self.rank,

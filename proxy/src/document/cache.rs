@@ -9,7 +9,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::spawn_blocking};
 use tracing::{debug, warn};
 
 use crate::balance::Identity;
@@ -19,6 +18,9 @@ pub const GENERATIONS: usize = 5;
 
 /// Where the members that proved themselves are kept.
 const PROVEN: &str = "proven.json";
+
+/// How the name of a file ends that is being written; it begins with a dot.
+const TEMPORARY: &str = ".tmp";
 
 /// A directory of documents, one file a revision.
 #[derive(Clone, Debug)]
@@ -51,21 +53,30 @@ impl Cache {
         files.iter().filter_map(read).collect()
     }
 
-    /// Keeps a document and lets the oldest go. A disk that fails is said and survived.
-    pub async fn store(&self, revision: u64, text: String) {
-        let directory = self.directory.clone();
-        let name = format!("document-{revision:020}.json");
-        blocking("keep the document", move || {
-            replace(&directory, &name, text.as_bytes())?;
-            for (_, path) in generations(&directory)?.into_iter().skip(GENERATIONS) {
-                fs::remove_file(path)?;
+    /// Removes what a crash left half written. Another proxy of this node that is just writing it fails, and tries again.
+    pub fn tidy(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY)) {
+                remove(&path)?;
             }
-            Ok(())
-        })
-        .await;
+        }
+        Ok(())
     }
 
-    /// The members this node ever had a verified answer from.
+    /// Keeps a document and lets the oldest go. It is on the disk when this returns, which may take seconds.
+    pub fn store(&self, revision: u64, text: &str) -> io::Result<()> {
+        let name = format!("document-{revision:020}.json");
+        replace(&self.directory, &name, text.as_bytes())?;
+        for (_, path) in generations(&self.directory)?.into_iter().skip(GENERATIONS) {
+            remove(&path)?;
+        }
+        Ok(())
+    }
+
+    /// The members this node had a verified answer from, of the documents it knows. The same name at another address is
+    /// not among them: what answered there was another server.
     pub fn proven(&self) -> BTreeSet<Identity> {
         let path = self.directory.join(PROVEN);
         let entries: Vec<Proven> = match fs::read(&path).map(|bytes| serde_json::from_slice(&bytes)) {
@@ -88,21 +99,12 @@ impl Cache {
             .collect()
     }
 
-    /// Writes the list of proven members at every change.
-    pub async fn keep_proven(self, mut proven: watch::Receiver<BTreeSet<Identity>>) {
-        while proven.changed().await.is_ok() {
-            let entries: Vec<_> = proven
-                .borrow_and_update()
-                .iter()
-                .cloned()
-                .map(Proven::from)
-                .collect();
-            let directory = self.directory.clone();
-            blocking("keep the list of proven members", move || {
-                replace(&directory, PROVEN, &serde_json::to_vec_pretty(&entries)?)
-            })
-            .await;
-        }
+    /// Keeps the list of proven members. It shrinks only with the documents: to the members of the one in force and of as
+    /// many before it as there are generations, so that a crash between the two files forgets nobody whom a document on
+    /// the disk names.
+    pub fn store_proven(&self, proven: BTreeSet<Identity>) -> io::Result<()> {
+        let entries: Vec<_> = proven.into_iter().map(Proven::from).collect();
+        replace(&self.directory, PROVEN, &serde_json::to_vec_pretty(&entries)?)
     }
 }
 
@@ -121,24 +123,34 @@ impl From<Identity> for Proven {
     }
 }
 
-/// A sync of a slow disk takes seconds, which no connection may wait for.
-async fn blocking(what: &'static str, work: impl FnOnce() -> io::Result<()> + Send + 'static) {
-    match spawn_blocking(work).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "failed to {what}"),
-        Err(error) => warn!(%error, "failed to {what}"),
-    }
-}
-
-/// Replaces a file so that a crash at any point leaves the old one or the new one whole.
+/// Replaces a file so that a crash at any point leaves the old one or the new one whole, and that two proxies of a node
+/// do not write into each other's: while one replaces the other, both are there. Chance tells them apart and not their
+/// process id, which is 1 in each pod.
 fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let temporary = directory.join(format!(".{name}.tmp"));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(name))?;
+    let temporary = directory.join(format!(".{name}.{:016x}{TEMPORARY}", rand::random::<u64>()));
+    let replaced = write(&temporary, content).and_then(|()| fs::rename(&temporary, directory.join(name)));
+    if replaced.is_err() {
+        // The next attempt has another name, and a full disk must not fill further. What stays all the same, the next
+        // start removes.
+        let _removed = fs::remove_file(&temporary);
+    }
+    replaced?;
     fs::File::open(directory)?.sync_all()
+}
+
+fn write(new: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create_new(new)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Removes a file, unless another proxy of this node was quicker.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// The document files, of the highest revision first.
@@ -161,30 +173,32 @@ fn generations(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
-    async fn filled(directory: &Path, revisions: impl IntoIterator<Item = u64>) -> Cache {
+    fn filled(directory: &Path, revisions: impl IntoIterator<Item = u64>) -> Cache {
         let cache = Cache::new(directory.to_owned());
         for revision in revisions {
-            cache.store(revision, format!("text {revision}")).await;
+            cache.store(revision, &format!("text {revision}")).unwrap();
         }
         cache
     }
 
-    #[tokio::test]
-    async fn the_newest_comes_first_and_five_are_kept() {
+    #[test]
+    fn the_newest_comes_first_and_five_are_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let cache = filled(directory.path(), [9, 100, 10, 99, 8, 7, 11]).await;
+        let cache = filled(directory.path(), [9, 100, 10, 99, 8, 7, 11]);
         assert_eq!(
             cache.texts(),
             ["text 100", "text 99", "text 11", "text 10", "text 9"]
         );
     }
 
-    #[tokio::test]
-    async fn a_file_that_cannot_be_read_is_skipped() {
+    #[test]
+    fn a_file_that_cannot_be_read_is_skipped() {
         let directory = tempfile::tempdir().unwrap();
-        let cache = filled(directory.path(), [1, 2]).await;
+        let cache = filled(directory.path(), [1, 2]);
         fs::write(
             directory.path().join("document-00000000000000000003.json"),
             [0xff, 0xfe],
@@ -195,45 +209,71 @@ mod tests {
         assert_eq!(cache.texts(), ["text 2", "text 1"]);
     }
 
-    #[tokio::test]
-    async fn what_a_crash_left_half_written_is_never_read() {
+    #[test]
+    fn what_a_crash_left_half_written_is_never_read() {
         let directory = tempfile::tempdir().unwrap();
-        let cache = filled(directory.path(), [1]).await;
+        let cache = filled(directory.path(), [1]);
         fs::write(
             directory.path().join(".document-00000000000000000002.json.tmp"),
             "half",
         )
         .unwrap();
         assert_eq!(cache.texts(), ["text 1"]);
-        cache.store(2, "whole".to_owned()).await;
+        cache.store(2, "whole").unwrap();
+        cache.tidy().unwrap();
         assert_eq!(cache.texts(), ["whole", "text 1"]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
-    #[tokio::test]
-    async fn a_disk_that_fails_is_survived() {
+    #[test]
+    fn two_proxies_that_write_at_once_leave_whole_documents_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let texts = ["old".repeat(10_000), "new".repeat(20_000)];
+        thread::scope(|scope| {
+            for text in &texts {
+                scope.spawn(|| {
+                    let cache = Cache::new(directory.path().to_owned());
+                    for revision in 1..=50 {
+                        cache.store(revision, text).unwrap();
+                        assert!(cache.texts().iter().all(|text| texts.contains(text)));
+                    }
+                });
+            }
+        });
+        let files: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(files.len(), GENERATIONS, "{files:?}");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_the_way = directory.path().join(PROVEN).join("not empty");
+        fs::create_dir_all(in_the_way).unwrap();
+        let cache = Cache::new(directory.path().to_owned());
+        assert!(cache.store_proven(BTreeSet::new()).is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_survived() {
         let directory = tempfile::tempdir().unwrap();
         let not_a_directory = directory.path().join("file");
         fs::write(&not_a_directory, "in the way").unwrap();
-        let cache = filled(&not_a_directory, [1]).await;
+        let cache = Cache::new(not_a_directory);
+        assert!(cache.store(1, "text 1").is_err());
         assert!(cache.texts().is_empty());
         assert!(cache.proven().is_empty());
     }
 
-    #[tokio::test]
-    async fn who_proved_itself_is_remembered() {
+    #[test]
+    fn who_proved_itself_is_remembered() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path().join("not/yet/there"));
         let member = Identity {
             name: "cp1".to_owned(),
             addresses: vec!["10.0.0.1:6443".parse().unwrap()],
         };
-        let (sender, receiver) = watch::channel(BTreeSet::new());
-        let keeper = tokio::spawn(cache.clone().keep_proven(receiver));
-        sender.send_modify(|proven| {
-            proven.insert(member.clone());
-        });
-        drop(sender);
-        keeper.await.unwrap();
+        cache.store_proven(BTreeSet::from([member.clone()])).unwrap();
         assert_eq!(cache.proven(), BTreeSet::from([member]));
         fs::write(directory.path().join("not/yet/there").join(PROVEN), "{").unwrap();
         assert!(cache.proven().is_empty());

@@ -17,7 +17,7 @@ pub async fn follow(path: PathBuf, documents: Arc<Documents>) {
         let now = look(&path).await;
         if now != seen {
             if let Some(text) = &now {
-                documents.offer(text, Source::File).await;
+                documents.offer(text, Source::File);
             }
             seen = now;
         }

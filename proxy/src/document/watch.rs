@@ -79,7 +79,7 @@ async fn follow_once(
     let list = api.list(target).await?;
     let mut version = resource_version(&list).unwrap_or_default().to_owned();
     for config_map in list.get("items").and_then(Value::as_array).into_iter().flatten() {
-        offer(config_map, documents).await;
+        offer(config_map, documents);
     }
     if std::mem::take(failing) {
         info!("following the ConfigMap again");
@@ -104,7 +104,7 @@ async fn watch_once(
             continue;
         };
         match event.get("type").and_then(Value::as_str) {
-            Some("ADDED" | "MODIFIED") => offer(object, documents).await,
+            Some("ADDED" | "MODIFIED") => offer(object, documents),
             // A deleted ConfigMap changes nothing: the last good document stays in force.
             Some("DELETED" | "BOOKMARK") => {}
             // Most often 410 Gone: the version is too old, and a new list is due.
@@ -117,13 +117,13 @@ async fn watch_once(
     Ok(())
 }
 
-async fn offer(config_map: &Value, documents: &Documents) {
+fn offer(config_map: &Value, documents: &Documents) {
     let text = config_map
         .get("data")
         .and_then(|data| data.get(wire::KEY))
         .and_then(Value::as_str);
     if let Some(text) = text {
-        documents.offer(text, Source::Watch).await;
+        documents.offer(text, Source::Watch);
     } else {
         warn!(key = wire::KEY, "the ConfigMap has no document");
     }

@@ -26,6 +26,7 @@ pub fn account(upstream: &Upstream) -> String {
         fact("way back", upstream.way_back.clone()),
         fact("proven", proven.to_owned()),
         fact("standing", upstream.standing.clone()),
+        fact("distance", upstream.distance.clone()),
         fact("addresses", upstream.addresses.join(", ")),
     ]);
     format!("{head}\n{facts}\n{}", evidence(&upstream.evidence))

@@ -21,10 +21,16 @@ fn line(name: &str, text: String) -> Vec<String> {
 }
 
 fn proxy(status: &Status) -> String {
-    let Status { version, node, .. } = status;
+    let Status {
+        version, node, zone, ..
+    } = status;
+    let zone = match zone.as_str() {
+        "" => "zone unknown".to_owned(),
+        zone => format!("zone {zone}"),
+    };
     match &status.not_ready_because {
-        None => format!("{version} on {node}, ready"),
-        Some(objection) => format!("{version} on {node}, not ready: {objection}"),
+        None => format!("{version} on {node}, {zone}, ready"),
+        Some(objection) => format!("{version} on {node}, {zone}, not ready: {objection}"),
     }
 }
 
@@ -33,11 +39,12 @@ fn document(status: &Status) -> String {
         return "none yet".to_owned();
     };
     format!(
-        "revision {} of pool {}, in force for {}, from {}",
+        "revision {} of pool {}, in force for {}, from {}, locality {}",
         document.revision,
         document.pool,
         layout::span_of(document.age_milliseconds),
         document.source,
+        document.locality,
     )
 }
 
@@ -71,6 +78,7 @@ fn upstreams(upstreams: &[Upstream]) -> String {
         "AGO",
         "PROVEN",
         "STANDING",
+        "DISTANCE",
     ];
     let head = head.map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(head).chain(upstreams.iter().map(row)).collect();
@@ -95,5 +103,6 @@ fn row(upstream: &Upstream) -> Vec<String> {
         probe(|probe| layout::span_of(probe.last_milliseconds_ago)),
         proven.to_owned(),
         upstream.standing.clone(),
+        upstream.distance.clone(),
     ]
 }

@@ -134,7 +134,7 @@ fn in_a_row(questions: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Balance, Event, Identity, Target, health::Outcome};
+    use crate::balance::{Balance, Event, Identity, Target, health::Outcome, place::Distance};
 
     const POLICY: Policy = Policy {
         failure_threshold: 2,
@@ -153,6 +153,7 @@ mod tests {
             },
             draining: false,
             proven: true,
+            distance: Distance::default(),
         };
         balance.observe(Event::Configured(vec![target], POLICY), now);
         let id = balance.view()[0].id;

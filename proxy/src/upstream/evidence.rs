@@ -180,7 +180,7 @@ fn shortened(detail: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Balance, Decision, Identity, Target, health::Policy};
+    use crate::balance::{Balance, Decision, Identity, Target, health::Policy, place::Distance};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -192,6 +192,7 @@ mod tests {
             },
             draining: false,
             proven: true,
+            distance: Distance::default(),
         };
         let policy = Policy {
             failure_threshold: 2,

@@ -1,10 +1,17 @@
 //! The node's disk after a crash: whatever its files hold, the proxy starts, and with the last good document.
 
-use std::{fs, sync::Arc};
+use std::{collections::BTreeSet, fs, sync::Arc};
 
 use tempfile::TempDir;
 use trivet_crds::wire::Document;
-use trivet_proxy::document::{Documents, cache::Cache};
+use trivet_proxy::{
+    balance::Identity,
+    document::{
+        Documents, Source,
+        cache::{Cache, GENERATIONS},
+    },
+    settings,
+};
 
 use crate::{
     search::{fuzz, keep},
@@ -67,6 +74,33 @@ fn no_list_of_proven_members_keeps_the_proxy_from_starting() {
     });
 }
 
+#[test]
+fn a_crash_at_any_moment_forgets_nobody_whom_a_document_on_the_disk_names() {
+    let disk = Disk::new();
+    let documents = disk.documents();
+    for revision in 1..=12 {
+        // The list of proven members may be written before this document is, and a crash may come at any moment.
+        let on_disk_before = disk.members();
+        let text = of_its_own_member(revision);
+        documents.offer(&text, Source::File);
+        disk.cache().store(revision, &text).unwrap();
+        let known = documents.known_members();
+        assert!(on_disk_before.is_subset(&known), "revision {revision}");
+        assert!(disk.members().is_subset(&known), "revision {revision}");
+        assert!(known.len() <= GENERATIONS + 1, "revision {revision}: {known:?}");
+    }
+    let again = disk.documents();
+    again.offer_cached();
+    assert_eq!(again.known_members(), disk.members());
+}
+
+/// A document whose only member no other revision has.
+fn of_its_own_member(revision: u64) -> String {
+    let mut document = Document::parse(&document(revision)).unwrap();
+    document.members[0].name = format!("cp{revision}");
+    document.seal().unwrap().to_text().unwrap()
+}
+
 struct Disk(TempDir);
 
 impl Disk {
@@ -80,6 +114,16 @@ impl Disk {
 
     fn cache(&self) -> Cache {
         Cache::new(self.0.path().to_owned())
+    }
+
+    /// Whom the documents on it name.
+    fn members(&self) -> BTreeSet<Identity> {
+        let texts = self.cache().texts().into_iter();
+        let documents = texts.map(|text| Document::parse(&text).unwrap());
+        documents
+            .flat_map(|document| document.members)
+            .map(|member| settings::identity(&member))
+            .collect()
     }
 
     fn documents(&self) -> Documents {

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 use trivet_crds::wire::{
-    API_VERSION, Connection, Document, Error, HealthCheck, Listener, MAX_MEMBERS, Member, MemberState, Tls,
+    API_VERSION, Balancing, Connection, Document, Error, HealthCheck, Listener, Locality, MAX_ADDRESSES,
+    MAX_MEMBERS, Member, MemberState, Tls,
 };
 
 use crate::search::{fuzz, keep};
@@ -23,17 +24,32 @@ fn no_text_is_followed_that_a_proxy_cannot_obey() {
     });
 }
 
+#[test]
+fn a_document_of_a_release_that_knew_no_locality_is_followed() {
+    // Written by that release, with its hash.
+    let text = include_str!("corpus/wire_document/whole");
+    assert!(!text.contains("balancing") && !text.contains("nodeName"));
+    assert_eq!(read(text).unwrap().balancing, Balancing::default());
+}
+
 fn read(text: &str) -> Result<Document, Error> {
     let document = Document::parse(text)?;
     assert!((1..=MAX_MEMBERS).contains(&document.members.len()));
     let names: BTreeSet<_> = document.members.iter().map(|member| &member.name).collect();
     assert_eq!(names.len(), document.members.len());
-    let reachable = |member: &Member| member.port > 0 && !member.addresses.is_empty();
+    let reachable =
+        |member: &Member| member.port > 0 && (1..=MAX_ADDRESSES).contains(&member.addresses.len());
     assert!(document.members.iter().all(reachable));
-    let on_loopback =
-        |listener: &Listener| listener.port > 0 && listener.addresses.iter().all(IpAddr::is_loopback);
+    let on_loopback = |listener: &Listener| {
+        let addresses = &listener.addresses;
+        listener.port > 0 && !addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback)
+    };
     assert!(!document.listeners.is_empty() && document.listeners.iter().all(on_loopback));
-    assert!(document.health_check.period_milliseconds > 0 && document.connection.max_connections > 0);
+    let names: BTreeSet<_> = document.listeners.iter().map(|listener| &listener.name).collect();
+    assert_eq!(names.len(), document.listeners.len());
+    let check = &document.health_check;
+    assert!((1..=check.period_milliseconds).contains(&check.timeout_milliseconds));
+    assert!(document.connection.max_connections > 0);
     // What this release knows of it is written and read back the same.
     let written = document.clone().seal().unwrap();
     assert_eq!(Document::parse(&written.to_text().unwrap()).unwrap(), written);
@@ -53,12 +69,16 @@ pub(crate) fn document(revision: u64) -> String {
             port: 6443,
             state: MemberState::Active,
             zone: "a".to_owned(),
+            node_name: "cp1".to_owned(),
         }],
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec!["127.0.0.1".parse().unwrap()],
             port: 7443,
         }],
+        balancing: Balancing {
+            locality: Locality::PreferSameZone,
+        },
         health_check: HealthCheck {
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,

@@ -1,5 +1,5 @@
-//! The proxy's process at the limits of its files: the real program, with as much as the kernel lets it have, or
-//! nothing left at all.
+//! The proxy's process at the limits of what the kernel gives it: the real program, with as many files as there may be
+//! or none left at all, with a log that nobody reads, and with scrapers that hang.
 
 #![allow(
     clippy::indexing_slicing,
@@ -10,7 +10,9 @@
 )]
 
 mod echo;
+mod log;
 mod process;
+mod scrapers;
 
 use std::{io::ErrorKind, time::Duration};
 

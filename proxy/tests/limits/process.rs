@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -12,40 +12,54 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::spawn_blocking,
     time::{Instant, sleep},
 };
-use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+use trivet_crds::wire::{
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+};
 
 use crate::echo::Echo;
+
+/// The name of the socket of the exec probes.
+const SOCKET: &str = "proxy.sock";
+
+/// Becomes the proxy.
+const PLAIN: &str = "exec \"$0\" \"$@\"";
 
 /// A running proxy before one upstream.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
+    /// Where it serves its metrics.
+    pub(crate) metrics: SocketAddr,
     process: Child,
     _upstream: Echo,
-    _disk: TempDir,
+    disk: TempDir,
 }
 
 impl Proxy {
     /// With as many files as may be.
     pub(crate) async fn start() -> Self {
-        let proxy = Self::launch("exec \"$0\" \"$@\"").await;
+        let proxy = Self::launch(PLAIN, "error", Stdio::inherit()).await;
         proxy.raise_own_files();
         proxy
     }
 
     /// With no more than so many files, for good.
     pub(crate) async fn start_with_files(files: usize) -> Self {
-        Self::launch(&format!("ulimit -n {files}; exec \"$0\" \"$@\"")).await
+        let script = format!("ulimit -n {files}; {PLAIN}");
+        Self::launch(&script, "error", Stdio::inherit()).await
     }
 
-    async fn launch(script: &str) -> Self {
+    /// With a log of all there is to say, into this.
+    pub(crate) async fn start_talkative(stderr: impl Into<Stdio>) -> Self {
+        Self::launch(PLAIN, "trace", stderr.into()).await
+    }
+
+    async fn launch(script: &str, level: &str, stderr: Stdio) -> Self {
         let upstream = Echo::start();
         let disk = tempfile::tempdir().unwrap();
-        // Free a moment ago; whoever takes it meanwhile makes the test fail, not pass.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let [address, metrics] = free_addresses();
         let config = disk.path().join("pool.json");
         fs::write(&config, document(address, upstream.address)).unwrap();
         let process = Command::new("sh")
@@ -55,18 +69,23 @@ impl Proxy {
                 env!("CARGO_BIN_EXE_trivet-proxy"),
                 "run",
                 "--log-level",
-                "error",
+                level,
                 "--config",
             ])
             .arg(&config)
+            .arg("--socket")
+            .arg(disk.path().join(SOCKET))
+            .args(["--metrics-address", &metrics.to_string()])
             .stdin(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let proxy = Self {
             address,
+            metrics,
             process,
             _upstream: upstream,
-            _disk: disk,
+            disk,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
         while proxy.ask(b"hello").await.is_err() {
@@ -87,6 +106,30 @@ impl Proxy {
             Err(io::ErrorKind::UnexpectedEof.into())
         } else {
             Ok(heard)
+        }
+    }
+
+    /// Asks it as kubelet does, with a program of its own.
+    pub(crate) async fn probe(&self, what: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"));
+        command
+            .args(["probe", what, "--socket"])
+            .arg(self.disk.path().join(SOCKET));
+        spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub(crate) async fn terminate(&mut self, within: Duration) -> ExitStatus {
+        let pid = self.process.id().to_string();
+        let done = Command::new("kill").arg(&pid).status().unwrap();
+        assert!(done.success());
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the proxy does not end");
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -154,6 +197,12 @@ impl Drop for Proxy {
     }
 }
 
+/// Free a moment ago; whoever takes one meanwhile makes the test fail, not pass.
+fn free_addresses() -> [SocketAddr; 2] {
+    let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    free.map(|free| free.local_addr().unwrap())
+}
+
 fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
     let key = KeyPair::generate().unwrap();
     let authority = CertificateParams::new(Vec::<String>::new())
@@ -171,12 +220,14 @@ fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
             port: upstream.port(),
             state: MemberState::Active,
             zone: String::new(),
+            node_name: String::new(),
         }],
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![listener.ip()],
             port: listener.port(),
         }],
+        balancing: Balancing::default(),
         health_check: HealthCheck {
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,

@@ -1,5 +1,9 @@
 //! A newer valid document is followed without a client noticing; nothing else is.
 
+use std::{fs, net::SocketAddr, sync::mpsc, time::Duration};
+
+use tokio::{join, runtime::Builder, task::spawn_blocking, time::timeout};
+
 use crate::support::{
     apiserver::{Apiserver, Mode},
     eventually,
@@ -110,18 +114,164 @@ async fn a_proxy_starts_from_its_disk_alone() {
     let (mut node, apiservers) = node_with(2).await;
     let proven = node.path("cache/proven.json");
     eventually("both are remembered", async || {
-        std::fs::read_to_string(&proven).is_ok_and(|text| text.contains("cp1") && text.contains("cp2"))
+        fs::read_to_string(&proven).is_ok_and(|text| text.contains("cp1") && text.contains("cp2"))
     })
     .await;
     node.stop().await;
-    std::fs::remove_file(node.path("pool.json")).unwrap();
+    fs::remove_file(node.path("pool.json")).unwrap();
     // The newest generation is torn; the one before it is good.
-    std::fs::write(node.path("cache/document-00000000000000000009.json"), "{\"apiVer").unwrap();
+    fs::write(node.path("cache/document-00000000000000000009.json"), "{\"apiVer").unwrap();
     node.start().await;
     node.follows(1).await;
     // Remembered as proven: used before its first probe, and not as a last resort.
     assert!(node.who().await.is_ok());
     assert_eq!(apiservers.iter().map(Apiserver::served).sum::<usize>(), 1);
+}
+
+/// What the node's disk remembers of who proved itself.
+fn remembered(node: &Node) -> String {
+    fs::read_to_string(node.path("cache/proven.json")).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_member_is_remembered_as_proven_for_five_documents_after_its_last() {
+    let (node, apiservers) = node_with(2).await;
+    eventually("both are remembered", async || {
+        let proven = remembered(&node);
+        proven.contains("cp1") && proven.contains("cp2")
+    })
+    .await;
+    let without_cp2 = async |revision| {
+        node.write(&node.pool().revision(revision).member(&apiservers[0]));
+        node.follows(revision).await;
+    };
+    for revision in 2..=6 {
+        without_cp2(revision).await;
+        assert!(remembered(&node).contains("cp2"), "revision {revision}");
+    }
+    without_cp2(7).await;
+    eventually("cp2 is forgotten", async || !remembered(&node).contains("cp2")).await;
+    assert!(remembered(&node).contains("cp1"));
+
+    node.write(&apiservers.iter().fold(node.pool().revision(8), Pool::member));
+    node.sees(&apiservers[1], "Up").await;
+    eventually("cp2 proves itself again", async || {
+        remembered(&node).contains("cp2")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_very_address_that_proved_itself_is_remembered() {
+    let mut node = Node::new();
+    let apiservers = ["cp1", "cp2", "cp3"].map(|name| Apiserver::start(name, node.authority.server()));
+    for apiserver in &apiservers {
+        apiserver.set(Mode::Hung);
+    }
+    let entry =
+        |name: &str, address: SocketAddr| format!("{{\"name\":\"{name}\",\"addresses\":[\"{address}\"]}}");
+    let [first, second, third] = [&apiservers[0], &apiservers[1], &apiservers[2]].map(|known| known.address);
+    let entries = [
+        entry("cp1", first),
+        // Another port, another IP: another server may have answered there.
+        entry("cp2", SocketAddr::new(second.ip(), 1)),
+        entry("cp3", SocketAddr::from(([192, 0, 2, 1], third.port()))),
+        entry("gone", SocketAddr::from(([192, 0, 2, 2], 6443))),
+    ];
+    fs::create_dir(node.path("cache")).unwrap();
+    fs::write(node.path("cache/proven.json"), format!("[{}]", entries.join(","))).unwrap();
+    node.write(&apiservers.iter().fold(node.pool(), Pool::member));
+    node.start().await;
+    node.follows(1).await;
+    let status = node.status().await;
+    let proven: Vec<_> = status
+        .upstreams
+        .iter()
+        .map(|upstream| (upstream.member.as_str(), upstream.proven))
+        .collect();
+    assert_eq!(proven, [("cp1", true), ("cp2", false), ("cp3", false)]);
+    eventually("the others are forgotten", async || {
+        let left = remembered(&node);
+        left.contains("cp1") && !["cp2", "cp3", "gone"].iter().any(|name| left.contains(name))
+    })
+    .await;
+}
+
+/// A node whose proxy has followed two documents and proven its member, while its disk takes nothing.
+async fn node_with_a_broken_disk() -> (Node, Apiserver) {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    // Permissions would not stop root.
+    fs::write(node.path("cache"), "in the way").unwrap();
+    node.write(&node.pool().member(&apiserver));
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    assert_eq!(node.who().await.unwrap(), "cp1");
+    node.write(&node.pool().revision(2).member(&apiserver));
+    node.follows(2).await;
+    (node, apiserver)
+}
+
+fn newest_on_the_disk(node: &Node) -> Option<String> {
+    fs::read_to_string(node.path("cache/document-00000000000000000002.json")).ok()
+}
+
+#[tokio::test]
+async fn a_disk_that_works_again_soon_holds_what_it_missed() {
+    let (node, apiserver) = node_with_a_broken_disk().await;
+    fs::remove_file(node.path("cache")).unwrap();
+    eventually("both files are there", async || {
+        newest_on_the_disk(&node).is_some() && remembered(&node).contains("cp1")
+    })
+    .await;
+    assert_eq!(
+        newest_on_the_disk(&node).unwrap(),
+        node.pool().revision(2).member(&apiserver).text()
+    );
+}
+
+#[tokio::test]
+async fn what_the_disk_missed_is_on_it_when_the_proxy_has_ended() {
+    let (mut node, _apiserver) = node_with_a_broken_disk().await;
+    fs::remove_file(node.path("cache")).unwrap();
+    node.stop().await;
+    assert!(newest_on_the_disk(&node).is_some());
+    assert!(remembered(&node).contains("cp1"));
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_nobody_from_being_served_nor_the_proxy_from_ending() {
+    // What waits for the disk waits on a thread of its own; here there is one.
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let (disk_works, hang) = mpsc::channel::<()>();
+    runtime.block_on(async {
+        let mut node = Node::new();
+        let apiserver = Apiserver::start("cp1", node.authority.server());
+        node.write(&node.pool().member(&apiserver));
+        // The start reads the document, and from then on the thread is stuck.
+        let stuck = async { drop(spawn_blocking(move || hang.iter().for_each(drop))) };
+        let started = async { join!(node.start(), stuck) };
+        timeout(Duration::from_secs(10), started).await.unwrap();
+        node.sees(&apiserver, "Up").await;
+        assert_eq!(node.who().await.unwrap(), "cp1");
+        timeout(Duration::from_secs(10), node.stop()).await.unwrap();
+        assert!(!node.path("cache").exists(), "the disk did not hang");
+    });
+    drop(disk_works);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_half_written_is_gone_after_the_next_start() {
+    let mut node = Node::new();
+    let left = node.path("cache/.proven.json.0123456789abcdef.tmp");
+    fs::create_dir(node.path("cache")).unwrap();
+    fs::write(&left, "[").unwrap();
+    node.start().await;
+    eventually("it is gone", async || !left.exists()).await;
 }
 
 #[tokio::test]

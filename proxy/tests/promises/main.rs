@@ -10,6 +10,7 @@
 mod documents;
 mod draining;
 mod health;
+mod locality;
 mod opening;
 mod relaying;
 mod resorting;

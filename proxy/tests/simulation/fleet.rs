@@ -394,5 +394,6 @@ fn target(member: usize) -> Target {
         },
         draining: false,
         proven: false,
+        distance: trivet_proxy::balance::place::Distance::Elsewhere,
     }
 }

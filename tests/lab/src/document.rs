@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+use trivet_crds::wire::{
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+};
 
 use crate::{
     authority::{Authority, NAME},
@@ -36,6 +38,7 @@ impl Pool {
                 addresses: vec![[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1].into()],
                 port: PROXY,
             }],
+            balancing: Balancing::default(),
             health_check: HealthCheck {
                 period_milliseconds: 1000,
                 timeout_milliseconds: 1000,
@@ -81,6 +84,7 @@ impl Pool {
             port: APISERVER,
             state: MemberState::Active,
             zone: String::new(),
+            node_name: String::new(),
         });
         self
     }

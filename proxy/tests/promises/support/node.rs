@@ -4,10 +4,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
-use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+use trivet_crds::wire::{
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Locality, Member, MemberState, Tls,
+};
 use trivet_proxy::{
     admin,
     app::{self, Config},
+    balance::place::Place,
     status::Status,
 };
 
@@ -38,6 +41,7 @@ impl Pool {
                 addresses: vec!["127.0.0.1".parse().unwrap()],
                 port,
             }],
+            balancing: Balancing::default(),
             health_check: HealthCheck {
                 period_milliseconds: 200,
                 timeout_milliseconds: 200,
@@ -73,6 +77,7 @@ impl Pool {
             port: apiserver.address.port(),
             state: MemberState::Active,
             zone: String::new(),
+            node_name: String::new(),
         });
         self
     }
@@ -82,6 +87,19 @@ impl Pool {
         self = self.member(apiserver);
         let addresses = &mut self.document.members.last_mut().unwrap().addresses;
         addresses.push("127.0.0.2".parse().unwrap());
+        self
+    }
+
+    /// The member that was added last runs on this node, in this zone.
+    pub(crate) fn at(mut self, node: &str, zone: &str) -> Self {
+        let member = self.document.members.last_mut().unwrap();
+        node.clone_into(&mut member.node_name);
+        zone.clone_into(&mut member.zone);
+        self
+    }
+
+    pub(crate) fn locality(mut self, locality: Locality) -> Self {
+        self.document.balancing.locality = locality;
         self
     }
 
@@ -163,11 +181,14 @@ impl Node {
             file: Some(self.path("pool.json")),
             cache: Some(self.path("cache")),
             watch: None,
-            node: "w1".to_owned(),
+            place: Place {
+                node: "w1".to_owned(),
+                zone: "a".to_owned(),
+            },
             socket: Some(self.path("proxy.sock")),
             metrics: None,
         };
-        let bound = app::bind(config).await.unwrap();
+        let bound = app::bind(config, Arc::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(bound.run(async { drop(stopped.await) }));
         self.running = Some((stop, running));

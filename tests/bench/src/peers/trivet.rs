@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use trivet_crds::wire::{API_VERSION, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls};
+use trivet_crds::wire::{
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+};
 
 use super::{SERVER, Setting};
 use crate::authority::NAME;
@@ -27,12 +29,14 @@ pub(super) fn configuration(setting: &Setting, listen: SocketAddr) -> Result<Pat
             port: SERVER.port(),
             state: MemberState::Active,
             zone: String::new(),
+            node_name: String::new(),
         }],
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![listen.ip()],
             port: listen.port(),
         }],
+        balancing: Balancing::default(),
         health_check: HealthCheck {
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,
