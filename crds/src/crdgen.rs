@@ -285,6 +285,36 @@ mod tests {
         );
     }
 
+    /// Whether every field of `value` is one of the schema's.
+    fn is_known(value: &Value, schema: &Value) -> bool {
+        match value {
+            Value::Object(fields) => fields.iter().all(|(name, field)| {
+                let property = schema["properties"].get(name);
+                property.is_some_and(|property| is_known(field, property))
+            }),
+            Value::Array(items) => items.iter().all(|item| is_known(item, &schema["items"])),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                let words = schema.get("enum").and_then(Value::as_array);
+                words.is_none_or(|words| words.contains(value))
+            }
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_pool_that_is_accepted() {
+        for example in [
+            include_str!("../../examples/pool-default.yaml"),
+            include_str!("../../examples/pool-members.yaml"),
+            include_str!("../../examples/pool-zones.yaml"),
+        ] {
+            let pool: Value = serde_saphyr::from_str(example).unwrap();
+            let spec = &pool["spec"];
+            assert!(is_known(spec, &schema()["properties"]["spec"]), "{spec}");
+            assert_eq!(refusals(spec.clone(), None), Vec::<String>::new(), "{spec}");
+            serde_json::from_value::<ApiserverPool>(defaulted(&pool)).unwrap();
+        }
+    }
+
     #[test]
     fn each_message_names_a_field_and_a_way_out() {
         for rule in RULES {
