@@ -99,7 +99,8 @@ async fn a_client_that_takes_its_time_to_speak_loses_nothing_to_a_hung_member() 
         let (_, tls) = shared(&node);
         attempts.spawn(async move { Client::over(stream, tls).await?.who().await });
     }
-    for answer in attempts.join_all().await {
+    let answers = attempts.join_all().await;
+    for answer in answers {
         assert_ne!(answer.unwrap(), "cp1");
     }
 }

@@ -134,7 +134,7 @@ impl Server {
 
     async fn serve(mut self, stream: TcpStream) {
         // A stopped process reads nothing, whenever it accepted.
-        if stream.readable().await.is_err() {
+        if stream.peek(&mut [0]).await.is_err() {
             return;
         }
         self.unless_hung().await;
