@@ -34,7 +34,7 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, up
     let mut pair = Pair::new(client, opened.upstream.stream, opened.unsent);
     // The document of the time it opened has no say in how it goes on.
     drop(settings);
-    let summary = pair.run(&claim.tether).await;
+    let summary = pair.run(&claim.tether, upstreams.metrics()).await;
     if summary.ending.resets() {
         socket::reset_on_close(pair.client());
         socket::reset_on_close(pair.upstream());
@@ -110,7 +110,6 @@ impl Drop for Record {
         } = self.summary;
         self.metrics.left();
         self.metrics.ended(ending);
-        self.metrics.relayed(sent, received);
         let given = self.given_to.as_ref();
         // Fields that are none are left out of the line.
         debug!(

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use self::direction::{Broken, Direction};
-use crate::{ending::Ending, net::socket::Fault, upstream::Tether};
+use crate::{ending::Ending, metrics::Metrics, net::socket::Fault, upstream::Tether};
 
 /// With a quarter of a MiB the copy costs little more CPU than splice; a thread has one.
 const SCRATCH: usize = 256 * 1024;
@@ -83,9 +83,15 @@ impl Pair {
         &self.upstream
     }
 
-    /// Relays until both sides have ended, one has broken, or the tether says so.
-    pub async fn run(&mut self, tether: &Tether) -> Summary {
-        let ending = poll_fn(|cx| self.poll(cx, tether)).await;
+    /// Relays until both sides have ended, one has broken, or the tether says so. Bytes are counted as they move.
+    pub async fn run(&mut self, tether: &Tether, metrics: &Metrics) -> Summary {
+        let ending = poll_fn(|cx| {
+            let (sent, received) = (self.sent.moved(), self.received.moved());
+            let turn = self.poll(cx, tether);
+            metrics.relayed(self.sent.moved() - sent, self.received.moved() - received);
+            turn
+        })
+        .await;
         Summary {
             ending,
             sent: self.sent.moved(),

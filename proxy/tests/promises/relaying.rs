@@ -13,6 +13,7 @@ use tokio::{
 };
 use trivet_proxy::{
     ending::Ending,
+    metrics::Metrics,
     net::socket,
     relay::{Pair, Summary},
     upstream::Tether,
@@ -44,7 +45,7 @@ async fn relayed(unsent: &'static [u8]) -> Relayed {
     }
     let relay = tokio::spawn(async move {
         let mut pair = Pair::new(from_client, to_server, Bytes::from_static(unsent));
-        let summary = pair.run(&Tether::default()).await;
+        let summary = pair.run(&Tether::default(), &Metrics::default()).await;
         if summary.ending.resets() {
             socket::reset_on_close(pair.client());
             socket::reset_on_close(pair.upstream());
@@ -256,7 +257,10 @@ async fn an_idle_pair_ends_when_its_tether_says_so() {
     let (to_server, _server) = connected().await;
     let tether = std::sync::Arc::new(Tether::default());
     let held = std::sync::Arc::clone(&tether);
-    let relay = tokio::spawn(async move { Pair::new(from_client, to_server, Bytes::new()).run(&held).await });
+    let relay = tokio::spawn(async move {
+        let mut pair = Pair::new(from_client, to_server, Bytes::new());
+        pair.run(&held, &Metrics::default()).await
+    });
     sleep(Duration::from_millis(20)).await;
     tether.end(Ending::MemberSilent);
     tether.end(Ending::MemberDrained);

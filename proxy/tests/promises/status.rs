@@ -166,6 +166,29 @@ async fn a_member_that_is_not_ready_is_told_with_its_failing_checks() {
 }
 
 #[tokio::test]
+async fn bytes_are_counted_while_their_connection_lives() {
+    let (node, apiservers) = node_with(1).await;
+    // The proxy's own question through its listener is over.
+    eventually("ready", async || node.ready().await).await;
+    eventually("nobody is connected", async || {
+        node.metric("trivet_proxy_client_connections").await == Some(0)
+    })
+    .await;
+    let mut client = node.client_on(&apiservers[0]).await;
+    let mut counted = [0; 2];
+    for _ in 0..3 {
+        client.who().await.unwrap();
+        for (name, before) in ["sent", "received"].into_iter().zip(&mut counted) {
+            let line = format!("trivet_proxy_{name}_bytes_total");
+            let now = node.metric(&line).await.unwrap();
+            assert!(now > *before, "{name}: {now} after {before}");
+            *before = now;
+        }
+    }
+    assert_eq!(node.metric("trivet_proxy_client_connections").await, Some(1));
+}
+
+#[tokio::test]
 async fn who_won_a_client_by_a_hedge_and_who_lost_it_is_counted() {
     let (node, apiservers) = node_with(2).await;
     apiservers[0].set(Mode::Hung);
