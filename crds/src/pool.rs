@@ -234,7 +234,8 @@ pub struct PoolConnection {
     /// How long to wait for one apiserver before the next one is tried beside it.
     #[schemars(range(min = 20, max = 5000))]
     pub hedge_delay_milliseconds: u32,
-    /// How long sent bytes may stay unacknowledged before the connection is closed (TCP_USER_TIMEOUT).
+    /// How long what a probe sent may stay unacknowledged before its connection is closed (TCP_USER_TIMEOUT). Clients'
+    /// connections have no such limit: the kernel would take an apiserver that pauses to read for a dead one.
     #[schemars(range(min = 1000, max = 60000))]
     pub user_timeout_milliseconds: u32,
     /// How long a connection may be idle before the kernel asks whether the peer lives (TCP_KEEPIDLE).

@@ -144,7 +144,7 @@ pub struct Connection {
     pub connect_timeout_milliseconds: u32,
     /// How long to wait for one upstream before the next is tried beside it; never 0.
     pub hedge_delay_milliseconds: u32,
-    /// `TCP_USER_TIMEOUT` of upstream sockets: how long sent bytes may stay unacknowledged. Never 0, which would leave it
+    /// `TCP_USER_TIMEOUT` of probes' sockets: how long sent bytes may stay unacknowledged. Never 0, which would leave it
     /// to the kernel's quarter of an hour.
     pub user_timeout_milliseconds: u32,
     /// `TCP_KEEPIDLE` of upstream sockets; never 0.

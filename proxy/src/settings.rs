@@ -21,8 +21,10 @@ pub struct Settings {
     pub document: Arc<Document>,
     /// How to verify the members' certificates.
     pub trust: Trust,
-    /// Options of upstream sockets.
+    /// Options of the upstream sockets that serve clients.
     pub socket: UpstreamOptions,
+    /// Options of the upstream sockets that serve probes.
+    pub probe_socket: UpstreamOptions,
     /// How long one dial may take.
     pub connect_timeout: Duration,
     /// How long to wait for one upstream before the next is tried beside it.
@@ -40,11 +42,16 @@ impl Settings {
     pub fn new(document: Arc<Document>) -> Result<Self, trust::Error> {
         let connection = &document.connection;
         let health_check = &document.health_check;
+        let keepalive_idle = Duration::from_secs(connection.keep_alive_seconds.into());
         Ok(Self {
             trust: Trust::new(&document.tls)?,
             socket: UpstreamOptions {
-                keepalive_idle: Duration::from_secs(connection.keep_alive_seconds.into()),
-                user_timeout: milliseconds(connection.user_timeout_milliseconds),
+                keepalive_idle,
+                user_timeout: None,
+            },
+            probe_socket: UpstreamOptions {
+                keepalive_idle,
+                user_timeout: Some(milliseconds(connection.user_timeout_milliseconds)),
             },
             connect_timeout: milliseconds(connection.connect_timeout_milliseconds),
             hedge_delay: milliseconds(connection.hedge_delay_milliseconds),

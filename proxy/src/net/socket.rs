@@ -12,16 +12,19 @@ const BACKLOG: u32 = 4096;
 /// The time between two keepalive probes once the first got no answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Keepalive probes without an answer after which a host is silent.
-const KEEPALIVE_RETRIES: u32 = 3;
+/// Keepalive probes without an answer after which a host is silent. With the defaults that is seven seconds after its
+/// last packet.
+const KEEPALIVE_RETRIES: u32 = 1;
 
 /// How the kernel judges the host behind an upstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamOptions {
     /// Idle time before the first keepalive probe.
     pub keepalive_idle: Duration,
-    /// How long sent bytes may stay unacknowledged.
-    pub user_timeout: Duration,
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT). None where the peer may take its time to read: the
+    /// kernel counts a window that is closed for so long as a dead host, though each of its probes is acknowledged
+    /// (`tcp_probe_timer` of Linux, since 5.11).
+    pub user_timeout: Option<Duration>,
 }
 
 /// A listening socket, and whether another process listens on the same port.
@@ -76,7 +79,9 @@ pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Resul
         .with_retries(KEEPALIVE_RETRIES);
     let view = SockRef::from(&socket);
     view.set_tcp_keepalive(&keepalive)?;
-    view.set_tcp_user_timeout(Some(options.user_timeout))?;
+    if options.user_timeout.is_some() {
+        view.set_tcp_user_timeout(options.user_timeout)?;
+    }
     socket.connect(address).await
 }
 

@@ -138,7 +138,7 @@ impl Questioner {
 }
 
 async fn open(address: SocketAddr, settings: &Settings) -> Result<Kept, Error> {
-    let stream = socket::connect(address, settings.socket)
+    let stream = socket::connect(address, settings.probe_socket)
         .await
         .map_err(|error| Error::Connect(address, error))?;
     let trust = settings.trust.probing();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -256,6 +256,36 @@ async fn what_is_not_tls_is_forwarded_as_it_is() {
     // A TLS server answers plain text with an alert, and ends.
     client.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer.first(), Some(&21));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_its_time_to_read_keeps_its_connection() {
+    let mut node = Node::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    node.write(&node.pool().impatient_with(listener.local_addr().unwrap()));
+    node.start().await;
+    crate::support::eventually("listens", async || TcpStream::connect(node.proxy).await.is_ok()).await;
+    let mut client = TcpStream::connect(node.proxy).await.unwrap();
+    // No TLS: what is written goes to the one member, be it proven or not.
+    client.write_all(b"plain").await.unwrap();
+    let mut server = loop {
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let mut began = [0; 5];
+        // The others are probes.
+        if accepted.read_exact(&mut began).await.is_ok() && &began == b"plain" {
+            break accepted;
+        }
+    };
+    let sent = tokio::spawn(async move {
+        client.write_all(&vec![7; 32 << 20]).await?;
+        client.shutdown().await
+    });
+    // Twice as long as the kernel is told to wait for a probe's words.
+    sleep(Duration::from_secs(2)).await;
+    let mut read = Vec::new();
+    server.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read.len(), 32 << 20);
+    sent.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -82,6 +82,20 @@ impl Pool {
         self
     }
 
+    /// A member of which nothing is known but its address, and a kernel that waits a second for it.
+    pub(crate) fn impatient_with(mut self, address: SocketAddr) -> Self {
+        self.document.connection.user_timeout_milliseconds = 1000;
+        self.document.members.push(Member {
+            name: "unknown".to_owned(),
+            addresses: vec![address.ip()],
+            port: address.port(),
+            state: MemberState::Active,
+            node_name: String::new(),
+            zone: String::new(),
+        });
+        self
+    }
+
     /// A member with a second address, at which nobody listens.
     pub(crate) fn member_with_a_dead_address(mut self, apiserver: &Apiserver) -> Self {
         self = self.member(apiserver);
