@@ -235,7 +235,7 @@ async fn sign_of_life(
     settings: &Settings,
 ) -> Sign {
     let mut asked_here = pin!(first.ask(here, LIVENESS, settings));
-    let mut asked_there = pin!(async {
+    let mut elsewhere = pin!(async {
         if there == here {
             return None;
         }
@@ -254,7 +254,7 @@ async fn sign_of_life(
                 Err(error) if error.fault() == Fault::Unreachable => judged = Some(Sign::Silence),
                 Err(error) => judged = Some(Sign::Failure(error)),
             },
-            answer = &mut asked_there, if !heard_out => match answer {
+            answer = &mut elsewhere, if !heard_out => match answer {
                 Some(reply) => return Sign::Answer(there, reply),
                 None => heard_out = true,
             },
@@ -332,7 +332,7 @@ impl Reporter {
                 return Heard::Here;
             }
             Fault::Timeout | Fault::Unreachable => {
-                self.report(asked, via, Outcome::Silent, None, &cause::chain(error))
+                self.report(asked, via, Outcome::Silent, None, &cause::chain(error));
             }
             Fault::Refused | Fault::Reset | Fault::Other => {
                 self.report(asked, via, Outcome::Refused, None, &cause::chain(error));
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_heard_elsewhere_is_asked_there_from_then_on() {
+    fn a_member_that_is_heard_elsewhere_is_elsewhere_from_then_on() {
         let mut addresses = addresses(3);
         addresses.follow(Heard::Nothing);
         addresses.follow(Heard::Elsewhere);
