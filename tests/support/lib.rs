@@ -19,6 +19,7 @@ pub mod pods;
 pub mod proxies;
 pub mod real_client;
 pub mod say;
+pub mod silence;
 pub mod streams;
 pub mod table;
 pub mod tools;

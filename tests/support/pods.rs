@@ -1,4 +1,4 @@
-//! The proxies' pods: whether they are still the same ones.
+//! Trivet's pods: where the operator runs, and whether the proxies are still the same ones.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,9 @@ use kube::{Api, ResourceExt as _};
 use trivet_crds::POOL_LABEL;
 
 use crate::installation::{Installation, NAMESPACE, POOL};
+
+/// What the chart's operator has for a label.
+const OPERATOR: &str = "app.kubernetes.io/name=trivet-operator";
 
 /// A pod and how often its containers were restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,19 @@ impl Installation {
             .await
             .context("failed to list the proxies' pods")?;
         Ok(pods.iter().filter_map(identify).collect())
+    }
+
+    /// The host that the operator runs on, through a master that is not at fault.
+    pub async fn operators_host(&self, master: &str) -> Result<String> {
+        let pods = Api::<Pod>::namespaced(self.kubernetes(master).await?, NAMESPACE);
+        let pods = pods
+            .list(&ListParams::default().labels(OPERATOR))
+            .await
+            .context("failed to list the operator's pods")?;
+        let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
+        let pod = pods.iter().find(stays).context("there is no operator")?;
+        let host = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        host.context("the operator has no node yet")
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use trivet_testbed::Host;
 
 use crate::inside::inside;
+use crate::installation::Installation;
 
 /// Where every proxy serves /metrics when `spec` is empty.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7444);
@@ -60,6 +61,19 @@ impl Metrics {
             .collect()
     }
 
+    /// How often each member has left Up since the proxy started: the more often lately, the longer it is held down.
+    pub fn falls(&self) -> BTreeMap<String, u64> {
+        let mut falls = BTreeMap::new();
+        for (labels, value) in self.series("trivet_proxy_upstream_transitions_total") {
+            if let (Some(member), Some(to), Some(times)) =
+                (label(labels, "member"), label(labels, "to"), whole(value))
+            {
+                *falls.entry(member.to_owned()).or_default() += if to == "Up" { 0 } else { times };
+            }
+        }
+        falls
+    }
+
     /// Labels and value of each series of a metric.
     fn series<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.text.lines().filter_map(move |line| {
@@ -76,6 +90,25 @@ pub async fn metrics(host: &Host) -> Result<Metrics> {
     inside(host, read)
         .await?
         .with_context(|| format!("failed to read the metrics of {}'s proxy", host.name()))
+}
+
+/// The masters but the first, which scenarios look through, those first that have fallen least in the eyes of any node:
+/// what has fallen seldom is soon back.
+pub async fn steadiest_masters(installation: &Installation) -> Result<Vec<String>> {
+    let mut falls: BTreeMap<_, u64> = installation
+        .masters()
+        .into_iter()
+        .skip(1)
+        .map(|master| (master, 0))
+        .collect();
+    for host in installation.hosts() {
+        for (member, times) in metrics(&host).await?.falls() {
+            falls.entry(member).and_modify(|worst| *worst = times.max(*worst));
+        }
+    }
+    let mut masters: Vec<_> = falls.into_iter().map(|(master, times)| (times, master)).collect();
+    masters.sort();
+    Ok(masters.into_iter().map(|(_, master)| master).collect())
 }
 
 /// When a node's proxy was first seen to obey `revision` or a later one.
@@ -158,6 +191,10 @@ trivet_proxy_document_revision_age_seconds 3.5
 trivet_proxy_upstream_state{member="cp1",state="Up"} 1
 trivet_proxy_upstream_state{member="cp1",state="Down"} 0
 trivet_proxy_upstream_state{member="cp2",state="Down"} 1
+trivet_proxy_upstream_transitions_total{member="cp1",to="Up"} 3
+trivet_proxy_upstream_transitions_total{member="cp1",to="Unready"} 2
+trivet_proxy_upstream_transitions_total{member="cp1",to="Down"} 1
+trivet_proxy_upstream_transitions_total{member="cp2",to="Up"} 1
 trivet_proxy_upstream_connections{member="cp1"} 3.0
 trivet_proxy_upstream_connections{member="cp2"} 0
 "#;
@@ -171,6 +208,14 @@ trivet_proxy_upstream_connections{member="cp2"} 0
         assert_eq!(sample().revision(), Some(12));
         assert_eq!(
             sample().connections(),
+            [("cp1".to_owned(), 3), ("cp2".to_owned(), 0)].into()
+        );
+    }
+
+    #[test]
+    fn coming_up_is_no_fall() {
+        assert_eq!(
+            sample().falls(),
             [("cp1".to_owned(), 3), ("cp2".to_owned(), 0)].into()
         );
     }

@@ -93,7 +93,7 @@ fn print_images(tag: &str) -> anyhow::Result<()> {
 /// The demo shares its parts with the scenarios, whose crate is large: it is built only when it is asked for.
 fn demo(root: &Path) -> anyhow::Result<()> {
     setup::packages(&Progress::new())?;
-    let mut cargo = std::process::Command::new("cargo");
+    let mut cargo = setup::cargo();
     cargo.args([
         "run",
         "--quiet",

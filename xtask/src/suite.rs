@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -100,7 +99,7 @@ impl Suite<'_> {
     }
 
     fn cargo(&self, arguments: &str) -> Result<()> {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = setup::cargo();
         let status = cargo
             .args(arguments.split_whitespace())
             .current_dir(self.root)

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::address::HostName;
 use crate::cluster::Cluster;
 use crate::component::Component;
 use crate::down;
@@ -140,6 +141,17 @@ enum Verb {
         #[arg(long)]
         from: Part,
     },
+    /// Drop packets of port 6443 between a host and one other, both ways, until `heal`
+    ///
+    /// A partition that this host alone sees: to all others the other host is as ever.
+    #[command(after_help = "Example: sever w1 --from cp1")]
+    Sever {
+        /// cp1, w2…
+        host: String,
+        /// The other host: cp1, w2…
+        #[arg(long)]
+        from: HostName,
+    },
     /// Cut a host's power, boot it again and start its programs
     ///
     /// Every process and container dies at once; the disk stays. Faults on the wire stay too.
@@ -229,6 +241,7 @@ impl Testbed {
                 host,
                 from: Part::Etcd,
             } => inject(&host, Fault::Isolate)?,
+            Verb::Sever { host, from } => inject(&host, Fault::Sever(from))?,
             Verb::Heal { host } => fault::heal(&Cluster::load()?.host(&host)?)?,
             Verb::Reboot { host } => Cluster::load()?.reboot(&host)?,
             Verb::AddMaster { name } => Cluster::load()?.add_master(&name)?,
@@ -347,10 +360,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_wants_a_direction_and_an_isolation_a_part() {
+    fn a_cut_wants_a_direction_and_an_isolation_another_part() {
         assert!(parse("cut cp1").is_err());
         assert!(parse("cut cp1 --direction in").is_ok());
         assert!(parse("isolate cp1").is_err());
         assert!(parse("isolate cp1 --from etcd").is_ok());
+        assert!(parse("sever w1").is_err());
+        assert!(parse("sever w1 --from nobody").is_err());
+        assert!(parse("sever w1 --from cp1").is_ok());
     }
 }

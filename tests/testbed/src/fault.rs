@@ -7,6 +7,7 @@ use std::fmt;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
+use crate::address::HostName;
 use crate::host::Host;
 use crate::output;
 
@@ -17,11 +18,13 @@ const TABLE: &str = "trivet-testbed-faults";
 const APISERVER: &str = "6443";
 /// In bytes: below it pass handshakes of TCP, most requests, and no server's certificate.
 const LARGE: u32 = 1000;
+/// What the name of the other host follows.
+const SEVER: &str = "sever-";
 /// Clients and peers of etcd.
 const ETCD: &str = "2379, 2380";
 
 /// A way in which packets of a host are lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// Every packet of port 6443 is lost, both ways.
     Blackhole,
@@ -31,10 +34,12 @@ pub enum Fault {
     Isolate,
     /// Large packets of port 6443 are lost, both ways: small ones tell nothing of it.
     DropLarge,
+    /// Packets of port 6443 between this host and another are lost, both ways; nobody else notices.
+    Sever(HostName),
 }
 
 /// A direction, as the host sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Direction {
     /// What comes to the host.
     In,
@@ -43,7 +48,7 @@ pub enum Direction {
 }
 
 impl Fault {
-    /// Every fault there is.
+    /// Every fault that a host has alone.
     pub const ALL: [Self; 5] = [
         Self::Blackhole,
         Self::Cut(Direction::In),
@@ -60,21 +65,17 @@ impl Fault {
     /// One table, made of whatever is there already; each fault has its own chains, so that none is there twice.
     fn rules(self) -> String {
         let (ports, incoming, outgoing) = match self {
-            Self::Blackhole | Self::DropLarge => (APISERVER, true, true),
+            Self::Blackhole | Self::DropLarge | Self::Sever(_) => (APISERVER, true, true),
             Self::Cut(Direction::In) => (APISERVER, true, false),
             Self::Cut(Direction::Out) => (APISERVER, false, true),
             Self::Isolate => (ETCD, true, true),
         };
-        let which = match self {
-            Self::DropLarge => format!("meta length > {LARGE} "),
-            Self::Blackhole | Self::Cut(_) | Self::Isolate => String::new(),
-        };
         let mut rules = vec![format!("add table inet {TABLE}")];
         // Before connection tracking on the way in, and after address translation on the way out:
         // the ports are those of the wire, also for what pods send to a Service.
-        for (wanted, hook, interface) in [
-            (incoming, "prerouting priority raw", "iifname"),
-            (outgoing, "postrouting priority filter", "oifname"),
+        for (wanted, hook, interface, peer) in [
+            (incoming, "prerouting priority raw", "iifname", "saddr"),
+            (outgoing, "postrouting priority filter", "oifname", "daddr"),
         ] {
             if wanted {
                 let chain = format!("{self}-{interface}");
@@ -83,26 +84,50 @@ impl Fault {
                 ));
                 rules.push(format!("flush chain inet {TABLE} {chain}"));
                 for end in ["sport", "dport"] {
-                    rules.push(format!(
-                        "add rule inet {TABLE} {chain} {interface} eth0 \
-                         meta l4proto {{ tcp, udp }} th {end} {{ {ports} }} {which}drop"
-                    ));
+                    rules.extend(self.which(peer).iter().map(|which| {
+                        format!(
+                            "add rule inet {TABLE} {chain} {interface} eth0 \
+                             meta l4proto {{ tcp, udp }} th {end} {{ {ports} }} {which}drop"
+                        )
+                    }));
                 }
             }
         }
         rules.join("\n") + "\n"
     }
+
+    /// Which packets of the ports are lost, `peer` being the address of the other end: any of these.
+    fn which(self, peer: &str) -> Vec<String> {
+        match self {
+            Self::DropLarge => vec![format!("meta length > {LARGE} ")],
+            Self::Sever(from) => vec![
+                format!("ip {peer} {} ", from.ipv4()),
+                format!("ip6 {peer} {} ", from.ipv6()),
+            ],
+            Self::Blackhole | Self::Cut(_) | Self::Isolate => vec![String::new()],
+        }
+    }
+
+    /// The fault that is printed like this.
+    fn named(name: &str) -> Option<Self> {
+        match name.strip_prefix(SEVER) {
+            Some(from) => from.parse().ok().map(Self::Sever),
+            None => Self::ALL.into_iter().find(|fault| fault.to_string() == name),
+        }
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+        let name = match self {
             Self::Blackhole => "blackhole",
             Self::Cut(Direction::In) => "cut-in",
             Self::Cut(Direction::Out) => "cut-out",
             Self::Isolate => "isolate",
             Self::DropLarge => "drop-large",
-        })
+            Self::Sever(from) => return f.pad(&format!("{SEVER}{from}")),
+        };
+        f.pad(name)
     }
 }
 
@@ -123,11 +148,16 @@ pub fn of(host: &Host) -> Result<Vec<Fault>> {
 }
 
 fn parse(chains: &str) -> Vec<Fault> {
-    let named = |fault: &Fault| {
-        let prefix = format!("chain {fault}-");
-        chains.lines().any(|line| line.trim().starts_with(&prefix))
+    let fault = |line: &str| {
+        let chain = line.trim().strip_prefix("chain ")?.split_whitespace().next()?;
+        let (fault, _interface) = chain.rsplit_once('-')?;
+        Fault::named(fault)
     };
-    Fault::ALL.into_iter().filter(named).collect()
+    let mut faults: Vec<_> = chains.lines().filter_map(fault).collect();
+    // Each has a chain for every direction.
+    faults.sort_unstable();
+    faults.dedup();
+    faults
 }
 
 /// One transaction: all of it, or nothing.
@@ -138,6 +168,10 @@ fn nft(host: &Host, rules: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn severed() -> Fault {
+        Fault::Sever("cp1".parse().unwrap())
+    }
 
     #[test]
     fn a_blackhole_drops_both_ways_and_a_cut_one_way() {
@@ -151,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_fault_on_the_wire_is_read_back() {
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.into_iter().chain([severed()]) {
             let chain = fault
                 .rules()
                 .lines()
@@ -161,7 +195,25 @@ mod tests {
             let listed = chain.replace(&format!("add chain inet {TABLE} "), "\tchain ");
             assert_eq!(parse(&listed), [fault]);
         }
-        assert!(parse("table inet kube-proxy {\n\tchain services {\n").is_empty());
+        assert!(parse("table inet kube-proxy {\n\tchain services {\n\tchain service-cp1-x {\n").is_empty());
+        let both = "\tchain sever-cp1-iifname {\n\tchain sever-cp2-oifname {\n\tchain sever-cp1-oifname {\n";
+        assert_eq!(parse(both), [severed(), Fault::Sever("cp2".parse().unwrap())]);
+    }
+
+    #[test]
+    fn whoever_is_severed_from_one_host_reaches_all_others() {
+        let rules = severed().rules();
+        let drops = rules.lines().filter(|line| line.ends_with("drop"));
+        let aimed = [
+            "saddr 10.213.0.11 ",
+            "daddr 10.213.0.11 ",
+            "saddr fd74:7269:7665::11 ",
+            "daddr fd74:7269:7665::11 ",
+        ];
+        for drop in drops.clone() {
+            assert!(aimed.iter().any(|aim| drop.contains(aim)), "{drop}");
+        }
+        assert_eq!(drops.count(), 8, "{rules}");
     }
 
     #[test]

@@ -149,17 +149,53 @@ fn words<'a>(items: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// The program cargo, the very one that runs us where there is one.
-pub(crate) fn cargo() -> Command {
-    Command::new(
+///
+/// It is not told what cargo told us of our own package. Build scripts ask for that (ring's does), and whatever follows
+/// from them would be built again each time that another of our programs builds it: most of the images, for two minutes.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(
         std::env::var_os("CARGO")
             .as_deref()
             .unwrap_or(OsStr::new("cargo")),
-    )
+    );
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_one_package) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// What cargo sets for the programs and build scripts of one package, by its reference's chapter on environment variables.
+fn is_of_one_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"]
+        .iter()
+        .any(|prefix| variable.starts_with(prefix))
+        || ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"].contains(&variable)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_told_of_no_package_and_of_all_that_users_set() {
+        // `cargo test` has told us of ours.
+        let told: Vec<_> = std::env::vars()
+            .filter(|(name, _)| is_of_one_package(name))
+            .collect();
+        assert!(!told.is_empty());
+        let cargo = cargo();
+        for (name, _) in told {
+            let removed = cargo
+                .get_envs()
+                .any(|(key, value)| key == name.as_str() && value.is_none());
+            assert!(removed, "{name}");
+        }
+        for kept in ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_BUILD_JOBS", "RUSTFLAGS"] {
+            assert!(!is_of_one_package(kept), "{kept}");
+        }
+    }
 
     #[test]
     fn a_tool_is_missing_only_when_no_directory_holds_it() {

@@ -1,0 +1,122 @@
+//! A master that hears but cannot be heard, or the other way round, is as one without network; and one that a single node
+//! cannot reach is silent for that node alone, whatever the operator sees.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::time::sleep;
+use trivet_crds::pool::MemberHealth;
+use trivet_testbed::{Direction, Fault};
+use trivet_tests::eventually::eventually;
+use trivet_tests::installation::{Installation, POOL};
+use trivet_tests::proxies::steadiest_masters;
+use trivet_tests::say::say;
+use trivet_tests::silence::{publish, silence};
+
+/// behaviour.md, F10 as F2: its connections are cut by then.
+const DETECTED: Duration = Duration::from_millis(2800);
+
+/// behaviour.md, F10 as F2: clients that were cut are served again by then.
+const RECOVERED: Duration = Duration::from_secs(4);
+
+/// Past the moment by which every client must be served again.
+const LASTS: Duration = Duration::from_secs(6);
+
+/// The operator's own probes, and its way to the API if that was through the master; no promise, only a limit to our
+/// patience.
+const OPERATOR_SEES: Duration = Duration::from_secs(60);
+
+/// Twice what a proxy is allowed to take to follow a new document, if there were one.
+const FOLLOWED: Duration = Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_way_partition_is_a_partition() -> Result<()> {
+    let installation = Installation::protecting().await?;
+    let masters = steadiest_masters(&installation).await?;
+    // One for each way, so that none is held down for its second fall.
+    ensure!(masters.len() >= 2, "two masters are needed beside the first");
+    for (direction, master) in [Direction::In, Direction::Out].into_iter().zip(&masters) {
+        say(format!("{master}: packets are lost one way ({direction:?})"));
+        let faults = vec![(master.clone(), Fault::Cut(direction))];
+        let witnesses = silence(&installation, master, faults, async {
+            sleep(LASTS).await;
+            Ok(())
+        })
+        .await?;
+
+        publish(&witnesses);
+        for witness in &witnesses {
+            witness.was_cut_within(DETECTED)?;
+            witness.lost_no_new_connection()?;
+            witness.was_served_again_within(RECOVERED)?;
+            witness.spared_the_others()?;
+            witness.took_it_back()?;
+        }
+    }
+    installation.nodes_ready().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_one_node_and_the_operator_see_is_nobody_elses() -> Result<()> {
+    let installation = Installation::protecting().await?;
+    let operators = installation.operators_host("cp1").await?;
+    let masters = steadiest_masters(&installation).await?;
+    let master = masters.iter().find(|master| **master != operators);
+    let master = master.context("no master is left to be cut off from")?;
+    let workers: Vec<_> = installation
+        .workers()
+        .iter()
+        .map(|worker| worker.name().to_string())
+        .collect();
+    // One host for both where the operator runs on a worker.
+    let struck = workers.iter().find(|worker| **worker == operators);
+    let struck = struck.or(workers.first()).context("there is no worker")?;
+    let mut hosts = vec![struck.clone(), operators.clone()];
+    hosts.dedup();
+    say(format!(
+        "{} cannot reach {master}; the operator runs on {operators}",
+        hosts.join(" and ")
+    ));
+
+    let revision = installation.config_revision().await?;
+    let from = installation.cluster().host(master)?.name();
+    let faults = hosts.into_iter().map(|host| (host, Fault::Sever(from))).collect();
+    let witnesses = silence(&installation, master, faults, async {
+        operator_finds_down(&installation, master).await?;
+        sleep(FOLLOWED).await;
+        Ok(())
+    })
+    .await?;
+
+    publish(&witnesses);
+    for witness in &witnesses {
+        if witness.worker == *struck {
+            witness.was_cut_within(DETECTED)?;
+            witness.lost_no_new_connection()?;
+            witness.was_served_again_within(RECOVERED)?;
+            witness.spared_the_others()?;
+            witness.took_it_back()?;
+        } else {
+            witness.noticed_nothing()?;
+        }
+    }
+    ensure!(witnesses.len() >= 2, "nobody was left who still sees {master}");
+    let now = installation.config_revision().await?;
+    ensure!(
+        now == revision,
+        "what the operator saw became revision {now} for everybody"
+    );
+    installation.nodes_ready().await
+}
+
+async fn operator_finds_down(installation: &Installation, master: &str) -> Result<()> {
+    let pools = installation.pools("cp1").await?;
+    eventually(OPERATOR_SEES, "the operator finds the master Down", async || {
+        let status = pools.get(POOL).await?.status.unwrap_or_default();
+        let member = status.members.iter().find(|member| member.name == master);
+        let health = member.context("it is no member any more")?.health;
+        ensure!(health == MemberHealth::Down, "it is {health:?}");
+        Ok(())
+    })
+    .await
+}
