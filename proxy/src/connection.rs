@@ -21,9 +21,6 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, up
     let Some(settings) = upstreams.settings() else {
         return record.refuse(&client, Ending::NoUpstream);
     };
-    if let Err(error) = client.set_nodelay(true) {
-        debug!(%peer, %error, "failed to set TCP_NODELAY");
-    }
     // Boxed: a task is as large as its largest step, and this one is over long before the connection is.
     let opened = match Box::pin(open::open(&client, &upstreams, &settings)).await {
         Ok(opened) => opened,

@@ -36,8 +36,9 @@ pub struct Listening {
     pub shared: bool,
 }
 
-/// Listens on `address`. The port may be shared only with a process of the same user that agreed to share it, as this
-/// proxy's predecessor and successor do, so that an upgrade leaves no moment without a listener; that is reported.
+/// Listens on `address`; whoever is accepted is sent everything at once (TCP_NODELAY). The port may be shared only with
+/// a process of the same user that agreed to share it, as this proxy's predecessor and successor do, so that an upgrade
+/// leaves no moment without a listener; that is reported.
 pub fn listen(address: SocketAddr) -> io::Result<Listening> {
     let shared = match bind(address, false) {
         Ok(_alone) => false,
@@ -58,6 +59,8 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     // A predecessor's connections in TIME_WAIT must not keep us from the port.
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(shared)?;
+    // Every accepted socket inherits it, which saves a system call for each.
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
@@ -167,5 +170,19 @@ impl Fault {
             Self::Local => "Local",
             Self::Other => "Other",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_accepted_is_sent_everything_at_once() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap().socket;
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert!(!client.nodelay().unwrap(), "it is no default here");
     }
 }
