@@ -143,8 +143,9 @@ fn no_member_is_asked_more_than_500_times_a_second() {
         let asked = |from, until: Duration| {
             f64::from(seen.questions[member].sum(from, until)) / (until - from).as_secs_f64()
         };
-        // A probe's interval and what it takes to judge.
-        let known = 2 * MINUTE + 15 * SECOND;
+        // A probe's interval and what it takes to judge are over; and what is left of the minute is whole intervals, or a
+        // fleet in step would be counted once too often.
+        let known = 2 * MINUTE + 20 * SECOND;
         let (before, onset, during, after) = (
             asked(20 * SECOND, 2 * MINUTE),
             asked(2 * MINUTE, known),
@@ -154,11 +155,11 @@ fn no_member_is_asked_more_than_500_times_a_second() {
         println!("{condition:?}: {before:.0}, {onset:.0}, {during:.0}, {after:.0} a second");
         // The borders of the time cut a round of all nodes in two.
         assert!(
-            before <= 510.0 && during <= 520.0 && after <= 520.0,
+            before <= 510.0 && during <= 510.0 && after <= 520.0,
             "{condition:?}: {before} before, {during} during, {after} after"
         );
         // Once, a sign of life is asked for, and of the others whether it is us.
-        assert!(onset <= 1500.0, "{condition:?}: {onset}");
+        assert!(onset <= 1125.0, "{condition:?}: {onset}");
     }
 }
 
