@@ -292,7 +292,6 @@ impl Health {
 
     fn stay_silent(&mut self, asked: Instant, now: Instant, policy: Policy) {
         self.passes = 0;
-        self.answering = false;
         self.silence.get_or_insert_default().go_on(asked);
         self.silent = self.silent.saturating_add(1);
         if self.silent >= policy.failure_threshold && self.state != State::Down {

@@ -44,18 +44,20 @@ pub const READINESS_LIMIT: Duration = Duration::from_secs(6);
 /// or late is given more time, so that during an outage too it gets no more than one question an interval.
 pub fn late_after(health: (State, Reason), interval: Duration, timeout: Duration) -> Duration {
     let usual = LATE_AFTER.min(timeout / 2);
-    match health {
-        (State::Down, _) => interval.min(READINESS_LIMIT).max(usual),
-        (State::Unready, Reason::Late | Reason::EtcdFailed) => interval.min(LATE_WITHOUT_ETCD).max(usual),
-        (State::Up | State::Unready, _) => usual,
-    }
+    known_lateness(health).map_or(usual, |longest| interval.min(longest).max(usual))
 }
 
 /// Whether it is no news that a member lets a question wait.
 pub fn is_known_late(health: (State, Reason)) -> bool {
+    known_lateness(health).is_some()
+}
+
+/// How long to wait at most for the readiness of a member that is known to be silent or late.
+fn known_lateness(health: (State, Reason)) -> Option<Duration> {
     match health {
-        (State::Down, _) | (State::Unready, Reason::Late | Reason::EtcdFailed) => true,
-        (State::Up | State::Unready, _) => false,
+        (State::Down, _) => Some(READINESS_LIMIT),
+        (State::Unready, Reason::Late | Reason::EtcdFailed) => Some(LATE_WITHOUT_ETCD),
+        (State::Up | State::Unready, _) => None,
     }
 }
 

@@ -194,14 +194,13 @@ impl Walk {
             Fault::Refused | Fault::Reset => self
                 .upstreams
                 .observe(Event::Refused(id), "refused a client's dial"),
-            Fault::Timeout => {
-                self.left.push_back(candidate);
+            Fault::Timeout | Fault::Unreachable | Fault::Other => {
+                if fault == Fault::Timeout {
+                    self.left.push_back(candidate);
+                }
                 self.upstreams
                     .observe(Event::Unanswered(id), "left a client's dial waiting");
             }
-            Fault::Unreachable | Fault::Other => self
-                .upstreams
-                .observe(Event::Unanswered(id), "left a client's dial waiting"),
             // Our own trouble is no evidence against anybody.
             Fault::Local => {}
         }
