@@ -3,6 +3,7 @@
 //! One question is in flight at a time, on a connection that is kept. `/readyz` asks etcd and may take seconds, so a
 //! late answer is not yet a hung server: a second question that leaves etcd out tells the two apart.
 
+mod addresses;
 mod question;
 pub mod reply;
 
@@ -15,6 +16,7 @@ use tokio::{
 use tracing::debug;
 
 use self::{
+    addresses::Addresses,
     question::{Error, Questioner},
     reply::Reply,
 };
@@ -130,7 +132,7 @@ impl Prober {
         let mut ready = pin!(readiness.ask(here, READINESS, settings));
         if let Ok(answer) = timeout(patience / 2, &mut ready).await {
             return match reporter.readiness(asked, here, answer) {
-                Heard::Nothing => reporter.elsewhere(liveness, there, settings).await,
+                Heard::Nothing => ask_elsewhere(reporter, liveness, there, settings).await,
                 heard @ (Heard::Here | Heard::Elsewhere) => heard,
             };
         }
@@ -140,7 +142,7 @@ impl Prober {
         }
         if patience >= READINESS_LIMIT {
             reporter.silent(asked, here);
-            return reporter.elsewhere(liveness, there, settings).await;
+            return ask_elsewhere(reporter, liveness, there, settings).await;
         }
         let there = there.unwrap_or(here);
         let mut heard = Heard::Nothing;
@@ -174,50 +176,6 @@ impl Prober {
     }
 }
 
-/// The addresses of one member: where it is asked, and where else it may be reached.
-#[derive(Debug)]
-struct Addresses {
-    all: Vec<SocketAddr>,
-    here: usize,
-    /// From here to the next one to try.
-    step: usize,
-}
-
-impl Addresses {
-    fn new(all: Vec<SocketAddr>) -> Self {
-        Self {
-            all,
-            here: 0,
-            step: 1,
-        }
-    }
-
-    fn at(&self, index: usize) -> Option<SocketAddr> {
-        self.all.get(index.checked_rem(self.all.len())?).copied()
-    }
-
-    /// Where to ask, and another address if there is one.
-    fn pair(&self) -> Option<(SocketAddr, Option<SocketAddr>)> {
-        let here = self.at(self.here)?;
-        Some((
-            here,
-            self.at(self.here + self.step).filter(|there| *there != here),
-        ))
-    }
-
-    /// Moves to where the member was heard; without a word from anywhere it stays, and another one is tried beside it.
-    fn follow(&mut self, heard: Heard) {
-        match heard {
-            Heard::Here => {}
-            Heard::Elsewhere => {
-                self.here = (self.here + self.step) % self.all.len().max(1);
-                self.step = 1;
-            }
-            Heard::Nothing => self.step = self.step % self.all.len().saturating_sub(1).max(1) + 1,
-        }
-    }
-}
-
 /// What came of asking for a sign of life.
 enum Sign {
     Answer(SocketAddr, Reply),
@@ -234,35 +192,62 @@ async fn sign_of_life(
     limit: Instant,
     settings: &Settings,
 ) -> Sign {
-    let mut asked_here = pin!(first.ask(here, LIVENESS, settings));
-    let mut elsewhere = pin!(async {
+    let mut direct = pin!(first.ask(here, LIVENESS, settings));
+    let mut detour = pin!(async {
         if there == here {
             return None;
         }
-        let answer = second.ask(there, LIVENESS, settings).await;
-        answer
-            .inspect_err(|error| debug!(%there, error = cause::chain(error), "no sign of life from there"))
-            .ok()
+        good_word(second, there, settings).await
     });
     let (mut judged, mut heard_out) = (None, false);
     loop {
         tokio::select! {
             biased;
-            answer = &mut asked_here, if judged.is_none() => match answer {
+            answer = &mut direct, if judged.is_none() => match answer {
                 Ok(reply) => return Sign::Answer(here, reply),
                 // No way to the member looks from here like its silence. A question that is under way may know better.
                 Err(error) if error.fault() == Fault::Unreachable => judged = Some(Sign::Silence),
                 Err(error) => judged = Some(Sign::Failure(error)),
             },
-            answer = &mut elsewhere, if !heard_out => match answer {
+            answer = &mut detour, if !heard_out => match answer {
                 Some(reply) => return Sign::Answer(there, reply),
                 None => heard_out = true,
             },
             () = sleep_until(limit) => return judged.unwrap_or(Sign::Silence),
         }
-        if let (Some(Sign::Failure(_)), true) = (&judged, heard_out) {
-            return judged.unwrap_or(Sign::Silence);
+        judged = match judged {
+            Some(failure @ Sign::Failure(_)) if heard_out => return failure,
+            other => other,
+        };
+    }
+}
+
+/// A sign of life from another address of a member; none for whatever else comes.
+async fn good_word(questioner: &mut Questioner, there: SocketAddr, settings: &Settings) -> Option<Reply> {
+    let answer = questioner.ask(there, LIVENESS, settings).await;
+    answer
+        .inspect_err(|error| debug!(%there, error = cause::chain(error), "no sign of life from there"))
+        .ok()
+}
+
+/// Asks for a sign of life where else the member may be reached, once there was none where it is asked.
+async fn ask_elsewhere(
+    reporter: &Reporter,
+    [_, second]: &mut [Questioner; 2],
+    there: Option<SocketAddr>,
+    settings: &Settings,
+) -> Heard {
+    let Some(there) = there else {
+        return Heard::Nothing;
+    };
+    let asked = Instant::now();
+    let limit = settings.probe_timeout + GRACE;
+    match timeout(limit, good_word(second, there, settings)).await {
+        Ok(Some(reply)) => {
+            reporter.late(asked, there, &reply);
+            Heard::Elsewhere
         }
+        Ok(None) | Err(_) => Heard::Nothing,
     }
 }
 
@@ -286,27 +271,6 @@ impl Reporter {
                 Heard::Here
             }
             Err(error) => self.failed(asked, via, &error),
-        }
-    }
-
-    /// Asks for a sign of life where else the member may be reached, once it was not where it is asked.
-    async fn elsewhere(
-        &self,
-        [_, second]: &mut [Questioner; 2],
-        there: Option<SocketAddr>,
-        settings: &Settings,
-    ) -> Heard {
-        let Some(there) = there else {
-            return Heard::Nothing;
-        };
-        let asked = Instant::now();
-        let limit = settings.probe_timeout + GRACE;
-        match timeout(limit, second.ask(there, LIVENESS, settings)).await {
-            Ok(Ok(reply)) => {
-                self.late(asked, there, &reply);
-                Heard::Elsewhere
-            }
-            Ok(Err(_)) | Err(_) => Heard::Nothing,
         }
     }
 
@@ -381,56 +345,5 @@ pub async fn verified_answer(
             Err(error) => Err(cause::chain(&error)),
         },
         () = sleep(within) => Err(format!("no answer within {within:?}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(count: u8) -> Addresses {
-        let all = (0..count).map(|host| SocketAddr::from(([10, 0, 0, host], 6443)));
-        Addresses::new(all.collect())
-    }
-
-    fn hosts(addresses: &Addresses) -> (u8, Option<u8>) {
-        let host = |address: SocketAddr| match address {
-            SocketAddr::V4(address) => address.ip().octets()[3],
-            SocketAddr::V6(address) => panic!("{address}"),
-        };
-        let (here, there) = addresses.pair().unwrap();
-        (host(here), there.map(host))
-    }
-
-    #[test]
-    fn a_silent_member_is_asked_where_it_was_heard_and_every_other_address_is_tried_beside() {
-        let mut addresses = addresses(4);
-        let tried = (0..6).map(|_| {
-            let pair = hosts(&addresses);
-            addresses.follow(Heard::Nothing);
-            pair
-        });
-        let others = [1, 2, 3, 1, 2, 3].map(|there| (0, Some(there)));
-        assert_eq!(tried.collect::<Vec<_>>(), others);
-    }
-
-    #[test]
-    fn a_member_that_is_heard_elsewhere_is_elsewhere_from_then_on() {
-        let mut addresses = addresses(3);
-        addresses.follow(Heard::Nothing);
-        addresses.follow(Heard::Elsewhere);
-        assert_eq!(hosts(&addresses), (2, Some(0)));
-        addresses.follow(Heard::Here);
-        assert_eq!(hosts(&addresses), (2, Some(0)));
-    }
-
-    #[test]
-    fn a_member_with_one_address_has_no_other() {
-        let mut addresses = addresses(1);
-        for heard in [Heard::Nothing, Heard::Elsewhere, Heard::Nothing, Heard::Here] {
-            assert_eq!(hosts(&addresses), (0, None));
-            addresses.follow(heard);
-        }
-        assert!(Addresses::new(Vec::new()).pair().is_none());
     }
 }
