@@ -23,9 +23,10 @@ const USAGE: u8 = 64;
 /// Below kubelet's shortest probe timeout, so that the reason is told and not cut off.
 const PROBE_LIMIT: Duration = Duration::from_millis(900);
 
-/// I/O is looked at after so few polls: a relay's turn may take 100 µs, and the default of 61 would leave new
-/// connections unseen for milliseconds.
-const POLLS_BETWEEN_IO: u32 = 4;
+/// The kernel is asked for news after so many polls at the latest. A relay's turn may take 100 µs, and the default of
+/// 61 could leave new connections unseen for milliseconds; but each question is a system call, and one for every few
+/// small messages is dear. Who has much to move waits for the answer anyway (see `relay`).
+const POLLS_BETWEEN_IO: u32 = 16;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

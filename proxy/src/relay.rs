@@ -19,14 +19,12 @@ use tokio::net::TcpStream;
 use self::direction::{Broken, Direction};
 use crate::{ending::Ending, metrics::Metrics, net::socket::Fault, upstream::Tether};
 
-/// With a quarter of a MiB the copy costs little more CPU than splice; a thread has one.
+/// With a quarter of a MiB the copy costs little more CPU than splice; a thread has one. It is also what one poll moves
+/// in one direction before the other connections get their turn.
 const SCRATCH: usize = 256 * 1024;
 
 /// More than a client sends without wanting an answer: two HTTP/2 window updates in one TLS record.
 const SMALL_TALK: u64 = 64;
-
-/// What one poll may move in one direction before the other connections get their turn.
-const BUDGET: usize = 128 * 1024;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -111,8 +109,8 @@ impl Pair {
             ..
         } = self;
         let (sending, receiving) = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
-            let sending = sent.poll(cx, client, upstream, (scratch, BUDGET));
-            (sending, received.poll(cx, upstream, client, (scratch, BUDGET)))
+            let sending = sent.poll(cx, client, upstream, scratch);
+            (sending, received.poll(cx, upstream, client, scratch))
         });
         self.note_silence(tether);
         match (sending, receiving) {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    task::yield_now,
 };
 
 /// Which side broke, and how.
@@ -53,14 +54,16 @@ impl Direction {
         self.moved
     }
 
-    /// Moves up to `budget` bytes; ready once the source has ended and the sink was told so.
+    /// Moves what there is, but only once as much as `scratch` holds; ready once the source has ended and the sink was
+    /// told so.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut TcpStream,
         sink: &mut TcpStream,
-        (scratch, mut budget): (&mut [u8], usize),
+        scratch: &mut [u8],
     ) -> Poll<Result<(), Broken>> {
+        let mut more = false;
         loop {
             ready!(self.poll_flush_tail(cx, sink))?;
             match self.phase {
@@ -70,17 +73,17 @@ impl Direction {
                     self.phase = Phase::Done;
                     return Poll::Ready(Ok(()));
                 }
-                Phase::Open if budget == 0 => {
-                    // There is more, but others wait too.
-                    cx.waker().wake_by_ref();
+                Phase::Open if more => {
+                    others_first(cx);
                     return Poll::Pending;
                 }
                 Phase::Open => {}
             }
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut *source).poll_read(cx, &mut buffer)).map_err(Broken::Source)?;
+            // What did not fill it was all there was: tokio knows that, and the next read waits without asking.
+            more = buffer.remaining() == 0;
             let read = buffer.filled();
-            budget = budget.saturating_sub(read.len());
             if read.is_empty() {
                 self.phase = Phase::Ended;
                 continue;
@@ -107,4 +110,11 @@ impl Direction {
         self.tail = Bytes::new();
         Poll::Ready(Ok(()))
     }
+}
+
+/// Has the task polled again once all others that are ready, and those that the kernel has news for, had their turn:
+/// tokio wakes who yields after it has asked the kernel. Who is woken at once would be in line before the news.
+fn others_first(cx: &mut Context<'_>) {
+    // Its first poll does it all, and is pending.
+    let _pending = pin!(yield_now()).poll(cx);
 }
