@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// The server behind all peers.
     #[command(hide = true)]
     Serve(Serve),
+    /// The least that a proxy can be.
+    #[command(hide = true)]
+    Bare(Bare),
     /// A client.
     #[command(hide = true)]
     Load(Load),
@@ -86,6 +89,17 @@ pub(crate) struct Serve {
     /// Its key, PEM.
     #[arg(long)]
     pub(crate) key: PathBuf,
+}
+
+/// How to forward.
+#[derive(Debug, Args)]
+pub(crate) struct Bare {
+    /// Where to listen.
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// Where to forward to.
+    #[arg(long)]
+    pub(crate) upstream: SocketAddr,
 }
 
 /// How to be a client.

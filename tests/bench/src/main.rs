@@ -4,6 +4,7 @@
 //! pinned and its CPU read from the kernel. They live in a network namespace that ends with them.
 
 mod authority;
+mod bare;
 mod cli;
 mod driver;
 mod load;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         None => driver::run(&cli.options),
         Some(Command::Serve(serve)) => server::run(&serve),
+        Some(Command::Bare(bare)) => bare::run(&bare),
         Some(Command::Load(load)) => load::run(&load),
     };
     match done {

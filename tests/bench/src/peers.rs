@@ -36,16 +36,19 @@ pub(crate) enum Peer {
     Nginx,
     /// Envoy's `tcp_proxy`.
     Envoy,
+    /// A loop that moves bytes and decides nothing: what the kernel alone costs.
+    Bare,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Direct,
         Self::Trivet,
         Self::Haproxy,
         Self::HaproxySplice,
         Self::Nginx,
         Self::Envoy,
+        Self::Bare,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -56,13 +59,14 @@ impl Peer {
             Self::HaproxySplice => "haproxy-splice",
             Self::Nginx => "nginx",
             Self::Envoy => "envoy",
+            Self::Bare => "bare",
         }
     }
 
     /// The proxy's configuration with its places filled in; none where it has none to show.
     pub(crate) fn configuration(self, setting: &Setting) -> Option<String> {
         let template = match self {
-            Self::Direct | Self::Trivet => return None,
+            Self::Direct | Self::Trivet | Self::Bare => return None,
             Self::Haproxy | Self::HaproxySplice => include_str!("peers/haproxy.cfg"),
             Self::Nginx => include_str!("peers/nginx.conf"),
             Self::Envoy => include_str!("peers/envoy.yaml"),
@@ -96,6 +100,7 @@ impl Peer {
             Self::HaproxySplice => 7445,
             Self::Nginx => 7446,
             Self::Envoy => 7447,
+            Self::Bare => 7448,
         };
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
     }
@@ -159,10 +164,11 @@ impl Peer {
         let configuration = match self.configuration(setting) {
             Some(text) => keep(&setting.directory, self.name(), &text)?,
             None if self == Self::Trivet => trivet::configuration(setting, self.address())?,
+            None if self == Self::Bare => return self.bare().map(Some),
             None => return Ok(None),
         };
         let mut command = match self {
-            Self::Direct => return Ok(None),
+            Self::Direct | Self::Bare => return Ok(None),
             Self::Trivet => trivet::command(setting),
             Self::Haproxy | Self::HaproxySplice => program("haproxy", &["-db", "-f"]),
             Self::Nginx => program("nginx", &["-e", "stderr", "-c"]),
@@ -170,6 +176,15 @@ impl Peer {
         };
         command.arg(configuration);
         Ok(Some(command))
+    }
+
+    fn bare(self) -> Result<Command> {
+        let program = std::env::current_exe().context("failed to find this program")?;
+        let (listen, upstream) = (self.address().to_string(), SERVER.to_string());
+        let arguments = ["bare", "--listen", &listen, "--upstream", &upstream];
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Ok(command)
     }
 
     /// Whether it forwards: the server's answer to a byte has come through it.
@@ -180,7 +195,7 @@ impl Peer {
     /// What it says its version is.
     pub(crate) fn version(self, setting: &Setting) -> Result<Option<String>> {
         let mut command = match self {
-            Self::Direct | Self::HaproxySplice => return Ok(None),
+            Self::Direct | Self::HaproxySplice | Self::Bare => return Ok(None),
             Self::Trivet => program(&setting.trivet.to_string_lossy(), &["--version"]),
             Self::Haproxy => program("haproxy", &["-v"]),
             Self::Nginx => program("nginx", &["-v"]),

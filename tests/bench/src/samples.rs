@@ -33,14 +33,14 @@ impl Samples {
         spread(&self.of(metric, peer))
     }
 
-    /// Ours divided by the peer's in each repetition that has both.
-    pub(crate) fn ratio(&self, metric: Metric, peer: Peer) -> Option<Spread> {
-        self.ratio_to(metric, |repetition| self.one(metric, peer, repetition))
+    /// One peer's number divided by another's in each repetition that has both.
+    pub(crate) fn ratio(&self, metric: Metric, of: Peer, to: Peer) -> Option<Spread> {
+        self.ratio_to(metric, of, |repetition| self.one(metric, to, repetition))
     }
 
     /// Ours divided by the best of the peers' in each repetition.
     pub(crate) fn ratio_to_best(&self, metric: Metric, peers: &[Peer]) -> Option<Spread> {
-        self.ratio_to(metric, |repetition| {
+        self.ratio_to(metric, Peer::Trivet, |repetition| {
             let all = peers
                 .iter()
                 .filter_map(|peer| self.one(metric, *peer, repetition));
@@ -52,8 +52,8 @@ impl Samples {
         })
     }
 
-    fn ratio_to(&self, metric: Metric, theirs: impl Fn(usize) -> Option<f64>) -> Option<Spread> {
-        let ours = self.0.get(&(metric, Peer::Trivet))?;
+    fn ratio_to(&self, metric: Metric, of: Peer, theirs: impl Fn(usize) -> Option<f64>) -> Option<Spread> {
+        let ours = self.0.get(&(metric, of))?;
         let ratios: Vec<_> = ours
             .iter()
             .filter_map(|(repetition, ours)| theirs(*repetition).map(|theirs| ours / theirs))
@@ -100,7 +100,9 @@ mod tests {
             (Peer::Haproxy, 1, Metric::BulkCpu, 200.0),
             (Peer::Trivet, 2, Metric::BulkCpu, 7.0),
         ]);
-        let ratio = drifting.ratio(Metric::BulkCpu, Peer::Haproxy).unwrap();
+        let ratio = drifting
+            .ratio(Metric::BulkCpu, Peer::Trivet, Peer::Haproxy)
+            .unwrap();
         assert_eq!((ratio.low, ratio.median, ratio.high), (0.5, 0.5, 0.5));
     }
 
@@ -131,6 +133,6 @@ mod tests {
     #[test]
     fn without_a_peer_there_is_no_ratio() {
         let alone = samples(&[(Peer::Trivet, 0, Metric::BulkCpu, 1.0)]);
-        assert_eq!(alone.ratio(Metric::BulkCpu, Peer::Nginx), None);
+        assert_eq!(alone.ratio(Metric::BulkCpu, Peer::Trivet, Peer::Nginx), None);
     }
 }

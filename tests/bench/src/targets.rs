@@ -31,10 +31,11 @@ pub(crate) struct Target {
 const PROXIES: [Peer; 3] = [Peer::Haproxy, Peer::Nginx, Peer::Envoy];
 
 /// In the order of the page.
-pub(crate) const TARGETS: [Target; 25] = [
+pub(crate) const TARGETS: [Target; 30] = [
     versus(Metric::BulkCpu, Peer::Haproxy, (Some(0.40), Some(0.20))),
     versus(Metric::BulkCpu, Peer::Nginx, (Some(0.45), Some(0.20))),
     versus(Metric::BulkCpu, Peer::Envoy, (Some(0.75), Some(0.50))),
+    versus(Metric::BulkCpu, Peer::Bare, (None, None)),
     Target {
         metric: Metric::BulkRate,
         against: Against::Best,
@@ -44,15 +45,19 @@ pub(crate) const TARGETS: [Target; 25] = [
     versus(Metric::BulkRate, Peer::Direct, (Some(0.45), Some(0.70))),
     versus(Metric::ListCpu, Peer::Envoy, (Some(0.95), Some(0.80))),
     versus(Metric::ListCpu, Peer::Haproxy, (Some(0.90), Some(0.75))),
+    versus(Metric::ListCpu, Peer::Bare, (None, None)),
     versus(Metric::EchoAdded, Peer::Haproxy, (Some(1.0), Some(0.70))),
     versus(Metric::EchoAdded, Peer::Nginx, (Some(1.0), Some(0.78))),
     versus(Metric::EchoAdded, Peer::Envoy, (Some(0.9), Some(0.65))),
+    versus(Metric::EchoAdded, Peer::Bare, (None, None)),
     versus(Metric::RequestCpu, Peer::Haproxy, (Some(0.9), Some(0.75))),
     versus(Metric::RequestCpu, Peer::Nginx, (Some(0.9), Some(0.75))),
     versus(Metric::RequestCpu, Peer::Envoy, (Some(1.0), Some(0.75))),
+    versus(Metric::RequestCpu, Peer::Bare, (None, None)),
     versus(Metric::NoisyTail, Peer::Haproxy, (Some(1.0), Some(0.5))),
     versus(Metric::ChurnCpu, Peer::Haproxy, (Some(1.1), Some(0.9))),
     versus(Metric::ChurnCpu, Peer::Envoy, (Some(0.8), Some(0.65))),
+    versus(Metric::ChurnCpu, Peer::Bare, (None, None)),
     itself(Metric::IdleMemory, (Some(2.5), Some(0.5))),
     versus(Metric::IdleMemory, Peer::Haproxy, (None, None)),
     versus(Metric::IdleMemory, Peer::Nginx, (None, None)),
@@ -102,7 +107,7 @@ impl Target {
     /// What was measured; none where one of the two was not.
     pub(crate) fn measured(&self, samples: &Samples) -> Option<Spread> {
         match self.against {
-            Against::Peer(peer) => samples.ratio(self.metric, peer),
+            Against::Peer(peer) => samples.ratio(self.metric, Peer::Trivet, peer),
             Against::Best => samples.ratio_to_best(self.metric, &PROXIES),
             Against::Itself => samples.spread(self.metric, Peer::Trivet),
         }

@@ -102,6 +102,8 @@ impl Workload {
     pub(crate) fn concerns(self, peer: Peer) -> bool {
         match peer {
             Peer::Direct => matches!(self, Self::Bulk | Self::Lists | Self::Echo | Self::Noisy),
+            // It is about the cost of a byte, a message and a connection.
+            Peer::Bare => !matches!(self, Self::Noisy | Self::Idle),
             // Splicing is about bulk only.
             Peer::HaproxySplice => matches!(self, Self::Bulk | Self::Lists),
             Peer::Trivet | Peer::Haproxy | Peer::Nginx | Peer::Envoy => true,
