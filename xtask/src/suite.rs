@@ -62,6 +62,14 @@ impl Suite<'_> {
         self.part("unit tests", |suite| {
             suite.cargo("test --workspace --all-features")
         })?;
+        // What is ignored where nothing is optimised, but for the searches, which have no end of their own.
+        self.part("large fleets", |suite| {
+            let optimised = "--config profile.dev.package.trivet-proxy.opt-level=3";
+            let alone = "--ignored --skip one_schedule --skip thousands_of_schedules";
+            suite.cargo(&format!(
+                "test --workspace --all-features {optimised} --test simulation -- {alone}"
+            ))
+        })?;
         // Two labs at a time on two cores: its promises are about milliseconds.
         self.part("lab", |suite| {
             suite.cargo("test --workspace --all-features --no-fail-fast --test lab -- --nocapture")
