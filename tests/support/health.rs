@@ -61,8 +61,14 @@ impl Seen {
 
     /// Every state that a member was in.
     pub fn states_of(&self, member: &str) -> BTreeSet<&str> {
+        self.states_between(member, Timestamp::MIN, Timestamp::MAX)
+    }
+
+    /// Every state that a member was in from one moment until another.
+    pub fn states_between(&self, member: &str, from: Timestamp, until: Timestamp) -> BTreeSet<&str> {
         self.0
             .iter()
+            .filter(|(at, _)| (from..until).contains(at))
             .filter_map(|(_, states)| states.get(member))
             .map(String::as_str)
             .collect()
@@ -86,5 +92,6 @@ mod tests {
         assert_eq!(seen.first("cp1", "Up", second(3)), None);
         assert_eq!(seen.states_of("cp1"), ["Down", "Up"].into());
         assert!(seen.states_of("cp2").is_empty());
+        assert_eq!(seen.states_between("cp1", second(2), second(3)), ["Up"].into());
     }
 }

@@ -264,7 +264,7 @@ impl Installation {
     /// Waits until nothing is left of an earlier scenario's outage.
     async fn recovered(&self) -> Result<()> {
         self.masters_ready().await?;
-        self.wake_workers().await?;
+        self.wake_kubelets().await?;
         self.nodes_ready().await
     }
 }

@@ -62,6 +62,14 @@ impl Suite<'_> {
         self.part("unit tests", |suite| {
             suite.cargo("test --workspace --all-features")
         })?;
+        // What is ignored where nothing is optimised, but for the searches, which have no end of their own.
+        self.part("large fleets", |suite| {
+            let optimised = "--config profile.dev.package.trivet-proxy.opt-level=3";
+            let alone = "--ignored --skip one_schedule --skip thousands_of_schedules";
+            suite.cargo(&format!(
+                "test --workspace --all-features {optimised} --test simulation -- {alone}"
+            ))
+        })?;
         // Two labs at a time on two cores: its promises are about milliseconds.
         self.part("lab", |suite| {
             suite.cargo("test --workspace --all-features --no-fail-fast --test lab -- --nocapture")
@@ -131,4 +139,55 @@ fn scenarios(root: &Path) -> Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The section of the documentation that says where each promise is shown.
+    const HEADING: &str = "# Which promise is shown where";
+
+    /// Its rows; F8 is not promised yet.
+    const ROWS: &str =
+        "F1 F2 F3 F4 F5 F6 F7 F9 F10 F11 F12 F13 F14 F15 F16 F17 F18 F19 F20 F21 O8 O11 O12 O13 O14";
+
+    #[test]
+    fn the_documentation_names_tests_that_are_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let text = fs::read_to_string(root.join("docs/testbed.md")).unwrap();
+        let (_, section) = text.split_once(HEADING).unwrap();
+        let rows = section
+            .lines()
+            .filter(|line| line.starts_with("| F") || line.starts_with("| O"));
+        let mut named = Vec::new();
+        for row in rows {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            named.push(cells[1]);
+            let [alone, on_a_cluster] = [(cells[4], "tests/lab/promises"), (cells[5], "tests")]
+                .map(|(cell, folder)| tests_of(&root, cell, folder));
+            assert!(alone + on_a_cluster > 0, "{row}");
+        }
+        assert_eq!(named.join(" "), ROWS);
+    }
+
+    /// How many files a cell names; each is there, and so is each test that is named beside its file.
+    fn tests_of(root: &Path, cell: &str, folder: &str) -> usize {
+        let mut files = 0;
+        let mut code = String::new();
+        for word in cell.split('`').skip(1).step_by(2) {
+            if Path::new(word).extension() == Some(OsStr::new("rs")) {
+                let path = if word.contains('/') {
+                    root.join(word)
+                } else {
+                    root.join(folder).join(word)
+                };
+                code = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{word}: {error}"));
+                files += 1;
+            } else {
+                assert!(code.contains(&format!("fn {word}(")), "{word} is not in its file");
+            }
+        }
+        files
+    }
 }

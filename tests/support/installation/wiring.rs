@@ -1,6 +1,10 @@
 //! The cluster below Trivet: faults removed, and the server that the workers' kubelets use.
 
 use anyhow::{Context, Result, ensure};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use trivet_testbed::{Cluster, Component, Host};
 
 use super::{FIRST_MASTER, Installation};
@@ -9,6 +13,9 @@ use crate::say::say;
 
 /// kubelet's kubeconfig, as its host sees it.
 const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+
+/// client-go watches again after half a minute at most, and twice that with jitter; a second try may be due.
+const ASLEEP: SignedDuration = SignedDuration::from_secs(120);
 
 /// What a worker's kubelet and kube-proxy are given as their apiserver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +53,21 @@ impl Installation {
         Ok(())
     }
 
-    /// Restarts the kubelets of workers that are not Ready, as an administrator does after an outage that nobody
-    /// balanced: left alone, they find their master again only after another minute.
-    pub(super) async fn wake_workers(&self) -> Result<()> {
-        let asleep = self.not_ready().await?;
-        for worker in self.workers() {
-            let name = worker.name().to_string();
-            if asleep.contains(&name) {
+    /// Restarts the kubelets of nodes that are missing, are not Ready, or were not lately, as an administrator does after an
+    /// outage that nobody balanced; and a master's kubelet has its own apiserver alone. Left alone, they find their
+    /// apiserver, or watch and report their pods again, only after another minute or two.
+    pub(super) async fn wake_kubelets(&self) -> Result<()> {
+        let nodes = Api::<Node>::all(self.kubernetes(FIRST_MASTER).await?);
+        let nodes = nodes
+            .list(&ListParams::default())
+            .await
+            .context("failed to list the nodes")?;
+        let now = Timestamp::now();
+        for host in self.hosts() {
+            let name = host.name().to_string();
+            let node = nodes.iter().find(|node| node.name_any() == name);
+            if node.is_none_or(|node| was_cut_off(node, now)) {
+                say(format!("waking {name}'s kubelet, which was cut off"));
                 self.disturb(move |cluster| cluster.restart(&name, Component::Kubelet, &[]))
                     .await?;
             }
@@ -77,6 +92,22 @@ impl Installation {
             Server::Master(master) => Ok(format!("https://{}:6443", self.cluster.host(master)?.ipv4())),
         }
     }
+}
+
+/// Whether a node is not Ready, or was not within [`ASLEEP`] for another reason than that it was new.
+fn was_cut_off(node: &Node, now: Timestamp) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let Some(ready) = ready else {
+        return true;
+    };
+    let (Some(since), Some(created)) = (&ready.last_transition_time, node.creation_timestamp()) else {
+        return false;
+    };
+    now.duration_since(since.0) < ASLEEP && since.0.duration_since(created.0) > ASLEEP
 }
 
 /// Takes back every fault that a scenario may have left.
@@ -108,4 +139,52 @@ fn uses(worker: &Host, url: &str) -> Result<bool> {
         servers.len()
     );
     Ok(servers.iter().all(|server| server.trim() == url))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A node that was made at 1,000 s.
+    fn node(ready: &str, since: i64) -> Node {
+        let condition = NodeCondition {
+            type_: "Ready".to_owned(),
+            status: ready.to_owned(),
+            last_transition_time: Some(Time(second(since))),
+            ..NodeCondition::default()
+        };
+        Node {
+            metadata: ObjectMeta {
+                creation_timestamp: Some(Time(second(1000))),
+                ..ObjectMeta::default()
+            },
+            status: Some(NodeStatus {
+                conditions: Some(vec![condition]),
+                ..NodeStatus::default()
+            }),
+            ..Node::default()
+        }
+    }
+
+    #[test]
+    fn a_node_that_came_back_a_moment_ago_was_cut_off_and_a_new_one_was_not() {
+        assert!(was_cut_off(&node("True", 2000), second(2010)));
+        assert!(!was_cut_off(&node("True", 2000), second(2200)));
+        assert!(!was_cut_off(&node("True", 1003), second(1010)));
+    }
+
+    #[test]
+    fn a_node_that_is_not_ready_is_cut_off() {
+        assert!(was_cut_off(&node("Unknown", 2000), second(3000)));
+        assert!(was_cut_off(&node("False", 1000), second(1010)));
+        assert!(was_cut_off(&Node::default(), second(1010)));
+    }
 }

@@ -179,6 +179,8 @@ fn apiserver(host: HostName) -> Flags {
         ("etcd-certfile", format!("{PKI}/apiserver-etcd-client.crt")),
         ("etcd-keyfile", format!("{PKI}/apiserver-etcd-client.key")),
         ("etcd-servers", "https://127.0.0.1:2379".to_owned()),
+        // Not kubeadm's: pods are told their node's zone, as they are by default from Kubernetes 1.35 on.
+        ("feature-gates", "PodTopologyLabelsAdmission=true".to_owned()),
         (
             "kubelet-client-certificate",
             format!("{PKI}/apiserver-kubelet-client.crt"),

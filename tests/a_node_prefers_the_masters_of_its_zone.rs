@@ -1,0 +1,143 @@
+//! A node's zone reaches its proxy through the proxy's pod, as Kubernetes tells pods of their node's; and where the pool
+//! asks for it, each node's connections go to the masters of its own zone.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use serde_json::Value;
+use tokio::time::sleep;
+use trivet_crds::POOL_LABEL;
+use trivet_testbed::Host;
+use trivet_tests::attempts::{Attempts, LOOPBACKS};
+use trivet_tests::eventually::eventually;
+use trivet_tests::installation::{Installation, NAMESPACE, POOL, Server};
+use trivet_tests::say::say;
+
+/// Each worker's zone, and the master that is in it too.
+const ZONES: [(&str, &str, &str); 2] = [("w1", "a", "cp2"), ("w2", "b", "cp3")];
+
+/// Where Kubernetes has a zone.
+const LABEL: &str = "topology.kubernetes.io/zone";
+
+/// A new pod, its first probes, and a document that names the zones.
+const KNOWN: Duration = Duration::from_secs(60);
+
+/// New connections a second from each worker.
+const RATE: u32 = 20;
+
+/// Long enough for what is spread to reach every master.
+const LOOK_ON: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_prefers_the_masters_of_its_zone() -> Result<()> {
+    let installation = Installation::serving().await?;
+    // Their proxies are replaced.
+    installation
+        .point_workers(&Server::Master("cp1".to_owned()))
+        .await?;
+    let seen = in_zones(&installation).await;
+    // Whatever was seen: other scenarios expect all masters to be used.
+    label(&installation, |_| "-".to_owned()).await?;
+    installation.reset_pool().await?;
+    replace_proxies(&installation).await?;
+    seen?;
+    installation.proxies_settled().await
+}
+
+async fn in_zones(installation: &Installation) -> Result<()> {
+    label(installation, |zone| format!("={zone}")).await?;
+    let prefer = r#"{"spec":{"balancing":{"locality":"PreferSameZone"}}}"#;
+    let patch = format!("patch asp {POOL} --type=merge --patch={prefer}");
+    installation.tools().kubectl(&patch).await?;
+    replace_proxies(installation).await?;
+    let uses = ZONES.map(|(worker, zone, master)| uses_its_zone(installation, worker, zone, master));
+    try_join_all(uses).await.map(drop)
+}
+
+/// Puts this after the label's name on the hosts of each zone.
+async fn label(installation: &Installation, value: impl Fn(&str) -> String) -> Result<()> {
+    for (worker, zone, master) in ZONES {
+        let value = value(zone);
+        let label = format!("label nodes {worker} {master} {LABEL}{value} --overwrite");
+        installation.tools().kubectl(&label).await?;
+    }
+    Ok(())
+}
+
+/// A pod is told its zone when it is scheduled, and never again.
+async fn replace_proxies(installation: &Installation) -> Result<()> {
+    for (worker, ..) in ZONES {
+        let delete = format!(
+            "delete pods --namespace {NAMESPACE} --selector {POOL_LABEL}={POOL} \
+             --field-selector spec.nodeName={worker} --wait"
+        );
+        installation.tools().kubectl(&delete).await?;
+    }
+    Ok(())
+}
+
+async fn uses_its_zone(installation: &Installation, worker: &str, zone: &str, master: &str) -> Result<()> {
+    let what = format!("{worker} knows its zone and {master} in it");
+    let status = eventually(KNOWN, &what, async || {
+        let status = status(installation, worker).await?;
+        let found = status.pointer("/zone").and_then(Value::as_str);
+        ensure!(found == Some(zone), "its zone is {found:?}");
+        let near = near(&status);
+        ensure!(near == [master], "near are {near:?}");
+        Ok(status)
+    })
+    .await?;
+    say(format!(
+        "{worker}: its proxy is in zone {}; in it too are {:?}",
+        status.pointer("/zone").unwrap_or(&Value::Null),
+        near(&status)
+    ));
+    gives_all_to(installation, &installation.cluster().host(worker)?, master).await
+}
+
+/// What the proxy of a node says of itself.
+async fn status(installation: &Installation, node: &str) -> Result<Value> {
+    let tools = installation.tools();
+    let pods = format!(
+        "get pods --namespace {NAMESPACE} --selector {POOL_LABEL}={POOL} --field-selector spec.nodeName={node} \
+         --output name"
+    );
+    let pods = tools.kubectl(&pods).await?;
+    let pod = pods.lines().next().context("it has no proxy")?;
+    let ask = format!("exec --namespace {NAMESPACE} {pod} -- /trivet-proxy status --output json");
+    Ok(serde_json::from_str(&tools.kubectl(&ask).await?)?)
+}
+
+/// The members that are Up and in the zone of the proxy's node.
+fn near(status: &Value) -> Vec<&str> {
+    let upstreams = status.pointer("/upstreams").and_then(Value::as_array);
+    let is = |upstream: &Value, key: &str, value: &str| upstream.get(key).is_some_and(|found| found == value);
+    upstreams
+        .into_iter()
+        .flatten()
+        .filter(|upstream| is(upstream, "distance", "SameZone") && is(upstream, "state", "Up"))
+        .filter_map(|upstream| upstream.get("member").and_then(Value::as_str))
+        .collect()
+}
+
+async fn gives_all_to(installation: &Installation, worker: &Host, master: &str) -> Result<()> {
+    let (name, client) = (worker.name(), installation.client()?);
+    for to in LOOPBACKS {
+        let attempts = Attempts::start(worker, &client, to, RATE);
+        sleep(LOOK_ON).await;
+        let record = attempts.finish().await?;
+        say(format!(
+            "{name}, {to}: {} connections, answered by {:?}",
+            record.attempts().len(),
+            record.servers()
+        ));
+        record.all_succeeded(&name.to_string())?;
+        ensure!(
+            record.servers() == [master].into(),
+            "{name} gave connections to {:?}, not to {master} alone",
+            record.servers()
+        );
+    }
+    Ok(())
+}
