@@ -146,6 +146,7 @@ impl Bound {
             ));
         }
         tasks.spawn(Arc::clone(&self.upstreams).listen_for_silence());
+        tasks.spawn(Arc::clone(&self.upstreams).tell_of_service());
         let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
         tasks.spawn(async move { readiness.prove(&upstreams).await });
     }

@@ -4,6 +4,7 @@ mod act;
 mod claim;
 mod drain;
 mod evidence;
+mod service;
 mod tether;
 
 use std::{
@@ -17,12 +18,16 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
 
-use self::evidence::Evidence;
 pub use self::{
     claim::Claim,
     evidence::{Origin, Run},
     tether::Tether,
+};
+use self::{
+    evidence::Evidence,
+    service::{Service, Teller},
 };
 use crate::{
     balance::{
@@ -38,7 +43,7 @@ use crate::{
 /// A client that waits for so long for an answer makes its upstream worth an extra probe.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 
-/// How often the connections are looked over for such clients.
+/// How often the connections are looked over for such clients, and the members for what is told of them all.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// All upstreams, shared by listeners, probes and the document's watch.
@@ -249,6 +254,33 @@ impl Upstreams {
             drop(inner);
             for id in found {
                 self.observe(Event::Quiet(id), "");
+            }
+        }
+    }
+
+    /// Tells the log, for ever, when what the pool as a whole does for clients has changed for good.
+    pub async fn tell_of_service(self: Arc<Self>) {
+        let mut teller = Teller::default();
+        loop {
+            sleep(LOOK_EVERY).await;
+            let views = self.view();
+            let service = Service::of(views.iter().map(|view| (view.standing, view.state, view.reason)));
+            let Some(news) = service.and_then(|service| teller.look(service, Instant::now())) else {
+                continue;
+            };
+            let members = service::members(&views);
+            match news {
+                Service::Up => info!(members, "a member is Up again"),
+                Service::Unready => {
+                    warn!(
+                        members,
+                        "no member is Up: clients are sent to those that answer, and nothing is cut"
+                    );
+                }
+                Service::Gone => warn!(
+                    members,
+                    "no member answers its probes: clients are tried with each, and refused where none takes them"
+                ),
             }
         }
     }

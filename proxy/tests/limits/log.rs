@@ -1,11 +1,11 @@
 //! A log that nobody reads, or nobody can read, costs lines of the log and nothing else.
 
 use std::{
-    io::{Read, pipe},
+    io::{BufRead, BufReader, Read, pipe},
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::process::Proxy;
 
@@ -52,4 +52,21 @@ async fn the_last_lines_are_in_the_log_when_the_proxy_has_ended() {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     assert!(text.lines().last().unwrap().contains("drained"), "{text}");
+}
+
+/// What is told when nobody is left, and how long that may take: it must have been so for five seconds.
+const GONE: &str = "no member answers its probes";
+const TOLD: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn that_no_member_answers_is_said_once_with_each_and_why() {
+    let (reader, writer) = pipe().unwrap();
+    let mut proxy = Proxy::start_logging(writer).await;
+    let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+    // The echo is no apiserver, and so never a member that answers.
+    let reading = spawn_blocking(move || (lines.find(|line| line.contains(GONE)), lines));
+    let (told, rest) = timeout(TOLD, reading).await.unwrap().unwrap();
+    assert!(told.unwrap().contains("members=\"echo Unready "));
+    assert!(proxy.terminate(END).await.success());
+    assert_eq!(rest.filter(|line| line.contains(GONE)).count(), 0);
 }

@@ -56,6 +56,11 @@ impl Proxy {
         Self::launch(PLAIN, "trace", stderr.into()).await
     }
 
+    /// With the log that it has by default, into this.
+    pub(crate) async fn start_logging(stderr: impl Into<Stdio>) -> Self {
+        Self::launch(PLAIN, "info", stderr.into()).await
+    }
+
     async fn launch(script: &str, level: &str, stderr: Stdio) -> Self {
         let upstream = Echo::start();
         let disk = tempfile::tempdir().unwrap();
