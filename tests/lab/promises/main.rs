@@ -14,6 +14,7 @@ mod a_blackholed_member_costs_no_new_connection;
 mod a_broken_cache_is_survived;
 mod a_certificate_warns_and_judges_nothing;
 mod a_flapping_member_is_held_down;
+mod a_full_disk_is_survived;
 mod a_hung_member_costs_no_new_connection;
 mod a_killed_member_costs_no_new_connection;
 mod a_local_fault_ejects_nobody;
