@@ -138,6 +138,7 @@ pub(crate) fn terminal(report: &Report) -> Result<String, fmt::Error> {
         )?;
     }
     let missed = judged.iter().filter(|row| row.verdict == Verdict::Missed).count();
-    writeln!(text, "\n{missed} of {} targets missed", judged.len())?;
+    let targets = judged.iter().filter(|row| row.target.release.is_some()).count();
+    writeln!(text, "\n{missed} of {targets} targets missed")?;
     Ok(text)
 }
