@@ -46,7 +46,8 @@ enum Command {
     },
     /// Show a real cluster losing masters, without Trivet and with it; the cluster stays (root).
     Demo,
-    /// Measure the proxy beside HAProxy, nginx and Envoy, and write docs/benchmarks.md (root; ten minutes).
+    /// Measure the proxy beside HAProxy, nginx, Envoy and go-loadbalancer, and write docs/benchmarks.md (root; ten
+    /// minutes).
     #[command(disable_help_flag = true)]
     Bench {
         /// See `cargo xtask bench --help`.

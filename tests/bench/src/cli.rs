@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::peers::Peer;
 use crate::workload::Workload;
 
-/// Measure the proxy beside HAProxy, nginx and Envoy, and write docs/benchmarks.md (root, two CPUs, a quiet machine).
+/// Measure the proxy beside HAProxy, nginx, Envoy and Talos' go-loadbalancer, and write docs/benchmarks.md (root, two
+/// CPUs, a quiet machine).
 ///
 /// Timings are no test: a missed target is said clearly, and the exit code is 0. It is 1 when something could not be
 /// measured.

@@ -21,12 +21,6 @@ use crate::report::{Report, page, terminal};
 use crate::samples::Samples;
 use crate::workload::{CLIENT_CPU, Clients, Size, Workload};
 
-/// What we want to open in a proxy, if files allow.
-const CONNECTIONS: u64 = 9_500;
-
-/// Files of a proxy that are no client's and no upstream's; more than any of them keeps back for itself.
-const SPARE_FILES: u64 = 400;
-
 /// What the peers come from; the files are looked for, the packages installed.
 const PACKAGES: [(&str, &str); 4] = [
     ("haproxy", "haproxy"),
@@ -55,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             program: std::env::current_exe().context("failed to find this program")?,
             authority: setting.authority.bundle.clone(),
             size: plan.size,
-            connections: setting.connections,
+            files: setting.files,
         },
         setting: &setting,
         progress: &progress,
@@ -73,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .map(|(before, after)| after - before),
         versions: versions(&plan.peers, &setting)?,
         configurations: configurations(&plan.peers, &setting),
-        connections: setting.connections,
+        files: setting.files,
         size: plan.size,
         quick: options.quick,
         taken: watch.elapsed(),
@@ -126,22 +120,15 @@ fn prepare(progress: &Progress, options: &Options, plan: &Plan, directory: &Path
         setup::packages(progress)?;
         images::program(progress, "trivet-proxy")?
     };
-    let envoy = peers::fetch(progress, &plan.peers)?;
+    let fetched = peers::fetch(progress, &plan.peers)?;
     let files = raise_files()?;
     Ok(Setting {
         directory: directory.to_owned(),
         trivet,
-        envoy,
+        fetched,
         authority: Authority::create(directory)?,
-        connections: connections(files),
         files,
     })
-}
-
-/// As many as a proxy can hold that keeps a twentieth of its files back.
-fn connections(files: u64) -> u64 {
-    let possible = (files * 95 / 100).saturating_sub(SPARE_FILES) / 2;
-    possible.min(CONNECTIONS)
 }
 
 /// Raises our limit of open files, which our children inherit, and says what it is.
@@ -276,12 +263,5 @@ mod tests {
         let order = |repetition| in_turn(&[1, 2, 3], repetition).copied().collect::<Vec<_>>();
         assert_eq!(order(0), [1, 2, 3]);
         assert_eq!(order(1), [3, 2, 1]);
-    }
-
-    #[test]
-    fn a_proxy_is_asked_for_no_more_connections_than_its_files_allow() {
-        assert_eq!(connections(1 << 20), CONNECTIONS);
-        assert_eq!(connections(20_000), 9_300);
-        assert_eq!(connections(100), 0);
     }
 }

@@ -15,17 +15,26 @@ pub(crate) fn family(root: u32) -> Result<Vec<u32>> {
     let mut next = 0;
     while let Some(parent) = family.get(next).copied() {
         for task in numbered(&format!("/proc/{parent}/task"))? {
-            let children = fs::read_to_string(format!("/proc/{parent}/task/{task}/children"))
-                .context("failed to read a task's children: the kernel needs CONFIG_PROC_CHILDREN")?;
-            family.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|pid| pid.parse::<u32>().ok()),
-            );
+            family.extend(children(parent, task)?);
         }
         next += 1;
     }
     Ok(family)
+}
+
+/// What a thread has forked; nothing if it has ended since it was listed, for then its children are another's.
+fn children(process: u32, task: u32) -> Result<Vec<u32>> {
+    let directory = format!("/proc/{process}/task/{task}");
+    let text = match fs::read_to_string(format!("{directory}/children")) {
+        Ok(text) => text,
+        Err(_) if !Path::new(&directory).exists() => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(error)
+                .context("failed to read a task's children: the kernel needs CONFIG_PROC_CHILDREN");
+        }
+    };
+    let numbers = text.split_whitespace();
+    Ok(numbers.filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// The CPU that the processes have used: to the nanosecond, not to the tick.
@@ -142,5 +151,11 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(family.contains(&child.id()));
+    }
+
+    #[test]
+    fn a_thread_that_ended_after_it_was_listed_has_no_children() {
+        // No thread of this process can have the number of process 1.
+        assert_eq!(children(std::process::id(), 1).unwrap(), Vec::<u32>::new());
     }
 }

@@ -1,6 +1,8 @@
 //! Whom the proxy is measured beside, each configured as its expert would for this job.
 
+mod capacity;
 mod envoy;
+mod go_loadbalancer;
 mod trivet;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -36,18 +38,21 @@ pub(crate) enum Peer {
     Nginx,
     /// Envoy's `tcp_proxy`.
     Envoy,
+    /// siderolabs/go-loadbalancer as Talos' KubePrism runs it.
+    GoLoadbalancer,
     /// A loop that moves bytes and decides nothing: what the kernel alone costs.
     Bare,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Direct,
         Self::Trivet,
         Self::Haproxy,
         Self::HaproxySplice,
         Self::Nginx,
         Self::Envoy,
+        Self::GoLoadbalancer,
         Self::Bare,
     ];
 
@@ -59,6 +64,7 @@ impl Peer {
             Self::HaproxySplice => "haproxy-splice",
             Self::Nginx => "nginx",
             Self::Envoy => "envoy",
+            Self::GoLoadbalancer => "go-loadbalancer",
             Self::Bare => "bare",
         }
     }
@@ -70,6 +76,7 @@ impl Peer {
             Self::Haproxy | Self::HaproxySplice => include_str!("peers/haproxy.cfg"),
             Self::Nginx => include_str!("peers/nginx.conf"),
             Self::Envoy => include_str!("peers/envoy.yaml"),
+            Self::GoLoadbalancer => return Some(go_loadbalancer::PROGRAM.to_owned()),
         };
         let splice = if self == Self::HaproxySplice {
             "option splice-auto"
@@ -80,7 +87,7 @@ impl Peer {
         let places = [
             ("{name}", self.name().to_owned()),
             ("{directory}", setting.directory.display().to_string()),
-            ("{connections}", setting.connections.to_string()),
+            ("{connections}", self.capacity(setting.files).to_string()),
             ("{files}", setting.files.to_string()),
             ("{splice}", splice.to_owned()),
             ("{listen}", address.to_string()),
@@ -100,7 +107,8 @@ impl Peer {
             Self::HaproxySplice => 7445,
             Self::Nginx => 7446,
             Self::Envoy => 7447,
-            Self::Bare => 7448,
+            Self::GoLoadbalancer => 7448,
+            Self::Bare => 7449,
         };
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
     }
@@ -113,13 +121,17 @@ pub(crate) struct Setting {
     pub(crate) directory: PathBuf,
     /// The proxy under test.
     pub(crate) trivet: PathBuf,
-    /// Envoy, once it is there.
-    pub(crate) envoy: PathBuf,
+    pub(crate) fetched: Fetched,
     pub(crate) authority: Authority,
-    /// Connections that a proxy must be able to hold.
-    pub(crate) connections: u64,
     /// The limit of open files of every process.
     pub(crate) files: u64,
+}
+
+/// The programs of those peers that no Debian package has; nothing where they are not measured.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    envoy: PathBuf,
+    go_loadbalancer: PathBuf,
 }
 
 /// A peer that runs.
@@ -161,20 +173,19 @@ impl Running {
 
 impl Peer {
     fn command(self, setting: &Setting) -> Result<Option<Command>> {
-        let configuration = match self.configuration(setting) {
-            Some(text) => keep(&setting.directory, self.name(), &text)?,
-            None if self == Self::Trivet => trivet::configuration(setting, self.address())?,
-            None if self == Self::Bare => return self.bare().map(Some),
-            None => return Ok(None),
-        };
         let mut command = match self {
-            Self::Direct | Self::Bare => return Ok(None),
+            Self::Direct => return Ok(None),
+            Self::Bare => return self.bare().map(Some),
+            Self::GoLoadbalancer => return Ok(Some(go_loadbalancer::command(setting, self.address()))),
             Self::Trivet => trivet::command(setting),
             Self::Haproxy | Self::HaproxySplice => program("haproxy", &["-db", "-f"]),
             Self::Nginx => program("nginx", &["-e", "stderr", "-c"]),
             Self::Envoy => envoy::command(setting),
         };
-        command.arg(configuration);
+        command.arg(match self.configuration(setting) {
+            Some(text) => keep(&setting.directory, self.name(), &text)?,
+            None => trivet::configuration(setting, self.address())?,
+        });
         Ok(Some(command))
     }
 
@@ -199,7 +210,10 @@ impl Peer {
             Self::Trivet => program(&setting.trivet.to_string_lossy(), &["--version"]),
             Self::Haproxy => program("haproxy", &["-v"]),
             Self::Nginx => program("nginx", &["-v"]),
-            Self::Envoy => program(&setting.envoy.to_string_lossy(), &["--version"]),
+            Self::Envoy => program(&setting.fetched.envoy.to_string_lossy(), &["--version"]),
+            Self::GoLoadbalancer => {
+                program(&setting.fetched.go_loadbalancer.to_string_lossy(), &["--version"])
+            }
         };
         let output = command
             .output()
@@ -208,17 +222,21 @@ impl Peer {
         let said = String::from_utf8_lossy(&said);
         let first = said.lines().map(str::trim).find(|line| !line.is_empty());
         // Envoy begins with its own path, which is nobody's business.
-        let path = setting.envoy.display().to_string();
+        let path = setting.fetched.envoy.display().to_string();
         Ok(first.map(|line| line.trim_start_matches(path.as_str()).trim().to_owned()))
     }
 }
 
-/// Has what must be fetched for these peers, and says where Envoy is.
-pub(crate) fn fetch(progress: &Progress, peers: &[Peer]) -> Result<PathBuf> {
+/// Has what must be fetched for these peers, and says where it is.
+pub(crate) fn fetch(progress: &Progress, peers: &[Peer]) -> Result<Fetched> {
+    let mut fetched = Fetched::default();
     if peers.contains(&Peer::Envoy) {
-        return envoy::ensure(progress);
+        fetched.envoy = envoy::ensure(progress)?;
     }
-    Ok(PathBuf::new())
+    if peers.contains(&Peer::GoLoadbalancer) {
+        fetched.go_loadbalancer = go_loadbalancer::ensure(progress)?;
+    }
+    Ok(fetched)
 }
 
 fn program(name: &str, arguments: &[&str]) -> Command {
@@ -250,13 +268,12 @@ mod tests {
         Setting {
             directory: "run".into(),
             trivet: PathBuf::new(),
-            envoy: PathBuf::new(),
+            fetched: Fetched::default(),
             authority: Authority {
                 bundle: PathBuf::new(),
                 certificate: PathBuf::new(),
                 key: PathBuf::new(),
             },
-            connections: 9_500,
             files: 20_000,
         }
     }

@@ -27,7 +27,8 @@ pub(crate) struct Report {
     pub(crate) stolen: Option<f64>,
     pub(crate) versions: Vec<(Peer, String)>,
     pub(crate) configurations: Vec<(Peer, String)>,
-    pub(crate) connections: u64,
+    /// The limit of open files of every process.
+    pub(crate) files: u64,
     pub(crate) size: Size,
     pub(crate) quick: bool,
     pub(crate) taken: Duration,
@@ -126,7 +127,7 @@ pub(crate) fn terminal(report: &Report) -> Result<String, fmt::Error> {
     {
         writeln!(
             text,
-            "{:<50} {:<14} {:>6.2}  ({:.2}..{:.2})  target {:<7} {}",
+            "{:<50} {:<17} {:>6.2}  ({:.2}..{:.2})  target {:<7} {}",
             target.metric.title(),
             target.against(),
             measured.median,
@@ -137,6 +138,7 @@ pub(crate) fn terminal(report: &Report) -> Result<String, fmt::Error> {
         )?;
     }
     let missed = judged.iter().filter(|row| row.verdict == Verdict::Missed).count();
-    writeln!(text, "\n{missed} of {} targets missed", judged.len())?;
+    let targets = judged.iter().filter(|row| row.target.release.is_some()).count();
+    writeln!(text, "\n{missed} of {targets} targets missed")?;
     Ok(text)
 }

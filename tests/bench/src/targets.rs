@@ -27,14 +27,17 @@ pub(crate) struct Target {
     pub(crate) goal: Option<f64>,
 }
 
-/// The proxies that a cluster would otherwise run.
+/// The proxies that a cluster would otherwise run, each in its usual mode: the targets were set against the best of these.
+/// go-loadbalancer is none of them, because it comes with Talos only and splices all that it moves, as haproxy-splice,
+/// which is none either; it has a row of its own.
 const PROXIES: [Peer; 3] = [Peer::Haproxy, Peer::Nginx, Peer::Envoy];
 
 /// In the order of the page.
-pub(crate) const TARGETS: [Target; 30] = [
+pub(crate) const TARGETS: [Target; 39] = [
     versus(Metric::BulkCpu, Peer::Haproxy, (Some(0.40), Some(0.20))),
     versus(Metric::BulkCpu, Peer::Nginx, (Some(0.45), Some(0.20))),
     versus(Metric::BulkCpu, Peer::Envoy, (Some(0.75), Some(0.50))),
+    versus(Metric::BulkCpu, Peer::GoLoadbalancer, (None, None)),
     versus(Metric::BulkCpu, Peer::Bare, (None, None)),
     Target {
         metric: Metric::BulkRate,
@@ -42,31 +45,39 @@ pub(crate) const TARGETS: [Target; 30] = [
         release: Some(1.0),
         goal: Some(1.2),
     },
+    versus(Metric::BulkRate, Peer::GoLoadbalancer, (None, None)),
     versus(Metric::BulkRate, Peer::Direct, (Some(0.45), Some(0.70))),
     versus(Metric::ListCpu, Peer::Envoy, (Some(0.95), Some(0.80))),
     versus(Metric::ListCpu, Peer::Haproxy, (Some(0.90), Some(0.75))),
+    versus(Metric::ListCpu, Peer::GoLoadbalancer, (None, None)),
     versus(Metric::ListCpu, Peer::Bare, (None, None)),
     versus(Metric::EchoAdded, Peer::Haproxy, (Some(1.0), Some(0.70))),
     versus(Metric::EchoAdded, Peer::Nginx, (Some(1.0), Some(0.78))),
     versus(Metric::EchoAdded, Peer::Envoy, (Some(0.9), Some(0.65))),
+    versus(Metric::EchoAdded, Peer::GoLoadbalancer, (None, None)),
     versus(Metric::EchoAdded, Peer::Bare, (None, None)),
     versus(Metric::RequestCpu, Peer::Haproxy, (Some(0.9), Some(0.75))),
     versus(Metric::RequestCpu, Peer::Nginx, (Some(0.9), Some(0.75))),
     versus(Metric::RequestCpu, Peer::Envoy, (Some(1.0), Some(0.75))),
+    versus(Metric::RequestCpu, Peer::GoLoadbalancer, (None, None)),
     versus(Metric::RequestCpu, Peer::Bare, (None, None)),
     versus(Metric::NoisyTail, Peer::Haproxy, (Some(1.0), Some(0.5))),
+    versus(Metric::NoisyTail, Peer::GoLoadbalancer, (None, None)),
     versus(Metric::ChurnCpu, Peer::Haproxy, (Some(1.1), Some(0.9))),
     versus(Metric::ChurnCpu, Peer::Envoy, (Some(0.8), Some(0.65))),
+    versus(Metric::ChurnCpu, Peer::GoLoadbalancer, (None, None)),
     versus(Metric::ChurnCpu, Peer::Bare, (None, None)),
     itself(Metric::IdleMemory, (Some(2.5), Some(0.5))),
     versus(Metric::IdleMemory, Peer::Haproxy, (None, None)),
     versus(Metric::IdleMemory, Peer::Nginx, (None, None)),
     versus(Metric::IdleMemory, Peer::Envoy, (None, None)),
+    versus(Metric::IdleMemory, Peer::GoLoadbalancer, (None, None)),
     itself(Metric::BaseMemory, (Some(8.0), Some(5.0))),
     versus(Metric::BaseMemory, Peer::Haproxy, (None, Some(0.5))),
     itself(Metric::LeftMemory, (Some(20.0), None)),
     itself(Metric::KeptMemory, (None, Some(2.0))),
     itself(Metric::IdleFiles, (Some(2.0), Some(2.0))),
+    versus(Metric::IdleFiles, Peer::GoLoadbalancer, (None, None)),
 ];
 
 /// What a release must reach, and the goal.
@@ -166,6 +177,15 @@ mod tests {
         let base = versus(Metric::BaseMemory, Peer::Haproxy, (None, Some(0.5)));
         assert_eq!(base.judge(0.4), Verdict::Goal);
         assert_eq!(base.judge(0.6), Verdict::NoTarget);
+    }
+
+    #[test]
+    fn what_comes_with_talos_only_is_compared_and_sets_no_target() {
+        assert!(!PROXIES.contains(&Peer::GoLoadbalancer));
+        let against = |target: &&Target| target.against == Against::Peer(Peer::GoLoadbalancer);
+        let rows: Vec<_> = TARGETS.iter().filter(against).collect();
+        assert!(!rows.is_empty());
+        assert!(rows.iter().all(|row| row.release.is_none() && row.goal.is_none()));
     }
 
     #[test]

@@ -94,7 +94,8 @@ pub(crate) struct Clients {
     pub(crate) program: PathBuf,
     pub(crate) authority: PathBuf,
     pub(crate) size: Size,
-    pub(crate) connections: u64,
+    /// The limit of open files of every process.
+    pub(crate) files: u64,
 }
 
 impl Workload {
@@ -106,7 +107,7 @@ impl Workload {
             Peer::Bare => !matches!(self, Self::Noisy | Self::Idle),
             // Splicing is about bulk only.
             Peer::HaproxySplice => matches!(self, Self::Bulk | Self::Lists),
-            Peer::Trivet | Peer::Haproxy | Peer::Nginx | Peer::Envoy => true,
+            Peer::Trivet | Peer::Haproxy | Peer::Nginx | Peer::Envoy | Peer::GoLoadbalancer => true,
         }
     }
 
@@ -202,7 +203,8 @@ impl Clients {
         let look =
             || Ok::<_, anyhow::Error>((measure::memory(&family)? as f64, measure::files(&family)? as f64));
         let (base_memory, base_files) = look()?;
-        let mut client = self.start(peer.address, &["idle", &self.connections.to_string()])?;
+        let connections = peer.peer.capacity(self.files);
+        let mut client = self.start(peer.address, &["idle", &connections.to_string()])?;
         wait_until_open(&mut client)?;
         sleep(SETTLE);
         let (full_memory, full_files) = look()?;
@@ -210,16 +212,22 @@ impl Clients {
         let outcome = finish(client)?;
         sleep(SETTLE_MEMORY);
         let (left_memory, _) = look()?;
-        Ok(vec![
+        let mut metrics = vec![
             (Metric::BaseMemory, base_memory / MIB),
             (
                 Metric::IdleMemory,
                 (full_memory - base_memory) / outcome.amount / 1e3,
             ),
-            (Metric::LeftMemory, left_memory / MIB),
-            (Metric::KeptMemory, (left_memory - base_memory) / MIB),
             (Metric::IdleFiles, (full_files - base_files) / outcome.amount),
-        ])
+        ];
+        // What is left of fewer connections says nothing beside what is left of all.
+        if connections == Peer::Trivet.capacity(self.files) {
+            metrics.extend([
+                (Metric::LeftMemory, left_memory / MIB),
+                (Metric::KeptMemory, (left_memory - base_memory) / MIB),
+            ]);
+        }
+        Ok(metrics)
     }
 
     fn start(&self, address: SocketAddr, what: &[&str]) -> Result<Child> {

@@ -1,5 +1,5 @@
-//! Kubernetes, etcd and helm, built from the modules committed in `binaries/` and cached by version; and the tests' own
-//! Go programs, cached by their sources.
+//! Kubernetes, etcd and helm, built from the modules committed in `binaries/` and cached by version; and the Go programs
+//! of the tests and of the benchmark, cached by their sources.
 //!
 //! Each go.mod is the only place that names a version; go.sum pins every byte that goes in.
 
@@ -79,6 +79,12 @@ const TESTS: Set = Set {
     version: Version::OfSources,
     stamp: |_| vec![],
 };
+const GO_LOADBALANCER: Set = Set {
+    name: "go-loadbalancer",
+    directory: "../bench/peers/go-loadbalancer",
+    version: Version::OfSources,
+    stamp: |_| vec![],
+};
 
 /// Finds the programs in the cache, or builds them (about eight minutes on two cores).
 ///
@@ -102,6 +108,12 @@ pub fn for_tests(progress: &Progress) -> Result<TestPrograms> {
         client: directory.join("trivet-client"),
         pod: directory.join("trivet-pod"),
     })
+}
+
+/// Finds the benchmark's peer that is written in Go in the cache, or builds it (seconds).
+pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
+    let directory = ensure_set(progress, &GO_LOADBALANCER, &cache_directory()?)?;
+    Ok(directory.join("go-loadbalancer"))
 }
 
 /// A directory that the user vouches for: we only check that nothing is missing in it.
@@ -351,6 +363,7 @@ mod tests {
         assert_eq!(names(&ETCD), ["etcd"]);
         assert_eq!(names(&HELM), ["helm"]);
         assert_eq!(names(&TESTS), ["trivet-client", "trivet-pod"]);
+        assert_eq!(names(&GO_LOADBALANCER), ["go-loadbalancer"]);
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn install(into: &Path, requirements: &Path) -> Result<()> {
 
 /// All but the configuration's name.
 pub(super) fn command(setting: &Setting) -> Command {
-    let mut command = Command::new(&setting.envoy);
+    let mut command = Command::new(&setting.fetched.envoy);
     command.args([
         "--concurrency",
         "1",

@@ -19,7 +19,8 @@ fn write_page(out: &mut String, report: &Report) -> Result<(), Error> {
     writeln!(
         out,
         "Written by `make bench`, which measures the proxy as shipped (release build, musl) beside HAProxy, nginx,\n\
-         Envoy and a bare loop in one interleaved run; {} in {} s. Run it on your own machine: only ratios travel.\n",
+         Envoy, Talos' go-loadbalancer and a bare loop in one interleaved run; {} in {} s.\n\
+         Run it on your own machine: only ratios travel.\n",
         date(),
         report.taken.as_secs(),
     )?;
@@ -182,7 +183,14 @@ fn write_method(out: &mut String, report: &Report) -> Result<(), Error> {
     writeln!(
         out,
         "- The server answers `/readyz` over TLS on the same port, so the proxy under test probes it once a second and uses\n  \
-           a member that is truly Up; HAProxy asks the same, Envoy connects, nginx (this edition) has no active checks."
+           a member that is truly Up; HAProxy asks the same, Envoy connects, go-loadbalancer connects every 20 s, nginx\n  \
+           (this edition) has no active checks."
+    )?;
+    writeln!(
+        out,
+        "- go-loadbalancer is the library in Talos' KubePrism, with KubePrism's settings. It comes with Talos only and splices\n  \
+           all that it moves, so it stands here for comparison: no target is set against it, and the best proxy is the best\n  \
+           of haproxy, nginx and envoy."
     )?;
     writeln!(
         out,
@@ -192,8 +200,10 @@ fn write_method(out: &mut String, report: &Report) -> Result<(), Error> {
     writeln!(
         out,
         "- Small requests: 512 B answers over HTTP/2 and TLS on ten connections, one at a time on each. Lists by others:\n  \
-           bursts of 20 MiB on four plain streams, 4 Gb/s in all. Idle connections: {}, each after a byte both ways.\n",
-        report.connections
+           bursts of 20 MiB on four plain streams, 4 Gb/s in all. Idle connections: {}, each after a byte both ways;\n  \
+           {} through go-loadbalancer, to which one costs six files.\n",
+        Peer::Trivet.capacity(report.files),
+        Peer::GoLoadbalancer.capacity(report.files),
     )
 }
 
@@ -227,10 +237,17 @@ fn write_configurations(out: &mut String, report: &Report) -> Result<(), Error> 
     writeln!(out, "## Configurations\n")?;
     writeln!(
         out,
-        "As the expert of each would write them for this job. Trivet's is the default pool with one member.\n"
+        "As the expert of each would write them for this job. Trivet's is the default pool with one member;\n\
+         go-loadbalancer's is the program that calls it, with the settings of KubePrism.\n"
     )?;
     for (peer, text) in &report.configurations {
-        let kind = if *peer == Peer::Envoy { "yaml" } else { "" };
+        let kind = match peer {
+            Peer::Envoy => "yaml",
+            Peer::GoLoadbalancer => "go",
+            Peer::Direct | Peer::Trivet | Peer::Haproxy | Peer::HaproxySplice | Peer::Nginx | Peer::Bare => {
+                ""
+            }
+        };
         writeln!(
             out,
             "### {}\n\n```{kind}\n{}\n```\n",
@@ -267,7 +284,7 @@ mod tests {
             stolen: None,
             versions: vec![(Peer::Haproxy, "HAProxy 2.6".to_owned())],
             configurations: vec![(Peer::Haproxy, "mode tcp\n".to_owned())],
-            connections: 9_300,
+            files: 20_000,
             size: Size::of(true),
             quick: true,
             taken: std::time::Duration::from_secs(60),
