@@ -15,6 +15,7 @@ pub mod rank;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod witness;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -30,6 +31,7 @@ use self::{
     patience::Patience,
     place::Distance,
     upstream::Upstream,
+    witness::Witness,
 };
 
 /// Suspicion asks for an extra probe at most this often per upstream, whatever the traffic.
@@ -286,6 +288,7 @@ impl Balance {
             suspect: false,
             extra_probe: None,
             called: None,
+            witness: Witness::default(),
             heard: None,
             moving: false,
             connections: 0,
@@ -390,7 +393,7 @@ impl Balance {
         let to = (upstream.health.state(), upstream.health.reason());
         let told = (from != to).then_some(Decision::Tell { id, from, to });
         let witnesses = if from.0 != State::Down && to.0 == State::Down {
-            self.call_witnesses(id)
+            self.call_best_witnesses(id, now)
         } else {
             Vec::new()
         };
@@ -442,20 +445,8 @@ impl Balance {
         if known || !late.called.is_none_or(rested) {
             return Vec::new();
         }
-        late.called = Some(now);
-        self.call_witnesses(id)
-    }
-
-    /// Whether it is an upstream's own fault that it lets us wait, the others can tell. In a large fleet their next probe
-    /// may be many seconds away: they are asked at once.
-    fn call_witnesses(&self, silent: UpstreamId) -> Vec<Decision> {
-        let able =
-            |upstream: &Upstream| upstream.standing == Standing::Active && upstream.health.is_answering();
-        let witnesses = self
-            .upstreams
-            .iter()
-            .filter(|(id, upstream)| **id != silent && able(upstream));
-        witnesses.map(|(id, _)| Decision::Probe(*id)).collect()
+        let called = late.called.replace(now);
+        self.call_witnesses(id, called, now)
     }
 
     /// Whose connections to move: who has been cut off from its etcd for long while another is well. If no other is, etcd

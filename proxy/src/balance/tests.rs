@@ -4,6 +4,7 @@ mod invariants;
 mod moves;
 mod places;
 mod resorts;
+mod witnesses;
 
 use std::time::Duration;
 
@@ -209,6 +210,7 @@ fn whoever_was_heard_before_a_common_silence_is_no_witness_in_it() {
 #[test]
 fn others_are_asked_once_an_interval_about_a_member_that_is_often_late() {
     let mut world = World::healthy(2);
+    world.tell(Event::Opened, 0);
     let asked = (0..50).map(|_| {
         world.pass(SECOND / 10);
         let asked = world.tell(Event::Late, 0).len();

@@ -9,6 +9,7 @@ use super::{
     choice::Facts,
     health::{Health, Outlook, Reason, State},
     place::Distance,
+    witness::Witness,
 };
 
 impl Standing {
@@ -58,6 +59,8 @@ pub(super) struct Upstream {
     pub(super) extra_probe: Option<Instant>,
     /// When the others were last asked because it was late.
     pub(super) called: Option<Instant>,
+    /// What it may still be asked because of others.
+    pub(super) witness: Witness,
     /// When it last answered a probe or a client.
     pub(super) heard: Option<Instant>,
     pub(super) moving: bool,

@@ -154,7 +154,7 @@ impl<'a> Fleet<'a> {
         for (member, faults) in self.schedule.faults.iter().enumerate() {
             for (index, fault) in faults.iter().enumerate() {
                 self.queue.put(fault.from, Event::Fault { member, index });
-                let gone = crate::promises::gone_within(self.schedule.nodes, fault.condition);
+                let gone = crate::promises::gone_within(self.schedule, fault);
                 self.queue
                     .put(fault.from + gone, Event::Aftermath { member, index });
             }

@@ -6,7 +6,7 @@ use trivet_proxy::balance::pace;
 
 use crate::{
     fleet::interval,
-    schedule::{Condition, Fault, Schedule, Time},
+    schedule::{Condition, Fault, SLOWEST, Schedule, Time},
     seen::Seen,
 };
 
@@ -25,17 +25,36 @@ pub(crate) fn noticed_within(nodes: usize) -> Duration {
 }
 
 /// Within what time no connection to a silent member is left while another is well.
-pub(crate) fn gone_within(nodes: usize, condition: Condition) -> Duration {
-    // Another must have answered since it fell silent, which in a large fleet takes until that one's next probe.
-    let witness = pace::jittered(interval(nodes), 1.0).saturating_sub(LIFE_LIMIT);
-    let cut = noticed_within(nodes) + witness + pace::cut_delay(u32::try_from(nodes).unwrap(), 1.0);
-    match condition {
+pub(crate) fn gone_within(schedule: &Schedule, fault: &Fault) -> Duration {
+    let cut = pace::cut_delay(u32::try_from(schedule.nodes).unwrap(), 1.0);
+    let gone = noticed_within(schedule.nodes) + witnessed_within(schedule, fault) + cut;
+    match fault.condition {
         // The kernel gives up by itself after seven seconds.
-        Condition::Blackholed => cut.min(Duration::from_secs(7) + SLACK),
+        Condition::Blackholed => gone.min(Duration::from_secs(7) + SLACK),
         Condition::Well | Condition::NotReady | Condition::EtcdCut | Condition::Killed | Condition::Hung => {
-            cut
+            gone
         }
     }
+}
+
+/// Within what time another has answered after a member fell: the others are asked at once. If several were in trouble
+/// lately, they may be asked no more, and it takes until the next probe of one that is well.
+fn witnessed_within(schedule: &Schedule, fault: &Fault) -> Duration {
+    let interval = interval(schedule.nodes);
+    let from = fault.from.saturating_sub(calm(schedule.nodes));
+    let until = fault.from + noticed_within(schedule.nodes) + SLOWEST;
+    let mut others = schedule.faults().filter(|other| other.member != fault.member);
+    if others.any(|other| other.from <= until && other.until >= from) {
+        let next = pace::jittered(interval, 1.0).saturating_sub(LIFE_LIMIT);
+        next.max(SLOWEST)
+    } else {
+        SLOWEST
+    }
+}
+
+/// A fleet has found its rhythm again so long after a fault or a restart.
+fn calm(nodes: usize) -> Duration {
+    2 * interval(nodes) + Duration::from_secs(10)
 }
 
 /// All promises that this schedule saw broken.
@@ -56,8 +75,8 @@ pub(crate) fn broken(schedule: &Schedule, seen: &Seen) -> Vec<String> {
 
 /// Whether a member falls silent for long that was well, while another is well: then the promised times hold.
 fn strikes_alone(schedule: &Schedule, member: usize, fault: &Fault) -> bool {
-    let calm = 2 * interval(schedule.nodes) + Duration::from_secs(10);
-    let gone = gone_within(schedule.nodes, fault.condition).max(noticed_within(schedule.nodes));
+    let calm = calm(schedule.nodes);
+    let gone = gone_within(schedule, fault).max(noticed_within(schedule.nodes));
     let (from, until) = (fault.from.saturating_sub(calm), fault.from + gone);
     let quiet = |other: usize| {
         let overlaps =
@@ -101,7 +120,7 @@ fn left(seen: &Seen, fault: &Fault, index: usize) -> Option<String> {
 }
 
 /// Over an interval or more no member is asked more often than the pace allows, but for the second questions to one
-/// that is late. The first minute of a fleet has its own rhythm.
+/// that is late, or those to one that is well on its behalf. The first minute of a fleet has its own rhythm.
 fn overloaded(schedule: &Schedule, seen: &Seen) -> Option<String> {
     let window = Duration::from_secs(10).max(interval(schedule.nodes));
     let (from, until) = (2 * window, schedule.length);

@@ -105,7 +105,7 @@ pub(crate) enum Answer {
 
 /// What an apiserver that is well takes to answer.
 const FASTEST: Duration = Duration::from_millis(3);
-const SLOWEST: Duration = Duration::from_millis(60);
+pub(crate) const SLOWEST: Duration = Duration::from_millis(60);
 
 /// As measured on an apiserver whose etcd is cut off.
 const READINESS_WITHOUT_ETCD: Duration = Duration::from_secs(4);
