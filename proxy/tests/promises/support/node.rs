@@ -1,6 +1,11 @@
 //! A node with a proxy, and the pool it serves.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -101,6 +106,25 @@ impl Pool {
         self = self.member(apiserver);
         let addresses = &mut self.document.members.last_mut().unwrap().addresses;
         addresses.push("127.0.0.2".parse().unwrap());
+        self
+    }
+
+    /// A member that may be reached at this address too, and is asked there first.
+    pub(crate) fn member_also_at(mut self, first: IpAddr, apiserver: &Apiserver) -> Self {
+        self = self.member(apiserver);
+        self.document
+            .members
+            .last_mut()
+            .unwrap()
+            .addresses
+            .insert(0, first);
+        self
+    }
+
+    /// Probes have the time of the defaults.
+    pub(crate) fn unhurried(mut self) -> Self {
+        self.document.health_check.period_milliseconds = 1000;
+        self.document.health_check.timeout_milliseconds = 1000;
         self
     }
 
