@@ -4,6 +4,8 @@ mod act;
 mod claim;
 mod drain;
 mod evidence;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod tether;
 
 use std::{
