@@ -147,6 +147,11 @@ impl Pool {
         self
     }
 
+    pub(crate) fn drain_within(mut self, seconds: u32) -> Self {
+        self.document.connection.drain_timeout_seconds = seconds;
+        self
+    }
+
     pub(crate) fn max_connections(mut self, limit: u32) -> Self {
         self.document.connection.max_connections = limit;
         self
