@@ -40,7 +40,8 @@ pub enum Flight {
 }
 
 /// Reads the client's first flight, and says for which upstream. A server that speaks first ends the reading; one that
-/// ends before it was told a word, as a listener that closes does to those in its queue, leaves its place to the next.
+/// ends before it was told a word, as a listener that closes does to those in its queue, leaves its place to the next,
+/// and so does one whose connections we end ourselves.
 pub async fn read(
     client: &TcpStream,
     first: Connected,
@@ -53,7 +54,10 @@ pub async fn read(
         tokio::select! {
             biased;
             ready = client.readable() => ready.map_err(|_error| Ending::ClientLeft)?,
-            ending = upstream.claim.tether.ended() => return Err(ending),
+            ending = upstream.claim.tether.ended() => {
+                upstream = replace(upstream, ending, walk).await?;
+                continue;
+            }
             spoken = upstream.stream.peek(&mut word) => {
                 let ended = match spoken {
                     Ok(0) => io::ErrorKind::UnexpectedEof.into(),
@@ -87,6 +91,17 @@ pub async fn read(
             Err(_reset) => return Err(Ending::ClientLeft),
         }
     }
+}
+
+/// Gives a client whose upstream is cut or drained another: it has lost nothing yet, however long ago it came.
+async fn replace(upstream: Connected, ending: Ending, walk: &mut Walk) -> Result<Connected, Ending> {
+    if ending == Ending::ProxyDrained {
+        return Err(ending);
+    }
+    walk.renew(upstream.claim.id());
+    // Whoever waits for its connections to end need not wait for this.
+    drop(upstream);
+    walk.next().await.ok_or(ending)
 }
 
 /// The upstream that answered a first flight.

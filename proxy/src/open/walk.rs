@@ -89,7 +89,8 @@ impl Walk {
         self.hedge_delay
     }
 
-    /// Begins anew for a client that took its time to say its first word to `chosen`: its two seconds count from now.
+    /// Begins anew, with everybody but `chosen`, for a client that took its time to say its first word: its two seconds
+    /// count from now.
     pub fn renew(&mut self, chosen: UpstreamId) {
         let now = Instant::now();
         let young = self.deadline + self.hedge_delay >= now + pace::OPEN_DEADLINE;
