@@ -42,7 +42,7 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, up
             "the kernel gave up on a client's connection",
         );
     }
-    record.summary = summary;
+    record.relayed(summary);
 }
 
 /// What is told of a connection: counted when this is dropped, however that comes, and one line in the log.
@@ -84,12 +84,20 @@ impl Record {
     fn opened(&mut self, opened: &Opened) {
         let series = Arc::clone(opened.upstream.claim.series());
         series.opened.inc();
+        // The relay counts what it moves itself.
+        self.metrics.relayed(opened.sent, 0);
+        self.summary.sent = opened.sent;
         self.given_to = Some(Given {
             series,
             address: opened.upstream.address,
             first_byte: opened.answered.then(|| self.started.elapsed()),
             hedged: opened.hedged,
         });
+    }
+
+    fn relayed(&mut self, summary: Summary) {
+        let sent = self.summary.sent + summary.sent;
+        self.summary = Summary { sent, ..summary };
     }
 
     fn refuse(&mut self, client: &TcpStream, ending: Ending) {

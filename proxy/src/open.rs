@@ -22,6 +22,8 @@ pub struct Opened {
     pub upstream: Connected,
     /// Bytes read from the client and not yet written.
     pub unsent: Bytes,
+    /// Bytes of the client that this upstream was sent already; what others were sent too is not the client's.
+    pub sent: u64,
     /// Whether the upstream has said something already.
     pub answered: bool,
     /// Whether the client's first flight was sent to more than one upstream because one left it unanswered.
@@ -45,6 +47,7 @@ pub async fn open(
             Ok(Opened {
                 upstream,
                 unsent: Bytes::new(),
+                sent: hello.len() as u64,
                 answered: true,
                 hedged,
             })
@@ -52,6 +55,7 @@ pub async fn open(
         Flight::Other(unsent) => Ok(Opened {
             upstream: first,
             unsent,
+            sent: 0,
             answered: false,
             hedged: false,
         }),

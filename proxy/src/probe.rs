@@ -130,49 +130,53 @@ impl Prober {
         let patience = pace::late_after(reporter.health(), interval, settings.probe_timeout);
         let asked = Instant::now();
         let mut ready = pin!(readiness.ask(here, READINESS, settings));
-        if let Ok(answer) = timeout(patience / 2, &mut ready).await {
-            return match reporter.readiness(asked, here, answer) {
-                Heard::Nothing => ask_elsewhere(reporter, liveness, there, settings).await,
-                heard @ (Heard::Here | Heard::Elsewhere) => heard,
-            };
-        }
-        reporter.waits();
-        if let Ok(answer) = timeout_at(asked + patience, &mut ready).await {
-            return reporter.readiness(asked, here, answer);
-        }
-        if patience >= READINESS_LIMIT {
-            reporter.silent(asked, here);
-            return ask_elsewhere(reporter, liveness, there, settings).await;
-        }
-        let there = there.unwrap_or(here);
         let mut heard = Heard::Nothing;
-        while asked.elapsed() < READINESS_LIMIT {
-            let asked_again = Instant::now();
-            let limit = asked_again + settings.probe_timeout + GRACE;
-            tokio::select! {
-                biased;
-                answer = &mut ready => return reporter.readiness(asked, here, answer),
-                sign = sign_of_life(liveness, (here, there), limit, settings) => match sign {
-                    Sign::Answer(via, reply) => {
-                        heard = if via == here { Heard::Here } else { Heard::Elsewhere };
-                        reporter.late(asked_again, via, &reply);
-                    }
-                    Sign::Failure(error) => return reporter.failed(asked_again, here, &error),
-                    Sign::Silence if heard == Heard::Nothing => {
-                        reporter.silent(asked, here);
-                        reporter.silent(asked_again, here);
-                        return Heard::Nothing;
-                    }
-                    Sign::Silence => reporter.silent(asked_again, here),
-                },
+        let answer = 'answer: {
+            if let Ok(answer) = timeout(patience / 2, &mut ready).await {
+                break 'answer answer;
             }
-            // A member that is late for long must not get more questions than one that is well, from a large fleet least.
-            let next = (asked_again + interval).min(asked + READINESS_LIMIT);
-            if let Ok(answer) = timeout_at(next, &mut ready).await {
-                return reporter.readiness(asked, here, answer);
+            reporter.waits();
+            if let Ok(answer) = timeout_at(asked + patience, &mut ready).await {
+                break 'answer answer;
             }
+            if patience >= READINESS_LIMIT {
+                reporter.silent(asked, here);
+                return ask_elsewhere(reporter, liveness, there, settings).await;
+            }
+            let both = (here, there.unwrap_or(here));
+            while asked.elapsed() < READINESS_LIMIT {
+                let asked_again = Instant::now();
+                let limit = asked_again + settings.probe_timeout + GRACE;
+                tokio::select! {
+                    biased;
+                    answer = &mut ready => break 'answer answer,
+                    sign = sign_of_life(liveness, both, limit, settings) => match sign {
+                        Sign::Answer(via, reply) => {
+                            heard = if via == here { Heard::Here } else { Heard::Elsewhere };
+                            reporter.late(asked_again, via, &reply);
+                        }
+                        Sign::Failure(error) => return reporter.failed(asked_again, here, &error),
+                        Sign::Silence if heard == Heard::Nothing => {
+                            reporter.silent(asked, here);
+                            reporter.silent(asked_again, here);
+                            return Heard::Nothing;
+                        }
+                        Sign::Silence => reporter.silent(asked_again, here),
+                    },
+                }
+                // A member that is late for long must not get more questions than one that is well, from a large fleet least.
+                let next = (asked_again + interval).min(asked + READINESS_LIMIT);
+                if let Ok(answer) = timeout_at(next, &mut ready).await {
+                    break 'answer answer;
+                }
+            }
+            return heard;
+        };
+        match reporter.readiness(asked, here, answer) {
+            Heard::Nothing if heard == Heard::Elsewhere => heard,
+            Heard::Nothing => ask_elsewhere(reporter, liveness, there, settings).await,
+            word @ (Heard::Here | Heard::Elsewhere) => word,
         }
-        heard
     }
 }
 

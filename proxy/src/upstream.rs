@@ -4,6 +4,8 @@ mod act;
 mod claim;
 mod drain;
 mod evidence;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod service;
 mod tether;
 
@@ -15,7 +17,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -45,6 +47,9 @@ const QUIET_FOR: Duration = Duration::from_secs(2);
 
 /// How often the connections are looked over for such clients, and the members for what is told of them all.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a proxy that ends looks for connections once it had none: often enough for a drain of one second.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// All upstreams, shared by listeners, probes and the document's watch.
 #[derive(Debug)]
@@ -285,9 +290,18 @@ impl Upstreams {
         }
     }
 
-    /// Closes all connections gradually, the last one `within` this time from now.
+    /// Closes all connections gradually, the last one `within` this time from now; for as long those too that are opened
+    /// meanwhile, even if there was none for a moment.
     pub async fn drain_all(&self, within: Duration) {
-        drain::gradually(|| self.tethers(|_| true), Ending::ProxyDrained, within).await;
+        let deadline = Instant::now() + within;
+        loop {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            drain::gradually(|| self.tethers(|_| true), Ending::ProxyDrained, remaining).await;
+            if Instant::now() >= deadline {
+                return;
+            }
+            sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)).await;
+        }
     }
 
     /// Ends all that runs for upstreams.

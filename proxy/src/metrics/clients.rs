@@ -64,7 +64,7 @@ impl Clients {
         );
         root.register(
             "sent_bytes",
-            "Bytes from clients to members, while they flow",
+            "Bytes from clients to members, while they flow; a first flight once, for the member that won the client",
             self.bytes_sent.clone(),
         );
         root.register(
@@ -96,7 +96,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Bytes were relayed, to members and from them: told at each turn of a connection, because some live for weeks. A
+    /// Bytes went to members, and came from them: told at each turn of a connection, because some live for weeks. A
     /// turn usually moves bytes one way only, and what did not move costs no atomic.
     pub fn relayed(&self, sent: u64, received: u64) {
         if sent > 0 {

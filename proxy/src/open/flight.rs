@@ -40,7 +40,8 @@ pub enum Flight {
 }
 
 /// Reads the client's first flight, and says for which upstream. A server that speaks first ends the reading; one that
-/// ends before it was told a word, as a listener that closes does to those in its queue, leaves its place to the next.
+/// ends before it was told a word, as a listener that closes does to those in its queue, leaves its place to the next,
+/// and so does one whose connections we end ourselves.
 pub async fn read(
     client: &TcpStream,
     first: Connected,
@@ -53,7 +54,10 @@ pub async fn read(
         tokio::select! {
             biased;
             ready = client.readable() => ready.map_err(|_error| Ending::ClientLeft)?,
-            ending = upstream.claim.tether.ended() => return Err(ending),
+            ending = upstream.claim.tether.ended() => {
+                upstream = replace(upstream, ending, walk).await?;
+                continue;
+            }
             spoken = upstream.stream.peek(&mut word) => {
                 let ended = match spoken {
                     Ok(0) => io::ErrorKind::UnexpectedEof.into(),
@@ -89,6 +93,17 @@ pub async fn read(
     }
 }
 
+/// Gives a client whose upstream is cut or drained another: it has lost nothing yet, however long ago it came.
+async fn replace(upstream: Connected, ending: Ending, walk: &mut Walk) -> Result<Connected, Ending> {
+    if ending == Ending::ProxyDrained {
+        return Err(ending);
+    }
+    walk.renew(upstream.claim.id());
+    // Whoever waits for its connections to end need not wait for this.
+    drop(upstream);
+    walk.next().await.ok_or(ending)
+}
+
 /// The upstream that answered a first flight.
 #[derive(Debug)]
 pub struct Winner {
@@ -101,7 +116,15 @@ pub struct Winner {
 struct Contender {
     upstream: Connected,
     waited: Duration,
-    result: io::Result<()>,
+    result: Result<(), Lost>,
+}
+
+/// Why an upstream is out of the race.
+enum Lost {
+    /// It ended by itself.
+    Broken(io::Error),
+    /// We ended it, with this reason.
+    Told(Ending),
 }
 
 /// Who was sent the first flight.
@@ -162,7 +185,8 @@ pub async fn race(
                     let hedged = award(&asked, upstream.claim.id());
                     return Ok(Winner { upstream, hedged });
                 }
-                Err(lost) => {
+                Err((_, Some(Ending::ProxyDrained))) => return Err(Ending::ProxyDrained),
+                Err((lost, _)) => {
                     fail(&mut asked, lost);
                     want = Want::Replacement;
                 }
@@ -249,8 +273,8 @@ async fn contend(mut upstream: Connected, hello: Bytes) -> Contender {
     let Connected { stream, claim, .. } = &mut upstream;
     let result = tokio::select! {
         biased;
-        result = first_byte(stream, &hello) => result,
-        ending = claim.tether.ended() => Err(io::Error::other(ending.word())),
+        result = first_byte(stream, &hello) => result.map_err(Lost::Broken),
+        ending = claim.tether.ended() => Err(Lost::Told(ending)),
     };
     Contender {
         upstream,
@@ -267,7 +291,11 @@ async fn first_byte(stream: &mut TcpStream, hello: &[u8]) -> io::Result<()> {
     }
 }
 
-fn settle(contender: Contender, upstreams: &Arc<Upstreams>) -> Result<Connected, UpstreamId> {
+/// The winner, or who has lost and, if we ended it, why.
+fn settle(
+    contender: Contender,
+    upstreams: &Arc<Upstreams>,
+) -> Result<Connected, (UpstreamId, Option<Ending>)> {
     let Contender {
         upstream,
         waited,
@@ -280,9 +308,14 @@ fn settle(contender: Contender, upstreams: &Arc<Upstreams>) -> Result<Connected,
             upstreams.observe(Event::Answered(id, waited), "");
             Ok(upstream)
         }
-        Err(error) => {
+        Err(Lost::Broken(error)) => {
             lose(&upstream, &error, upstreams);
-            Err(id)
+            Err((id, None))
+        }
+        // Our own doing is no evidence against anybody.
+        Err(Lost::Told(ending)) => {
+            socket::reset_on_close(&upstream.stream);
+            Err((id, Some(ending)))
         }
     }
 }
@@ -304,5 +337,93 @@ async fn gone(client: &TcpStream) {
     match client.ready(Interest::READABLE | Interest::ERROR).await {
         Ok(ready) if !ready.is_read_closed() && !ready.is_error() => std::future::pending().await,
         Ok(_) | Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, join, net::TcpListener};
+
+    use super::*;
+    use crate::{
+        metrics,
+        upstream::fixture::{self, in_time},
+    };
+
+    const HELLO: &[u8] = b"hello";
+
+    /// A client and two members, the first of which is to be sent its hello.
+    struct Race {
+        hello: Bytes,
+        members: [TcpListener; 2],
+        upstreams: Arc<Upstreams>,
+        ids: [UpstreamId; 2],
+        client: TcpStream,
+        _far_end: TcpStream,
+        first: Connected,
+        walk: Walk,
+    }
+
+    impl Race {
+        async fn new() -> Self {
+            let any = "127.0.0.1:0";
+            let members = [TcpListener::bind(any).await, TcpListener::bind(any).await];
+            let members = members.map(Result::unwrap);
+            let addresses = members.each_ref().map(|member| member.local_addr().unwrap());
+            let listener = TcpListener::bind(any).await.unwrap();
+            let far_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (upstreams, ids) = fixture::proven(addresses);
+            let mut walk = Walk::new(&upstreams, &fixture::settings());
+            let first = walk.next().await.unwrap();
+            assert_eq!(first.claim.id(), ids[0]);
+            Self {
+                hello: HELLO.into(),
+                client: listener.accept().await.unwrap().0,
+                _far_end: far_end,
+                members,
+                upstreams,
+                ids,
+                first,
+                walk,
+            }
+        }
+    }
+
+    /// Answers the one who says hello, and stays.
+    async fn answer(member: &TcpListener) {
+        let (mut stream, _) = member.accept().await.unwrap();
+        let mut word = [0; HELLO.len()];
+        stream.read_exact(&mut word).await.unwrap();
+        assert_eq!(word, HELLO);
+        stream.write_all(b"!").await.unwrap();
+        std::future::pending::<()>().await;
+    }
+
+    fn blamed(upstreams: &Upstreams, id: UpstreamId) -> bool {
+        let metrics = metrics::encode(&upstreams.metrics().registry());
+        let views = upstreams.view();
+        metrics.contains("dial_failures_total{") || views.iter().any(|view| view.id == id && view.suspect)
+    }
+
+    #[tokio::test]
+    async fn a_race_ends_with_the_proxy_and_blames_nobody() {
+        let mut race = Race::new().await;
+        let running = super::race(&race.client, &race.hello, race.first, &mut race.walk);
+        let (outcome, ()) = join!(in_time(running), race.upstreams.drain_all(Duration::ZERO));
+        assert_eq!(outcome.unwrap_err(), Ending::ProxyDrained);
+        assert!(!blamed(&race.upstreams, race.ids[0]));
+    }
+
+    #[tokio::test]
+    async fn a_contender_that_is_drained_is_replaced_and_not_blamed() {
+        let mut race = Race::new().await;
+        race.first.claim.tether.end(Ending::MemberDrained);
+        let running = super::race(&race.client, &race.hello, race.first, &mut race.walk);
+        let winner = tokio::select! {
+            winner = in_time(running) => winner.unwrap(),
+            () = answer(&race.members[1]) => panic!("the member ended"),
+        };
+        assert_eq!(winner.upstream.claim.id(), race.ids[1]);
+        assert!(!blamed(&race.upstreams, race.ids[0]));
     }
 }

@@ -89,7 +89,8 @@ impl Walk {
         self.hedge_delay
     }
 
-    /// Begins anew for a client that took its time to say its first word to `chosen`: its two seconds count from now.
+    /// Begins anew, with everybody but `chosen`, for a client that took its time to say its first word: its two seconds
+    /// count from now.
     pub fn renew(&mut self, chosen: UpstreamId) {
         let now = Instant::now();
         let young = self.deadline + self.hedge_delay >= now + pace::OPEN_DEADLINE;
@@ -221,5 +222,103 @@ impl Walk {
         for waiting in self.waiting.drain(..).rev() {
             self.left.push_front(waiting.candidate);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+    use crate::{
+        balance::health::{Reason, State},
+        upstream::fixture,
+    };
+
+    /// A listener whose queue is full: dials of it wait until it accepts.
+    struct Full {
+        listener: TcpListener,
+        queued: Vec<TcpStream>,
+    }
+
+    impl Full {
+        async fn new() -> Self {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let listener = socket.listen(0).unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut queued = Vec::new();
+            while let Ok(connected) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+                queued.push(connected.unwrap());
+            }
+            Self { listener, queued }
+        }
+
+        async fn accept(&mut self) {
+            for _ in self.queued.drain(..) {
+                self.listener.accept().await.unwrap();
+            }
+        }
+    }
+
+    fn connections(upstreams: &Arc<Upstreams>, ids: [UpstreamId; 2]) -> [usize; 2] {
+        let views = upstreams.view();
+        ids.map(|id| views.iter().find(|view| view.id == id).unwrap().connections)
+    }
+
+    #[tokio::test]
+    async fn a_dial_is_given_up_with_its_claim_when_another_wins_and_begun_again_when_it_is_wanted() {
+        let mut full = Full::new().await;
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [&full.listener, &good].map(|listener| listener.local_addr().unwrap());
+        let (upstreams, ids) = fixture::proven(addresses);
+        let mut walk = Walk::new(&upstreams, &fixture::settings());
+        let winner = walk.next().await.unwrap();
+        assert_eq!(winner.claim.id(), ids[1]);
+        let late = upstreams.view().into_iter().find(|view| view.id == ids[0]);
+        assert!(late.unwrap().suspect, "it was dialled before");
+        assert_eq!(connections(&upstreams, ids), [0, 1]);
+        full.accept().await;
+        let next = walk.next().await.unwrap();
+        assert_eq!(next.claim.id(), ids[0]);
+        assert_eq!(connections(&upstreams, ids), [1, 1]);
+        drop((walk, winner, next));
+        assert_eq!(connections(&upstreams, ids), [0, 0]);
+    }
+
+    /// What is thought of an upstream after its dial failed so.
+    fn after_a_dial(errno: Errno) -> (State, Reason, bool) {
+        let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
+        let mut walk = Walk::new(&upstreams, &fixture::settings());
+        let dialled = Dialled {
+            candidate: walk.left.pop_front().unwrap(),
+            claim: upstreams.claim(id).unwrap(),
+            result: Err(errno.into()),
+        };
+        assert!(walk.settle(dialled).is_none());
+        let found = upstreams.view().remove(0);
+        assert_eq!(found.connections, 0);
+        (found.state, found.reason, found.suspect)
+    }
+
+    #[tokio::test]
+    async fn no_way_to_a_host_is_its_silence_and_a_refusal_is_its_answer() {
+        for silence in [Errno::EHOSTUNREACH, Errno::ENETUNREACH, Errno::ETIMEDOUT] {
+            assert_eq!(
+                after_a_dial(silence),
+                (State::Up, Reason::Remembered, true),
+                "{silence}"
+            );
+        }
+        for answer in [Errno::ECONNREFUSED, Errno::ECONNRESET] {
+            assert_eq!(
+                after_a_dial(answer),
+                (State::Unready, Reason::Refused, false),
+                "{answer}"
+            );
+        }
+        let ours = after_a_dial(Errno::EMFILE);
+        assert_eq!(ours, (State::Up, Reason::Remembered, false));
     }
 }

@@ -110,18 +110,18 @@ impl Upstreams {
     }
 
     fn cut(self: &Arc<Self>, id: UpstreamId) {
+        let nodes = self.settings().map_or(0, |settings| settings.document.nodes);
+        self.cut_after(id, pace::cut_delay(nodes, rand::random()));
+    }
+
+    fn cut_after(self: &Arc<Self>, id: UpstreamId, delay: Duration) {
         let mut inner = self.lock();
-        let nodes = inner
-            .settings
-            .as_ref()
-            .map_or(0, |settings| settings.document.nodes);
         let Some(live) = inner.live.get_mut(&id) else {
             return;
         };
         if live.cutting {
             return;
         }
-        let delay = pace::cut_delay(nodes, rand::random());
         live.cutting = delay > AT_ONCE;
         let pending = live.cutting;
         drop(inner);
@@ -202,6 +202,49 @@ impl Upstreams {
         info!(member = identity.name, "upstream removed");
         if !replaced {
             self.metrics.member_gone(&identity.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::{
+        balance::health::Outcome,
+        upstream::fixture::{self, in_time, probed},
+    };
+
+    /// How the connection of a silent upstream ended by a delayed cut, before which the upstream did this.
+    async fn ended_after(meanwhile: Option<Outcome>) -> Option<Ending> {
+        let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
+        let claim = upstreams.claim(id).unwrap();
+        for _ in 0..2 {
+            upstreams.observe(probed(id, Outcome::Silent), "");
+        }
+        assert_eq!(upstreams.health(id), Some((State::Down, Reason::Silent)));
+        upstreams.cut_after(id, AT_ONCE * 4);
+        if let Some(outcome) = meanwhile {
+            upstreams.observe(probed(id, outcome), "");
+        }
+        assert_eq!(claim.tether.ended().now_or_never(), None, "it is too early");
+        // Nothing is left to do but the cut once the prober is gone.
+        upstreams.lock().live.get(&id).unwrap().stop.cancel();
+        upstreams.tasks.close();
+        in_time(upstreams.tasks.wait()).await;
+        claim.tether.ended().now_or_never()
+    }
+
+    #[tokio::test]
+    async fn a_delayed_cut_is_judged_again() {
+        assert_eq!(ended_after(None).await, Some(Ending::MemberSilent));
+        assert_eq!(
+            ended_after(Some(Outcome::Silent)).await,
+            Some(Ending::MemberSilent)
+        );
+        for answer in [Outcome::Ready, Outcome::Late, Outcome::Refused] {
+            assert_eq!(ended_after(Some(answer)).await, None, "{answer:?}");
         }
     }
 }

@@ -4,7 +4,12 @@ use std::{io::ErrorKind, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use crate::support::{eventually, node::node_with};
+use crate::support::{
+    apiserver::{Apiserver, Mode},
+    client::Client,
+    eventually,
+    node::{Node, node_with, shared},
+};
 
 #[tokio::test]
 async fn a_proxy_that_ends_accepts_no_more_and_closes_the_rest_within_its_time() {
@@ -42,6 +47,27 @@ async fn a_proxy_that_ends_says_that_it_is_not_ready() {
     let _client = node.client_on(&apiservers[0]).await;
     let ended = node.terminate();
     eventually("not ready", async || !node.ready().await).await;
+    ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_open_that_finishes_while_the_proxy_drains_is_served_and_told_to_end_in_time() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    // It is told to end half way; until then it has the time to finish on a machine that does much else.
+    node.write(&node.pool().member(&apiserver).drain_within(6));
+    node.start().await;
+    eventually("ready", async || node.ready().await).await;
+    apiserver.set(Mode::Hung);
+    let (proxy, tls) = shared(&node);
+    let opening = tokio::spawn(Client::connect(proxy, tls));
+    let line = "trivet_proxy_upstream_connections{member=\"cp1\"}";
+    eventually("it is being opened", async || node.metric(line).await == Some(1)).await;
+    let ended = node.terminate();
+    eventually("not ready", async || !node.ready().await).await;
+    apiserver.set(Mode::Ready);
+    let mut client = opening.await.unwrap().unwrap();
+    timeout(Duration::from_secs(20), client.end()).await.unwrap();
     ended.await.unwrap();
 }
 

@@ -1,8 +1,14 @@
 //! Only silence cuts; whatever answers keeps what it has.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use trivet_proxy::net::socket;
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
@@ -42,6 +48,49 @@ async fn a_second_address_that_refuses_hides_no_silence_at_the_first() {
     node.sees(&apiservers[0], "Down").await;
     let end = timeout(Duration::from_secs(20), client.end()).await.unwrap();
     assert_eq!(end, ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_member_whose_first_address_fails_is_asked_at_its_second_however_late_that_is() {
+    let mut node = Node::new();
+    // Within half of a probe's patience, after that, and after it was asked for a sign of life.
+    let members = [100, 375, 700].map(|late| {
+        let broken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = broken.local_addr().unwrap();
+        let second = SocketAddr::from(([127, 0, 0, 2], address.port()));
+        let apiserver = Apiserver::start_at(second, &format!("cp{late}"), node.authority.server());
+        let resets = reset_each(broken, Duration::from_millis(late));
+        (
+            address.ip(),
+            apiserver,
+            AbortOnDropHandle::new(tokio::spawn(resets)),
+        )
+    });
+    node.write(
+        &members
+            .iter()
+            .fold(node.pool().unhurried(), |pool, (first, apiserver, _)| {
+                pool.member_also_at(*first, apiserver)
+            }),
+    );
+    node.start().await;
+    for (_, apiserver, _) in &members {
+        node.sees(apiserver, "Up").await;
+    }
+}
+
+/// Accepts, and resets each connection so long after.
+async fn reset_each(listener: std::net::TcpListener, late: Duration) {
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(async move {
+            sleep(late).await;
+            socket::reset_on_close(&stream);
+        });
+    }
 }
 
 #[tokio::test]

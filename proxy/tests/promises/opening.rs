@@ -105,6 +105,42 @@ async fn a_client_that_takes_its_time_to_speak_loses_nothing_to_a_hung_member() 
     }
 }
 
+/// Clients that are accepted, one for each of three members, and say nothing.
+async fn silent_clients(node: &Node) -> Vec<TcpStream> {
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(node.proxy).await.unwrap());
+    }
+    for member in ["cp1", "cp2", "cp3"] {
+        let line = format!("trivet_proxy_upstream_connections{{member=\"{member}\"}}");
+        crate::support::eventually(&line, async || node.metric(&line).await == Some(1)).await;
+    }
+    silent
+}
+
+#[tokio::test]
+async fn a_client_that_has_yet_to_speak_loses_nothing_to_a_member_that_is_cut_or_drained() {
+    for cut in [true, false] {
+        let (node, apiservers) = node_with(3).await;
+        crate::support::eventually("ready", async || node.ready().await).await;
+        let silent = silent_clients(&node).await;
+        if cut {
+            apiservers[0].set(Mode::Hung);
+            node.sees(&apiservers[0], "Down").await;
+        } else {
+            let pool = node.pool().revision(2).draining(&apiservers[0]);
+            node.write(&apiservers[1..].iter().fold(pool, Pool::member));
+            node.follows(2).await;
+        }
+        let line = "trivet_proxy_upstream_connections{member=\"cp1\"}";
+        crate::support::eventually("it is left", async || node.metric(line).await == Some(0)).await;
+        for stream in silent {
+            let mut client = Client::over(stream, node.authority.client()).await.unwrap();
+            assert_ne!(client.who().await.unwrap(), "cp1");
+        }
+    }
+}
+
 #[tokio::test]
 async fn two_hung_members_cost_no_new_connection() {
     let (node, apiservers) = node_with(3).await;

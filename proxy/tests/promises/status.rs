@@ -12,7 +12,7 @@ use trivet_proxy::status::{Evidence, Status, Upstream};
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
-    client::Client,
+    client::{Client, answered, client_hello},
     eventually,
     node::{Node, Pool, node_with, shared},
 };
@@ -213,6 +213,25 @@ async fn who_won_a_client_by_a_hedge_and_who_lost_it_is_counted() {
 }
 
 #[tokio::test]
+async fn a_first_flight_is_counted_once_however_many_were_sent_it() {
+    const CLIENTS: u64 = 10;
+    let (node, apiservers) = node_with(2).await;
+    eventually("ready", async || node.ready().await).await;
+    let nobody = async || node.metric("trivet_proxy_client_connections").await == Some(0);
+    eventually("nobody is connected", nobody).await;
+    let before = node.metric("trivet_proxy_sent_bytes_total").await.unwrap();
+    apiservers[0].set(Mode::Hung);
+    let hello = client_hello(node.authority.client());
+    for _ in 0..CLIENTS {
+        answered(node.proxy, &hello).await;
+    }
+    eventually("all have left", nobody).await;
+    assert!(node.metric("trivet_proxy_hedges_total{member=\"cp1\"}").await >= Some(1));
+    let sent = node.metric("trivet_proxy_sent_bytes_total").await.unwrap() - before;
+    assert_eq!(sent, CLIENTS * hello.len() as u64);
+}
+
+#[tokio::test]
 async fn nothing_is_told_of_a_member_that_has_gone() {
     let (node, apiservers) = node_with(2).await;
     let mut leaving = node.client_on(&apiservers[0]).await;
@@ -325,10 +344,8 @@ async fn each_connection_leaves_one_line_that_says_how_it_went() {
     node.write(&Pool::new(&node.authority, node.proxy.port()).member(&apiserver));
     node.start().await;
     node.sees(&apiserver, "Up").await;
-    let mut client = node.client().await.unwrap();
-    client.who().await.unwrap();
-    let from = client.local_address();
-    drop(client);
+    let hello = client_hello(node.authority.client());
+    let from = answered(node.proxy, &hello).await;
     let whose = format!("client={from} ");
     let line = async || {
         let text = log.text();
@@ -344,7 +361,7 @@ async fn each_connection_leaves_one_line_that_says_how_it_went() {
         "member=\"cp1\" ".to_owned(),
         format!("upstream={} ", apiserver.address),
         "reason=\"".to_owned(),
-        " sent=".to_owned(),
+        format!(" sent={} ", hello.len()),
         " received=".to_owned(),
         " milliseconds=".to_owned(),
         " first_byte_milliseconds=".to_owned(),

@@ -66,9 +66,13 @@ struct Server {
 
 impl Apiserver {
     pub(crate) fn start(name: &str, tls: Arc<ServerConfig>) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), name, tls)
+    }
+
+    pub(crate) fn start_at(address: SocketAddr, name: &str, tls: Arc<ServerConfig>) -> Self {
         let (mode, receiver) = watch::channel(Mode::Ready);
         let served = Arc::new(AtomicUsize::new(0));
-        let listener = listen("127.0.0.1:0".parse().unwrap());
+        let listener = listen(address);
         let address = listener.local_addr().unwrap();
         let process = Server {
             name: name.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ClientConnection};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -28,11 +28,6 @@ impl Client {
         Ok(Self { stream })
     }
 
-    /// Where it comes from, as the proxy sees it.
-    pub(crate) fn local_address(&self) -> SocketAddr {
-        self.stream.get_ref().0.local_addr().unwrap()
-    }
-
     /// Asks who answers on this connection.
     pub(crate) async fn who(&mut self) -> io::Result<String> {
         self.stream
@@ -54,4 +49,20 @@ impl Client {
             Err(error) => error.kind(),
         }
     }
+}
+
+/// What such a client says first.
+pub(crate) fn client_hello(tls: Arc<ClientConfig>) -> Vec<u8> {
+    let mut connection = ClientConnection::new(tls, NAME.try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    hello
+}
+
+/// Says this and nothing more, and leaves with the first byte of the answer; from where, as the proxy sees it.
+pub(crate) async fn answered(proxy: SocketAddr, first_flight: &[u8]) -> SocketAddr {
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    client.write_all(first_flight).await.unwrap();
+    client.read_u8().await.unwrap();
+    client.local_addr().unwrap()
 }

@@ -1,6 +1,11 @@
 //! A node with a proxy, and the pool it serves.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -104,6 +109,25 @@ impl Pool {
         self
     }
 
+    /// A member that may be reached at this address too, and is asked there first.
+    pub(crate) fn member_also_at(mut self, first: IpAddr, apiserver: &Apiserver) -> Self {
+        self = self.member(apiserver);
+        self.document
+            .members
+            .last_mut()
+            .unwrap()
+            .addresses
+            .insert(0, first);
+        self
+    }
+
+    /// Probes have the time of the defaults.
+    pub(crate) fn unhurried(mut self) -> Self {
+        self.document.health_check.period_milliseconds = 1000;
+        self.document.health_check.timeout_milliseconds = 1000;
+        self
+    }
+
     /// The member that was added last runs on this node, in this zone.
     pub(crate) fn at(mut self, node: &str, zone: &str) -> Self {
         let member = self.document.members.last_mut().unwrap();
@@ -120,6 +144,11 @@ impl Pool {
     pub(crate) fn draining(mut self, apiserver: &Apiserver) -> Self {
         self = self.member(apiserver);
         self.document.members.last_mut().unwrap().state = MemberState::Draining;
+        self
+    }
+
+    pub(crate) fn drain_within(mut self, seconds: u32) -> Self {
+        self.document.connection.drain_timeout_seconds = seconds;
         self
     }
 

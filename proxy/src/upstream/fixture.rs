@@ -1,0 +1,109 @@
+//! Upstreams for the tests of what uses them.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use trivet_crds::wire::{API_VERSION, Balancing, Connection, Document, HealthCheck, Tls};
+
+use super::Upstreams;
+use crate::{
+    balance::{
+        Event, Identity, Target, UpstreamId,
+        health::{Outcome, Policy},
+        place::{Distance, Place},
+    },
+    settings::Settings,
+};
+
+/// Upstreams that proved themselves, the first of them dialled first. No document is in force, so that nobody probes
+/// them: the test says what is heard of them.
+pub(crate) fn proven<const COUNT: usize>(
+    addresses: [SocketAddr; COUNT],
+) -> (Arc<Upstreams>, [UpstreamId; COUNT]) {
+    let place = Place {
+        node: "w1".to_owned(),
+        zone: String::new(),
+    };
+    let upstreams = Upstreams::new(place, Arc::default(), watch::Sender::default());
+    let targets = addresses.map(|address| Target {
+        identity: Identity {
+            name: address.to_string(),
+            addresses: vec![address],
+        },
+        draining: false,
+        proven: true,
+        distance: if Some(&address) == addresses.first() {
+            Distance::Local
+        } else {
+            Distance::Elsewhere
+        },
+    });
+    let policy = Policy {
+        failure_threshold: 2,
+        success_threshold: 2,
+        probe_interval: Duration::from_secs(1),
+    };
+    upstreams.observe(Event::Configured(targets.into(), policy), "");
+    let known = upstreams.view();
+    let id = |address| {
+        let found = known.iter().find(|view| view.address == Some(address));
+        found.unwrap().id
+    };
+    (upstreams, addresses.map(id))
+}
+
+/// What a probe of this upstream brought just now.
+pub(crate) fn probed(id: UpstreamId, outcome: Outcome) -> Event {
+    Event::Probed {
+        id,
+        asked: Instant::now(),
+        via: None,
+        verified: false,
+        outcome,
+    }
+}
+
+/// The settings of a document without members: every wait is short.
+pub(crate) fn settings() -> Settings {
+    let key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let document = Document {
+        api_version: API_VERSION.to_owned(),
+        pool: "default".to_owned(),
+        revision: 1,
+        hash: String::new(),
+        members: Vec::new(),
+        listeners: Vec::new(),
+        balancing: Balancing::default(),
+        health_check: HealthCheck {
+            period_milliseconds: 200,
+            timeout_milliseconds: 200,
+            failure_threshold: 2,
+            success_threshold: 2,
+        },
+        connection: Connection {
+            connect_timeout_milliseconds: 1000,
+            hedge_delay_milliseconds: 50,
+            user_timeout_milliseconds: 5000,
+            keep_alive_seconds: 5,
+            drain_timeout_seconds: 1,
+            max_connections: 1000,
+        },
+        nodes: 5,
+        tls: Tls {
+            ca_bundle: authority.self_signed(&key).unwrap().pem(),
+            server_name: "kubernetes".to_owned(),
+        },
+    };
+    Settings::new(Arc::new(document)).unwrap()
+}
+
+/// Far beyond what a loaded machine needs, so that only what never comes fails.
+pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(20), future).await.unwrap()
+}
