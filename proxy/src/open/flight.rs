@@ -349,7 +349,7 @@ async fn gone(client: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncReadExt, join, net::TcpListener, time::sleep};
+    use tokio::{io::AsyncReadExt, net::TcpListener, time::sleep};
 
     use super::*;
     use crate::{
@@ -416,7 +416,11 @@ mod tests {
     async fn a_race_ends_with_the_proxy_and_blames_nobody() {
         let mut race = Race::new().await;
         let running = super::race(&race.client, &race.hello, race.first, &mut race.walk);
-        let (outcome, ()) = join!(in_time(running), race.upstreams.drain_all(Duration::ZERO));
+        let outcome = tokio::select! {
+            biased;
+            outcome = in_time(running) => outcome,
+            () = race.upstreams.drain_all(Duration::ZERO) => panic!("the drain ended before its connections"),
+        };
         assert_eq!(outcome.unwrap_err(), Ending::ProxyDrained);
         assert!(!blamed(&race.upstreams, race.ids[0]));
     }
