@@ -204,14 +204,19 @@ impl Bound {
             .map(|settings| settings.drain_timeout)
             .unwrap_or_default();
         info!(connections = self.listeners.connections(), ?within, "draining");
-        tokio::select! {
-            () = self.listeners.finished() => {}
-            () = self.upstreams.drain_all(within) => {
-                // All are told to end; each needs one more turn to do so.
-                if timeout(LAST_TURN, self.listeners.finished()).await.is_err() {
-                    warn!(connections = self.listeners.connections(), reason = Ending::Aborted.word(), "leaving connections behind");
-                }
+        let finished = async {
+            tokio::select! {
+                () = self.listeners.finished() => {}
+                () = self.upstreams.drain_all(within) => {}
             }
+        };
+        if timeout(within + LAST_TURN, finished).await.is_err() {
+            let connections = self.listeners.connections();
+            warn!(
+                connections,
+                reason = Ending::Aborted.word(),
+                "leaving connections behind"
+            );
         }
         self.upstreams.stop().await;
         info!("drained");

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -290,17 +290,14 @@ impl Upstreams {
         }
     }
 
-    /// Closes all connections gradually, the last one `within` this time from now; for as long those too that are opened
-    /// meanwhile, even if there was none for a moment.
+    /// Closes all connections gradually, the last one `within` this time from now, and for ever those that come later,
+    /// from an open that was under way.
     pub async fn drain_all(&self, within: Duration) {
         let deadline = Instant::now() + within;
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
             drain::gradually(|| self.tethers(|_| true), Ending::ProxyDrained, remaining).await;
-            if Instant::now() >= deadline {
-                return;
-            }
-            sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)).await;
+            sleep(LOOK_AGAIN).await;
         }
     }
 

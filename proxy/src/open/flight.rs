@@ -173,7 +173,7 @@ pub async fn race(
     contenders.push(contend(first, hello.clone()).boxed());
     let mut hedge_at = Instant::now() + patience;
     let mut give_up_at = walk.deadline();
-    let (mut want, mut exhausted) = (Want::Nothing, false);
+    let (mut want, mut exhausted, mut renewed) = (Want::Nothing, false, false);
     loop {
         if contenders.is_empty() && exhausted {
             return Err(Ending::NoUpstream);
@@ -189,6 +189,13 @@ pub async fn race(
                 Err((lost, _)) => {
                     fail(&mut asked, lost);
                     want = Want::Replacement;
+                    // Whoever was slow to answer was waited for, and has ended: the others have had no chance. Once only,
+                    // or members that end each flight late would hold the client.
+                    if contenders.is_empty() && Instant::now() >= walk.deadline() && !renewed {
+                        walk.renew(lost);
+                        give_up_at = walk.deadline();
+                        (exhausted, renewed) = (false, true);
+                    }
                 }
             },
             () = gone(client) => return Err(Ending::ClientLeft),
@@ -342,7 +349,7 @@ async fn gone(client: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncReadExt, join, net::TcpListener};
+    use tokio::{io::AsyncReadExt, net::TcpListener, time::sleep};
 
     use super::*;
     use crate::{
@@ -409,7 +416,11 @@ mod tests {
     async fn a_race_ends_with_the_proxy_and_blames_nobody() {
         let mut race = Race::new().await;
         let running = super::race(&race.client, &race.hello, race.first, &mut race.walk);
-        let (outcome, ()) = join!(in_time(running), race.upstreams.drain_all(Duration::ZERO));
+        let outcome = tokio::select! {
+            biased;
+            outcome = in_time(running) => outcome,
+            () = race.upstreams.drain_all(Duration::ZERO) => panic!("the drain ended before its connections"),
+        };
         assert_eq!(outcome.unwrap_err(), Ending::ProxyDrained);
         assert!(!blamed(&race.upstreams, race.ids[0]));
     }
@@ -425,5 +436,25 @@ mod tests {
         };
         assert_eq!(winner.upstream.claim.id(), race.ids[1]);
         assert!(!blamed(&race.upstreams, race.ids[0]));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_ends_late_leaves_its_client_to_another() {
+        let mut race = Race::new().await;
+        // A slow cluster, in which nothing is sent twice.
+        while race.upstreams.spend_hedge(&race.ids, Instant::now()) {}
+        let late = race.walk.deadline() + Duration::from_millis(200);
+        let running = super::race(&race.client, &race.hello, race.first, &mut race.walk);
+        let ends = async {
+            let (stream, _) = race.members[0].accept().await.unwrap();
+            sleep(late.saturating_duration_since(Instant::now())).await;
+            drop(stream);
+            answer(&race.members[1]).await;
+        };
+        let winner = tokio::select! {
+            winner = in_time(running) => winner.unwrap(),
+            () = ends => panic!("the member ended"),
+        };
+        assert_eq!(winner.upstream.claim.id(), race.ids[1]);
     }
 }

@@ -89,8 +89,8 @@ impl Walk {
         self.hedge_delay
     }
 
-    /// Begins anew, with everybody but `chosen`, for a client that took its time to say its first word: its two seconds
-    /// count from now.
+    /// Begins anew, with everybody but `chosen`, for a client that took its time to say its first word or was left waiting
+    /// by `chosen`: its two seconds count from now.
     pub fn renew(&mut self, chosen: UpstreamId) {
         let now = Instant::now();
         let young = self.deadline + self.hedge_delay >= now + pace::OPEN_DEADLINE;
@@ -98,6 +98,8 @@ impl Walk {
             return;
         }
         self.deadline = now + pace::OPEN_DEADLINE;
+        self.dials.clear();
+        self.waiting.clear();
         self.left = self.upstreams.candidates().into();
         self.left.retain(|candidate| candidate.id != chosen);
     }

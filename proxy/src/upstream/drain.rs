@@ -32,24 +32,25 @@ pub(super) async fn gradually(tethers: impl Fn() -> Vec<Arc<Tether>>, ending: En
 
 #[cfg(test)]
 mod tests {
-    use tokio::join;
-
     use super::*;
     use crate::upstream::fixture::{self, in_time};
 
     #[tokio::test]
-    async fn what_is_opened_while_the_proxy_drains_is_told_to_end_too() {
-        let within = Duration::from_millis(300);
-        for first in [true, false] {
+    async fn what_is_opened_while_the_proxy_drains_or_later_is_told_to_end_too() {
+        let within = Duration::from_millis(200);
+        for (first, late) in [(true, within / 2), (false, within / 2), (false, within * 2)] {
             let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
             let before = first.then(|| upstreams.claim(id).unwrap());
             let opened = async {
-                sleep(within / 3).await;
+                sleep(late).await;
                 let claim = upstreams.claim(id).unwrap();
                 in_time(claim.tether.ended()).await
             };
-            let (ending, ()) = join!(opened, upstreams.drain_all(within));
-            assert_eq!(ending, Ending::ProxyDrained);
+            let ending = tokio::select! {
+                ending = opened => Some(ending),
+                () = upstreams.drain_all(within) => None,
+            };
+            assert_eq!(ending, Some(Ending::ProxyDrained), "opened after {late:?}");
             drop(before);
         }
     }
