@@ -45,6 +45,7 @@ struct Dialled {
 pub struct Walk {
     upstreams: Arc<Upstreams>,
     left: VecDeque<Candidate>,
+    known: Vec<UpstreamId>,
     dials: FuturesUnordered<BoxFuture<'static, Dialled>>,
     waiting: Vec<Waiting>,
     options: UpstreamOptions,
@@ -63,6 +64,7 @@ impl Walk {
         Self {
             upstreams: Arc::clone(upstreams),
             stagger: pace::stagger(settings.hedge_delay, settings.connect_timeout, left.len()),
+            known: left.iter().map(|candidate| candidate.id).collect(),
             left,
             dials: FuturesUnordered::new(),
             waiting: Vec::new(),
@@ -101,6 +103,7 @@ impl Walk {
         self.dials.clear();
         self.waiting.clear();
         self.left = self.upstreams.candidates().into();
+        self.known = self.left.iter().map(|candidate| candidate.id).collect();
         self.left.retain(|candidate| candidate.id != chosen);
     }
 
@@ -137,8 +140,19 @@ impl Walk {
         }
     }
 
+    /// The next in turn; once all had theirs, whom a new document has brought meanwhile.
+    fn next_candidate(&mut self) -> Option<Candidate> {
+        if self.left.is_empty() {
+            let mut newcomers = self.upstreams.candidates();
+            newcomers.retain(|candidate| !self.known.contains(&candidate.id));
+            self.known.extend(newcomers.iter().map(|candidate| candidate.id));
+            self.left = newcomers.into();
+        }
+        self.left.pop_front()
+    }
+
     fn dial_next(&mut self) -> bool {
-        while let Some(candidate) = self.left.pop_front() {
+        while let Some(candidate) = self.next_candidate() {
             let Some(claim) = self.upstreams.claim(candidate.id) else {
                 continue;
             };
@@ -322,5 +336,19 @@ mod tests {
         }
         let ours = after_a_dial(Errno::EMFILE);
         assert_eq!(ours, (State::Up, Reason::Remembered, false));
+    }
+
+    #[tokio::test]
+    async fn who_replaces_all_members_meanwhile_is_dialled_too() {
+        let full = Full::new().await;
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (upstreams, _) = fixture::proven([full.listener.local_addr().unwrap()]);
+        let mut walk = Walk::new(&upstreams, &fixture::settings());
+        let (found, ()) = tokio::join!(walk.next(), async {
+            // The dial of the only one is under way.
+            tokio::task::yield_now().await;
+            fixture::configure(&upstreams, [good.local_addr().unwrap()]);
+        });
+        assert_eq!(found.unwrap().address, good.local_addr().unwrap());
     }
 }

@@ -29,6 +29,17 @@ pub(crate) fn proven<const COUNT: usize>(
         zone: String::new(),
     };
     let upstreams = Upstreams::new(place, Arc::default(), watch::Sender::default());
+    configure(&upstreams, addresses);
+    let known = upstreams.view();
+    let id = |address| {
+        let found = known.iter().find(|view| view.address == Some(address));
+        found.unwrap().id
+    };
+    (upstreams, addresses.map(id))
+}
+
+/// Makes these the members, the first of them the nearest.
+pub(crate) fn configure<const COUNT: usize>(upstreams: &Arc<Upstreams>, addresses: [SocketAddr; COUNT]) {
     let targets = addresses.map(|address| Target {
         identity: Identity {
             name: address.to_string(),
@@ -48,12 +59,6 @@ pub(crate) fn proven<const COUNT: usize>(
         probe_interval: Duration::from_secs(1),
     };
     upstreams.observe(Event::Configured(targets.into(), policy), "");
-    let known = upstreams.view();
-    let id = |address| {
-        let found = known.iter().find(|view| view.address == Some(address));
-        found.unwrap().id
-    };
-    (upstreams, addresses.map(id))
 }
 
 /// What a probe of this upstream brought just now.
