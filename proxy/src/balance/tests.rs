@@ -535,7 +535,9 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 impl World {
+    /// No two happen in the same instant.
     fn happens(&mut self, happening: &Happening) -> Vec<Decision> {
+        self.pass(Duration::from_millis(1));
         match happening {
             Happening::Probed(index, outcome) => self.probed(*index, *outcome),
             Happening::Late(index) => self.tell(Event::Late, *index),
