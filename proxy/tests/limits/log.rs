@@ -47,7 +47,7 @@ async fn a_log_whose_reader_has_gone_stops_nothing() {
 #[tokio::test]
 async fn the_last_lines_are_in_the_log_when_the_proxy_has_ended() {
     let (mut reader, writer) = pipe().unwrap();
-    let mut proxy = Proxy::start_talkative(writer).await;
+    let mut proxy = Proxy::start_logging(writer).await;
     assert!(proxy.terminate(END).await.success());
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
