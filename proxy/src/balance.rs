@@ -122,7 +122,7 @@ impl Balance {
                 outcome,
             } => {
                 // Also of one that is held down: else, with nobody Up, clients would stay away from it for no reason.
-                if outcome == Outcome::Ready {
+                if matches!(outcome, Outcome::Ready | Outcome::Withheld) {
                     self.trust(id);
                 }
                 if outcome.is_answer() {

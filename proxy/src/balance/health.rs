@@ -13,6 +13,10 @@ pub use self::outlook::Outlook;
 use self::silence::Silence;
 use super::hold::HoldDown;
 
+/// Answers in a row that bring an upstream back which withholds its readiness. An apiserver that starts refuses everybody
+/// with 403, its health and its API alike, until it has read its own rules: a second or two.
+const WITHHELD_THRESHOLD: u32 = 5;
+
 /// What an upstream may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -87,8 +91,10 @@ impl Reason {
 /// What one question to an upstream brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Ready, or alive and unwilling to say more to an anonymous caller (401, 403).
+    /// Ready.
     Ready,
+    /// Alive and unwilling to say more to an anonymous caller (401, 403).
+    Withheld,
     /// Not ready, by its own words.
     NotReady,
     /// Alive, but late with its readiness.
@@ -107,14 +113,15 @@ impl Outcome {
     /// Whether an apiserver of this cluster answered, well or not.
     pub fn is_answer(self) -> bool {
         match self {
-            Self::Ready | Self::NotReady | Self::Late | Self::EtcdFailed => true,
+            Self::Ready | Self::Withheld | Self::NotReady | Self::Late | Self::EtcdFailed => true,
             Self::Untrusted | Self::Refused | Self::Silent => false,
         }
     }
 
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
+        Self::Withheld,
         Self::NotReady,
         Self::Late,
         Self::EtcdFailed,
@@ -127,6 +134,7 @@ impl Outcome {
     pub fn word(self) -> &'static str {
         match self {
             Self::Ready => "Ready",
+            Self::Withheld => "Withheld",
             Self::NotReady => "NotReady",
             Self::Late => "Late",
             Self::EtcdFailed => "EtcdFailed",
@@ -214,10 +222,15 @@ impl Health {
             Outcome::EtcdFailed => self.stranded_since.or(Some(asked)),
             // Between two answers about etcd it is late, or misses one.
             Outcome::Late | Outcome::Silent => self.stranded_since,
-            Outcome::Ready | Outcome::NotReady | Outcome::Untrusted | Outcome::Refused => None,
+            Outcome::Ready
+            | Outcome::Withheld
+            | Outcome::NotReady
+            | Outcome::Untrusted
+            | Outcome::Refused => None,
         };
         match outcome {
-            Outcome::Ready => self.pass(via, now, policy),
+            Outcome::Ready => self.pass(via, now, policy.success_threshold),
+            Outcome::Withheld => self.pass(via, now, policy.success_threshold.max(WITHHELD_THRESHOLD)),
             Outcome::NotReady => self.answer_badly(Reason::NotReady, via, now),
             Outcome::Late => self.answer_badly(Reason::Late, via, now),
             Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, via, now),
@@ -250,10 +263,10 @@ impl Health {
         alone.then_some(self.since)
     }
 
-    fn pass(&mut self, via: Option<SocketAddr>, now: Instant, policy: Policy) {
+    fn pass(&mut self, via: Option<SocketAddr>, now: Instant, threshold: u32) {
         self.answer(via);
         self.passes = self.passes.saturating_add(1);
-        let enough = self.passes >= policy.success_threshold;
+        let enough = self.passes >= threshold;
         match (self.state, self.reason) {
             (State::Up, _) | (State::Unready, Reason::NotProbed) => {
                 self.become_state(State::Up, Reason::Answering, now);

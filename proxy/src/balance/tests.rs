@@ -84,7 +84,10 @@ impl World {
     }
 
     fn probed(&mut self, index: usize, outcome: Outcome) -> Vec<Decision> {
-        let verified = matches!(outcome, Outcome::Ready | Outcome::NotReady | Outcome::Late);
+        let verified = matches!(
+            outcome,
+            Outcome::Ready | Outcome::Withheld | Outcome::NotReady | Outcome::Late
+        );
         let event = Event::Probed {
             id: self.ids[index],
             asked: self.now,
@@ -334,6 +337,30 @@ fn an_answer_that_is_late_or_not_ready_never_makes_a_member_down() {
 }
 
 #[test]
+fn an_apiserver_that_starts_and_refuses_everybody_is_not_taken_for_one_that_hides_its_readiness() {
+    let restarted = || {
+        let mut world = World::healthy(2);
+        world.probed(0, Outcome::NotReady);
+        world.tell(Event::Refused, 0);
+        world
+    };
+    let mut starts = restarted();
+    for _ in 0..4 {
+        starts.probed(0, Outcome::Withheld);
+        assert_eq!(starts.state(0), (State::Unready, Reason::Recovering));
+    }
+    starts.probed(0, Outcome::Ready);
+    assert_eq!(starts.state(0).0, State::Up);
+    let mut hides = restarted();
+    for _ in 0..5 {
+        hides.probed(0, Outcome::Withheld);
+    }
+    assert_eq!(hides.state(0).0, State::Up);
+    hides.probed(0, Outcome::Withheld);
+    assert_eq!(hides.state(0).0, State::Up);
+}
+
+#[test]
 fn a_member_comes_back_after_two_good_answers_and_its_hold_down() {
     let mut world = World::healthy(2);
     world.tell(Event::Refused, 0);
@@ -514,6 +541,7 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     let outcome = prop::sample::select(vec![
         Outcome::Ready,
+        Outcome::Withheld,
         Outcome::NotReady,
         Outcome::Late,
         Outcome::EtcdFailed,

@@ -23,7 +23,7 @@ impl Reply {
         }
         match self.status {
             // Alive, and its readiness is not for anonymous callers.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Ready,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Withheld,
             status if status.is_success() => Outcome::Ready,
             _ if self.lacks_etcd() => Outcome::EtcdFailed,
             _ => Outcome::NotReady,
@@ -52,7 +52,7 @@ impl Reply {
             }
             Verdict::Verified => {}
         }
-        if self.outcome() == Outcome::Ready {
+        if matches!(self.outcome(), Outcome::Ready | Outcome::Withheld) {
             return String::new();
         }
         format!(
@@ -101,8 +101,9 @@ mod tests {
 
     #[test]
     fn an_apiserver_that_hides_its_readiness_is_alive() {
-        for status in [200, 401, 403] {
-            assert_eq!(reply(status, "").outcome(), Outcome::Ready, "{status}");
+        assert_eq!(reply(200, "").outcome(), Outcome::Ready);
+        for status in [401, 403] {
+            assert_eq!(reply(status, "").outcome(), Outcome::Withheld, "{status}");
         }
         for status in [302, 404, 429, 500, 503] {
             assert_eq!(reply(status, "").outcome(), Outcome::NotReady, "{status}");

@@ -29,9 +29,13 @@ fn judged(body: &str) {
         body: body.to_owned(),
         verdict,
     };
-    for alive in [StatusCode::OK, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+    for (alive, outcome) in [
+        (StatusCode::OK, Outcome::Ready),
+        (StatusCode::UNAUTHORIZED, Outcome::Withheld),
+        (StatusCode::FORBIDDEN, Outcome::Withheld),
+    ] {
         let reply = reply(alive, Verdict::Verified);
-        assert_eq!(reply.outcome(), Outcome::Ready);
+        assert_eq!(reply.outcome(), outcome);
         assert_eq!(reply.detail(), "");
     }
     let red = reply(StatusCode::INTERNAL_SERVER_ERROR, Verdict::OutOfDate);
