@@ -122,7 +122,7 @@ impl Balance {
                 outcome,
             } => {
                 // Also of one that is held down: else, with nobody Up, clients would stay away from it for no reason.
-                if matches!(outcome, Outcome::Ready | Outcome::Withheld) {
+                if outcome.is_good() {
                     self.trust(id);
                 }
                 if outcome.is_answer() {

@@ -118,6 +118,11 @@ impl Outcome {
         }
     }
 
+    /// Whether nothing speaks against giving it connections.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Ready | Self::Withheld)
+    }
+
     /// All of them.
     pub const ALL: [Self; 8] = [
         Self::Ready,

@@ -13,6 +13,14 @@ use super::{
 };
 
 impl Standing {
+    /// Whether new connections may go there, if only as a last resort.
+    pub fn is_usable(self) -> bool {
+        match self {
+            Self::Active | Self::LastResort => true,
+            Self::Draining | Self::Removed => false,
+        }
+    }
+
     /// The word for people.
     pub fn word(self) -> &'static str {
         match self {
@@ -73,10 +81,7 @@ pub(super) struct Upstream {
 impl Upstream {
     /// Whether new connections may go there, if only as a last resort.
     pub(super) fn is_usable(&self) -> bool {
-        match self.standing {
-            Standing::Active | Standing::LastResort => true,
-            Standing::Draining | Standing::Removed => false,
-        }
+        self.standing.is_usable()
     }
 
     pub(super) fn preferred(&self) -> Option<SocketAddr> {

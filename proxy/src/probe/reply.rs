@@ -52,7 +52,7 @@ impl Reply {
             }
             Verdict::Verified => {}
         }
-        if matches!(self.outcome(), Outcome::Ready | Outcome::Withheld) {
+        if self.outcome().is_good() {
             return String::new();
         }
         format!(

@@ -16,9 +16,10 @@ use crate::balance::{
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
 /// What clients get, the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Service {
     /// A member that is Up.
+    #[default]
     Up,
     /// None is Up, and clients are sent to members that answer; nothing is cut for it.
     Unready,
@@ -29,7 +30,9 @@ pub(super) enum Service {
 impl Service {
     /// What these upstreams amount to; none without any that may be dialled, which is before the first document.
     pub(super) fn of(upstreams: impl IntoIterator<Item = (Standing, State, Reason)>) -> Option<Self> {
-        let tried = upstreams.into_iter().filter(|(standing, ..)| is_tried(*standing));
+        let tried = upstreams
+            .into_iter()
+            .filter(|(standing, ..)| standing.is_usable());
         tried.map(|(_, state, reason)| Self::by(state, reason)).min()
     }
 
@@ -54,16 +57,9 @@ impl Service {
     }
 }
 
-fn is_tried(standing: Standing) -> bool {
-    match standing {
-        Standing::Active | Standing::LastResort => true,
-        Standing::Draining | Standing::Removed => false,
-    }
-}
-
 /// The members and why each is in its state: `cp1 Unready EtcdFailed, cp2 Down Silent`.
 pub(super) fn members(views: &[View]) -> String {
-    let told = views.iter().filter(|view| is_tried(view.standing)).map(|view| {
+    let told = views.iter().filter(|view| view.standing.is_usable()).map(|view| {
         let earlier = if view.standing == Standing::LastResort {
             " of an earlier document"
         } else {
@@ -82,14 +78,14 @@ pub(super) fn members(views: &[View]) -> String {
 /// What was told, and since when it is otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Teller {
-    told: Option<Service>,
+    told: Service,
     other: Option<(Service, Instant)>,
 }
 
 impl Teller {
     /// What to tell now, if anything. That all is well is told only in answer to something else.
     pub(super) fn look(&mut self, service: Service, now: Instant) -> Option<Service> {
-        if self.told.unwrap_or(Service::Up) == service {
+        if self.told == service {
             self.other = None;
             return None;
         }
@@ -101,7 +97,7 @@ impl Teller {
         if now.saturating_duration_since(since) < TELL_AFTER {
             return None;
         }
-        self.told = Some(service);
+        self.told = service;
         self.other = None;
         Some(service)
     }
