@@ -21,7 +21,7 @@ const HIDDEN: &str = "anonymous-auth=false";
 /// New connections a second from each worker.
 const RATE: u32 = 20;
 
-/// Two good probes, one a second, and some slack for a busy machine; whoever hides its readiness cannot say that it ends,
+/// Five good probes, one a second, and some slack for a busy machine; whoever hides its readiness cannot say that it ends,
 /// so it may be held down for some seconds after a restart.
 const BACK: Duration = Duration::from_secs(150);
 
