@@ -145,8 +145,8 @@ impl Bound {
                 Arc::clone(&self.documents),
             ));
         }
-        tasks.spawn(Arc::clone(&self.upstreams).listen_for_silence());
-        tasks.spawn(Arc::clone(&self.upstreams).tell_of_service());
+        tasks.spawn(Arc::clone(&self.upstreams).watch_for_overdue_replies());
+        tasks.spawn(Arc::clone(&self.upstreams).log_service_changes());
         let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
         tasks.spawn(async move { readiness.prove(&upstreams).await });
     }
@@ -214,7 +214,7 @@ impl Bound {
             let connections = self.listeners.connections();
             warn!(
                 connections,
-                reason = Ending::Aborted.word(),
+                reason = Ending::Aborted.as_str(),
                 "leaving connections behind"
             );
         }

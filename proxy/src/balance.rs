@@ -4,34 +4,38 @@
 //! task and draws no random number, so that its tests and simulations are its whole truth.
 
 pub mod choice;
+mod cross_check;
+pub mod cuts;
 mod decision;
+pub mod drain;
 mod event;
 pub mod health;
-pub mod hold;
-pub mod pace;
-pub mod patience;
+pub mod hedge;
+pub mod hold_down;
+pub mod last_resort;
 pub mod place;
 pub mod rank;
+pub mod schedule;
+pub mod stranded;
 #[cfg(test)]
 mod tests;
 mod upstream;
-mod witness;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
+use self::{
+    cross_check::CrossCheckBudget,
+    health::{Health, Outcome, Policy, Reason, State},
+    hedge::{budget::HedgeBudget, delay::HedgeDelay},
+    place::Distance,
+    upstream::Upstream,
+};
 pub use self::{
     decision::Decision,
     event::{Event, Target},
     upstream::View,
-};
-use self::{
-    health::{Health, Outcome, Policy, Reason, State},
-    patience::Patience,
-    place::Distance,
-    upstream::Upstream,
-    witness::Witness,
 };
 
 /// Suspicion asks for an extra probe at most this often per upstream, whatever the traffic.
@@ -80,7 +84,8 @@ pub struct Balance {
     next: u64,
     turns: u64,
     upstreams: BTreeMap<UpstreamId, Upstream>,
-    patience: Patience,
+    hedge_delay: HedgeDelay,
+    hedge_budget: HedgeBudget,
     moved: Option<Instant>,
     earlier: Vec<Target>,
     heard: Option<Instant>,
@@ -94,12 +99,13 @@ impl Balance {
             policy: Policy {
                 failure_threshold: 2,
                 success_threshold: 2,
-                probe_interval: pace::LONGEST_INTERVAL,
+                probe_interval: schedule::LONGEST_INTERVAL,
             },
             next: 0,
             turns: 0,
             upstreams: BTreeMap::new(),
-            patience: Patience::default(),
+            hedge_delay: HedgeDelay::default(),
+            hedge_budget: HedgeBudget::default(),
             moved: None,
             earlier: Vec::new(),
             heard: None,
@@ -133,12 +139,12 @@ impl Balance {
                 decisions.extend(self.resort(id, outcome, now));
                 decisions
             }
-            Event::Late(id) => self.late(id, now),
+            Event::ProbeOverdue(id) => self.late(id, now),
             Event::Refused(id) => self.refused(id, now),
-            Event::Unanswered(id) => self.suspect(id, now),
-            Event::Quiet(id) => self.ask_again(id, now),
+            Event::OpenOverdue(id) => self.suspect(id, now),
+            Event::ReplyOverdue(id) => self.ask_again(id, now),
             Event::Answered(id, elapsed) => {
-                self.patience.learn(elapsed);
+                self.hedge_delay.learn(elapsed);
                 self.trust(id);
                 self.hear(id, now);
                 self.cuts()
@@ -181,13 +187,13 @@ impl Balance {
     }
 
     /// How long to wait for the first byte before the first flight is sent to another upstream as well.
-    pub fn patience(&self, hedge_delay: Duration) -> Duration {
-        self.patience.wait(hedge_delay)
+    pub fn hedge_delay(&self, configured: Duration) -> Duration {
+        self.hedge_delay.get(configured)
     }
 
     /// Counts an opened connection, which earns part of a hedge.
     pub fn earn_hedge(&mut self) {
-        self.patience.earn();
+        self.hedge_budget.earn();
     }
 
     /// Whether the first flight of a client, which nobody of `asked` has answered since it was sent to the last of them,
@@ -203,7 +209,7 @@ impl Balance {
                 another |= upstream.is_usable() && heard(upstream);
             }
         }
-        another && !any_of_them || self.are_silent(asked) || self.patience.spend()
+        another && !any_of_them || self.are_silent(asked) || self.hedge_budget.spend()
     }
 
     /// Whether all of these are silent: then a client that waits for them waits in vain.
@@ -288,7 +294,7 @@ impl Balance {
             suspect: false,
             extra_probe: None,
             called: None,
-            witness: Witness::default(),
+            cross_checks: CrossCheckBudget::default(),
             heard: None,
             moving: false,
             connections: 0,
@@ -335,7 +341,7 @@ impl Balance {
             };
             return resorts.into_iter().flat_map(leave).collect();
         }
-        let deaf = |since: Instant| now.saturating_duration_since(since) >= pace::LAST_RESORT_AFTER;
+        let deaf = |since: Instant| now.saturating_duration_since(since) >= last_resort::LAST_RESORT_AFTER;
         if !self.heard.is_some_and(deaf) {
             return Vec::new();
         }
@@ -393,7 +399,7 @@ impl Balance {
         let to = (upstream.health.state(), upstream.health.reason());
         let told = (from != to).then_some(Decision::Tell { id, from, to });
         let witnesses = if from.0 != State::Down && to.0 == State::Down {
-            self.call_best_witnesses(id, now)
+            self.cross_check_after_a_fall(id, now)
         } else {
             Vec::new()
         };
@@ -441,12 +447,12 @@ impl Balance {
         };
         late.health.wait();
         let rested = |last: Instant| now.saturating_duration_since(last) >= interval;
-        let known = pace::is_known_late((late.health.state(), late.health.reason()));
+        let known = schedule::is_known_overdue((late.health.state(), late.health.reason()));
         if known || !late.called.is_none_or(rested) {
             return Vec::new();
         }
         let called = late.called.replace(now);
-        self.call_witnesses(id, called, now)
+        self.cross_check(id, called, now)
     }
 
     /// Whose connections to move: who has been cut off from its etcd for long while another is well. If no other is, etcd
@@ -457,7 +463,7 @@ impl Balance {
         };
         let relief = self.upstreams.values().any(well);
         let stranded =
-            |upstream: &Upstream| relief && upstream.health.stranded_for(now) >= Some(pace::MOVE_AFTER);
+            |upstream: &Upstream| relief && upstream.health.stranded_for(now) >= Some(stranded::MOVE_AFTER);
         if let Some((id, upstream)) = self
             .upstreams
             .iter_mut()
@@ -466,7 +472,7 @@ impl Balance {
             upstream.moving = false;
             return Some(Decision::Restore(*id));
         }
-        let rested = |last: Instant| now.saturating_duration_since(last) >= pace::MOVE_INTERVAL;
+        let rested = |last: Instant| now.saturating_duration_since(last) >= stranded::MOVE_INTERVAL;
         if !self.moved.is_none_or(rested) {
             return None;
         }

@@ -27,18 +27,18 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, up
         Err(ending) => return record.refuse(&client, ending),
     };
     record.opened(&opened);
-    let claim = opened.upstream.claim;
+    let guard = opened.upstream.guard;
     let mut pair = Pair::new(client, opened.upstream.stream, opened.unsent);
     // The document of the time it opened has no say in how it goes on.
     drop(settings);
-    let summary = pair.run(&claim.tether, upstreams.metrics()).await;
+    let summary = pair.run(&guard.close_signal, upstreams.metrics()).await;
     if summary.ending.resets() {
         socket::reset_on_close(pair.client());
         socket::reset_on_close(pair.upstream());
     }
     if summary.ending == Ending::UpstreamTimeout {
         upstreams.observe(
-            Event::Unanswered(claim.id()),
+            Event::OpenOverdue(guard.id()),
             "the kernel gave up on a client's connection",
         );
     }
@@ -82,7 +82,7 @@ impl Record {
     }
 
     fn opened(&mut self, opened: &Opened) {
-        let series = Arc::clone(opened.upstream.claim.series());
+        let series = Arc::clone(opened.upstream.guard.series());
         series.opened.inc();
         // The relay counts what it moves itself.
         self.metrics.relayed(opened.sent, 0);
@@ -122,7 +122,7 @@ impl Drop for Record {
             listener = %self.listener,
             member = given.map(|given| given.series.member.as_str()),
             upstream = given.map(|given| tracing::field::display(given.address)),
-            reason = ending.word(),
+            reason = ending.as_str(),
             sent,
             received,
             milliseconds = self.started.elapsed().as_millis(),

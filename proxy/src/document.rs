@@ -38,7 +38,7 @@ impl Source {
     pub const ALL: [Self; 3] = [Self::File, Self::Cache, Self::Watch];
 
     /// The word for logs and metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::File => "File",
             Self::Cache => "Cache",
@@ -49,7 +49,7 @@ impl Source {
 
 /// What became of an offered document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OfferResult {
     /// It is in force now.
     Followed,
     /// It is the one in force.
@@ -57,7 +57,7 @@ pub enum Verdict {
     /// It is older than the one in force.
     Older,
     /// It cannot be followed.
-    Refused,
+    Rejected,
 }
 
 /// The document in force, worked out, and how it came to be.
@@ -142,18 +142,18 @@ impl Documents {
                 self.history()
                     .extend(earlier.map(|settings| members_of(&settings)));
             } else {
-                followed = self.offer(&text, Source::Cache) == Verdict::Followed;
+                followed = self.offer(&text, Source::Cache) == OfferResult::Followed;
             }
         }
     }
 
     /// Offers a text; it is followed if it is valid and newer.
-    pub fn offer(&self, text: &str, source: Source) -> Verdict {
+    pub fn offer(&self, text: &str, source: Source) -> OfferResult {
         let settings = match read(text) {
             Ok(settings) => settings,
-            Err(refusal) => {
-                self.refuse(text, source, &refusal);
-                return Verdict::Refused;
+            Err(rejection) => {
+                self.refuse(text, source, &rejection);
+                return OfferResult::Rejected;
             }
         };
         let revision = settings.document.revision;
@@ -163,11 +163,11 @@ impl Documents {
         {
             if revision < current.document.revision {
                 self.refuse_older(text, source, revision);
-                return Verdict::Older;
+                return OfferResult::Older;
             }
             if revision == current.document.revision {
                 self.warn_of_twin(&settings, current, source);
-                return Verdict::Known;
+                return OfferResult::Known;
             }
         }
         let document = &settings.document;
@@ -179,7 +179,7 @@ impl Documents {
         info!(
             pool = document.pool,
             revision,
-            source = source.word(),
+            source = source.as_str(),
             ?members,
             nodes = document.nodes,
             "following document"
@@ -195,7 +195,7 @@ impl Documents {
             history.push_front(members_of(&before.settings));
             history.truncate(cache::GENERATIONS);
         }
-        Verdict::Followed
+        OfferResult::Followed
     }
 
     fn current_members(&self) -> Vec<Identity> {
@@ -208,11 +208,11 @@ impl Documents {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refuse(&self, text: &str, source: Source, refusal: &Refusal) {
-        if self.first_refusal(text, source, refusal.reason) {
-            let Refusal { reason, message } = refusal;
+    fn refuse(&self, text: &str, source: Source, rejection: &Rejection) {
+        if self.first_refusal(text, source, rejection.reason) {
+            let Rejection { reason, message } = rejection;
             warn!(
-                source = source.word(),
+                source = source.as_str(),
                 reason,
                 error = message,
                 in_force = self.revision(),
@@ -225,7 +225,7 @@ impl Documents {
     fn refuse_older(&self, text: &str, source: Source, offered: u64) {
         if self.first_refusal(text, source, "Older") {
             info!(
-                source = source.word(),
+                source = source.as_str(),
                 reason = "Older",
                 offered,
                 in_force = self.revision(),
@@ -234,7 +234,7 @@ impl Documents {
         }
     }
 
-    /// Counts a refusal, unless this text of this source was refused already.
+    /// Counts a rejection, unless this text of this source was refused already.
     fn first_refusal(&self, text: &str, source: Source, reason: &'static str) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.iter().any(|(by, known)| *by == source && known == text) {
@@ -250,14 +250,14 @@ impl Documents {
     /// Two documents of one revision are two writers, or an edit by hand.
     fn warn_of_twin(&self, offered: &Settings, current: &Settings, source: Source) {
         if offered.document.hash != current.document.hash {
-            let refusal = Refusal {
+            let rejection = Rejection {
                 reason: "SameRevision",
                 message: format!(
                     "revision {} is in force with another content",
                     current.document.revision
                 ),
             };
-            self.refuse(&offered.document.hash, source, &refusal);
+            self.refuse(&offered.document.hash, source, &rejection);
         }
     }
 }
@@ -268,7 +268,7 @@ fn members_of(settings: &Settings) -> Vec<Identity> {
 
 /// Why a text is not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Rejection {
     /// One fixed word.
     pub reason: &'static str,
     /// What is wrong with which field.
@@ -276,12 +276,12 @@ pub struct Refusal {
 }
 
 /// Reads a text as far as following it needs.
-pub fn read(text: &str) -> Result<Settings, Refusal> {
-    let document = Document::parse(text).map_err(|error| Refusal {
+pub fn read(text: &str) -> Result<Settings, Rejection> {
+    let document = Document::parse(text).map_err(|error| Rejection {
         reason: error.reason(),
         message: cause::chain(&error),
     })?;
-    Settings::new(Arc::new(document)).map_err(|error| Refusal {
+    Settings::new(Arc::new(document)).map_err(|error| Rejection {
         reason: "UnusableTls",
         message: error.to_string(),
     })

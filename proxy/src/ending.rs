@@ -32,7 +32,7 @@ pub enum Ending {
 
 impl Ending {
     /// The word for logs and metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Finished => "Finished",
             Self::ClientLeft => "ClientLeft",

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::runtime::Runtime;
 use trivet_proxy::{
     admin,
-    status::{self, Status, Upstream},
+    status::{self, Status, UpstreamStatus},
 };
 
 use crate::{
@@ -96,7 +96,7 @@ fn nobody(socket: &Path, error: &io::Error) -> String {
     )
 }
 
-fn unknown(member: &str, known: &[Upstream]) -> String {
+fn unknown(member: &str, known: &[UpstreamStatus]) -> String {
     let mut names: Vec<_> = known.iter().map(|upstream| upstream.member.as_str()).collect();
     names.dedup();
     let known = if names.is_empty() {

@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 
 pub use self::durations::Durations;
-use self::{clients::Clients, documents::Documents, members::Members};
+use self::{clients::ClientMetrics, documents::DocumentMetrics, members::MemberMetrics};
 
 /// A metric by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,9 +32,9 @@ struct BuildLabel {
 /// All metrics of a proxy.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    documents: Documents,
-    members: Members,
-    clients: Clients,
+    documents: DocumentMetrics,
+    members: MemberMetrics,
+    clients: ClientMetrics,
     lines_lost: Counter,
 }
 

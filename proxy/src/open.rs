@@ -1,5 +1,6 @@
 //! Opening: from an accepted client to the upstream that serves it, all inside the client's own connection.
 
+pub mod deadline;
 pub mod flight;
 pub mod hello;
 pub mod walk;

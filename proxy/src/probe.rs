@@ -24,7 +24,7 @@ use crate::{
     balance::{
         Event, Identity, UpstreamId,
         health::{Outcome, Reason, State},
-        pace::{self, READINESS_LIMIT},
+        schedule::{self, READINESS_LIMIT},
     },
     cause,
     net::socket::Fault,
@@ -99,9 +99,9 @@ impl Prober {
                     self.addresses.follow(heard);
                     let interval = settings.policy.probe_interval;
                     if std::mem::take(&mut first) {
-                        pace::first_pause(interval, rand::random())
+                        schedule::first_pause(interval, rand::random())
                     } else {
-                        pace::jittered(interval, rand::random())
+                        schedule::jittered(interval, rand::random())
                     }
                 }
                 None => RETRY,
@@ -127,19 +127,19 @@ impl Prober {
             return Heard::Nothing;
         };
         let interval = settings.policy.probe_interval;
-        let patience = pace::late_after(reporter.health(), interval, settings.probe_timeout);
+        let overdue_after = schedule::overdue_after(reporter.health(), interval, settings.probe_timeout);
         let asked = Instant::now();
         let mut ready = pin!(readiness.ask(here, READINESS, settings));
         let mut heard = Heard::Nothing;
         let answer = 'answer: {
-            if let Ok(answer) = timeout(patience / 2, &mut ready).await {
+            if let Ok(answer) = timeout(overdue_after / 2, &mut ready).await {
                 break 'answer answer;
             }
             reporter.waits();
-            if let Ok(answer) = timeout_at(asked + patience, &mut ready).await {
+            if let Ok(answer) = timeout_at(asked + overdue_after, &mut ready).await {
                 break 'answer answer;
             }
-            if patience >= READINESS_LIMIT {
+            if overdue_after >= READINESS_LIMIT {
                 reporter.silent(asked, here);
                 return ask_elsewhere(reporter, liveness, there, settings).await;
             }
@@ -263,7 +263,7 @@ impl Reporter {
 
     /// Half way to the next question, so that the others have had the time to be heard before it.
     fn waits(&self) {
-        self.upstreams.observe(Event::Late(self.id), "");
+        self.upstreams.observe(Event::ProbeOverdue(self.id), "");
     }
 
     fn readiness(&self, asked: Instant, via: SocketAddr, answer: Result<Reply, Error>) -> Heard {

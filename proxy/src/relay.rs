@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use self::direction::{Broken, Direction};
-use crate::{ending::Ending, metrics::Metrics, net::socket::Fault, upstream::Tether};
+use crate::{ending::Ending, metrics::Metrics, net::socket::Fault, upstream::CloseSignal};
 
 /// What is read at once, and so what one poll moves in one direction before the other connections get their turn: some
 /// 100 µs. Half of it costs 4 to 5 % more CPU a byte, a quarter 25 %; twice as much lets small requests wait longer
@@ -82,11 +82,11 @@ impl Pair {
         &self.upstream
     }
 
-    /// Relays until both sides have ended, one has broken, or the tether says so. Bytes are counted as they move.
-    pub async fn run(&mut self, tether: &Tether, metrics: &Metrics) -> Summary {
+    /// Relays until both sides have ended, one has broken, or the close_signal says so. Bytes are counted as they move.
+    pub async fn run(&mut self, close_signal: &CloseSignal, metrics: &Metrics) -> Summary {
         let ending = poll_fn(|cx| {
             let (sent, received) = (self.sent.moved(), self.received.moved());
-            let turn = self.poll(cx, tether);
+            let turn = self.poll(cx, close_signal);
             metrics.relayed(self.sent.moved() - sent, self.received.moved() - received);
             turn
         })
@@ -98,8 +98,8 @@ impl Pair {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, tether: &Tether) -> Poll<Ending> {
-        if let Poll::Ready(ending) = tether.poll_ended(cx) {
+    fn poll(&mut self, cx: &mut Context<'_>, close_signal: &CloseSignal) -> Poll<Ending> {
+        if let Poll::Ready(ending) = close_signal.poll_ended(cx) {
             return Poll::Ready(ending);
         }
         let Self {
@@ -113,7 +113,7 @@ impl Pair {
             let sending = sent.poll(cx, client, upstream, scratch);
             (sending, received.poll(cx, upstream, client, scratch))
         });
-        self.note_silence(tether);
+        self.note_silence(close_signal);
         match (sending, receiving) {
             (Poll::Ready(Err(Broken::Source(_))), _) | (_, Poll::Ready(Err(Broken::Sink(_)))) => {
                 Poll::Ready(Ending::ClientLeft)
@@ -129,7 +129,7 @@ impl Pair {
 
 impl Pair {
     /// Traffic notices a hung upstream before the next probe does, if that is seconds away.
-    fn note_silence(&mut self, tether: &Tether) {
+    fn note_silence(&mut self, close_signal: &CloseSignal) {
         let (sent, received) = (self.sent.moved(), self.received.moved());
         let waiting = if received == self.heard.received {
             sent - self.heard.sent > SMALL_TALK
@@ -139,7 +139,7 @@ impl Pair {
             false
         };
         if std::mem::replace(&mut self.heard.waiting, waiting) != waiting {
-            tether.waits(waiting);
+            close_signal.set_waiting(waiting);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use trivet_crds::wire::{Document, Listener, Member, MemberState};
 
 use crate::{
-    balance::{Identity, health::Policy, pace},
+    balance::{Identity, health::Policy, schedule},
     net::socket::UpstreamOptions,
     trust::{self, Trust},
 };
@@ -60,7 +60,7 @@ impl Settings {
             policy: Policy {
                 failure_threshold: health_check.failure_threshold,
                 success_threshold: health_check.success_threshold,
-                probe_interval: pace::probe_interval(
+                probe_interval: schedule::probe_interval(
                     document.nodes,
                     milliseconds(health_check.period_milliseconds),
                 ),

@@ -44,19 +44,19 @@ pub struct Status {
     pub not_ready_because: Option<String>,
     /// The document in force; absent until there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub document: Option<Document>,
+    pub document: Option<DocumentStatus>,
     /// Where it should listen, and whether it does.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerStatus>,
     /// Whom it serves.
-    pub clients: Clients,
+    pub clients: ClientsStatus,
     /// Whom it balances over. A member that moved is two of them until the last connection to its old place has ended.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<UpstreamStatus>,
 }
 
 /// The document in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Document {
+pub struct DocumentStatus {
     /// The pool it is of.
     pub pool: String,
     /// Its revision.
@@ -75,7 +75,7 @@ pub struct Document {
 /// An address at which clients come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Listener {
+pub struct ListenerStatus {
     /// IP and port.
     pub address: String,
     /// Whether the proxy listens there.
@@ -85,7 +85,7 @@ pub struct Listener {
 /// The clients of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Clients {
+pub struct ClientsStatus {
     /// Connections that are open or being opened.
     pub open: u64,
     /// The most there may be at once.
@@ -95,7 +95,7 @@ pub struct Clients {
 /// One upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Upstream {
+pub struct UpstreamStatus {
     /// The member's name.
     pub member: String,
     /// The address that is dialled first.
@@ -137,15 +137,15 @@ pub struct Upstream {
     pub hold_down_milliseconds: u64,
     /// What its last probe brought; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_probe: Option<Evidence>,
+    pub last_probe: Option<Observation>,
     /// What probes and clients found lately, the latest first.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Observation>,
 }
 
 /// The same outcome, once or several times without another between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Evidence {
+pub struct Observation {
     /// Who found it out: Probe or Client.
     pub origin: String,
     /// What came, in one word.
@@ -188,9 +188,11 @@ impl Subject {
             node: place.node.clone(),
             zone: place.zone.clone(),
             not_ready_because: self.readiness.objection().map(str::to_owned),
-            document: in_force.as_ref().map(|in_force| Document::new(in_force, now)),
+            document: in_force
+                .as_ref()
+                .map(|in_force| DocumentStatus::new(in_force, now)),
             listeners: self.listeners(settings),
-            clients: Clients {
+            clients: ClientsStatus {
                 open: count(self.listeners.connections()),
                 limit: self.listeners.limit().into(),
             },
@@ -198,29 +200,29 @@ impl Subject {
         }
     }
 
-    fn listeners(&self, settings: Option<&Settings>) -> Vec<Listener> {
+    fn listeners(&self, settings: Option<&Settings>) -> Vec<ListenerStatus> {
         let bound = self.listeners.bound();
         let wanted = settings
             .into_iter()
             .flat_map(|settings| &settings.document.listeners);
         wanted
             .flat_map(settings::sockets)
-            .map(|address| Listener {
+            .map(|address| ListenerStatus {
                 address: address.to_string(),
                 bound: bound.contains(&address),
             })
             .collect()
     }
 
-    fn upstreams(&self, settings: &Settings, now: Instant) -> Vec<Upstream> {
-        let testimony = self.upstreams.testimony();
+    fn upstreams(&self, settings: &Settings, now: Instant) -> Vec<UpstreamStatus> {
+        let with_evidence = self.upstreams.with_evidence();
         let answers = |view: &View| {
-            view.standing == Standing::Active && view.outlook.passes > 0 && view.state != State::Down
+            view.standing == Standing::Active && view.progress.passes > 0 && view.state != State::Down
         };
-        testimony
+        with_evidence
             .iter()
             .map(|(view, runs)| {
-                let other_answers = testimony
+                let other_answers = with_evidence
                     .iter()
                     .any(|(other, _)| other.id != view.id && answers(other));
                 let scene = prose::Scene {
@@ -229,7 +231,7 @@ impl Subject {
                     other_answers,
                     now,
                 };
-                Upstream::new(&scene, self.distance(settings, view), runs)
+                UpstreamStatus::new(&scene, self.distance(settings, view), runs)
             })
             .collect()
     }
@@ -244,28 +246,28 @@ impl Subject {
     }
 }
 
-impl Document {
+impl DocumentStatus {
     fn new(in_force: &InForce, now: Instant) -> Self {
         let document = &in_force.settings.document;
         Self {
             pool: document.pool.clone(),
             revision: document.revision,
             hash: document.hash.clone(),
-            locality: place::word(document.balancing.locality).to_owned(),
-            source: in_force.source.word().to_owned(),
+            locality: place::locality_as_str(document.balancing.locality).to_owned(),
+            source: in_force.source.as_str().to_owned(),
             age_milliseconds: milliseconds(now.saturating_duration_since(in_force.since)),
         }
     }
 }
 
-impl Upstream {
+impl UpstreamStatus {
     fn new(scene: &prose::Scene<'_>, distance: Distance, runs: &[Run]) -> Self {
         let prose::Scene {
             view, policy, now, ..
         } = scene;
-        let evidence: Vec<_> = runs.iter().map(|run| Evidence::new(run, *now)).collect();
+        let evidence: Vec<_> = runs.iter().map(|run| Observation::new(run, *now)).collect();
         let last_probe = runs.iter().find(|run| run.origin == Origin::Probe);
-        let outlook = &view.outlook;
+        let progress = &view.progress;
         Self {
             member: view.identity.name.clone(),
             address: view
@@ -273,34 +275,34 @@ impl Upstream {
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
             addresses: view.identity.addresses.iter().map(ToString::to_string).collect(),
-            state: view.state.word().to_owned(),
-            reason: view.reason.word().to_owned(),
+            state: view.state.as_str().to_owned(),
+            reason: view.reason.as_str().to_owned(),
             reason_means: prose::reason(view.reason).to_owned(),
-            state_milliseconds: milliseconds(now.saturating_duration_since(outlook.since)),
+            state_milliseconds: milliseconds(now.saturating_duration_since(progress.since)),
             connections: count(view.connections),
-            standing: view.standing.word().to_owned(),
-            distance: distance.word().to_owned(),
+            standing: view.standing.as_str().to_owned(),
+            distance: distance.as_str().to_owned(),
             proven: view.proven,
             suspect: view.suspect,
             effect: scene.effect(),
             way_back: scene.way_back(),
-            good_answers: outlook.passes,
+            good_answers: progress.passes,
             good_answers_wanted: policy.success_threshold,
-            silent_questions: outlook.silent,
+            silent_questions: progress.silent,
             silent_questions_tolerated: policy.failure_threshold,
             hold_down_milliseconds: milliseconds(scene.held()),
-            last_probe: last_probe.map(|run| Evidence::new(run, *now)),
+            last_probe: last_probe.map(|run| Observation::new(run, *now)),
             evidence,
         }
     }
 }
 
-impl Evidence {
+impl Observation {
     fn new(run: &Run, now: Instant) -> Self {
         let ago = |then: Instant| milliseconds(now.saturating_duration_since(then));
         let microseconds = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         Self {
-            origin: run.origin.word().to_owned(),
+            origin: run.origin.as_str().to_owned(),
             outcome: run.outcome.to_owned(),
             detail: run.detail.clone(),
             times: run.times,

@@ -16,7 +16,7 @@ use trivet_crds::wire::Tls;
 
 /// What a member's certificate is worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CertificateStatus {
     /// Signed by the cluster's authorities, for the right name, valid now.
     Verified,
     /// The same, but not valid now: its dates or this node's clock are wrong.
@@ -93,19 +93,19 @@ impl Trust {
     }
 
     /// Judges the certificates that a member showed, at `now`.
-    pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Verdict {
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> CertificateStatus {
         let Some((leaf, intermediates)) = chain.split_first() else {
-            return Verdict::Untrusted("no certificate shown".to_owned());
+            return CertificateStatus::Untrusted("no certificate shown".to_owned());
         };
         let verify = |at| {
             self.verifier
                 .verify_server_cert(leaf, intermediates, &self.server_name, &[], at)
         };
         match verify(now) {
-            Ok(_) => Verdict::Verified,
+            Ok(_) => CertificateStatus::Verified,
             Err(error) => match valid_time(&error) {
-                Some(time) if verify(time).is_ok() => Verdict::OutOfDate,
-                Some(_) | None => Verdict::Untrusted(error.to_string()),
+                Some(time) if verify(time).is_ok() => CertificateStatus::OutOfDate,
+                Some(_) | None => CertificateStatus::Untrusted(error.to_string()),
             },
         }
     }
@@ -206,7 +206,7 @@ mod tests {
             .clone()
     }
 
-    fn judged(name: &str, year: u64) -> Verdict {
+    fn judged(name: &str, year: u64) -> CertificateStatus {
         let (issuer, ca_bundle) = authority();
         let trust = Trust::new(&Tls {
             ca_bundle,
@@ -220,20 +220,20 @@ mod tests {
 
     #[test]
     fn a_good_certificate_is_verified() {
-        assert_eq!(judged(NAME, 2026), Verdict::Verified);
+        assert_eq!(judged(NAME, 2026), CertificateStatus::Verified);
     }
 
     #[test]
     fn dates_are_told_apart_from_forgery() {
-        assert_eq!(judged(NAME, 2020), Verdict::OutOfDate);
-        assert_eq!(judged(NAME, 2030), Verdict::OutOfDate);
+        assert_eq!(judged(NAME, 2020), CertificateStatus::OutOfDate);
+        assert_eq!(judged(NAME, 2030), CertificateStatus::OutOfDate);
     }
 
     #[test]
     fn another_name_is_untrusted_whatever_its_dates() {
         for year in [2020, 2026, 2030] {
             assert!(
-                matches!(judged("example.com", year), Verdict::Untrusted(_)),
+                matches!(judged("example.com", year), CertificateStatus::Untrusted(_)),
                 "{year}"
             );
         }
@@ -248,9 +248,15 @@ mod tests {
             server_name: NAME.to_owned(),
         })
         .unwrap();
-        let verdict = trust.judge(&[certificate(NAME, &other)], UnixTime::now());
-        assert!(matches!(verdict, Verdict::Untrusted(_)), "{verdict:?}");
-        assert!(matches!(trust.judge(&[], UnixTime::now()), Verdict::Untrusted(_)));
+        let certificate = trust.judge(&[certificate(NAME, &other)], UnixTime::now());
+        assert!(
+            matches!(certificate, CertificateStatus::Untrusted(_)),
+            "{certificate:?}"
+        );
+        assert!(matches!(
+            trust.judge(&[], UnixTime::now()),
+            CertificateStatus::Untrusted(_)
+        ));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The upstreams of this proxy: the one place where the balancer's decisions are taken and carried out.
 
 mod act;
-mod claim;
+mod close_signal;
+mod connection_guard;
 mod drain;
 mod evidence;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod service;
-mod tether;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,13 +23,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 pub use self::{
-    claim::Claim,
+    close_signal::CloseSignal,
+    connection_guard::ConnectionGuard,
     evidence::{Origin, Run},
-    tether::Tether,
 };
 use self::{
     evidence::Evidence,
-    service::{Service, Teller},
+    service::{Service, ServiceLog},
 };
 use crate::{
     balance::{
@@ -78,7 +78,7 @@ struct Live {
     stop: CancellationToken,
     emptying: Option<CancellationToken>,
     cutting: bool,
-    tethers: HashMap<u64, Arc<Tether>>,
+    close_signals: HashMap<u64, Arc<CloseSignal>>,
     evidence: Evidence,
     series: Arc<Series>,
 }
@@ -196,8 +196,8 @@ impl Upstreams {
     }
 
     /// How long to wait for a first byte before the first flight is sent to another upstream as well.
-    pub fn patience(&self, hedge_delay: Duration) -> Duration {
-        self.lock().balance.patience(hedge_delay)
+    pub fn hedge_delay(&self, configured: Duration) -> Duration {
+        self.lock().balance.hedge_delay(configured)
     }
 
     /// Counts an opened connection, which earns part of a hedge.
@@ -226,7 +226,7 @@ impl Upstreams {
     }
 
     /// All upstreams as they are, each with what was heard of it lately, the latest first.
-    pub fn testimony(&self) -> Vec<(View, Vec<Run>)> {
+    pub fn with_evidence(&self) -> Vec<(View, Vec<Run>)> {
         let inner = self.lock();
         let heard = |id| inner.live.get(&id).map(|live| live.evidence.runs());
         let views = inner.balance.view().into_iter();
@@ -240,14 +240,14 @@ impl Upstreams {
 
     /// Looks for clients that wait too long for an answer, for ever: traffic notices a hung upstream before a rare probe
     /// does.
-    pub async fn listen_for_silence(self: Arc<Self>) {
+    pub async fn watch_for_overdue_replies(self: Arc<Self>) {
         loop {
             sleep(LOOK_EVERY).await;
             let long_ago = |since: Instant| since.elapsed() >= QUIET_FOR;
             let quiet = |live: &Live| {
-                live.tethers
+                live.close_signals
                     .values()
-                    .any(|tether| tether.waiting_since().is_some_and(long_ago))
+                    .any(|close_signal| close_signal.waiting_since().is_some_and(long_ago))
             };
             let inner = self.lock();
             let found: Vec<_> = inner
@@ -258,19 +258,19 @@ impl Upstreams {
                 .collect();
             drop(inner);
             for id in found {
-                self.observe(Event::Quiet(id), "");
+                self.observe(Event::ReplyOverdue(id), "");
             }
         }
     }
 
     /// Tells the log, for ever, when what the pool as a whole does for clients has changed for good.
-    pub async fn tell_of_service(self: Arc<Self>) {
-        let mut teller = Teller::default();
+    pub async fn log_service_changes(self: Arc<Self>) {
+        let mut service_log = ServiceLog::default();
         loop {
             sleep(LOOK_EVERY).await;
             let views = self.view();
             let service = Service::of(views.iter().map(|view| (view.standing, view.state, view.reason)));
-            let Some(news) = service.and_then(|service| teller.look(service, Instant::now())) else {
+            let Some(news) = service.and_then(|service| service_log.look(service, Instant::now())) else {
                 continue;
             };
             let members = service::members(&views);
@@ -296,7 +296,7 @@ impl Upstreams {
         let deadline = Instant::now() + within;
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
-            drain::gradually(|| self.tethers(|_| true), Ending::ProxyDrained, remaining).await;
+            drain::gradually(|| self.close_signals(|_| true), Ending::ProxyDrained, remaining).await;
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -309,13 +309,16 @@ impl Upstreams {
     }
 
     /// The connections of the chosen upstreams, the oldest first: those are the ones that never end by themselves.
-    fn tethers(&self, of: impl Fn(UpstreamId) -> bool) -> Vec<Arc<Tether>> {
+    fn close_signals(&self, of: impl Fn(UpstreamId) -> bool) -> Vec<Arc<CloseSignal>> {
         let inner = self.lock();
         let chosen = inner.live.iter().filter(|(id, _)| of(**id));
-        let mut tethers: Vec<_> = chosen.flat_map(|(_, live)| live.tethers.clone()).collect();
+        let mut close_signals: Vec<_> = chosen.flat_map(|(_, live)| live.close_signals.clone()).collect();
         drop(inner);
-        tethers.sort_by_key(|(serial, _)| *serial);
-        tethers.into_iter().map(|(_, tether)| tether).collect()
+        close_signals.sort_by_key(|(serial, _)| *serial);
+        close_signals
+            .into_iter()
+            .map(|(_, close_signal)| close_signal)
+            .collect()
     }
 
     /// A panic elsewhere must not take the balancer with it: what it left is still a valid state.

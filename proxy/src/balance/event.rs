@@ -44,13 +44,13 @@ pub enum Event {
         outcome: Outcome,
     },
     /// A question to it waits for its answer for longer than it should.
-    Late(UpstreamId),
+    ProbeOverdue(UpstreamId),
     /// A client's dial was refused.
     Refused(UpstreamId),
     /// A client waits for this upstream longer than it should: to connect, or for its first byte.
-    Unanswered(UpstreamId),
+    OpenOverdue(UpstreamId),
     /// A client's connection has sent bytes and got none for longer than it should.
-    Quiet(UpstreamId),
+    ReplyOverdue(UpstreamId),
     /// The first byte came, so long after the client's first flight.
     Answered(UpstreamId, Duration),
     /// A connection, or an attempt at one, counts for this upstream from now on.

@@ -2,16 +2,16 @@
 //!
 //! Only silence makes an upstream Down. Whatever answers, and be it by a refusal, is at worst Unready.
 
-mod outlook;
+mod progress;
 mod silence;
 
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
-pub use self::outlook::Outlook;
+pub use self::progress::Progress;
 use self::silence::Silence;
-use super::hold::HoldDown;
+use super::hold_down::HoldDown;
 
 /// Answers in a row that bring an upstream back which withholds its readiness. An apiserver that starts refuses everybody
 /// with 403, its health and its API alike, until it has read its own rules: a second or two.
@@ -33,7 +33,7 @@ impl State {
     pub const ALL: [Self; 3] = [Self::Up, Self::Unready, Self::Down];
 
     /// The word for logs and metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "Up",
             Self::Unready => "Unready",
@@ -71,7 +71,7 @@ pub enum Reason {
 
 impl Reason {
     /// The word for logs and metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Answering => "Answering",
             Self::Remembered => "Remembered",
@@ -136,7 +136,7 @@ impl Outcome {
     ];
 
     /// The word for logs and metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "Ready",
             Self::Withheld => "Withheld",

@@ -25,7 +25,7 @@ pub enum Distance {
 
 impl Distance {
     /// The word for people.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "Local",
             Self::SameZone => "SameZone",
@@ -35,7 +35,7 @@ impl Distance {
 }
 
 /// The word for people: the one in the document.
-pub fn word(locality: Locality) -> &'static str {
+pub fn locality_as_str(locality: Locality) -> &'static str {
     match locality {
         Locality::PreferLocal => "PreferLocal",
         Locality::PreferSameZone => "PreferSameZone",

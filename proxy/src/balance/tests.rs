@@ -1,10 +1,10 @@
 //! The promises of the balancer, on its own clock.
 
+mod cross_checks;
 mod invariants;
 mod moves;
 mod places;
 mod resorts;
-mod witnesses;
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ fn a_member_that_stops_answering_is_down_and_cut_once_another_answers() {
     world.tell(Event::Opened, 0);
     let others = [Decision::Probe(world.ids[1]), Decision::Probe(world.ids[2])];
     assert_eq!(
-        world.tell(Event::Late, 0),
+        world.tell(Event::ProbeOverdue, 0),
         others,
         "they are asked whether it is us"
     );
@@ -180,7 +180,7 @@ fn a_client_that_another_answers_is_a_witness_too() {
     let mut world = World::healthy(2);
     world.tell(Event::Opened, 0);
     let answered = |id| Event::Answered(id, Duration::from_millis(5));
-    world.tell(Event::Late, 0);
+    world.tell(Event::ProbeOverdue, 0);
     world.tell(answered, 1);
     world.pass(SECOND);
     world.probed(0, Outcome::Silent);
@@ -196,8 +196,8 @@ fn whoever_was_heard_before_a_common_silence_is_no_witness_in_it() {
     world.pass(SECOND);
     world.probed(1, Outcome::Ready);
     for _ in 0..2 {
-        world.tell(Event::Late, 0);
-        world.tell(Event::Late, 1);
+        world.tell(Event::ProbeOverdue, 0);
+        world.tell(Event::ProbeOverdue, 1);
         world.pass(SECOND);
         for index in 0..2 {
             assert!(!cuts(&world.probed(index, Outcome::Silent), world.ids[0]));
@@ -216,7 +216,7 @@ fn others_are_asked_once_an_interval_about_a_member_that_is_often_late() {
     world.tell(Event::Opened, 0);
     let asked = (0..50).map(|_| {
         world.pass(SECOND / 10);
-        let asked = world.tell(Event::Late, 0).len();
+        let asked = world.tell(Event::ProbeOverdue, 0).len();
         world.probed(0, Outcome::Late);
         asked
     });
@@ -368,7 +368,7 @@ fn a_member_comes_back_after_two_good_answers_and_its_hold_down() {
     assert_eq!(world.state(0), (State::Unready, Reason::Recovering));
     world.probed(0, Outcome::Ready);
     assert_eq!(world.state(0), (State::Unready, Reason::HeldDown));
-    world.pass(hold::SHORTEST);
+    world.pass(hold_down::SHORTEST);
     world.probed(0, Outcome::Ready);
     assert_eq!(world.state(0), (State::Up, Reason::Answering));
 }
@@ -407,10 +407,10 @@ fn a_flapping_member_is_up_ever_more_rarely() {
 fn one_slow_answer_moves_new_connections_but_not_when_all_are_slow() {
     let mut world = World::healthy(3);
     let first = world.order()[0];
-    world.tell(Event::Unanswered, first);
+    world.tell(Event::OpenOverdue, first);
     assert_eq!(*world.order().last().unwrap(), first);
     for index in 0..3 {
-        world.tell(Event::Unanswered, index);
+        world.tell(Event::OpenOverdue, index);
     }
     assert_eq!(
         world.order()[0],
@@ -427,7 +427,7 @@ fn suspicion_asks_for_one_extra_probe_in_ten_seconds() {
     let mut extra = 0;
     for _ in 0..100 {
         world.pass(Duration::from_millis(100));
-        extra += world.tell(Event::Unanswered, 0).len() + world.tell(Event::Quiet, 0).len();
+        extra += world.tell(Event::OpenOverdue, 0).len() + world.tell(Event::ReplyOverdue, 0).len();
     }
     assert_eq!(extra, 1);
 }
@@ -568,9 +568,9 @@ impl World {
         self.pass(Duration::from_millis(1));
         match happening {
             Happening::Probed(index, outcome) => self.probed(*index, *outcome),
-            Happening::Late(index) => self.tell(Event::Late, *index),
+            Happening::Late(index) => self.tell(Event::ProbeOverdue, *index),
             Happening::Refused(index) => self.tell(Event::Refused, *index),
-            Happening::Unanswered(index) => self.tell(Event::Unanswered, *index),
+            Happening::Unanswered(index) => self.tell(Event::OpenOverdue, *index),
             Happening::Opened(index) => self.tell(Event::Opened, *index),
             Happening::Closed(index) => self.tell(Event::Closed, *index),
             Happening::Draining(index) => {
@@ -687,7 +687,7 @@ proptest! {
 #[test]
 fn a_common_silence_leaves_no_suspicion_behind() {
     let mut world = World::healthy(3);
-    world.tell(Event::Unanswered, 0);
+    world.tell(Event::OpenOverdue, 0);
     for _ in 0..2 {
         for index in 0..3 {
             world.probed(index, Outcome::Silent);

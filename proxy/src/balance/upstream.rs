@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::{
     Identity, Standing, UpstreamId,
     choice::Facts,
-    health::{Health, Outlook, Reason, State},
+    cross_check::CrossCheckBudget,
+    health::{Health, Progress, Reason, State},
     place::Distance,
-    witness::Witness,
 };
 
 impl Standing {
@@ -22,7 +22,7 @@ impl Standing {
     }
 
     /// The word for people.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "Active",
             Self::Draining => "Draining",
@@ -54,7 +54,7 @@ pub struct View {
     /// Which of its addresses is dialled first.
     pub address: Option<SocketAddr>,
     /// How far it is from its next change of state.
-    pub outlook: Outlook,
+    pub progress: Progress,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub(super) struct Upstream {
     /// When the others were last asked because it was late.
     pub(super) called: Option<Instant>,
     /// What it may still be asked because of others.
-    pub(super) witness: Witness,
+    pub(super) cross_checks: CrossCheckBudget,
     /// When it last answered a probe or a client.
     pub(super) heard: Option<Instant>,
     pub(super) moving: bool,
@@ -116,7 +116,7 @@ impl Upstream {
             suspect: self.suspect,
             connections: self.connections,
             address: self.preferred(),
-            outlook: self.health.outlook(),
+            progress: self.health.progress(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Durations, Metrics, ReasonLabel, durations};
 use crate::ending::Ending;
 
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(super) struct ClientMetrics {
     open: Gauge,
     ended: Family<ReasonLabel, Counter>,
     accept_failures: Counter,
@@ -21,7 +21,7 @@ pub(super) struct Clients {
     bytes_received: Counter,
 }
 
-impl Default for Clients {
+impl Default for ClientMetrics {
     fn default() -> Self {
         Self {
             open: Gauge::default(),
@@ -35,7 +35,7 @@ impl Default for Clients {
     }
 }
 
-impl Clients {
+impl ClientMetrics {
     pub(super) fn register(&self, root: &mut Registry) {
         root.register(
             "client_connections",
@@ -91,7 +91,7 @@ impl Metrics {
         self.clients
             .ended
             .get_or_create(&ReasonLabel {
-                reason: ending.word(),
+                reason: ending.as_str(),
             })
             .inc();
     }

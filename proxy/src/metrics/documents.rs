@@ -28,21 +28,21 @@ struct SourceLabel {
 
 /// A metric of documents refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusalLabels {
+struct RejectionLabels {
     source: &'static str,
     reason: &'static str,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Documents {
+pub(super) struct DocumentMetrics {
     revision: Gauge,
     applied: Gauge<f64, AtomicU64>,
     source: Family<SourceLabel, Gauge>,
-    refused: Family<RefusalLabels, Counter>,
+    refused: Family<RejectionLabels, Counter>,
     listener_bound: Family<ListenerLabel, Gauge>,
 }
 
-impl Documents {
+impl DocumentMetrics {
     pub(super) fn register(&self, root: &mut Registry) {
         root.register(
             "document_revision",
@@ -84,7 +84,7 @@ impl Metrics {
         documents.applied.set(since.as_secs_f64());
         for source in Source::ALL {
             let label = SourceLabel {
-                source: source.word(),
+                source: source.as_str(),
             };
             documents
                 .source
@@ -97,8 +97,8 @@ impl Metrics {
     pub fn document_refused(&self, source: Source, reason: &'static str) {
         self.documents
             .refused
-            .get_or_create(&RefusalLabels {
-                source: source.word(),
+            .get_or_create(&RejectionLabels {
+                source: source.as_str(),
                 reason,
             })
             .inc();

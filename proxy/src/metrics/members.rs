@@ -45,7 +45,7 @@ struct FaultLabels {
 }
 
 #[derive(Debug)]
-pub(super) struct Members {
+pub(super) struct MemberMetrics {
     state: Family<StateLabels, Gauge>,
     transitions: Family<ToLabels, Counter>,
     connections: Family<MemberLabel, Gauge>,
@@ -82,7 +82,7 @@ pub struct Series {
     pub hedges_lost: Counter,
 }
 
-impl Default for Members {
+impl Default for MemberMetrics {
     fn default() -> Self {
         Self {
             state: Family::default(),
@@ -102,7 +102,7 @@ impl Default for Members {
     }
 }
 
-impl Members {
+impl MemberMetrics {
     pub(super) fn register(&self, root: &mut Registry) {
         self.register_health(root);
         self.register_connections(root);
@@ -214,10 +214,12 @@ impl Metrics {
             members.transitions.remove(&to_labels(member, state));
         }
         for fault in Fault::ALL {
-            members.dial_failures.remove(&fault_labels(member, fault.word()));
+            members
+                .dial_failures
+                .remove(&fault_labels(member, fault.as_str()));
         }
         for outcome in Outcome::ALL {
-            members.probes.remove(&fault_labels(member, outcome.word()));
+            members.probes.remove(&fault_labels(member, outcome.as_str()));
         }
         let label = label(member);
         members.connections.remove(&label);
@@ -257,7 +259,7 @@ impl Metrics {
     pub fn dial_failed(&self, member: &str, fault: Fault) {
         self.members
             .dial_failures
-            .get_or_create(&fault_labels(member, fault.word()))
+            .get_or_create(&fault_labels(member, fault.as_str()))
             .inc();
     }
 
@@ -265,7 +267,7 @@ impl Metrics {
     pub fn probed(&self, member: &str, outcome: Outcome) {
         self.members
             .probes
-            .get_or_create(&fault_labels(member, outcome.word()))
+            .get_or_create(&fault_labels(member, outcome.as_str()))
             .inc();
     }
 
@@ -292,14 +294,14 @@ fn label(member: &str) -> MemberLabel {
 fn state_labels(member: &str, state: State) -> StateLabels {
     StateLabels {
         member: member.to_owned(),
-        state: state.word(),
+        state: state.as_str(),
     }
 }
 
 fn to_labels(member: &str, to: State) -> ToLabels {
     ToLabels {
         member: member.to_owned(),
-        to: to.word(),
+        to: to.as_str(),
     }
 }
 

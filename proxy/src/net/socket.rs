@@ -161,7 +161,7 @@ impl Fault {
     }
 
     /// The word for logs and metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "Refused",
             Self::Unreachable => "Unreachable",

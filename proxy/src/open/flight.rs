@@ -54,7 +54,7 @@ pub async fn read(
         tokio::select! {
             biased;
             ready = client.readable() => ready.map_err(|_error| Ending::ClientLeft)?,
-            ending = upstream.claim.tether.ended() => {
+            ending = upstream.guard.close_signal.ended() => {
                 upstream = replace(upstream, ending, walk).await?;
                 continue;
             }
@@ -82,7 +82,7 @@ pub async fn read(
             Ok(_) => match hello::classify(&flight) {
                 Kind::Incomplete => flight.reserve(USUAL),
                 Kind::Replayable => {
-                    walk.renew(upstream.claim.id());
+                    walk.renew(upstream.guard.id());
                     return Ok((Flight::Hello(flight.freeze()), upstream));
                 }
                 Kind::Other => return Ok((Flight::Other(flight.freeze()), upstream)),
@@ -98,7 +98,7 @@ async fn replace(upstream: Connected, ending: Ending, walk: &mut Walk) -> Result
     if ending == Ending::ProxyDrained {
         return Err(ending);
     }
-    walk.renew(upstream.claim.id());
+    walk.renew(upstream.guard.id());
     // Whoever waits for its connections to end need not wait for this.
     drop(upstream);
     walk.next().await.ok_or(ending)
@@ -140,9 +140,9 @@ struct Asked {
 impl Asked {
     fn new(upstream: &Connected, by_hedge: bool) -> Self {
         Self {
-            id: upstream.claim.id(),
+            id: upstream.guard.id(),
             since: Instant::now(),
-            series: Arc::clone(upstream.claim.series()),
+            series: Arc::clone(upstream.guard.series()),
             by_hedge,
             passed_over: false,
             failed: false,
@@ -167,11 +167,11 @@ pub async fn race(
     walk: &mut Walk,
 ) -> Result<Winner, Ending> {
     let upstreams = Arc::clone(walk.upstreams());
-    let patience = upstreams.patience(walk.hedge_delay());
+    let hedge_delay = upstreams.hedge_delay(walk.hedge_delay());
     let mut asked = vec![Asked::new(&first, false)];
     let mut contenders: FuturesUnordered<BoxFuture<'static, Contender>> = FuturesUnordered::new();
     contenders.push(contend(first, hello.clone()).boxed());
-    let mut hedge_at = Instant::now() + patience;
+    let mut hedge_at = Instant::now() + hedge_delay;
     let mut give_up_at = walk.deadline();
     let (mut want, mut exhausted, mut renewed) = (Want::Nothing, false, false);
     loop {
@@ -182,7 +182,7 @@ pub async fn race(
             biased;
             Some(contender) = contenders.next() => match settle(contender, &upstreams) {
                 Ok(upstream) => {
-                    let hedged = award(&asked, upstream.claim.id());
+                    let hedged = award(&asked, upstream.guard.id());
                     return Ok(Winner { upstream, hedged });
                 }
                 Err((_, Some(Ending::ProxyDrained))) => return Err(Ending::ProxyDrained),
@@ -201,7 +201,7 @@ pub async fn race(
             () = gone(client) => return Err(Ending::ClientLeft),
             next = walk.next(), if want != Want::Nothing && !exhausted => {
                 let by_hedge = std::mem::replace(&mut want, Want::Nothing) == Want::Hedge;
-                hedge_at = Instant::now() + patience;
+                hedge_at = Instant::now() + hedge_delay;
                 match next {
                     Some(next) => {
                         asked.push(Asked::new(&next, by_hedge));
@@ -211,14 +211,14 @@ pub async fn race(
                 }
             }
             () = sleep_until(give_up_at) => {
-                give_up_at = Instant::now() + patience;
+                give_up_at = Instant::now() + hedge_delay;
                 // Who is merely slow is waited for, as long as the client likes.
                 if upstreams.are_silent(&awaited(&asked)) {
                     return Err(Ending::NoUpstream);
                 }
             }
             () = sleep_until(hedge_at), if want == Want::Nothing && !exhausted => {
-                hedge_at = Instant::now() + patience;
+                hedge_at = Instant::now() + hedge_delay;
                 if suspect(&mut asked, &upstreams) {
                     want = Want::Hedge;
                 }
@@ -244,7 +244,7 @@ fn suspect(asked: &mut [Asked], upstreams: &Arc<Upstreams>) -> bool {
     let awaited = awaited(asked);
     for late in &awaited {
         upstreams.observe(
-            Event::Unanswered(*late),
+            Event::OpenOverdue(*late),
             "leaves a client's first flight unanswered",
         );
     }
@@ -277,11 +277,11 @@ fn award(asked: &[Asked], winner: UpstreamId) -> bool {
 
 async fn contend(mut upstream: Connected, hello: Bytes) -> Contender {
     let started = Instant::now();
-    let Connected { stream, claim, .. } = &mut upstream;
+    let Connected { stream, guard, .. } = &mut upstream;
     let result = tokio::select! {
         biased;
         result = first_byte(stream, &hello) => result.map_err(Lost::Broken),
-        ending = claim.tether.ended() => Err(Lost::Told(ending)),
+        ending = guard.close_signal.ended() => Err(Lost::Told(ending)),
     };
     Contender {
         upstream,
@@ -308,10 +308,10 @@ fn settle(
         waited,
         result,
     } = contender;
-    let id = upstream.claim.id();
+    let id = upstream.guard.id();
     match result {
         Ok(()) => {
-            upstream.claim.series().first_byte.observe(waited);
+            upstream.guard.series().first_byte.observe(waited);
             upstreams.observe(Event::Answered(id, waited), "");
             Ok(upstream)
         }
@@ -329,11 +329,11 @@ fn settle(
 
 /// Notes that an upstream ended before it had answered a client.
 fn lose(upstream: &Connected, error: &io::Error, upstreams: &Arc<Upstreams>) {
-    let member = &upstream.claim.series().member;
+    let member = &upstream.guard.series().member;
     debug!(member, %error, "upstream ended before it answered");
     upstreams.metrics().dial_failed(member, Fault::of(error));
     upstreams.observe(
-        Event::Unanswered(upstream.claim.id()),
+        Event::OpenOverdue(upstream.guard.id()),
         "ended before it answered a client's first flight",
     );
     socket::reset_on_close(&upstream.stream);
@@ -382,7 +382,7 @@ mod tests {
             let (upstreams, ids) = fixture::proven(addresses);
             let mut walk = Walk::new(&upstreams, &fixture::settings());
             let first = walk.next().await.unwrap();
-            assert_eq!(first.claim.id(), ids[0]);
+            assert_eq!(first.guard.id(), ids[0]);
             Self {
                 hello: HELLO.into(),
                 client: listener.accept().await.unwrap().0,
@@ -428,13 +428,13 @@ mod tests {
     #[tokio::test]
     async fn a_contender_that_is_drained_is_replaced_and_not_blamed() {
         let mut race = Race::new().await;
-        race.first.claim.tether.end(Ending::MemberDrained);
+        race.first.guard.close_signal.end(Ending::MemberDrained);
         let running = super::race(&race.client, &race.hello, race.first, &mut race.walk);
         let winner = tokio::select! {
             winner = in_time(running) => winner.unwrap(),
             () = answer(&race.members[1]) => panic!("the member ended"),
         };
-        assert_eq!(winner.upstream.claim.id(), race.ids[1]);
+        assert_eq!(winner.upstream.guard.id(), race.ids[1]);
         assert!(!blamed(&race.upstreams, race.ids[0]));
     }
 
@@ -455,6 +455,6 @@ mod tests {
             winner = in_time(running) => winner.unwrap(),
             () = ends => panic!("the member ended"),
         };
-        assert_eq!(winner.upstream.claim.id(), race.ids[1]);
+        assert_eq!(winner.upstream.guard.id(), race.ids[1]);
     }
 }

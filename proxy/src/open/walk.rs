@@ -11,11 +11,12 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::deadline;
 use crate::{
-    balance::{Candidate, Event, UpstreamId, pace},
+    balance::{Candidate, Event, UpstreamId},
     net::socket::{self, Fault, UpstreamOptions},
     settings::Settings,
-    upstream::{Claim, Upstreams},
+    upstream::{ConnectionGuard, Upstreams},
 };
 
 /// A connection to an upstream, counted for it as long as the claim lives.
@@ -24,7 +25,7 @@ pub struct Connected {
     /// The connection.
     pub stream: TcpStream,
     /// What counts it.
-    pub claim: Claim,
+    pub guard: ConnectionGuard,
     /// Where it goes.
     pub address: SocketAddr,
 }
@@ -37,7 +38,7 @@ struct Waiting {
 
 struct Dialled {
     candidate: Candidate,
-    claim: Claim,
+    guard: ConnectionGuard,
     result: io::Result<TcpStream>,
 }
 
@@ -63,7 +64,7 @@ impl Walk {
         let now = Instant::now();
         Self {
             upstreams: Arc::clone(upstreams),
-            stagger: pace::stagger(settings.hedge_delay, settings.connect_timeout, left.len()),
+            stagger: deadline::stagger(settings.hedge_delay, settings.connect_timeout, left.len()),
             known: left.iter().map(|candidate| candidate.id).collect(),
             left,
             dials: FuturesUnordered::new(),
@@ -72,7 +73,7 @@ impl Walk {
             connect_timeout: settings.connect_timeout,
             hedge_delay: settings.hedge_delay,
             next_at: now,
-            deadline: now + pace::OPEN_DEADLINE,
+            deadline: now + deadline::OPEN_DEADLINE,
         }
     }
 
@@ -95,11 +96,11 @@ impl Walk {
     /// by `chosen`: its two seconds count from now.
     pub fn renew(&mut self, chosen: UpstreamId) {
         let now = Instant::now();
-        let young = self.deadline + self.hedge_delay >= now + pace::OPEN_DEADLINE;
+        let young = self.deadline + self.hedge_delay >= now + deadline::OPEN_DEADLINE;
         if young {
             return;
         }
-        self.deadline = now + pace::OPEN_DEADLINE;
+        self.deadline = now + deadline::OPEN_DEADLINE;
         self.dials.clear();
         self.waiting.clear();
         self.left = self.upstreams.candidates().into();
@@ -153,7 +154,7 @@ impl Walk {
 
     fn dial_next(&mut self) -> bool {
         while let Some(candidate) = self.next_candidate() {
-            let Some(claim) = self.upstreams.claim(candidate.id) else {
+            let Some(guard) = self.upstreams.guard_connection(candidate.id) else {
                 continue;
             };
             let (options, limit) = (self.options, self.connect_timeout);
@@ -164,11 +165,11 @@ impl Walk {
                     Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
                 };
                 if result.is_ok() {
-                    claim.series().dial.observe(started.elapsed());
+                    guard.series().dial.observe(started.elapsed());
                 }
                 Dialled {
                     candidate,
-                    claim,
+                    guard,
                     result,
                 }
             };
@@ -186,7 +187,7 @@ impl Walk {
     fn settle(&mut self, dialled: Dialled) -> Option<Connected> {
         let Dialled {
             candidate,
-            claim,
+            guard,
             result,
         } = dialled;
         let Candidate { id, address } = candidate;
@@ -195,18 +196,18 @@ impl Walk {
             Ok(stream) => {
                 return Some(Connected {
                     stream,
-                    claim,
+                    guard,
                     address,
                 });
             }
             Err(error) => error,
         };
         let fault = Fault::of(&error);
-        let member = &claim.series().member;
-        debug!(member, %address, %error, reason = fault.word(), "dial failed");
+        let member = &guard.series().member;
+        debug!(member, %address, %error, reason = fault.as_str(), "dial failed");
         // While the claim lives the member is not forgotten, nor its series.
         self.upstreams.metrics().dial_failed(member, fault);
-        drop(claim);
+        drop(guard);
         match fault {
             Fault::Refused | Fault::Reset => self
                 .upstreams
@@ -216,7 +217,7 @@ impl Walk {
                     self.left.push_back(candidate);
                 }
                 self.upstreams
-                    .observe(Event::Unanswered(id), "left a client's dial waiting");
+                    .observe(Event::OpenOverdue(id), "left a client's dial waiting");
             }
             // Our own trouble is no evidence against anybody.
             Fault::Local => {}
@@ -227,7 +228,7 @@ impl Walk {
     fn suspect_waiting(&mut self) {
         for waiting in self.waiting.iter_mut().filter(|waiting| !waiting.suspected) {
             waiting.suspected = true;
-            let unanswered = Event::Unanswered(waiting.candidate.id);
+            let unanswered = Event::OpenOverdue(waiting.candidate.id);
             self.upstreams.observe(unanswered, "lets a client's dial wait");
         }
     }
@@ -291,13 +292,13 @@ mod tests {
         let (upstreams, ids) = fixture::proven(addresses);
         let mut walk = Walk::new(&upstreams, &fixture::settings());
         let winner = walk.next().await.unwrap();
-        assert_eq!(winner.claim.id(), ids[1]);
+        assert_eq!(winner.guard.id(), ids[1]);
         let late = upstreams.view().into_iter().find(|view| view.id == ids[0]);
         assert!(late.unwrap().suspect, "it was dialled before");
         assert_eq!(connections(&upstreams, ids), [0, 1]);
         full.accept().await;
         let next = walk.next().await.unwrap();
-        assert_eq!(next.claim.id(), ids[0]);
+        assert_eq!(next.guard.id(), ids[0]);
         assert_eq!(connections(&upstreams, ids), [1, 1]);
         drop((walk, winner, next));
         assert_eq!(connections(&upstreams, ids), [0, 0]);
@@ -309,7 +310,7 @@ mod tests {
         let mut walk = Walk::new(&upstreams, &fixture::settings());
         let dialled = Dialled {
             candidate: walk.left.pop_front().unwrap(),
-            claim: upstreams.claim(id).unwrap(),
+            guard: upstreams.guard_connection(id).unwrap(),
             result: Err(errno.into()),
         };
         assert!(walk.settle(dialled).is_none());

@@ -130,7 +130,7 @@ impl Questioner {
             status,
             body,
             // At every answer: a certificate may run out while its connection is kept.
-            verdict: settings.trust.judge(&kept.chain, UnixTime::now()),
+            certificate: settings.trust.judge(&kept.chain, UnixTime::now()),
         };
         self.kept = Some(kept);
         Ok(reply)

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 
-use crate::{balance::health::Outcome, trust::Verdict};
+use crate::{balance::health::Outcome, trust::CertificateStatus};
 
 /// An answer with the certificate that it came under.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct Reply {
     /// Its body, as far as it was read.
     pub body: String,
     /// What the certificate is worth.
-    pub verdict: Verdict,
+    pub certificate: CertificateStatus,
 }
 
 impl Reply {
@@ -32,25 +32,25 @@ impl Reply {
 
     /// Whether the certificate is of this cluster, whatever its dates say.
     pub fn trusted(&self) -> bool {
-        match self.verdict {
-            Verdict::Verified | Verdict::OutOfDate => true,
-            Verdict::Untrusted(_) => false,
+        match self.certificate {
+            CertificateStatus::Verified | CertificateStatus::OutOfDate => true,
+            CertificateStatus::Untrusted(_) => false,
         }
     }
 
     /// Whether the certificate is good in every respect.
     pub fn verified(&self) -> bool {
-        self.verdict == Verdict::Verified
+        self.certificate == CertificateStatus::Verified
     }
 
     /// What is wrong, for the log; empty if nothing is.
     pub fn detail(&self) -> String {
-        match &self.verdict {
-            Verdict::Untrusted(why) => return format!("certificate refused: {why}"),
-            Verdict::OutOfDate => {
+        match &self.certificate {
+            CertificateStatus::Untrusted(why) => return format!("certificate refused: {why}"),
+            CertificateStatus::OutOfDate => {
                 return "certificate is out of its dates, or this node's clock is wrong".to_owned();
             }
-            Verdict::Verified => {}
+            CertificateStatus::Verified => {}
         }
         if self.outcome().is_good() {
             return String::new();
@@ -85,7 +85,7 @@ mod tests {
         let reply = Reply {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             body: "[-]\u{c}etcd failed\n[-]poststarthook/x failed\n[-] etcd\n".to_owned(),
-            verdict: Verdict::Verified,
+            certificate: CertificateStatus::Verified,
         };
         assert_eq!(reply.failing_checks(), ["poststarthook/x"]);
         assert_eq!(reply.outcome(), Outcome::NotReady);
@@ -95,7 +95,7 @@ mod tests {
         Reply {
             status: StatusCode::from_u16(status).unwrap(),
             body: body.to_owned(),
-            verdict: Verdict::Verified,
+            certificate: CertificateStatus::Verified,
         }
     }
 
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_foreign_certificate_outweighs_a_good_answer() {
         let foreign = Reply {
-            verdict: Verdict::Untrusted("unknown issuer".to_owned()),
+            certificate: CertificateStatus::Untrusted("unknown issuer".to_owned()),
             ..reply(200, "ok")
         };
         assert_eq!(foreign.outcome(), Outcome::Untrusted);
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn an_expired_certificate_only_warns() {
         let expired = Reply {
-            verdict: Verdict::OutOfDate,
+            certificate: CertificateStatus::OutOfDate,
             ..reply(200, "ok")
         };
         assert_eq!(expired.outcome(), Outcome::Ready);

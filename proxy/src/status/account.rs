@@ -1,10 +1,10 @@
 //! Why one member is in its state: `trivet-proxy explain`.
 
-use super::{Evidence, Upstream, layout};
+use super::{Observation, UpstreamStatus, layout};
 
 /// The state of an upstream, what it means, what would change it, and what was found lately.
-pub fn account(upstream: &Upstream) -> String {
-    let Upstream {
+pub fn account(upstream: &UpstreamStatus) -> String {
+    let UpstreamStatus {
         member,
         address,
         state,
@@ -36,7 +36,7 @@ fn fact(name: &str, text: String) -> Vec<String> {
     vec![name.to_owned(), text]
 }
 
-fn evidence(evidence: &[Evidence]) -> String {
+fn evidence(evidence: &[Observation]) -> String {
     if evidence.is_empty() {
         return "No probe or client has found anything yet.\n".to_owned();
     }
@@ -46,7 +46,7 @@ fn evidence(evidence: &[Evidence]) -> String {
     layout::columns(&rows)
 }
 
-fn row(evidence: &Evidence) -> Vec<String> {
+fn row(evidence: &Observation) -> Vec<String> {
     let ago = |milliseconds| format!("{} ago", layout::span_of(milliseconds));
     vec![
         ago(evidence.last_milliseconds_ago),

@@ -1,6 +1,6 @@
 //! The whole proxy on one screen: `trivet-proxy status`.
 
-use super::{Evidence, Status, Upstream, layout};
+use super::{Observation, Status, UpstreamStatus, layout};
 
 /// The proxy, its document, its clients, and a row for each upstream.
 pub fn overview(status: &Status) -> String {
@@ -65,7 +65,7 @@ fn clients(status: &Status) -> String {
     format!("{} of at most {}", clients.open, clients.limit)
 }
 
-fn upstreams(upstreams: &[Upstream]) -> String {
+fn upstreams(upstreams: &[UpstreamStatus]) -> String {
     let head = [
         "MEMBER",
         "ADDRESS",
@@ -85,8 +85,8 @@ fn upstreams(upstreams: &[Upstream]) -> String {
     layout::columns(&rows)
 }
 
-fn row(upstream: &Upstream) -> Vec<String> {
-    let probe = |tell: fn(&Evidence) -> String| {
+fn row(upstream: &UpstreamStatus) -> Vec<String> {
+    let probe = |tell: fn(&Observation) -> String| {
         let told = upstream.last_probe.as_ref().map(tell);
         told.unwrap_or_else(|| "-".to_owned())
     };

@@ -86,7 +86,7 @@ impl Scene<'_> {
     pub(super) fn way_back(&self) -> String {
         let tolerated = self.policy.failure_threshold;
         match (self.view.state, self.view.reason) {
-            (State::Up, _) => match self.view.outlook.silent {
+            (State::Up, _) => match self.view.progress.silent {
                 0 => format!(
                     "it is Up; {} without an answer would make it Down",
                     in_a_row(tolerated)
@@ -100,7 +100,7 @@ impl Scene<'_> {
                 let missing = self
                     .policy
                     .success_threshold
-                    .saturating_sub(self.view.outlook.passes)
+                    .saturating_sub(self.view.progress.passes)
                     .max(1);
                 let answers = match missing {
                     1 => "1 good answer".to_owned(),
@@ -116,7 +116,7 @@ impl Scene<'_> {
 
     /// How much longer good answers do not bring it back.
     pub(super) fn held(&self) -> Duration {
-        let until = self.view.outlook.held_until.unwrap_or(self.now);
+        let until = self.view.progress.held_until.unwrap_or(self.now);
         match self.view.state {
             State::Up => Duration::ZERO,
             State::Unready | State::Down => until.saturating_duration_since(self.now),

@@ -8,9 +8,9 @@ use tracing::{info, warn};
 use super::{Evidence, Live, Upstreams, drain};
 use crate::{
     balance::{
-        Decision, Identity, Standing, UpstreamId,
+        Decision, Identity, Standing, UpstreamId, cuts,
         health::{Reason, State},
-        pace,
+        stranded,
     },
     ending::Ending,
     probe,
@@ -43,7 +43,7 @@ impl Upstreams {
                     .unwrap_or_default();
                 self.empty(id, Ending::MemberDrained, within);
             }
-            Decision::Move(id) => self.empty(id, Ending::MemberStranded, pace::MOVE_WITHIN),
+            Decision::Move(id) => self.empty(id, Ending::MemberStranded, stranded::MOVE_WITHIN),
             Decision::Restore(id) => {
                 if let Some(emptying) = self
                     .lock()
@@ -66,7 +66,7 @@ impl Upstreams {
             stop: self.stop.child_token(),
             emptying: None,
             cutting: false,
-            tethers: HashMap::new(),
+            close_signals: HashMap::new(),
             evidence: Evidence::default(),
             series: Arc::new(self.metrics.member(&identity.name)),
         };
@@ -101,7 +101,7 @@ impl Upstreams {
             }
         }
         let loud = from.0 != to.0 && to.0 != State::Up;
-        let (from, to, reason) = (from.0.word(), to.0.word(), to.1.word());
+        let (from, to, reason) = (from.0.as_str(), to.0.as_str(), to.1.as_str());
         if loud {
             warn!(member, from, to, reason, detail, "upstream health changed");
         } else {
@@ -111,7 +111,7 @@ impl Upstreams {
 
     fn cut(self: &Arc<Self>, id: UpstreamId) {
         let nodes = self.settings().map_or(0, |settings| settings.document.nodes);
-        self.cut_after(id, pace::cut_delay(nodes, rand::random()));
+        self.cut_after(id, cuts::cut_delay(nodes, rand::random()));
     }
 
     fn cut_after(self: &Arc<Self>, id: UpstreamId, delay: Duration) {
@@ -155,14 +155,14 @@ impl Upstreams {
         if let Some(since) = silent_since {
             self.metrics.failed_over(since.elapsed());
         }
-        let tethers = self.tethers(|of| of == id);
+        let close_signals = self.close_signals(|of| of == id);
         warn!(
             member = self.name(id),
-            connections = tethers.len(),
+            connections = close_signals.len(),
             "cutting the connections of a silent upstream"
         );
-        for tether in tethers {
-            tether.end(Ending::MemberSilent);
+        for close_signal in close_signals {
+            close_signal.end(Ending::MemberSilent);
         }
     }
 
@@ -176,10 +176,10 @@ impl Upstreams {
         if let Some(before) = live.emptying.replace(stop.clone()) {
             before.cancel();
         }
-        let reason = ending.word();
+        let reason = ending.as_str();
         info!(
             member = live.name,
-            connections = live.tethers.len(),
+            connections = live.close_signals.len(),
             reason,
             ?within,
             "closing the connections of an upstream gradually"
@@ -187,7 +187,7 @@ impl Upstreams {
         drop(inner);
         let upstreams = Arc::clone(self);
         self.tasks.spawn(async move {
-            let closing = drain::gradually(|| upstreams.tethers(|of| of == id), ending, within);
+            let closing = drain::gradually(|| upstreams.close_signals(|of| of == id), ending, within);
             stop.run_until_cancelled(closing).await;
         });
     }
@@ -219,7 +219,7 @@ mod tests {
     /// How the connection of a silent upstream ended by a delayed cut, before which the upstream did this.
     async fn ended_after(meanwhile: Option<Outcome>) -> Option<Ending> {
         let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
-        let claim = upstreams.claim(id).unwrap();
+        let guard = upstreams.guard_connection(id).unwrap();
         for _ in 0..2 {
             upstreams.observe(probed(id, Outcome::Silent), "");
         }
@@ -228,12 +228,12 @@ mod tests {
         if let Some(outcome) = meanwhile {
             upstreams.observe(probed(id, outcome), "");
         }
-        assert_eq!(claim.tether.ended().now_or_never(), None, "it is too early");
+        assert_eq!(guard.close_signal.ended().now_or_never(), None, "it is too early");
         // Nothing is left to do but the cut once the prober is gone.
         upstreams.lock().live.get(&id).unwrap().stop.cancel();
         upstreams.tasks.close();
         in_time(upstreams.tasks.wait()).await;
-        claim.tether.ended().now_or_never()
+        guard.close_signal.ended().now_or_never()
     }
 
     #[tokio::test]

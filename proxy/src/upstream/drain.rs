@@ -4,26 +4,30 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::Tether;
-use crate::{balance::pace, ending::Ending};
+use super::CloseSignal;
+use crate::{balance::drain, ending::Ending};
 
-/// Closes the connections that `tethers` names, afresh at each step, until none is left or `within` has passed; then
+/// Closes the connections that `close_signals` names, afresh at each step, until none is left or `within` has passed; then
 /// closes what is left at once.
-pub(super) async fn gradually(tethers: impl Fn() -> Vec<Arc<Tether>>, ending: Ending, within: Duration) {
+pub(super) async fn gradually(
+    close_signals: impl Fn() -> Vec<Arc<CloseSignal>>,
+    ending: Ending,
+    within: Duration,
+) {
     let deadline = Instant::now() + within;
     loop {
-        let left = tethers();
+        let left = close_signals();
         let remaining = deadline.saturating_duration_since(Instant::now());
         if left.is_empty() {
             return;
         }
         if remaining.is_zero() {
-            for tether in left {
-                tether.end(ending);
+            for close_signal in left {
+                close_signal.end(ending);
             }
             return;
         }
-        sleep(pace::drain_step(remaining, left.len())).await;
+        sleep(drain::drain_step(remaining, left.len())).await;
         if let Some(next) = left.first() {
             next.end(ending);
         }
@@ -40,11 +44,11 @@ mod tests {
         let within = Duration::from_millis(200);
         for (first, late) in [(true, within / 2), (false, within / 2), (false, within * 2)] {
             let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
-            let before = first.then(|| upstreams.claim(id).unwrap());
+            let before = first.then(|| upstreams.guard_connection(id).unwrap());
             let opened = async {
                 sleep(late).await;
-                let claim = upstreams.claim(id).unwrap();
-                in_time(claim.tether.ended()).await
+                let guard = upstreams.guard_connection(id).unwrap();
+                in_time(guard.close_signal.ended()).await
             };
             let ending = tokio::select! {
                 ending = opened => Some(ending),

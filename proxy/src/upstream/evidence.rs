@@ -24,7 +24,7 @@ pub enum Origin {
 
 impl Origin {
     /// The word for people.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Probe => "Probe",
             Self::Client => "Client",
@@ -72,12 +72,12 @@ impl Evidence {
         match event {
             Event::Probed { id, .. }
             | Event::Refused(id)
-            | Event::Unanswered(id)
-            | Event::Quiet(id)
+            | Event::OpenOverdue(id)
+            | Event::ReplyOverdue(id)
             | Event::Answered(id, _) => Some(*id),
             Event::Configured(..)
             | Event::Remembered(_)
-            | Event::Late(_)
+            | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => None,
         }
@@ -90,15 +90,15 @@ impl Evidence {
             Event::Probed { asked, outcome, .. } => {
                 let ended = *outcome != Outcome::Silent;
                 let latency = ended.then(|| now.saturating_duration_since(*asked));
-                (Origin::Probe, outcome.word(), latency)
+                (Origin::Probe, outcome.as_str(), latency)
             }
             Event::Refused(_) => (Origin::Client, "Refused", None),
-            Event::Unanswered(_) => (Origin::Client, "Unanswered", None),
-            Event::Quiet(_) => (Origin::Client, "Quiet", None),
+            Event::OpenOverdue(_) => (Origin::Client, "OpenOverdue", None),
+            Event::ReplyOverdue(_) => (Origin::Client, "ReplyOverdue", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
             Event::Configured(..)
             | Event::Remembered(_)
-            | Event::Late(_)
+            | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => return,
         };
@@ -149,16 +149,16 @@ impl Evidence {
     fn listen(&mut self, event: &Event, now: Instant) {
         let began = match event {
             Event::Probed { asked, outcome, .. } if *outcome == Outcome::Silent => *asked,
-            Event::Unanswered(_) => now,
+            Event::OpenOverdue(_) => now,
             Event::Probed { .. } | Event::Refused(_) | Event::Answered(..) => {
                 self.silence = None;
                 return;
             }
             // A client may wait for long because what it asked for takes long.
-            Event::Quiet(_)
+            Event::ReplyOverdue(_)
             | Event::Configured(..)
             | Event::Remembered(_)
-            | Event::Late(_)
+            | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => return,
         };
@@ -248,7 +248,7 @@ mod tests {
         for turn in 0..1000_u32 {
             let detail = format!("ü{turn}").repeat(1000);
             evidence.note(&probed(Outcome::Refused, now), &detail, now);
-            evidence.note(&Event::Unanswered(some_upstream()), &detail, now);
+            evidence.note(&Event::OpenOverdue(some_upstream()), &detail, now);
         }
         let runs = evidence.runs();
         assert_eq!(runs.len(), 2 * RUNS);
@@ -259,10 +259,10 @@ mod tests {
     fn a_silence_lasts_from_its_first_sign_to_its_first_cut() {
         let mut evidence = Evidence::default();
         let start = Instant::now();
-        evidence.note(&Event::Unanswered(some_upstream()), "", start);
+        evidence.note(&Event::OpenOverdue(some_upstream()), "", start);
         evidence.note(&probed(Outcome::Ready, start + SECOND), "", start + SECOND);
         assert_eq!(evidence.cut(), None);
-        evidence.note(&Event::Unanswered(some_upstream()), "", start + SECOND * 2);
+        evidence.note(&Event::OpenOverdue(some_upstream()), "", start + SECOND * 2);
         evidence.note(
             &probed(Outcome::Silent, start + SECOND * 3),
             "",

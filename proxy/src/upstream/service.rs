@@ -68,8 +68,8 @@ pub(super) fn members(views: &[View]) -> String {
         format!(
             "{} {} {}{earlier}",
             view.identity.name,
-            view.state.word(),
-            view.reason.word()
+            view.state.as_str(),
+            view.reason.as_str()
         )
     });
     told.collect::<Vec<_>>().join(", ")
@@ -77,12 +77,12 @@ pub(super) fn members(views: &[View]) -> String {
 
 /// What was told, and since when it is otherwise.
 #[derive(Debug, Default)]
-pub(super) struct Teller {
+pub(super) struct ServiceLog {
     told: Service,
     other: Option<(Service, Instant)>,
 }
 
-impl Teller {
+impl ServiceLog {
     /// What to tell now, if anything. That all is well is told only in answer to something else.
     pub(super) fn look(&mut self, service: Service, now: Instant) -> Option<Service> {
         if self.told == service {
@@ -135,38 +135,41 @@ mod tests {
 
     #[test]
     fn what_lasts_is_told_once_and_so_is_its_end() {
-        let (mut teller, start) = (Teller::default(), Instant::now());
-        assert_eq!(teller.look(Service::Gone, start), None);
-        assert_eq!(teller.look(Service::Gone, start + 4 * SECOND), None);
+        let (mut service_log, start) = (ServiceLog::default(), Instant::now());
+        assert_eq!(service_log.look(Service::Gone, start), None);
+        assert_eq!(service_log.look(Service::Gone, start + 4 * SECOND), None);
         assert_eq!(
-            teller.look(Service::Gone, start + 5 * SECOND),
+            service_log.look(Service::Gone, start + 5 * SECOND),
             Some(Service::Gone)
         );
-        assert_eq!(teller.look(Service::Gone, start + 60 * SECOND), None);
-        assert_eq!(teller.look(Service::Up, start + 61 * SECOND), None);
-        assert_eq!(teller.look(Service::Up, start + 66 * SECOND), Some(Service::Up));
+        assert_eq!(service_log.look(Service::Gone, start + 60 * SECOND), None);
+        assert_eq!(service_log.look(Service::Up, start + 61 * SECOND), None);
+        assert_eq!(
+            service_log.look(Service::Up, start + 66 * SECOND),
+            Some(Service::Up)
+        );
     }
 
     #[test]
     fn what_passes_is_not_told() {
-        let (mut teller, start) = (Teller::default(), Instant::now());
-        assert_eq!(teller.look(Service::Unready, start), None);
-        assert_eq!(teller.look(Service::Up, start + 3 * SECOND), None);
-        assert_eq!(teller.look(Service::Unready, start + 4 * SECOND), None);
-        assert_eq!(teller.look(Service::Unready, start + 8 * SECOND), None);
+        let (mut service_log, start) = (ServiceLog::default(), Instant::now());
+        assert_eq!(service_log.look(Service::Unready, start), None);
+        assert_eq!(service_log.look(Service::Up, start + 3 * SECOND), None);
+        assert_eq!(service_log.look(Service::Unready, start + 4 * SECOND), None);
+        assert_eq!(service_log.look(Service::Unready, start + 8 * SECOND), None);
         assert_eq!(
-            teller.look(Service::Unready, start + 9 * SECOND),
+            service_log.look(Service::Unready, start + 9 * SECOND),
             Some(Service::Unready)
         );
     }
 
     #[test]
     fn a_change_for_the_worse_has_its_own_wait() {
-        let (mut teller, start) = (Teller::default(), Instant::now());
-        teller.look(Service::Unready, start);
-        assert_eq!(teller.look(Service::Gone, start + 5 * SECOND), None);
+        let (mut service_log, start) = (ServiceLog::default(), Instant::now());
+        service_log.look(Service::Unready, start);
+        assert_eq!(service_log.look(Service::Gone, start + 5 * SECOND), None);
         assert_eq!(
-            teller.look(Service::Gone, start + 10 * SECOND),
+            service_log.look(Service::Gone, start + 10 * SECOND),
             Some(Service::Gone)
         );
     }

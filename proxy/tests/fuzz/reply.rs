@@ -1,7 +1,7 @@
 //! Replies to probes: whatever the body says, the status decides, and the log stays one line.
 
 use hyper::StatusCode;
-use trivet_proxy::{balance::health::Outcome, probe::reply::Reply, trust::Verdict};
+use trivet_proxy::{balance::health::Outcome, probe::reply::Reply, trust::CertificateStatus};
 
 use crate::search::{fuzz, keep};
 
@@ -24,21 +24,21 @@ fn no_body_changes_what_the_status_says() {
 }
 
 fn judged(body: &str) {
-    let reply = |status: StatusCode, verdict| Reply {
+    let reply = |status: StatusCode, certificate| Reply {
         status,
         body: body.to_owned(),
-        verdict,
+        certificate,
     };
     for (alive, outcome) in [
         (StatusCode::OK, Outcome::Ready),
         (StatusCode::UNAUTHORIZED, Outcome::Withheld),
         (StatusCode::FORBIDDEN, Outcome::Withheld),
     ] {
-        let reply = reply(alive, Verdict::Verified);
+        let reply = reply(alive, CertificateStatus::Verified);
         assert_eq!(reply.outcome(), outcome);
         assert_eq!(reply.detail(), "");
     }
-    let red = reply(StatusCode::INTERNAL_SERVER_ERROR, Verdict::OutOfDate);
+    let red = reply(StatusCode::INTERNAL_SERVER_ERROR, CertificateStatus::OutOfDate);
     let outcome = red.outcome();
     assert!(
         matches!(outcome, Outcome::NotReady | Outcome::EtcdFailed),
@@ -48,10 +48,13 @@ fn judged(body: &str) {
         outcome == Outcome::NotReady || body.contains("[-]etcd"),
         "{body:?}"
     );
-    let red = reply(StatusCode::SERVICE_UNAVAILABLE, Verdict::Verified);
+    let red = reply(StatusCode::SERVICE_UNAVAILABLE, CertificateStatus::Verified);
     assert_eq!(red.outcome(), outcome);
     assert!(!red.detail().contains(['\n', '\r']), "{:?}", red.detail());
-    let foreign = reply(StatusCode::OK, Verdict::Untrusted("unknown issuer".to_owned()));
+    let foreign = reply(
+        StatusCode::OK,
+        CertificateStatus::Untrusted("unknown issuer".to_owned()),
+    );
     assert_eq!(foreign.outcome(), Outcome::Untrusted);
 }
 

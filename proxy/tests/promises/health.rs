@@ -53,7 +53,7 @@ async fn a_second_address_that_refuses_hides_no_silence_at_the_first() {
 #[tokio::test]
 async fn a_member_whose_first_address_fails_is_asked_at_its_second_however_late_that_is() {
     let mut node = Node::new();
-    // Within half of a probe's patience, after that, and after it was asked for a sign of life.
+    // Within half of a probe interval, after that, and after it was asked for a sign of life.
     let members = [100, 375, 700].map(|late| {
         let broken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = broken.local_addr().unwrap();

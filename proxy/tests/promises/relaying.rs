@@ -16,7 +16,7 @@ use trivet_proxy::{
     metrics::Metrics,
     net::socket,
     relay::{Pair, Summary},
-    upstream::Tether,
+    upstream::CloseSignal,
 };
 
 /// Both ends of a relay, and the relay.
@@ -45,7 +45,7 @@ async fn relayed(unsent: &'static [u8]) -> Relayed {
     }
     let relay = tokio::spawn(async move {
         let mut pair = Pair::new(from_client, to_server, Bytes::from_static(unsent));
-        let summary = pair.run(&Tether::default(), &Metrics::default()).await;
+        let summary = pair.run(&CloseSignal::default(), &Metrics::default()).await;
         if summary.ending.resets() {
             socket::reset_on_close(pair.client());
             socket::reset_on_close(pair.upstream());
@@ -255,15 +255,15 @@ async fn a_reset_in_the_middle_of_a_stream_is_no_orderly_end() {
 async fn an_idle_pair_ends_when_its_tether_says_so() {
     let (_client, from_client) = connected().await;
     let (to_server, _server) = connected().await;
-    let tether = std::sync::Arc::new(Tether::default());
-    let held = std::sync::Arc::clone(&tether);
+    let close_signal = std::sync::Arc::new(CloseSignal::default());
+    let held = std::sync::Arc::clone(&close_signal);
     let relay = tokio::spawn(async move {
         let mut pair = Pair::new(from_client, to_server, Bytes::new());
         pair.run(&held, &Metrics::default()).await
     });
     sleep(Duration::from_millis(20)).await;
-    tether.end(Ending::MemberSilent);
-    tether.end(Ending::MemberDrained);
+    close_signal.end(Ending::MemberSilent);
+    close_signal.end(Ending::MemberDrained);
     assert_eq!(
         relay.await.unwrap().ending,
         Ending::MemberSilent,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing_subscriber::fmt::MakeWriter;
-use trivet_proxy::status::{Evidence, Status, Upstream};
+use trivet_proxy::status::{Observation, Status, UpstreamStatus};
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
@@ -17,7 +17,7 @@ use crate::support::{
     node::{Node, Pool, node_with, shared},
 };
 
-fn of<'a>(status: &'a Status, apiserver: &Apiserver) -> &'a Upstream {
+fn of<'a>(status: &'a Status, apiserver: &Apiserver) -> &'a UpstreamStatus {
     let upstreams = &status.upstreams;
     upstreams
         .iter()
@@ -25,7 +25,7 @@ fn of<'a>(status: &'a Status, apiserver: &Apiserver) -> &'a Upstream {
         .unwrap()
 }
 
-fn found<'a>(upstream: &'a Upstream, outcome: &str) -> &'a Evidence {
+fn found<'a>(upstream: &'a UpstreamStatus, outcome: &str) -> &'a Observation {
     let evidence = &upstream.evidence;
     evidence
         .iter()

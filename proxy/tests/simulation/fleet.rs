@@ -8,9 +8,9 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 use trivet_proxy::balance::{
-    Balance, Decision, Identity, Target, UpstreamId,
+    Balance, Decision, Identity, Target, UpstreamId, cuts, drain,
     health::{Policy, State},
-    pace,
+    schedule, stranded,
 };
 
 use crate::{
@@ -97,7 +97,7 @@ struct Attempt {
     /// Who lets a dial wait, and whether that was said.
     dialled: Vec<(usize, bool)>,
     stagger: Duration,
-    patience: Option<Duration>,
+    hedge_delay: Option<Duration>,
     /// Whether the next wait ends with a hedge.
     hedges: bool,
 }
@@ -118,7 +118,7 @@ pub(crate) fn run(schedule: &Schedule) -> Seen {
 
 /// The interval that this fleet's proxies probe at.
 pub(crate) fn interval(nodes: usize) -> Duration {
-    pace::probe_interval(u32::try_from(nodes).unwrap(), PERIOD)
+    schedule::probe_interval(u32::try_from(nodes).unwrap(), PERIOD)
 }
 
 impl<'a> Fleet<'a> {
@@ -308,7 +308,7 @@ impl<'a> Fleet<'a> {
             return;
         }
         let nodes = u32::try_from(self.schedule.nodes).unwrap();
-        let delay = pace::cut_delay(nodes, self.random.chance());
+        let delay = cuts::cut_delay(nodes, self.random.chance());
         if delay > AT_ONCE {
             self.put(node, self.now + delay, What::Cut { member });
         } else {
@@ -351,7 +351,7 @@ impl<'a> Fleet<'a> {
     fn begin_move(&mut self, node: usize, member: usize) {
         let upstream = &mut self.nodes[node].upstreams[member];
         upstream.moves += 1 + upstream.moves % 2;
-        upstream.moved_by = self.now + pace::MOVE_WITHIN;
+        upstream.moved_by = self.now + stranded::MOVE_WITHIN;
         self.plan_next_close(node, member);
     }
 
@@ -373,7 +373,7 @@ impl<'a> Fleet<'a> {
             ..
         } = self.nodes[node].upstreams[member];
         if open > 0 {
-            let step = pace::drain_step(moved_by.saturating_sub(self.now), open);
+            let step = drain::drain_step(moved_by.saturating_sub(self.now), open);
             self.put(node, self.now + step, What::Move { member, turn });
         }
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use trivet_proxy::balance::{health::Outcome, pace::READINESS_LIMIT};
+use trivet_proxy::balance::{health::Outcome, schedule::READINESS_LIMIT};
 
 use crate::schedule::{Answer, Question, Time};
 

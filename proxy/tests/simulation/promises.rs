@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use trivet_proxy::balance::pace;
+use trivet_proxy::balance::{cuts, schedule};
 
 use crate::{
     fleet::interval,
@@ -21,12 +21,12 @@ const SLACK: Duration = Duration::from_millis(20);
 
 /// Within what time every node calls a silent member Down that was well before.
 pub(crate) fn noticed_within(nodes: usize) -> Duration {
-    pace::jittered(interval(nodes), 1.0) + SILENT_AFTER + SLACK
+    schedule::jittered(interval(nodes), 1.0) + SILENT_AFTER + SLACK
 }
 
 /// Within what time no connection to a silent member is left while another is well.
 pub(crate) fn gone_within(schedule: &Schedule, fault: &Fault) -> Duration {
-    let cut = pace::cut_delay(u32::try_from(schedule.nodes).unwrap(), 1.0);
+    let cut = cuts::cut_delay(u32::try_from(schedule.nodes).unwrap(), 1.0);
     let gone = noticed_within(schedule.nodes) + witnessed_within(schedule, fault) + cut;
     match fault.condition {
         // The kernel gives up by itself after seven seconds.
@@ -45,7 +45,7 @@ fn witnessed_within(schedule: &Schedule, fault: &Fault) -> Duration {
     let until = fault.from + noticed_within(schedule.nodes) + SLOWEST;
     let mut others = schedule.faults().filter(|other| other.member != fault.member);
     if others.any(|other| other.from <= until && other.until >= from) {
-        let next = pace::jittered(interval, 1.0).saturating_sub(LIFE_LIMIT);
+        let next = schedule::jittered(interval, 1.0).saturating_sub(LIFE_LIMIT);
         next.max(SLOWEST)
     } else {
         SLOWEST

@@ -61,7 +61,7 @@ proptest! {
     ) {
         let mut world = World::healthy(members);
         for suspect in suspects {
-            world.tell(Event::Unanswered, suspect % members);
+            world.tell(Event::OpenOverdue, suspect % members);
         }
         let counts = world.opened(10 * members);
         let starved = counts.iter().filter(|count| **count == 0).count();
@@ -76,7 +76,7 @@ proptest! {
         for (index, kind, milliseconds) in happenings {
             world.tell(Event::Opened, index);
             world.pass(Duration::from_millis(milliseconds));
-            let decisions = world.tell([Event::Unanswered, Event::Quiet, Event::Opened][kind], index);
+            let decisions = world.tell([Event::OpenOverdue, Event::ReplyOverdue, Event::Opened][kind], index);
             prop_assert!(decisions.iter().all(|decision| *decision == Decision::Probe(world.ids[index])));
             prop_assert_eq!(world.state(index), (State::Up, Reason::Answering));
         }
@@ -88,7 +88,7 @@ proptest! {
         seconds_up in prop::collection::vec(1..280_u64, 1..9),
     ) {
         let mut world = World::healthy(2);
-        let mut expected = hold::SHORTEST;
+        let mut expected = hold_down::SHORTEST;
         for up in seconds_up {
             world.pass(Duration::from_secs(up));
             for _ in 0..policy().failure_threshold {
@@ -97,7 +97,7 @@ proptest! {
             let held = world.comes_back(0);
             let late = Duration::from_millis(1100);
             prop_assert!((expected..expected + late).contains(&(held + Duration::from_millis(100))), "{held:?}");
-            expected = (expected * 2).min(hold::LONGEST);
+            expected = (expected * 2).min(hold_down::LONGEST);
         }
     }
 

@@ -52,7 +52,7 @@ fn a_near_member_that_is_not_well_is_left_for_the_next_nearest() {
 #[test]
 fn a_near_member_that_left_a_client_waiting_comes_after_the_others_until_it_answers() {
     let mut world = World::spread(&[Elsewhere, Elsewhere, Local]);
-    world.tell(Event::Unanswered, 2);
+    world.tell(Event::OpenOverdue, 2);
     assert_eq!(world.order()[2], 2);
     world.probed(2, Outcome::Ready);
     assert_eq!(world.order()[0], 2);

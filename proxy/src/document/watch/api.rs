@@ -22,7 +22,7 @@ use crate::{
     cause,
     open::walk::{Connected, Walk},
     settings::Settings,
-    upstream::{Claim, Upstreams},
+    upstream::{ConnectionGuard, Upstreams},
 };
 
 /// A hung apiserver completes no handshake; the next one is tried.
@@ -78,7 +78,7 @@ pub(super) struct Api {
     address: SocketAddr,
     host: String,
     sender: SendRequest<Empty<Bytes>>,
-    claim: Claim,
+    guard: ConnectionGuard,
     _driver: AbortOnDropHandle<()>,
 }
 
@@ -132,7 +132,7 @@ impl Api {
             body: response.into_body(),
             buffer: BytesMut::new(),
             address: self.address,
-            claim: &self.claim,
+            guard: &self.guard,
         })
     }
 
@@ -158,7 +158,7 @@ impl Api {
         self.sender.ready().await.map_err(broken)?;
         let response = tokio::select! {
             response = self.sender.send_request(request) => response.map_err(broken)?,
-            ending = self.claim.tether.ended() => return Err(Error::Ended(ending.word())),
+            ending = self.guard.close_signal.ended() => return Err(Error::Ended(ending.as_str())),
         };
         if response.status().is_success() {
             return Ok(response);
@@ -180,7 +180,7 @@ pub(super) struct Events<'a> {
     body: Incoming,
     buffer: BytesMut,
     address: SocketAddr,
-    claim: &'a Claim,
+    guard: &'a ConnectionGuard,
 }
 
 impl Events<'_> {
@@ -197,7 +197,7 @@ impl Events<'_> {
             }
             let frame = tokio::select! {
                 frame = self.body.frame() => frame,
-                ending = self.claim.tether.ended() => return Err(Error::Ended(ending.word())),
+                ending = self.guard.close_signal.ended() => return Err(Error::Ended(ending.as_str())),
             };
             match frame {
                 Some(Ok(frame)) => self.buffer.extend(frame.into_data().into_iter().flatten()),
@@ -211,7 +211,7 @@ impl Events<'_> {
 async fn secure(connected: Connected, settings: &Settings) -> Result<Api, Error> {
     let Connected {
         stream,
-        claim,
+        guard,
         address,
     } = connected;
     let broken = |error: Box<dyn error::Error + Send + Sync>| Error::Connection(address, error);
@@ -237,7 +237,7 @@ async fn secure(connected: Connected, settings: &Settings) -> Result<Api, Error>
         address,
         host,
         sender,
-        claim,
+        guard,
         _driver: driver,
     })
 }

@@ -119,7 +119,7 @@ impl Fleet<'_> {
             return;
         };
         if slot.serial == serial && self.condition(node, member) == Condition::Blackholed {
-            self.tell_of(node, member, Event::Unanswered);
+            self.tell_of(node, member, Event::OpenOverdue);
             self.end(node, client, End::GivenUp);
         }
     }
@@ -136,7 +136,7 @@ impl Fleet<'_> {
     pub(super) fn look(&mut self, node: usize, member: usize) {
         let open = self.nodes[node].upstreams[member].open;
         if open > 0 && self.condition(node, member).is_silent() {
-            self.tell_of(node, member, Event::Quiet);
+            self.tell_of(node, member, Event::ReplyOverdue);
             self.put(node, self.now + LOOK_EVERY, What::Look { member });
         }
     }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use trivet_proxy::balance::{Event, UpstreamId, pace};
+use trivet_proxy::{
+    balance::{Event, UpstreamId},
+    open::deadline,
+};
 
 use super::{Attempt, Connection, Fleet};
 use crate::{
@@ -38,8 +41,8 @@ impl Fleet<'_> {
             asked: Vec::new(),
             asked_at: self.now,
             dialled: Vec::new(),
-            stagger: pace::stagger(HEDGE_DELAY, CONNECT_TIMEOUT, candidates.len()),
-            patience: None,
+            stagger: deadline::stagger(HEDGE_DELAY, CONNECT_TIMEOUT, candidates.len()),
+            hedge_delay: None,
             hedges: false,
         };
         self.advance(node, client, attempt);
@@ -68,7 +71,7 @@ impl Fleet<'_> {
         }
         if attempt.hedges {
             for member in attempt.asked.clone() {
-                self.tell_of(node, member, Event::Unanswered);
+                self.tell_of(node, member, Event::OpenOverdue);
             }
             let asked: Vec<_> = attempt
                 .asked
@@ -88,18 +91,18 @@ impl Fleet<'_> {
     /// Tries one after the other until somebody answers or lets us wait.
     fn advance(&mut self, node: usize, client: usize, mut attempt: Attempt) {
         loop {
-            if self.now >= attempt.started + pace::OPEN_DEADLINE {
+            if self.now >= attempt.started + deadline::OPEN_DEADLINE {
                 self.suspect_dialled(node, &mut attempt);
                 attempt.left.clear();
             }
             let Some(member) = attempt.left.pop_front() else {
                 let waits = attempt.asked.len() + attempt.dialled.iter().filter(|(_, said)| !said).count();
-                let patience = if attempt.asked.is_empty() {
-                    pace::OPEN_DEADLINE
+                let hedge_delay = if attempt.asked.is_empty() {
+                    deadline::OPEN_DEADLINE
                 } else {
                     CLIENT_PATIENCE
                 };
-                if waits == 0 || self.now >= attempt.started + patience {
+                if waits == 0 || self.now >= attempt.started + hedge_delay {
                     return self.lost(node, client, &attempt);
                 }
                 attempt.hedges = false;
@@ -134,8 +137,8 @@ impl Fleet<'_> {
         let wait = if attempt.hedges {
             let balance = &self.nodes[node].balance;
             *attempt
-                .patience
-                .get_or_insert_with(|| balance.patience(HEDGE_DELAY))
+                .hedge_delay
+                .get_or_insert_with(|| balance.hedge_delay(HEDGE_DELAY))
         } else if attempt.left.is_empty() {
             LOOK_AGAIN
         } else {
@@ -151,7 +154,7 @@ impl Fleet<'_> {
     fn suspect_dialled(&mut self, node: usize, attempt: &mut Attempt) {
         for (member, said) in &mut attempt.dialled {
             if !std::mem::replace(said, true) {
-                self.tell_of(node, *member, Event::Unanswered);
+                self.tell_of(node, *member, Event::OpenOverdue);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trivet_proxy::balance::{Event, pace};
+use trivet_proxy::balance::{Event, schedule};
 
 use super::{Fleet, interval};
 use crate::{
@@ -28,7 +28,7 @@ impl Fleet<'_> {
         while let Some(report) = self.due_report(node, member) {
             let id = self.nodes[node].ids[member];
             let event = match report.outcome {
-                None => Event::Late(id),
+                None => Event::ProbeOverdue(id),
                 Some(outcome) => Event::Probed {
                     id,
                     asked: self.instant(report.asked),
@@ -72,8 +72,8 @@ impl Fleet<'_> {
         let interval = interval(schedule.nodes);
         let proxy = &self.nodes[node];
         let health = proxy.balance.health(proxy.ids[member]).unwrap();
-        let patience = pace::late_after(health, interval, TIMEOUT);
-        let round = prober::round(self.now, (interval, patience), |question: Question, asked| {
+        let hedge_delay = schedule::overdue_after(health, interval, TIMEOUT);
+        let round = prober::round(self.now, (interval, hedge_delay), |question: Question, asked| {
             schedule.answer((node, member), question, asked, random.chance())
         });
         for question in &round.questions {
@@ -100,9 +100,9 @@ impl Fleet<'_> {
         let (interval, chance) = (interval(self.schedule.nodes), self.random.chance());
         let upstream = &mut self.nodes[node].upstreams[member];
         let pause = if upstream.rounds == 1 {
-            pace::first_pause(interval, chance)
+            schedule::first_pause(interval, chance)
         } else {
-            pace::jittered(interval, chance)
+            schedule::jittered(interval, chance)
         };
         if std::mem::take(&mut upstream.woken) {
             return self.now;

@@ -27,7 +27,7 @@ impl World {
 
     /// A member is late, and then its question finds this end.
     fn late_then(&mut self, index: usize, outcome: Outcome, calls: &mut Calls) -> Vec<Decision> {
-        let late = self.tell(Event::Late, index);
+        let late = self.tell(Event::ProbeOverdue, index);
         self.called_by(index, &late, calls);
         let decisions = self.probed(index, outcome);
         self.called_by(index, &decisions, calls);
@@ -37,7 +37,7 @@ impl World {
     /// A member falls silent: whether this other one is asked when it is late and when it falls, so that it is cut.
     fn falls_with_witness(&mut self, index: usize, witness: usize) -> bool {
         let asked = Decision::Probe(self.ids[witness]);
-        let late = self.tell(Event::Late, index).contains(&asked);
+        let late = self.tell(Event::ProbeOverdue, index).contains(&asked);
         self.probed(witness, Outcome::Ready);
         self.probed(index, Outcome::Silent);
         let down = self.probed(index, Outcome::Silent).contains(&asked);
@@ -92,7 +92,7 @@ fn those_that_are_late_again_and_again_leave_enough_for_one_that_falls() {
     }
     assert!(
         world
-            .tell(Event::Late, 0)
+            .tell(Event::ProbeOverdue, 0)
             .contains(&Decision::Probe(world.ids[4]))
     );
     world.probed(4, Outcome::Ready);

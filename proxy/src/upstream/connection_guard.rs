@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Tether, Upstreams};
+use super::{CloseSignal, Upstreams};
 use crate::{
     balance::{Event, UpstreamId},
     metrics::members::Series,
@@ -12,16 +12,16 @@ use crate::{
 
 /// A connection, or an attempt at one, that counts for an upstream until this is dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct ConnectionGuard {
     upstreams: Arc<Upstreams>,
     id: UpstreamId,
     serial: u64,
     series: Arc<Series>,
     /// By which the connection is ended from outside.
-    pub tether: Arc<Tether>,
+    pub close_signal: Arc<CloseSignal>,
 }
 
-impl Claim {
+impl ConnectionGuard {
     /// Whose connection it is.
     pub fn id(&self) -> UpstreamId {
         self.id
@@ -33,7 +33,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.upstreams.release(self.id, self.serial);
     }
@@ -42,33 +42,33 @@ impl Drop for Claim {
 impl Upstreams {
     /// Counts a connection, or an attempt at one, for an upstream; none if it may not be dialled any more: whoever chose
     /// it did so a while ago.
-    pub fn claim(self: &Arc<Self>, id: UpstreamId) -> Option<Claim> {
+    pub fn guard_connection(self: &Arc<Self>, id: UpstreamId) -> Option<ConnectionGuard> {
         let mut inner = self.lock();
         if !inner.balance.is_usable(id) {
             return None;
         }
         let serial = inner.serial;
         let live = inner.live.get_mut(&id)?;
-        let tether = Arc::new(Tether::default());
-        live.tethers.insert(serial, Arc::clone(&tether));
+        let close_signal = Arc::new(CloseSignal::default());
+        live.close_signals.insert(serial, Arc::clone(&close_signal));
         let series = Arc::clone(&live.series);
         series.connections.inc();
         inner.serial = serial.wrapping_add(1);
         // Counting never asks for anything to be done.
         inner.balance.observe(Event::Opened(id), Instant::now());
         drop(inner);
-        Some(Claim {
+        Some(ConnectionGuard {
             upstreams: Arc::clone(self),
             id,
             serial,
             series,
-            tether,
+            close_signal,
         })
     }
 
     fn release(self: &Arc<Self>, id: UpstreamId, serial: u64) {
         if let Some(live) = self.lock().live.get_mut(&id) {
-            live.tethers.remove(&serial);
+            live.close_signals.remove(&serial);
             live.series.connections.dec();
         }
         self.observe(Event::Closed(id), "");

@@ -1,4 +1,4 @@
-//! The tether of a connection: by it the rest of the proxy ends it, with a reason, and sees whether it waits.
+//! The close_signal of a connection: by it the rest of the proxy ends it, with a reason, and sees whether it waits.
 
 use std::{
     future::poll_fn,
@@ -13,13 +13,13 @@ use crate::ending::Ending;
 
 /// Shared by a connection's one task and whoever may end it.
 #[derive(Debug, Default)]
-pub struct Tether {
+pub struct CloseSignal {
     ending: OnceLock<Ending>,
     waker: AtomicWaker,
     waiting: Mutex<Option<Instant>>,
 }
 
-impl Tether {
+impl CloseSignal {
     /// Ends the connection. The first reason given is the one that counts.
     pub fn end(&self, ending: Ending) {
         // Losing the race to another reason is fine: the connection ends either way.
@@ -43,7 +43,7 @@ impl Tether {
     }
 
     /// Says that the client begins to wait for an answer, or no longer does.
-    pub fn waits(&self, waiting: bool) {
+    pub fn set_waiting(&self, waiting: bool) {
         let mut since = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *since = if waiting {
             since.or_else(|| Some(Instant::now()))

@@ -22,12 +22,12 @@ const AFTER_A_FALL: usize = 2;
 /// What an upstream may still be asked on behalf of others, whoever they are. In the long run it is one question an
 /// interval: else those that are late would add up on one that is well, and a slow cluster be made slower.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Witness {
+pub(super) struct CrossCheckBudget {
     /// Each question pays with an interval, and so far they are spent.
     spent_until: Option<Instant>,
 }
 
-impl Witness {
+impl CrossCheckBudget {
     /// Takes one question out of what it may be asked now, if there is one left beside those to spare.
     fn spend(&mut self, spared: u32, interval: Duration, now: Instant) -> bool {
         let from = self.spent_until.map_or(now, |until| until.max(now));
@@ -42,7 +42,7 @@ impl Witness {
 impl Balance {
     /// Asks all others at once, for one is late and who else is silent is not known yet. `called` is when they were last
     /// asked about it.
-    pub(super) fn call_witnesses(
+    pub(super) fn cross_check(
         &mut self,
         late: UpstreamId,
         called: Option<Instant>,
@@ -57,7 +57,7 @@ impl Balance {
     }
 
     /// Asks the best of the others at once, for one has fallen: those that are Up, and of them who was heard last.
-    pub(super) fn call_best_witnesses(&mut self, fallen: UpstreamId, now: Instant) -> Vec<Decision> {
+    pub(super) fn cross_check_after_a_fall(&mut self, fallen: UpstreamId, now: Instant) -> Vec<Decision> {
         let mut witnesses = self.witnesses(fallen);
         witnesses.sort_by_key(|id| {
             let witness = self.upstreams.get(id);
@@ -85,7 +85,7 @@ impl Balance {
     fn call(&mut self, witness: UpstreamId, spared: u32, now: Instant) -> Option<Decision> {
         let interval = self.policy.probe_interval;
         let upstream = self.upstreams.get_mut(&witness)?;
-        let called = upstream.witness.spend(spared, interval, now);
+        let called = upstream.cross_checks.spend(spared, interval, now);
         called.then_some(Decision::Probe(witness))
     }
 }

@@ -6,7 +6,7 @@ use super::Health;
 
 /// What its health has counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outlook {
+pub struct Progress {
     /// In its state since then.
     pub since: Instant,
     /// Good answers in a row.
@@ -19,8 +19,8 @@ pub struct Outlook {
 
 impl Health {
     /// How far it is from its next change of state.
-    pub fn outlook(&self) -> Outlook {
-        Outlook {
+    pub fn progress(&self) -> Progress {
+        Progress {
             since: self.since,
             passes: self.passes,
             silent: self.silent,
