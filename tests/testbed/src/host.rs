@@ -40,6 +40,10 @@ pub(crate) const OWN_DIRECTORIES: [&str; 8] = [
 /// Where a host's boot says that all its mounts are there; `/run` is new at every boot.
 const BOOTED: &str = "run/trivet-testbed-booted";
 
+/// A host outlives its caller: a file that the caller has open beyond its standard streams, such as a lock, stays the
+/// caller's alone. A shell knows no higher numbers.
+const CLOSE_OTHERS: &str = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; ";
+
 /// What a host's own programs see, instead of the environment of whoever ran a verb.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -171,7 +175,7 @@ impl Host {
 
     fn launch(&self, layout: &Layout) -> Result<()> {
         let script = format!(
-            "{}exec setsid --fork \"$@\"",
+            "{CLOSE_OTHERS}{}exec setsid --fork \"$@\"",
             join(&layout.launch_files(self.name))
         );
         let log_path = state::files(self.name).join("boot.log");
@@ -233,7 +237,7 @@ impl Host {
         };
         // First the cgroups: a process that enters from outside of them sees itself at /../.., and kubelet fails.
         let script = format!(
-            "{}ulimit -n \"$(ulimit -H -n)\"; exec nsenter -t {init} -a {wrapper} \"$@\"",
+            "{CLOSE_OTHERS}{}ulimit -n \"$(ulimit -H -n)\"; exec nsenter -t {init} -a {wrapper} \"$@\"",
             join(&layout.join_files(self.name))
         );
         let mut command = Command::new("sh");
@@ -279,4 +283,22 @@ pub(crate) fn kill_all(layout: &Layout, host: Option<HostName>) -> Result<()> {
 fn join(files: &[PathBuf]) -> String {
     let join = |file: &PathBuf| format!("echo $$ >'{}'; ", file.display());
     files.iter().map(join).collect::<Vec<_>>().concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_keeps_none_of_its_callers_files_open() {
+        let open = |before: &str| {
+            let script = format!("{before}ls /proc/self/fd");
+            let mut inner = Command::new("sh");
+            inner.args(["-euc", &format!("exec 8</dev/null; exec sh -euc '{script}'")]);
+            let listed = output::of(&mut inner).unwrap();
+            listed.lines().any(|number| number == "8")
+        };
+        assert!(open(""));
+        assert!(!open(CLOSE_OTHERS));
+    }
 }
