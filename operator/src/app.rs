@@ -9,16 +9,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::shutdown::Signals;
+use crate::api::client::Access;
 use crate::cli::Run;
-use crate::client::Access;
-use crate::context::{Context, Memories};
+use crate::context::{Context, PoolStates};
 use crate::controller::{self, Writers};
-use crate::metrics::Metrics;
 use crate::prober::Prober;
 use crate::render::Settings;
-use crate::server::{self, Vitals};
-use crate::shutdown::Signals;
-use crate::watch::Ledger;
+use crate::serve::metrics::Metrics;
+use crate::serve::readiness::Readiness;
+use crate::serve::{self, Telemetry};
+
+mod shutdown;
 
 /// Runs the operator until it is asked to stop.
 pub fn run(run: Run) -> anyhow::Result<()> {
@@ -31,46 +33,45 @@ pub fn run(run: Run) -> anyhow::Result<()> {
         let shutdown = CancellationToken::new();
         let bound = Bound::bind(run).await?;
         tokio::select! {
-            () = signals.second(shutdown.clone()) => anyhow::bail!("asked twice to stop"),
+            () = signals.second(shutdown.clone()) => anyhow::bail!("a second signal arrived before the operator had stopped"),
             outcome = bound.run(shutdown.clone()) => outcome,
         }
     });
-    // A watch or a lookup that is still under way has nothing to lose.
+    // A watch or a DNS lookup that is still under way may be dropped.
     runtime.shutdown_background();
     outcome
 }
 
-/// An operator that has its port and knows its cluster.
+/// An operator that has bound its port and found its cluster.
 pub struct Bound {
     ctx: Arc<Context>,
     writers: Writers,
     health_news: mpsc::Receiver<()>,
-    server: server::Bound,
+    server: serve::Bound,
 }
 
 impl Bound {
-    /// Finds the cluster and takes the port. Nothing is watched yet.
+    /// Finds the cluster and binds the port. Nothing is watched yet.
     pub async fn bind(run: Run) -> anyhow::Result<Self> {
         let access = Access::infer().await?;
         let client = access.client()?;
         let metrics = Arc::new(Metrics::default());
-        let ledger = Arc::new(Ledger::new(Arc::clone(&metrics)));
-        let vitals = Vitals {
-            pulse: Arc::default(),
-            ledger,
+        let telemetry = Telemetry {
+            watchdog: Arc::default(),
+            readiness: Arc::new(Readiness::new(Arc::clone(&metrics))),
             metrics,
         };
-        let server = server::Bound::bind(run.address, vitals.clone()).await?;
+        let server = serve::Bound::bind(run.address, telemetry.clone()).await?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), ?run, "operator starts");
 
         let (pools, pools_writer) = reflector::store();
         let (nodes, nodes_writer) = reflector::store();
         let (prober, health_news) = Prober::new(access.clone());
-        let Vitals {
-            pulse,
-            ledger,
+        let Telemetry {
+            watchdog,
+            readiness,
             metrics,
-        } = vitals;
+        } = telemetry;
         let ctx = Arc::new(Context {
             recorder: Recorder::new(client.clone(), crate::MANAGER.into()),
             client,
@@ -80,9 +81,9 @@ impl Bound {
             prober,
             settings: Settings::from(&run),
             metrics,
-            ledger,
-            pulse,
-            memories: Memories::default(),
+            readiness,
+            watchdog,
+            pool_states: PoolStates::default(),
         });
         let writers = Writers {
             pools: pools_writer,
@@ -96,7 +97,7 @@ impl Bound {
         })
     }
 
-    /// Runs all parts until `shutdown`, or until one of them ends: then the others end too.
+    /// Runs all parts until `shutdown`, or until one of them ends, which ends the others.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self {
             ctx,
@@ -117,7 +118,7 @@ impl Bound {
         });
         let (stop, probing) = (shutdown.clone(), Arc::clone(&ctx));
         parts.spawn(async move {
-            probing.prober.run(stop, || probing.pulse.beat("probes")).await;
+            probing.prober.run(stop, || probing.watchdog.beat("probes")).await;
             ("prober", Ok(()))
         });
         let stop = shutdown.clone();

@@ -7,27 +7,18 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use trivet_crds::data_plane_name;
 
 use crate::MANAGER;
 use crate::render::Desired;
 
-/// Why an object is not in place.
+/// Why an object is not as rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server did not take it.
+    /// The API server did not accept it.
     #[error("failed to apply {kind} {name}")]
     Apply {
         /// Its kind.
         kind: &'static str,
-        /// Its name.
-        name: String,
-        /// Why.
-        source: kube::Error,
-    },
-    /// The API server did not give it.
-    #[error("failed to read DaemonSet {name}")]
-    Read {
         /// Its name.
         name: String,
         /// Why.
@@ -40,12 +31,11 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Apply { .. } => "ApplyFailed",
-            Self::Read { .. } => "ReadFailed",
         }
     }
 }
 
-/// Brings every object of a pool about, the document first, and returns the proxies as they are now.
+/// Applies every object of a pool, the document first, and returns the DaemonSet as it is now.
 pub async fn apply(client: &Client, desired: Desired) -> Result<DaemonSet, Error> {
     let Desired {
         config_map,
@@ -57,15 +47,6 @@ pub async fn apply(client: &Client, desired: Desired) -> Result<DaemonSet, Error
     put(client, "DaemonSet", &daemon_set).await
 }
 
-/// The proxies of a pool as they are, for a pass that changes nothing.
-pub async fn current(client: &Client, namespace: &str, pool: &str) -> Result<Option<DaemonSet>, Error> {
-    let name = data_plane_name(pool);
-    let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-    api.get_opt(&name)
-        .await
-        .map_err(|source| Error::Read { name, source })
-}
-
 async fn put<K>(client: &Client, kind: &'static str, object: &K) -> Result<K, Error>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
@@ -73,7 +54,7 @@ where
 {
     let name = object.name_any();
     let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    // By force: an object that someone has edited, or that an earlier installation has left, is brought in line.
+    // With force, so that this also repairs an object that someone has edited or an earlier installation has left.
     let params = PatchParams::apply(MANAGER).force();
     let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
     applied.map_err(|source| Error::Apply { kind, name, source })

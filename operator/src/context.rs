@@ -2,33 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
-use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 
-use crate::backoff::Backoff;
-use crate::client::Access;
-use crate::metrics::Metrics;
+use crate::api::backoff::Backoff;
+use crate::api::client::Access;
 use crate::plan::Memory;
 use crate::prober::Prober;
 use crate::render::Settings;
-use crate::watch::Ledger;
-
-/// A pass that takes longer is stuck: every single call in it is bounded by seconds.
-const STUCK: Duration = Duration::from_secs(120);
+use crate::serve::metrics::Metrics;
+use crate::serve::readiness::Readiness;
+use crate::serve::watchdog::Watchdog;
 
 /// What all passes share.
 pub struct Context {
     /// The operator's own client.
     pub client: Client,
-    /// How to reach the cluster, and whom to trust.
+    /// How to reach the cluster, and which authorities to trust.
     pub access: Access,
-    /// All nodes, as far as they are known.
+    /// All nodes that have been read.
     pub nodes: Store<Node>,
     /// All pools.
     pub pools: Store<ApiserverPool>,
@@ -40,34 +36,34 @@ pub struct Context {
     pub recorder: Recorder,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// What has been read.
-    pub ledger: Arc<Ledger>,
-    /// Says whether the loops move.
-    pub pulse: Arc<Pulse>,
+    /// Which kinds have been read.
+    pub readiness: Arc<Readiness>,
+    /// Whether the loops make progress.
+    pub watchdog: Arc<Watchdog>,
     /// What is remembered of each pool.
-    pub memories: Memories,
+    pub pool_states: PoolStates,
 }
 
 /// What is remembered of one pool between its passes.
 #[derive(Clone, Debug, Default)]
 pub struct PoolState {
-    /// The pool that this is about: another one may get its name.
+    /// The pool's UID: another pool may get the same name later.
     pub uid: Option<String>,
-    /// For the next plan.
+    /// What the next plan must know.
     pub memory: Memory,
-    /// The status of the last pass: the pool in the cache may be older.
+    /// The status that the last pass wrote. The pool in the cache may be older.
     pub status: Option<ApiserverPoolStatus>,
-    /// Refusals that have been told, so that each is told once.
-    pub told: Vec<String>,
-    /// Failures of its passes.
+    /// The refusals that have an event already: each gets one.
+    pub reported: Vec<String>,
+    /// The delay after a failed pass.
     pub backoff: Backoff,
 }
 
 /// What is remembered of all pools.
 #[derive(Debug, Default)]
-pub struct Memories(Mutex<BTreeMap<String, PoolState>>);
+pub struct PoolStates(Mutex<BTreeMap<String, PoolState>>);
 
-impl Memories {
+impl PoolStates {
     /// What is remembered of `pool`.
     pub fn of(&self, pool: &str) -> PoolState {
         self.change(pool, |state| state.clone())
@@ -79,89 +75,26 @@ impl Memories {
         change(all.entry(pool.to_owned()).or_default())
     }
 
-    /// Forgets the pools that are none of `stay`, and names them.
-    fn forget_others(&self, stay: &BTreeSet<String>) -> Vec<String> {
+    /// Forgets all pools but `existing`, and returns the names of the forgotten ones.
+    fn retain(&self, existing: &BTreeSet<String>) -> Vec<String> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone: Vec<_> = all.keys().filter(|name| !stay.contains(*name)).cloned().collect();
-        all.retain(|name, _| stay.contains(name));
+        let gone: Vec<_> = all
+            .keys()
+            .filter(|name| !existing.contains(*name))
+            .cloned()
+            .collect();
+        all.retain(|name, _| existing.contains(name));
         gone
     }
 }
 
 impl Context {
-    /// Forgets pools that are gone. Their proxies go on.
-    pub fn forget_gone(&self) {
-        let exist = self.pools.state().iter().map(|pool| pool.name_any()).collect();
-        for name in self.memories.forget_others(&exist) {
+    /// Forgets pools that no longer exist. Their proxies keep running.
+    pub fn forget_deleted(&self) {
+        let existing = self.pools.state().iter().map(|pool| pool.name_any()).collect();
+        for name in self.pool_states.retain(&existing) {
             self.prober.forget(&name);
             self.metrics.forget(&name);
         }
-    }
-}
-
-/// Says whether the loops move. An API server that does not answer is no reason to be restarted; a stuck loop is.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    running: Mutex<BTreeMap<String, Instant>>,
-}
-
-impl Pulse {
-    /// Notes that the loop called `name` moves; it must do so again before it counts as stuck.
-    pub fn beat(&self, name: &str) {
-        self.with(|running| running.insert(name.to_owned(), Instant::now()));
-    }
-
-    /// Notes that a piece of work called `name` has begun; it must end before it counts as stuck.
-    pub fn begin(self: &Arc<Self>, name: &str) -> Work {
-        self.beat(name);
-        Work {
-            pulse: Arc::clone(self),
-            name: name.to_owned(),
-        }
-    }
-
-    /// The loops that are stuck at `now`.
-    pub fn stuck(&self, now: Instant) -> Vec<String> {
-        let is_stuck = |begun: &Instant| now.saturating_duration_since(*begun) > STUCK;
-        self.with(|running| {
-            running
-                .iter()
-                .filter(|(_, begun)| is_stuck(begun))
-                .map(|(name, _)| name.clone())
-                .collect()
-        })
-    }
-
-    fn with<T>(&self, use_running: impl FnOnce(&mut BTreeMap<String, Instant>) -> T) -> T {
-        use_running(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Work that is under way; it is over when this is dropped.
-#[derive(Debug)]
-pub struct Work {
-    pulse: Arc<Pulse>,
-    name: String,
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.pulse.with(|running| running.remove(&self.name));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn only_a_round_that_does_not_end_is_stuck() {
-        let pulse = Arc::new(Pulse::default());
-        let work = pulse.begin("pool default");
-        assert!(pulse.stuck(Instant::now()).is_empty());
-        tokio::time::advance(STUCK + Duration::from_secs(1)).await;
-        assert_eq!(pulse.stuck(Instant::now()), ["pool default"]);
-        drop(work);
-        assert!(pulse.stuck(Instant::now()).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The loop: one pass over a pool whenever something that matters to it has changed, and every now and then.
+//! Runs a pass over a pool whenever something that matters to it has changed, and every half minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,25 +18,25 @@ use tokio_util::sync::CancellationToken;
 use trivet_crds::pool::ApiserverPool;
 use trivet_crds::{POOL_LABEL, wire};
 
+use crate::api::watch::{NodesSeen, trim, watch};
 use crate::apply::{self, apply};
 use crate::context::Context;
 use crate::logging::chain;
-use crate::observe::{self, observe};
+use crate::observe::{self, observe, proxies};
 use crate::plan::{Plan, Verdict, plan};
 use crate::render::render;
-use crate::report::{self, report};
-use crate::watch::{NodesSeen, trim, watch};
+use crate::report::{self, Pass, report};
 
-/// What changes without an event: the cluster's authorities, DNS, a watch that has silently died.
+/// Some things change without an event: the cluster's authorities, DNS names, and whatever a silently dead watch misses.
 const RESYNC: Duration = Duration::from_secs(30);
 
-/// A pool that is refused may be accepted after something that it does not watch: the end of another pool.
+/// A refused pool may become acceptable by something that starts no pass over it, such as the end of another pool.
 const REFUSED_RESYNC: Duration = Duration::from_secs(10);
 
-/// The shortest wait for something that is due.
+/// The shortest delay before the next pass.
 const SOONEST: Duration = Duration::from_millis(200);
 
-/// Where the watches put what they read.
+/// The caches that the watches fill.
 pub struct Writers {
     /// All pools.
     pub pools: Writer<ApiserverPool>,
@@ -44,14 +44,14 @@ pub struct Writers {
     pub nodes: Writer<Node>,
 }
 
-/// Why a pass failed. It is tried again.
+/// Why a pass failed. It is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The world could not be read.
+    /// What the plan depends on could not be read.
     #[error("failed to observe")]
     Observe(#[from] observe::Error),
-    /// The document could not be made.
-    #[error("failed to write the document")]
+    /// The document could not be serialised.
+    #[error("failed to serialise the document")]
     Document(#[from] wire::Error),
     /// An object could not be written.
     #[error("failed to apply")]
@@ -73,7 +73,7 @@ impl Error {
     }
 }
 
-/// Runs passes until `shutdown`, and lets those under way end.
+/// Runs passes until `shutdown`, and waits for those under way.
 pub async fn run(
     ctx: Arc<Context>,
     writers: Writers,
@@ -82,26 +82,26 @@ pub async fn run(
 ) {
     let client = &ctx.client;
     let namespace = &ctx.settings.namespace;
-    let ledger = || Arc::clone(&ctx.ledger);
+    let readiness = || Arc::clone(&ctx.readiness);
     let pools = watch(
         Api::<ApiserverPool>::all(client.clone()),
         None,
         "ApiserverPool",
-        ledger(),
+        readiness(),
     )
     .reflect(writers.pools)
     .touched_objects()
-    // Not resourceVersion: our own status writes must not start a pass.
+    // The predicate ignores resourceVersion, because our own status writes must not start a pass.
     .predicate_filter(
         predicates::generation.combine(predicates::annotations),
         PredicateConfig::default(),
     );
     let maps = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), namespace);
-    let maps = watch(maps, Some(POOL_LABEL), "ConfigMap", ledger())
+    let maps = watch(maps, Some(POOL_LABEL), "ConfigMap", readiness())
         .touched_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
     let sets = Api::<PartialObjectMeta<DaemonSet>>::namespaced(client.clone(), namespace);
-    let sets = watch(sets, Some(POOL_LABEL), "DaemonSet", ledger())
+    let sets = watch(sets, Some(POOL_LABEL), "DaemonSet", readiness())
         .touched_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
     let passes = Controller::for_stream(pools, ctx.pools.clone())
@@ -116,43 +116,45 @@ pub async fn run(
             if let Err(controller::Error::RunnerError(error)) = &outcome {
                 tracing::error!(%error, "passes cannot run");
             }
-            // A failed pass has been logged by `pass`; an object without its pool is an orphan, which stays.
+            // `pass` has logged a failed pass. An object whose pool is gone is an orphan and stays.
             std::future::ready(())
         })
         .await;
 }
 
-/// One pass, with what is counted and remembered of it.
+/// One pass, measured and logged.
 async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = pool.name_any();
-    let _work = ctx.pulse.begin(&format!("pool {name}"));
+    let _work = ctx.watchdog.begin(&format!("pool {name}"));
     let begun = Instant::now();
-    ctx.forget_gone();
+    ctx.forget_deleted();
     let outcome = reconcile(&pool, &ctx).await;
     let failure = outcome.as_ref().err().map(Error::reason);
     ctx.metrics.passed(&name, begun.elapsed(), failure);
     if let Err(error) = &outcome {
-        tracing::warn!(
-            pool = name,
-            error = chain(error),
-            "pass failed and is tried again"
-        );
+        tracing::warn!(pool = name, error = chain(error), "pass failed and is retried");
     }
     outcome
 }
 
-/// One pass: read the world, decide, write the difference, say what happened.
+/// One pass: read, decide, write the difference, report.
 async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error> {
     let name = pool.name_any();
-    let facts = observe(pool, ctx, ctx.memories.of(&name).memory).await?;
+    let facts = observe(pool, ctx, ctx.pool_states.of(&name).memory).await?;
     let plan = plan(pool, &facts)?;
     let daemon_set = match &plan.rollout {
         Some(rollout) => Some(apply(&ctx.client, render(rollout, &ctx.settings)?).await?),
-        None => apply::current(&ctx.client, &ctx.settings.namespace, &name).await?,
+        None => proxies::daemon_set(ctx, &name).await?,
     };
-    ctx.memories
+    ctx.pool_states
         .change(&name, |state| state.memory = plan.memory.clone());
-    report(ctx, pool, &plan, &facts.healths, daemon_set.as_ref()).await?;
+    let pass = Pass {
+        plan: &plan,
+        healths: &facts.healths,
+        daemon_set: daemon_set.as_ref(),
+        failures: &proxies::failures(ctx, &name, daemon_set.as_ref()).await,
+    };
+    report(ctx, pool, pass).await?;
     Ok(Action::requeue(next_pass(&plan)))
 }
 
@@ -166,25 +168,25 @@ fn next_pass(plan: &Plan) -> Duration {
 }
 
 fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> Action {
-    let wait = ctx.memories.change(&pool.name_any(), |state| {
+    let wait = ctx.pool_states.change(&pool.name_any(), |state| {
         state.backoff.after_failure(Instant::now(), rand::random())
     });
     Action::requeue(wait)
 }
 
-/// The pool that an object of the data plane belongs to, by its label: there is no ownerReference.
+/// The pool of a ConfigMap or DaemonSet. The label names it, because there is no ownerReference.
 fn pool_of<K: Resource>(object: K) -> Option<ObjectRef<ApiserverPool>> {
     object.labels().get(POOL_LABEL).map(|pool| ObjectRef::new(pool))
 }
 
-/// An item each time that pools must look at the nodes again.
+/// Yields an item for each change of the nodes that matters to pools.
 fn node_changes(ctx: &Context, writer: Writer<Node>) -> impl Stream<Item = ()> + Send + 'static {
     let mut seen = NodesSeen::default();
     watch(
         Api::<Node>::all(ctx.client.clone()),
         None,
         "Node",
-        Arc::clone(&ctx.ledger),
+        Arc::clone(&ctx.readiness),
     )
     .modify(trim)
     .reflect(writer)

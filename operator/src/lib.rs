@@ -1,20 +1,16 @@
 //! The operator, as a library so that its parts can be tested and rendered without a cluster.
 //!
-//! One pass over a pool is observe → plan → render → apply → report, see [`controller`]. `plan`, `render` and `status`
-//! are pure; everything that awaits is in the other modules.
+//! One pass over a pool is observe → plan → render → apply → report, see [`controller`]. `plan`, `render` and
+//! `report::status` are pure. `api` talks to the Kubernetes API, and `serve` answers kubelet and Prometheus.
 
+pub mod api;
 pub mod app;
 pub mod apply;
-pub mod backoff;
 pub mod cli;
-pub mod client;
-pub mod complaints;
 pub mod context;
 pub mod controller;
-pub mod events;
 pub mod health;
 pub mod logging;
-pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod probe;
@@ -22,10 +18,7 @@ pub mod prober;
 pub mod render;
 pub mod report;
 pub mod resolve;
-pub mod server;
-pub mod shutdown;
-pub mod status;
-pub mod watch;
+pub mod serve;
 
-/// The field manager of everything the operator applies, its name in events, and its user agent.
+/// The field manager of everything that the operator applies, its name in events, and its user agent.
 pub const MANAGER: &str = "trivet-operator";

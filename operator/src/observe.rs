@@ -12,7 +12,7 @@ use trivet_crds::pool::{ApiserverPool, DiscoveryPolicy};
 use trivet_crds::wire::{self, Document};
 use trivet_crds::{POOL_LABEL, data_plane_name};
 
-use crate::client;
+use crate::api::client;
 use crate::context::Context;
 use crate::health::Healths;
 use crate::plan::conflict::{Precedence, Rival, claims};
@@ -22,6 +22,7 @@ use crate::plan::{self, Facts, Memory};
 use crate::resolve;
 
 pub mod in_force;
+pub mod proxies;
 
 /// How long a pass waits for the nodes after a start. Where they cannot be read, pools still follow their spec.
 const NODES_WAIT: Duration = Duration::from_secs(5);
@@ -37,6 +38,14 @@ pub enum Error {
         /// Why.
         source: kube::Error,
     },
+    /// The pool's DaemonSet is unknown.
+    #[error("failed to read DaemonSet {name}")]
+    DaemonSet {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: kube::Error,
+    },
     /// The cluster's authorities are unknown.
     #[error("failed to read whom members are verified by")]
     Authorities(#[from] client::Error),
@@ -47,6 +56,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Documents { .. } => "DocumentsUnreadable",
+            Self::DaemonSet { .. } => "DaemonSetUnreadable",
             Self::Authorities(_) => "AuthoritiesUnreadable",
         }
     }
@@ -85,7 +95,7 @@ pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Res
 async fn wait_for_nodes(pool: &ApiserverPool, ctx: &Context) {
     if pool.spec.discovery.policy == DiscoveryPolicy::Nodes {
         // Where they stay unread, discovery says so to the plan.
-        timeout(NODES_WAIT, ctx.ledger.read("Node")).await.ok();
+        timeout(NODES_WAIT, ctx.readiness.read("Node")).await.ok();
     }
 }
 

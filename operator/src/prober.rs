@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Access;
+use crate::api::client::Access;
 use crate::health::{Answer, Healths};
 use crate::logging::chain;
 use crate::probe;

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use trivet_operator::client::{Access, SERVER_NAME};
+use trivet_operator::api::client::{Access, SERVER_NAME};
 use trivet_operator::health::Answer;
 use trivet_operator::probe;
 

@@ -9,7 +9,7 @@ use http::Uri;
 use kube::Config;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use trivet_operator::client::Access;
+use trivet_operator::api::client::Access;
 use trivet_operator::prober::Prober;
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use trivet_crds::wire::{self, Document, Listener};
 use super::facts::Facts;
 use super::members::Member;
 use super::refusal::Refusal;
-use crate::client::SERVER_NAME;
+use crate::api::client::SERVER_NAME;
 
 /// From here on the number of nodes is told in steps of this size, below in powers of two.
 const NODES_STEP: u32 = 512;

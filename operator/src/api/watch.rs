@@ -1,8 +1,8 @@
-//! The operator's watches. Each has its own back-off, and its errors are counted and end here: kube's `Controller`
-//! would make all watches wait for the one that fails.
+//! The operator's watches. Each has its own back-off, and its errors are counted and dropped here, because kube's
+//! `Controller` makes all watches wait for the one that fails.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,79 +13,24 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch as channel;
-use tokio::time::Instant;
 
-use crate::backoff::Backoff;
-use crate::logging::chain;
-use crate::metrics::Metrics;
+use crate::api::backoff::Backoff;
+use crate::serve::readiness::Readiness;
 
-/// The API server ends a watch after this long, and kube begins the next: a watch that has silently died is noticed
-/// within it and a few seconds more.
+/// The API server ends a watch after this long and kube starts the next one, so a silently dead watch is noticed a few
+/// seconds later at the latest.
 const WATCH_SECONDS: u32 = 30;
 
-/// An item of a watch. Its error never happens; kube's `Controller` wants the type.
-pub type Good<K> = Result<Event<K>, watcher::Error>;
-
-/// The kinds that are watched.
-pub const KINDS: [&str; 4] = ["ApiserverPool", "Node", "ConfigMap", "DaemonSet"];
-
-/// What the watches have to say of themselves: counts, and which kinds have been read once.
-///
-/// (kube's own `Store::wait_until_ready` wakes one of its waiters only, and `Controller` is the one for pools.)
-#[derive(Debug)]
-pub struct Ledger {
-    metrics: Arc<Metrics>,
-    unread: channel::Sender<BTreeSet<&'static str>>,
-}
-
-impl Ledger {
-    /// A ledger in which no kind has been read.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            metrics,
-            unread: channel::Sender::new(KINDS.into()),
-        }
-    }
-
-    /// Whether every kind has been read once.
-    pub fn is_complete(&self) -> bool {
-        self.unread.borrow().is_empty()
-    }
-
-    /// Waits until this kind has been read once.
-    pub async fn read(&self, kind: &'static str) {
-        // The sender lives as long as `self`: the wait cannot fail.
-        self.unread
-            .subscribe()
-            .wait_for(|unread| !unread.contains(kind))
-            .await
-            .ok();
-    }
-
-    fn note<K>(&self, kind: &'static str, item: &Good<K>) {
-        match item {
-            Ok(event) => {
-                self.metrics.watch_moved(kind, Instant::now());
-                if matches!(event, Event::InitDone) {
-                    self.unread.send_if_modified(|unread| unread.remove(kind));
-                }
-            }
-            Err(error) => {
-                self.metrics.watch_failed(kind);
-                tracing::warn!(kind, error = chain(error), "watch failed and begins again");
-            }
-        }
-    }
-}
+/// An item of a watch. The error never occurs, but kube's `Controller` wants the type.
+pub type Item<K> = Result<Event<K>, watcher::Error>;
 
 /// Watches objects, those with `label` if there is one.
 pub fn watch<K>(
     api: Api<K>,
     label: Option<&str>,
     kind: &'static str,
-    ledger: Arc<Ledger>,
-) -> impl Stream<Item = Good<K>> + Send + use<K>
+    readiness: Arc<Readiness>,
+) -> impl Stream<Item = Item<K>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -94,12 +39,12 @@ where
     watcher(api, config)
         .backoff(Backoff::default())
         .filter_map(move |item| {
-            ledger.note(kind, &item);
+            readiness.observe(kind, &item);
             std::future::ready(item.ok().map(Ok))
         })
 }
 
-/// Drops from a node what nobody reads, so that the cache of a large cluster stays small.
+/// Drops the parts of a node that no code reads, so that the cache of a large cluster stays small.
 pub fn trim(node: &mut Node) {
     node.metadata.managed_fields = None;
     node.metadata.annotations = None;
@@ -113,7 +58,7 @@ pub fn trim(node: &mut Node) {
     }
 }
 
-/// What of the nodes matters to a pool, to tell a change from a heartbeat. Pure.
+/// The parts of all nodes that matter to pools, by which a change is told from a heartbeat. Pure.
 #[derive(Debug, Default)]
 pub struct NodesSeen {
     known: BTreeMap<String, u64>,
@@ -121,7 +66,7 @@ pub struct NodesSeen {
 }
 
 impl NodesSeen {
-    /// Folds one event in; true if pools must look at the nodes again.
+    /// Folds one event in. True means that something changed that matters to pools.
     pub fn observe(&mut self, event: &Event<Node>) -> bool {
         match event {
             Event::Init => {
@@ -147,7 +92,7 @@ impl NodesSeen {
     }
 }
 
-/// Addresses and labels, the zone among them. Readiness and heartbeats do not matter: members are judged by probes.
+/// Addresses and labels, the zone among them. Readiness and heartbeats do not count: probes judge members.
 fn fingerprint(node: &Node) -> u64 {
     let mut hasher = DefaultHasher::new();
     node.labels().hash(&mut hasher);
@@ -185,18 +130,6 @@ mod tests {
         seen.observe(&Event::InitApply(node("cp1", "10.0.0.1", "2026-01-01T00:00:00Z")));
         assert!(seen.observe(&Event::InitDone));
         seen
-    }
-
-    #[tokio::test]
-    async fn the_ledger_is_complete_once_every_kind_has_been_read() {
-        let ledger = Ledger::new(Arc::default());
-        for kind in KINDS {
-            assert!(!ledger.is_complete());
-            ledger.note::<Node>(kind, &Ok(Event::Init));
-            ledger.note::<Node>(kind, &Ok(Event::InitDone));
-            ledger.read(kind).await;
-        }
-        assert!(ledger.is_complete());
     }
 
     #[test]

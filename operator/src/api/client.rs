@@ -1,8 +1,7 @@
-//! The operator's client of the Kubernetes API, and whom it trusts.
+//! The operator's client of the Kubernetes API, and the authorities that it trusts.
 //!
-//! kube's default client notices an apiserver that went silent after up to 295 s. This one bounds the connect, each
-//! answer's head, and by the kernel's own timers every byte in flight, so that a pass over a pool is never held up for
-//! long by the very fault that Trivet exists for.
+//! kube's default client takes up to 295 s to notice that an apiserver is silent. This one bounds the connect, the head of
+//! each response, and by timers of the kernel every byte in flight, so that a silent apiserver delays a pass by seconds.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,20 +16,20 @@ use kube::config::AuthInfo;
 use kube::{Client, Config};
 use tower::ServiceBuilder;
 
-/// Long enough for one lost SYN and its retry after 1 s.
+/// Covers one lost SYN, which the kernel sends again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Idle time after which the kernel asks whether the peer lives, the time between two such questions, and their number.
+/// Idle time before the first keepalive, the interval between keepalives, and their number.
 const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
 
 /// How long sent bytes may stay unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long an answer's head may take. A hung apiserver accepts and never answers; a list of thousands of nodes begins
-/// within a second.
+/// How long the head of a response may take. A hung apiserver accepts and never responds; the response to a list of
+/// thousands of nodes starts within a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The name that every apiserver's certificate covers, whatever its address.
+/// The name that the certificates of all apiservers cover, independent of their addresses.
 pub const SERVER_NAME: &str = "kubernetes";
 
 /// Why there is no client.
@@ -39,7 +38,7 @@ pub enum Error {
     /// Neither a service account nor a kubeconfig can be read.
     #[error("failed to find the cluster: neither a kubeconfig nor a service account can be used")]
     Config(#[source] Box<kube::config::InferConfigError>),
-    /// What was found cannot be used.
+    /// The configuration that was found cannot be used.
     #[error("failed to set up the client of {url}")]
     Client {
         /// The API server's address.
@@ -153,7 +152,7 @@ fn build(config: &Config) -> Result<Client, Error> {
 }
 
 fn pem(der: &[u8]) -> String {
-    // Kubernetes' bytes are base64 in JSON; that spares a dependency for one function.
+    // Kubernetes encodes bytes as base64 in JSON, which spares a dependency for one function.
     let encoded = serde_json::json!(ByteString(der.to_vec()));
     let text = encoded.as_str().unwrap_or_default();
     let mut out = String::from("-----BEGIN CERTIFICATE-----\n");

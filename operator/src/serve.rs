@@ -1,4 +1,8 @@
-//! Serves `/livez`, `/readyz` and `/metrics`.
+//! The HTTP server: `/livez`, `/readyz` and `/metrics`, and what it tells of.
+
+pub mod metrics;
+pub mod readiness;
+pub mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,29 +16,29 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Pulse;
-use crate::metrics::Metrics;
-use crate::watch::Ledger;
+use self::metrics::Metrics;
+use self::readiness::Readiness;
+use self::watchdog::Watchdog;
 
-/// What the endpoints speak of.
-#[derive(Clone, Debug)]
-pub struct Vitals {
-    /// Whether the loops move.
-    pub pulse: Arc<Pulse>,
-    /// Whether everything that is watched has been read once.
-    pub ledger: Arc<Ledger>,
-    /// The metrics.
+/// What the endpoints tell of.
+#[derive(Clone, Debug, Default)]
+pub struct Telemetry {
+    /// Behind `/livez`.
+    pub watchdog: Arc<Watchdog>,
+    /// Behind `/readyz`.
+    pub readiness: Arc<Readiness>,
+    /// Behind `/metrics`.
     pub metrics: Arc<Metrics>,
 }
 
-/// A server whose port is taken.
+/// A server that has bound its port.
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
-    vitals: Vitals,
+    telemetry: Telemetry,
 }
 
-/// The address cannot be served on.
+/// The server cannot bind its address.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen on {address} (--address)")]
 pub struct Error {
@@ -43,12 +47,12 @@ pub struct Error {
 }
 
 impl Bound {
-    /// Takes the port.
-    pub async fn bind(address: SocketAddr, vitals: Vitals) -> Result<Self, Error> {
+    /// Binds the port.
+    pub async fn bind(address: SocketAddr, telemetry: Telemetry) -> Result<Self, Error> {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| Error { address, source })?;
-        Ok(Self { listener, vitals })
+        Ok(Self { listener, telemetry })
     }
 
     /// Serves until `shutdown`.
@@ -57,16 +61,16 @@ impl Bound {
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .with_state(self.vitals);
+            .with_state(self.telemetry);
         axum::serve(self.listener, routes)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
     }
 }
 
-/// Red when a loop is stuck, never because the API server is absent: a restart would not bring that back.
-async fn livez(State(vitals): State<Vitals>) -> (StatusCode, String) {
-    let stuck = vitals.pulse.stuck(Instant::now());
+/// Fails while a loop is stuck, and never because the API server is absent: a restart would not bring that back.
+async fn livez(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
+    let stuck = telemetry.watchdog.stuck(Instant::now());
     if stuck.is_empty() {
         (StatusCode::OK, "ok".to_owned())
     } else {
@@ -77,8 +81,8 @@ async fn livez(State(vitals): State<Vitals>) -> (StatusCode, String) {
     }
 }
 
-async fn readyz(State(vitals): State<Vitals>) -> (StatusCode, &'static str) {
-    if vitals.ledger.is_complete() {
+async fn readyz(State(telemetry): State<Telemetry>) -> (StatusCode, &'static str) {
+    if telemetry.readiness.is_complete() {
         (StatusCode::OK, "ok")
     } else {
         (
@@ -88,9 +92,9 @@ async fn readyz(State(vitals): State<Vitals>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn metrics(State(vitals): State<Vitals>) -> impl IntoResponse {
+async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
     const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match vitals.metrics.to_text() {
+    match telemetry.metrics.to_text() {
         Ok(text) => Ok(([(header::CONTENT_TYPE, FORMAT)], text)),
         Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }

@@ -1,5 +1,5 @@
-//! Why proxies are missing, in the words of those who know: the API server that refuses a pod, the kubelet that cannot
-//! start it.
+//! Reads a pool's DaemonSet, and why its pods fail: what the API server says when it refuses a pod, and what kubelet
+//! says when it cannot start one.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -7,32 +7,42 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use trivet_crds::{POOL_LABEL, data_plane_name};
 
+use super::Error;
 use crate::context::Context;
 use crate::logging::chain;
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
 
-/// Kubelet's words can be long; the node's events have the rest.
-const WORDS_LIMIT: usize = 500;
+/// Kubelet's messages can be long. The node's events have the rest.
+const MESSAGE_LIMIT: usize = 500;
 
-/// What is wrong with the proxies of `pool`. Empty if nothing is, or nothing can be found out.
-pub async fn complaints(ctx: &Context, pool: &str, daemon_set: Option<&DaemonSet>) -> Vec<String> {
+/// The DaemonSet of `pool`, if there is one.
+pub async fn daemon_set(ctx: &Context, pool: &str) -> Result<Option<DaemonSet>, Error> {
+    let name = data_plane_name(pool);
+    let api: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    api.get_opt(&name)
+        .await
+        .map_err(|source| Error::DaemonSet { name, source })
+}
+
+/// Why pods of `pool` fail. Empty if all of them are available, or if the reasons cannot be read.
+pub async fn failures(ctx: &Context, pool: &str, daemon_set: Option<&DaemonSet>) -> Vec<String> {
     let status = daemon_set.and_then(|daemon_set| daemon_set.status.as_ref());
     let Some(status) = status.filter(|status| status.number_unavailable.unwrap_or_default() > 0) else {
         return Vec::new();
     };
     let mut found = Vec::new();
     if status.current_number_scheduled < status.desired_number_scheduled {
-        found.extend(refused_pods(ctx, pool).await);
+        found.extend(refused_pod(ctx, pool).await);
     }
-    found.extend(ailing_pods(ctx, pool).await);
+    found.extend(failing_pods(ctx, pool).await);
     found.truncate(LIMIT);
     found
 }
 
 /// The latest refusal to create a pod.
-async fn refused_pods(ctx: &Context, pool: &str) -> Option<String> {
+async fn refused_pod(ctx: &Context, pool: &str) -> Option<String> {
     let api: Api<Event> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let name = data_plane_name(pool);
     let fields = format!("involvedObject.kind=DaemonSet,involvedObject.name={name},reason=FailedCreate");
@@ -42,7 +52,7 @@ async fn refused_pods(ctx: &Context, pool: &str) -> Option<String> {
             tracing::debug!(
                 pool,
                 error = chain(&error),
-                "events of the proxies cannot be read"
+                "failed to read the events of the proxies"
             );
             return None;
         }
@@ -53,22 +63,26 @@ async fn refused_pods(ctx: &Context, pool: &str) -> Option<String> {
     Some(short(&latest.message?))
 }
 
-async fn ailing_pods(ctx: &Context, pool: &str) -> Vec<String> {
+async fn failing_pods(ctx: &Context, pool: &str) -> Vec<String> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     match api
         .list(&ListParams::default().labels(&format!("{POOL_LABEL}={pool}")))
         .await
     {
-        Ok(pods) => pods.items.iter().filter_map(ailment).take(LIMIT).collect(),
+        Ok(pods) => pods.items.iter().filter_map(failure).take(LIMIT).collect(),
         Err(error) => {
-            tracing::debug!(pool, error = chain(&error), "pods of the proxies cannot be read");
+            tracing::debug!(
+                pool,
+                error = chain(&error),
+                "failed to read the pods of the proxies"
+            );
             Vec::new()
         }
     }
 }
 
-/// What kubelet or the scheduler says is wrong with a pod.
-fn ailment(pod: &Pod) -> Option<String> {
+/// What kubelet or the scheduler says about a pod that does not run.
+fn failure(pod: &Pod) -> Option<String> {
     let node = pod
         .spec
         .as_ref()
@@ -82,29 +96,29 @@ fn ailment(pod: &Pod) -> Option<String> {
             .as_ref()
             .and_then(|last| last.terminated.as_ref()?.message.clone());
         let reason = state.reason.clone()?;
-        // Every pod is this for a moment.
+        // Every pod is in this state for a moment.
         if reason == "ContainerCreating" {
             return None;
         }
-        let words = [Some(reason), state.message.clone(), ended];
-        Some(words.into_iter().flatten().collect::<Vec<_>>().join(": "))
+        let message = [Some(reason), state.message.clone(), ended];
+        Some(message.into_iter().flatten().collect::<Vec<_>>().join(": "))
     });
     let unscheduled = || {
         let conditions = status.conditions.iter().flatten();
         let mut refused = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
         refused.find_map(|condition| condition.message.clone())
     };
-    let words = waiting.or_else(unscheduled)?;
-    Some(format!("{node}: {}", short(&words)))
+    let message = waiting.or_else(unscheduled)?;
+    Some(format!("{node}: {}", short(&message)))
 }
 
-fn short(words: &str) -> String {
-    words
+fn short(message: &str) -> String {
+    message
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
         .chars()
-        .take(WORDS_LIMIT)
+        .take(MESSAGE_LIMIT)
         .collect()
 }
 
@@ -123,25 +137,25 @@ mod tests {
     }
 
     #[test]
-    fn a_crashing_proxy_s_last_words_are_passed_on() {
+    fn the_last_message_of_a_crashing_proxy_is_passed_on() {
         let status = json!({ "containerStatuses": [{
             "name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 3,
             "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
             "lastState": { "terminated": { "exitCode": 1, "message": "failed to bind\n127.0.0.1:7443" } },
         }] });
-        let words = ailment(&pod(&status)).unwrap();
+        let message = failure(&pod(&status)).unwrap();
         assert_eq!(
-            words,
+            message,
             "w1: CrashLoopBackOff: back-off 40s: failed to bind 127.0.0.1:7443"
         );
     }
 
     #[test]
-    fn a_pod_that_just_starts_is_no_complaint() {
+    fn a_pod_that_starts_is_no_failure() {
         let status = json!({ "containerStatuses": [{
             "name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 0,
             "state": { "waiting": { "reason": "ContainerCreating" } },
         }] });
-        assert!(ailment(&pod(&status)).is_none());
+        assert!(failure(&pod(&status)).is_none());
     }
 }

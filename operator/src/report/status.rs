@@ -1,4 +1,4 @@
-//! What a pool's status says. Pure.
+//! Builds a pool's status. Pure.
 
 pub mod conditions;
 
@@ -10,25 +10,25 @@ use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus, PoolMem
 use crate::health::Healths;
 use crate::plan::{Member, Plan};
 
-/// The longest message of a member that the schema takes.
+/// The longest message of a member that the schema allows.
 const MESSAGE_LIMIT: usize = 1024;
 
-/// Everything that a status speaks of.
+/// What a status is built from.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// The generation of the spec that was planned for.
     pub generation: Option<i64>,
-    /// What was decided.
+    /// What the pass decided.
     pub plan: &'a Plan,
-    /// How the members do.
+    /// The health of the members.
     pub healths: &'a Healths,
     /// The proxies, once there are any.
     pub daemon_set: Option<&'a DaemonSet>,
-    /// Why proxies are missing, in the API server's or kubelet's words.
-    pub complaints: &'a [String],
-    /// The status so far.
+    /// Why pods of proxies fail, in the words of the API server or kubelet.
+    pub failures: &'a [String],
+    /// The status of the last pass.
     pub previous: Option<&'a ApiserverPoolStatus>,
-    /// The time for what has changed.
+    /// The time that is given to what has changed.
     pub now: Timestamp,
 }
 
@@ -82,13 +82,13 @@ fn member_status(member: &Member, seen: &Seen<'_>) -> MemberStatus {
     let unchanged_since = before
         .filter(|old| old.health == health)
         .and_then(|old| old.last_transition_time.clone());
-    let said = known.map_or("", |known| known.message.as_str());
+    let probed = known.map_or("", |known| known.message.as_str());
     let disabled = if is_disabled {
         "it is Disabled: no proxy uses it"
     } else {
         ""
     };
-    let message = [disabled, said, &member.note]
+    let message = [disabled, probed, &member.note]
         .into_iter()
         .filter(|text| !text.is_empty())
         .collect::<Vec<_>>();

@@ -1,20 +1,20 @@
-//! The operator's end: the first signal asks for it, the second one does not wait.
+//! The signals that end the operator: the first one lets the passes under way finish, the second one does not wait.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The two signals that end the operator.
+/// SIGTERM and SIGINT.
 #[derive(Debug)]
-pub struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Takes over SIGTERM and SIGINT, so that none is missed from here on.
-    pub fn bind() -> io::Result<Self> {
+    /// Installs the handlers. No signal is missed from here on.
+    pub(super) fn bind() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -22,9 +22,9 @@ impl Signals {
     }
 
     /// Cancels `shutdown` on the first signal and resolves on the second.
-    pub async fn second(mut self, shutdown: CancellationToken) {
+    pub(super) async fn second(mut self, shutdown: CancellationToken) {
         self.next().await;
-        tracing::info!("asked to stop; a second signal stops at once");
+        tracing::info!("the operator stops; a second signal stops it at once");
         shutdown.cancel();
         self.next().await;
     }

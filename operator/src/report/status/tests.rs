@@ -1,4 +1,4 @@
-//! What a pool's status says in the cases that its owner meets.
+//! The status in the cases that the owner of a pool meets.
 
 use serde_json::json;
 use trivet_crds::pool::{MemberHealth, MemberSource};
@@ -69,7 +69,7 @@ struct Case {
     plan: Plan,
     healths: Healths,
     daemon_set: Option<DaemonSet>,
-    complaints: Vec<String>,
+    failures: Vec<String>,
     previous: Option<ApiserverPoolStatus>,
 }
 
@@ -82,7 +82,7 @@ impl Case {
             ]),
             healths: healths(&[1, 2], &[]),
             daemon_set: Some(daemon_set(5, 5)),
-            complaints: Vec::new(),
+            failures: Vec::new(),
             previous: None,
         }
     }
@@ -93,7 +93,7 @@ impl Case {
             plan: &self.plan,
             healths: &self.healths,
             daemon_set: self.daemon_set.as_ref(),
-            complaints: &self.complaints,
+            failures: &self.failures,
             previous: self.previous.as_ref(),
             now: Timestamp::from_second(seconds).unwrap(),
         })
@@ -104,7 +104,7 @@ impl Case {
     }
 }
 
-fn said(status: &ApiserverPoolStatus, type_: &str) -> (String, String) {
+fn shown(status: &ApiserverPoolStatus, type_: &str) -> (String, String) {
     let condition = condition(status, type_).unwrap();
     assert_eq!(condition.observed_generation, Some(7));
     (condition.status.clone(), condition.reason.clone())
@@ -117,9 +117,9 @@ fn is(status: &str, reason: &str) -> (String, String) {
 #[test]
 fn a_pool_that_serves_is_ready_with_its_counts() {
     let status = Case::good().status();
-    assert_eq!(said(&status, "Ready"), is("True", "Ready"));
-    assert_eq!(said(&status, "Accepted"), is("True", "Accepted"));
-    assert_eq!(said(&status, "ProxiesAvailable"), is("True", "Available"));
+    assert_eq!(shown(&status, "Ready"), is("True", "Ready"));
+    assert_eq!(shown(&status, "Accepted"), is("True", "Accepted"));
+    assert_eq!(shown(&status, "ProxiesAvailable"), is("True", "Available"));
     assert_eq!(
         (status.members_summary.as_str(), status.proxies_summary.as_str()),
         ("2/2", "5/5")
@@ -145,28 +145,28 @@ fn a_pool_whose_members_are_all_silent_is_not_ready() {
         ..Case::good()
     };
     let status = case.status();
-    assert_eq!(said(&status, "Ready"), is("False", "NoMemberUp"));
+    assert_eq!(shown(&status, "Ready"), is("False", "NoMemberUp"));
     assert_eq!(status.members_summary, "0/2");
     assert_eq!(status.members[0].message, "it does not answer");
 }
 
 #[test]
-fn a_missing_proxy_shows_with_the_words_of_who_refused_it() {
-    let complaint = "pods \"trivet-default-x\" is forbidden: violates PodSecurity \"restricted\"";
+fn a_missing_proxy_is_shown_with_the_words_of_the_api_server() {
+    let failure = "pods \"trivet-default-x\" is forbidden: violates PodSecurity \"restricted\"";
     let case = Case {
         daemon_set: Some(daemon_set(5, 4)),
-        complaints: vec![complaint.to_owned()],
+        failures: vec![failure.to_owned()],
         ..Case::good()
     };
     let status = case.status();
-    assert_eq!(said(&status, "ProxiesAvailable"), is("False", "Unavailable"));
+    assert_eq!(shown(&status, "ProxiesAvailable"), is("False", "Unavailable"));
     assert!(
         condition(&status, "ProxiesAvailable")
             .unwrap()
             .message
-            .contains(complaint)
+            .contains(failure)
     );
-    assert_eq!(said(&status, "Ready"), is("False", "Unavailable"));
+    assert_eq!(shown(&status, "Ready"), is("False", "Unavailable"));
     assert_eq!(status.proxies_summary, "4/5");
 }
 
@@ -175,18 +175,18 @@ fn a_rollout_under_way_is_not_available_yet() {
     let mut case = Case::good();
     case.daemon_set.as_mut().unwrap().metadata.generation = Some(3);
     assert_eq!(
-        said(&case.status(), "ProxiesAvailable"),
+        shown(&case.status(), "ProxiesAvailable"),
         is("False", "Progressing")
     );
 }
 
 #[test]
-fn a_selector_that_matches_no_node_is_said() {
+fn a_selector_that_matches_no_node_is_shown() {
     let case = Case {
         daemon_set: Some(daemon_set(0, 0)),
         ..Case::good()
     };
-    assert_eq!(said(&case.status(), "ProxiesAvailable"), is("False", "NoNodes"));
+    assert_eq!(shown(&case.status(), "ProxiesAvailable"), is("False", "NoNodes"));
 }
 
 #[test]
@@ -196,19 +196,19 @@ fn a_refused_spec_is_not_ready_for_the_same_reason() {
         withdrawn: vec!["cp1".to_owned()],
     });
     let status = case.status();
-    assert_eq!(said(&status, "Accepted"), is("False", "NoHealthyMember"));
-    assert_eq!(said(&status, "Ready"), is("False", "NoHealthyMember"));
+    assert_eq!(shown(&status, "Accepted"), is("False", "NoHealthyMember"));
+    assert_eq!(shown(&status, "Ready"), is("False", "NoHealthyMember"));
     assert!(
         condition(&status, "Accepted")
             .unwrap()
             .message
             .contains("allow-shrink")
     );
-    assert_eq!(said(&status, "ProxiesAvailable"), is("True", "Available"));
+    assert_eq!(shown(&status, "ProxiesAvailable"), is("True", "Available"));
 }
 
 #[test]
-fn a_refused_removal_is_said_and_the_pool_stays_ready() {
+fn a_refused_removal_is_shown_and_the_pool_stays_ready() {
     let mut case = Case::good();
     let refused_removals = vec!["cp3 stays: its apiserver answers".to_owned()];
     case.plan.verdict = Verdict::Accepted {
@@ -216,8 +216,8 @@ fn a_refused_removal_is_said_and_the_pool_stays_ready() {
         refused_removals,
     };
     let status = case.status();
-    assert_eq!(said(&status, "Accepted"), is("True", "RefusedShrink"));
-    assert_eq!(said(&status, "Ready"), is("True", "Ready"));
+    assert_eq!(shown(&status, "Accepted"), is("True", "RefusedShrink"));
+    assert_eq!(shown(&status, "Ready"), is("True", "Ready"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The conditions: Accepted, ProxiesAvailable, and Ready, which sums them up.
+//! The conditions: Accepted, ProxiesAvailable, and Ready, which summarises them.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -17,10 +17,11 @@ pub const PROXIES_AVAILABLE: &str = "ProxiesAvailable";
 /// Accepted, proxies available, and at least one active member Up as seen from the operator.
 pub const READY: &str = "Ready";
 
-/// A condition's message is read by people; the API server takes 32 KiB.
+/// People read a condition's message. The API server would take 32 KiB.
 const MESSAGE_LIMIT: usize = 2048;
 
-struct Finding {
+/// A condition without its times.
+struct Undated {
     holds: bool,
     reason: &'static str,
     message: String,
@@ -29,20 +30,20 @@ struct Finding {
 /// All conditions, the summary first.
 pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Condition> {
     let accepted = accepted(&seen.plan.verdict);
-    let available = available(seen.daemon_set, seen.complaints);
+    let available = available(seen.daemon_set, seen.failures);
     let ready = ready(&accepted, &available, status);
     [
         (READY, ready),
         (ACCEPTED, accepted),
         (PROXIES_AVAILABLE, available),
     ]
-    .map(|(type_, finding)| dated(type_, finding, seen))
+    .map(|(type_, undated)| dated(type_, undated, seen))
     .into()
 }
 
-fn accepted(verdict: &Verdict) -> Finding {
+fn accepted(verdict: &Verdict) -> Undated {
     match verdict {
-        Verdict::Refused(refusal) => Finding {
+        Verdict::Refused(refusal) => Undated {
             holds: false,
             reason: refusal.reason(),
             message: refusal.to_string(),
@@ -62,7 +63,7 @@ fn accepted(verdict: &Verdict) -> Finding {
             } else {
                 sentences.join("; ")
             };
-            Finding {
+            Undated {
                 holds: true,
                 reason,
                 message,
@@ -71,10 +72,10 @@ fn accepted(verdict: &Verdict) -> Finding {
     }
 }
 
-fn available(daemon_set: Option<&DaemonSet>, complaints: &[String]) -> Finding {
+fn available(daemon_set: Option<&DaemonSet>, failures: &[String]) -> Undated {
     let Some(daemon_set) = daemon_set else {
         let message = "there is no DaemonSet: it is created once the spec is accepted".to_owned();
-        return Finding {
+        return Undated {
             holds: false,
             reason: "NotCreated",
             message,
@@ -83,7 +84,7 @@ fn available(daemon_set: Option<&DaemonSet>, complaints: &[String]) -> Finding {
     let status = daemon_set.status.clone().unwrap_or_default();
     if status.observed_generation < daemon_set.metadata.generation {
         let message = "the DaemonSet controller has not seen the newest template yet".to_owned();
-        return Finding {
+        return Undated {
             holds: false,
             reason: "Progressing",
             message,
@@ -92,7 +93,7 @@ fn available(daemon_set: Option<&DaemonSet>, complaints: &[String]) -> Finding {
     let desired = status.desired_number_scheduled;
     if desired == 0 {
         let message = "no node matches spec.proxy.nodeScope and spec.proxy.nodeSelector".to_owned();
-        return Finding {
+        return Undated {
             holds: false,
             reason: "NoNodes",
             message,
@@ -103,29 +104,29 @@ fn available(daemon_set: Option<&DaemonSet>, complaints: &[String]) -> Finding {
     let counts =
         format!("{available} of {desired} nodes have an available proxy, {updated} have the newest template");
     if available >= desired && updated >= desired {
-        return Finding {
+        return Undated {
             holds: true,
             reason: "Available",
             message: counts,
         };
     }
-    if complaints.is_empty() {
-        return Finding {
+    if failures.is_empty() {
+        return Undated {
             holds: false,
             reason: "Progressing",
             message: counts,
         };
     }
-    Finding {
+    Undated {
         holds: false,
         reason: "Unavailable",
-        message: format!("{counts}: {}", complaints.join("; ")),
+        message: format!("{counts}: {}", failures.join("; ")),
     }
 }
 
-fn ready(accepted: &Finding, available: &Finding, status: &ApiserverPoolStatus) -> Finding {
-    if let Some(missing) = [accepted, available].into_iter().find(|finding| !finding.holds) {
-        return Finding {
+fn ready(accepted: &Undated, available: &Undated, status: &ApiserverPoolStatus) -> Undated {
+    if let Some(missing) = [accepted, available].into_iter().find(|undated| !undated.holds) {
+        return Undated {
             holds: false,
             reason: missing.reason,
             message: missing.message.clone(),
@@ -137,7 +138,7 @@ fn ready(accepted: &Finding, available: &Finding, status: &ApiserverPoolStatus) 
         .any(|member| member.state == PoolMemberState::Active && member.health == MemberHealth::Up);
     if !is_up {
         let message = "no active member is Up as seen from the operator; status.members says why".to_owned();
-        return Finding {
+        return Undated {
             holds: false,
             reason: "NoMemberUp",
             message,
@@ -147,7 +148,7 @@ fn ready(accepted: &Finding, available: &Finding, status: &ApiserverPoolStatus) 
         "{} members are up, {} proxies ready",
         status.members_summary, status.proxies_summary
     );
-    Finding {
+    Undated {
         holds: true,
         reason: "Ready",
         message,
@@ -155,8 +156,8 @@ fn ready(accepted: &Finding, available: &Finding, status: &ApiserverPoolStatus) 
 }
 
 /// The condition, with the time at which its status last changed.
-fn dated(type_: &str, finding: Finding, seen: &Seen<'_>) -> Condition {
-    let status = if finding.holds { "True" } else { "False" };
+fn dated(type_: &str, undated: Undated, seen: &Seen<'_>) -> Condition {
+    let status = if undated.holds { "True" } else { "False" };
     let before = seen.previous.and_then(|previous| condition(previous, type_));
     let unchanged_since = before
         .filter(|old| old.status == status)
@@ -164,8 +165,8 @@ fn dated(type_: &str, finding: Finding, seen: &Seen<'_>) -> Condition {
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: finding.reason.to_owned(),
-        message: finding.message.chars().take(MESSAGE_LIMIT).collect(),
+        reason: undated.reason.to_owned(),
+        message: undated.message.chars().take(MESSAGE_LIMIT).collect(),
         observed_generation: seen.generation,
         last_transition_time: unchanged_since.unwrap_or(Time(seen.now)),
     }

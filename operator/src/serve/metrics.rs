@@ -62,7 +62,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A pass over `pool` has ended after `took`, with this reason word if it failed.
+    /// Counts a pass over `pool` that took `took`, and the reason word if it failed.
     pub fn passed(&self, pool: &str, took: Duration, failure: Option<&'static str>) {
         self.passes
             .get_or_create(&PoolLabel {
@@ -75,12 +75,12 @@ impl Metrics {
         }
     }
 
-    /// A watch of this kind has failed.
+    /// Counts a failure of the watch of this kind.
     pub fn watch_failed(&self, kind: &'static str) {
         self.watch_errors.get_or_create(&KindLabel { kind }).inc();
     }
 
-    /// A watch of this kind has brought something.
+    /// Notes that the watch of this kind has brought something.
     pub fn watch_moved(&self, kind: &'static str, now: Instant) {
         self.last_events
             .0
@@ -89,12 +89,12 @@ impl Metrics {
             .insert(kind, now);
     }
 
-    /// A wish of the spec's or of discovery's was refused.
+    /// Counts a spec, or a removal by discovery, that is refused.
     pub fn refused(&self, pool: &str, reason: &str) {
         self.refused.get_or_create(&labels(pool, reason)).inc();
     }
 
-    /// The document in force.
+    /// Notes the revision of the document in force.
     pub fn revision(&self, pool: &str, revision: u64) {
         let gauge = self
             .revisions
@@ -105,14 +105,14 @@ impl Metrics {
         gauge.set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
 
-    /// A pool is gone.
+    /// Drops the gauges of a pool that no longer exists.
     pub fn forget(&self, pool: &str) {
         self.revisions.remove(&PoolLabel {
             pool: pool.to_owned(),
         });
     }
 
-    /// All of it, as Prometheus reads it.
+    /// All metrics in the text format of OpenMetrics.
     pub fn to_text(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
@@ -121,29 +121,25 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register(
-            "reconciles",
-            "Passes over pools that have ended",
-            self.passes.clone(),
-        );
+        registry.register("reconciles", "Passes over pools", self.passes.clone());
         registry.register(
             "reconcile_errors",
-            "Passes that failed, by reason",
+            "Failed passes over pools, by reason",
             self.failures.clone(),
         );
         registry.register(
             "reconcile_duration_seconds",
-            "How long passes took",
+            "Duration of passes over pools",
             self.durations.clone(),
         );
         registry.register(
             "watch_errors",
-            "Watches that failed and were begun again",
+            "Watches that failed and were started again",
             self.watch_errors.clone(),
         );
         registry.register(
             "refusals",
-            "Specs and removals that were refused, by reason",
+            "Refused specs and refused removals, by reason",
             self.refused.clone(),
         );
         registry.register(
@@ -162,7 +158,7 @@ fn labels(pool: &str, reason: &str) -> PoolReasonLabels {
     }
 }
 
-/// When each watch last brought something; told as an age, which an alert can compare.
+/// When each watch last brought something. It is exposed as an age, which an alert can compare.
 #[derive(Debug, Default)]
 struct LastEvents(Mutex<BTreeMap<&'static str, Instant>>);
 
@@ -190,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_counted_is_served() {
+    fn every_count_is_exposed() {
         let metrics = Metrics::default();
         metrics.passed("default", Duration::from_millis(7), Some("ApplyFailed"));
         metrics.watch_failed("Node");

@@ -1,24 +1,24 @@
-//! How long to wait after a failure: exponentially more, with jitter, and forgotten after a while without one.
+//! The delay after a failure. It grows exponentially, with jitter, and starts anew after a while without a failure.
 
 use std::time::Duration;
 
 use kube::runtime::utils::Backoff as WatchBackoff;
 use tokio::time::Instant;
 
-/// The first wait.
+/// The first delay.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// The longest wait. One operator's tries are no load, and it should be back soon after the control plane, or after a CRD
-/// that was deleted and installed again: that takes three tries, because the API server needs a moment itself.
+/// The longest delay. The retries of one operator are no load, and it should work again soon after the control plane does,
+/// or after a CRD that was deleted is installed again: that takes three retries, because the API server needs a moment.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// A failure this long after the previous one is a new story.
+/// A failure this long after the previous one gets the first delay again.
 const FORGET: Duration = Duration::from_secs(60);
 
-/// One thing's failures.
+/// The back-off of one pool or watch.
 ///
-/// A success does not end the waiting by itself: a watch that is refused after each successful connect would otherwise
-/// be retried at full speed for ever.
+/// A success does not reset it, because a watch that is refused after each successful connect would then be retried at
+/// full speed for ever.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
@@ -26,7 +26,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after a failure at `now`. `jitter` is in 0..1 and takes up to half of the wait away.
+    /// The delay after a failure at `now`. `jitter` is in 0..1 and shortens the delay by up to half.
     pub fn after_failure(&mut self, now: Instant, jitter: f64) -> Duration {
         if self
             .last
@@ -50,7 +50,7 @@ impl Iterator for Backoff {
 }
 
 impl WatchBackoff for Backoff {
-    /// Called after each good event: see the type on why that is not enough.
+    /// kube calls this after each good event. The documentation of the type says why that must not reset the delay.
     fn reset(&mut self) {}
 }
 
@@ -59,19 +59,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_limit_and_are_forgotten() {
+    fn delays_grow_to_a_limit_and_start_anew() {
         let start = Instant::now();
         let mut backoff = Backoff::default();
-        let waits: Vec<_> = (0..8)
+        let delays: Vec<_> = (0..8)
             .map(|_| backoff.after_failure(start, 0.0).as_millis())
             .collect();
-        assert_eq!(waits, [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000]);
+        assert_eq!(delays, [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000]);
         let later = start + FORGET + Duration::from_secs(1);
         assert_eq!(backoff.after_failure(later, 0.0), FIRST);
     }
 
     #[test]
-    fn jitter_takes_at_most_half() {
+    fn jitter_shortens_by_half_at_most() {
         let mut backoff = Backoff::default();
         assert_eq!(backoff.after_failure(Instant::now(), 1.0), FIRST / 2);
     }

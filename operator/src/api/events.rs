@@ -1,0 +1,61 @@
+//! Publishes events about pools. Pools are cluster-scoped, so the events land in namespace `default`.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder};
+use trivet_crds::pool::ApiserverPool;
+
+use crate::logging::chain;
+
+/// The longest note that the API server takes, in characters.
+const NOTE_LIMIT: usize = 1024;
+
+/// An event about a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether the pool's owner may need to act.
+    pub is_warning: bool,
+    /// One fixed word.
+    pub reason: &'static str,
+    /// The member that it is about, or nothing.
+    pub member: String,
+    /// The sentence.
+    pub note: String,
+}
+
+/// Publishes `notices` about `pool` and logs them. An event that cannot be published is logged and dropped.
+pub async fn publish(recorder: &Recorder, pool: &ApiserverPool, notices: Vec<Notice>) {
+    let regarding = pool.object_ref(&());
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    for notice in notices {
+        let Notice { reason, note, .. } = &notice;
+        if notice.is_warning {
+            tracing::warn!(pool = name, reason, note, "the pool's owner may need to act");
+        } else {
+            tracing::info!(pool = name, reason, note, "the pool has changed");
+        }
+        if let Err(error) = recorder.publish(&event(notice), &regarding).await {
+            tracing::warn!(pool = name, error = chain(&error), "failed to publish an event");
+        }
+    }
+}
+
+fn event(notice: Notice) -> Event {
+    // The recorder merges events that differ only in their notes, so the member goes into a field of its own.
+    let secondary = (!notice.member.is_empty()).then(|| ObjectReference {
+        kind: Some("Node".to_owned()),
+        name: Some(notice.member),
+        ..ObjectReference::default()
+    });
+    Event {
+        type_: if notice.is_warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        },
+        reason: notice.reason.to_owned(),
+        note: Some(notice.note.chars().take(NOTE_LIMIT).collect()),
+        action: "Reconcile".to_owned(),
+        secondary,
+    }
+}

@@ -1,0 +1,89 @@
+//! Knows which kinds of objects have been read once, for `/readyz` and for whoever waits for a kind.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::metrics::Metrics;
+use crate::logging::chain;
+
+/// The kinds that are watched.
+pub const KINDS: [&str; 4] = ["ApiserverPool", "Node", "ConfigMap", "DaemonSet"];
+
+/// Which kinds have been read once.
+///
+/// (kube's own `Store::wait_until_ready` wakes only one of its waiters, and for pools that one is `Controller`.)
+#[derive(Debug)]
+pub struct Readiness {
+    metrics: Arc<Metrics>,
+    unread: watch::Sender<BTreeSet<&'static str>>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+impl Readiness {
+    /// No kind has been read. `metrics` counts what the watches bring.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            unread: watch::Sender::new(KINDS.into()),
+        }
+    }
+
+    /// Whether every kind has been read once.
+    pub fn is_complete(&self) -> bool {
+        self.unread.borrow().is_empty()
+    }
+
+    /// Waits until this kind has been read once.
+    pub async fn read(&self, kind: &'static str) {
+        // The sender lives as long as `self`, so the wait cannot fail.
+        self.unread
+            .subscribe()
+            .wait_for(|unread| !unread.contains(kind))
+            .await
+            .ok();
+    }
+
+    /// Folds in what a watch of this kind has brought.
+    pub fn observe<K>(&self, kind: &'static str, item: &Result<Event<K>, watcher::Error>) {
+        match item {
+            Ok(event) => {
+                self.metrics.watch_moved(kind, Instant::now());
+                if matches!(event, Event::InitDone) {
+                    self.unread.send_if_modified(|unread| unread.remove(kind));
+                }
+            }
+            Err(error) => {
+                self.metrics.watch_failed(kind);
+                tracing::warn!(kind, error = chain(error), "watch failed and is started again");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_complete_once_every_kind_has_been_read() {
+        let readiness = Readiness::default();
+        for kind in KINDS {
+            assert!(!readiness.is_complete());
+            readiness.observe::<Node>(kind, &Ok(Event::Init));
+            readiness.observe::<Node>(kind, &Ok(Event::InitDone));
+            readiness.read(kind).await;
+        }
+        assert!(readiness.is_complete());
+    }
+}
