@@ -1,4 +1,4 @@
-//! The command line: parsed once, into types that cannot be wrong.
+//! The command line, parsed once into types that hold only valid values.
 
 use std::net::SocketAddr;
 
@@ -8,21 +8,21 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "trivet-operator", version, about, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the operator can do.
+/// The commands of the operator.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch ApiserverPools and nodes, write each pool's ConfigMap and DaemonSet, and report in the pool's status.
     ///
-    /// Inside a cluster the operator uses its service account; elsewhere the kubeconfig of $KUBECONFIG or
-    /// ~/.kube/config. It ends on SIGTERM once the pass under way is done; a second signal ends it at once. Nodes keep
+    /// Inside a cluster the operator uses its service account, elsewhere the kubeconfig of $KUBECONFIG or
+    /// ~/.kube/config. It ends on SIGTERM once the passes under way are done; a second signal ends it at once. Nodes keep
     /// their proxies and their last configuration while no operator runs.
     ///
-    /// Exit codes: 0 asked to stop, 64 a flag is wrong, 1 anything else.
+    /// Exit codes: 0 stopped by a signal, 64 a flag is wrong, 1 any other error.
     #[command(after_help = "Example, from a machine with a kubeconfig:\n  \
         trivet-operator run --namespace trivet-system --proxy-image trivet.dev/trivet-proxy:0.1.0")]
     Run(Run),
@@ -31,7 +31,7 @@ pub enum Command {
 /// The flags of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    /// The namespace of the pools' ConfigMaps and DaemonSets: the one that Trivet is installed in
+    /// The namespace of the pools' ConfigMaps and DaemonSets, which is the one that Trivet is installed in
     #[arg(long, env = "POD_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub namespace: String,
 
@@ -47,15 +47,15 @@ pub struct Run {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub proxy_image_pull_secrets: Vec<String>,
 
-    /// The service account of the proxies; it needs get, list and watch on ConfigMaps in the namespace
+    /// The service account of the proxies, which needs get, list and watch on ConfigMaps in the namespace
     #[arg(long, default_value = "trivet-proxy", value_name = "NAME")]
     pub proxy_service_account: String,
 
-    /// Where /livez, /readyz and /metrics are served
+    /// The address of /livez, /readyz and /metrics
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub address: SocketAddr,
 
-    /// The least level that is logged
+    /// The lowest level that is logged
     #[arg(long, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 
@@ -64,20 +64,20 @@ pub struct Run {
     pub log_format: LogFormat,
 }
 
-/// When a node pulls an image, in Kubernetes' own words.
+/// When a node pulls an image, by the names that Kubernetes uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum PullPolicy {
-    /// At every start of a proxy; a node whose registry is out of reach then stays without one.
+    /// At every start of a proxy. A node that cannot reach the registry then gets no proxy.
     Always,
     /// Once per node and version.
     IfNotPresent,
-    /// Never: images are put on the nodes by other means.
+    /// Never. The images are loaded onto the nodes by other means.
     Never,
 }
 
 impl PullPolicy {
-    /// The word in a container's `imagePullPolicy`.
+    /// The value of a container's `imagePullPolicy`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Always => "Always",
@@ -87,7 +87,7 @@ impl PullPolicy {
     }
 }
 
-/// How much is logged.
+/// The lowest level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs, reason = "the usual levels")]
 pub enum LogLevel {
@@ -98,9 +98,9 @@ pub enum LogLevel {
     Trace,
 }
 
-/// How it is logged.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs, reason = "the flag's documentation tells them apart")]
+#[allow(missing_docs, reason = "the flag's documentation describes them")]
 pub enum LogFormat {
     Text,
     Json,

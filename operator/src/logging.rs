@@ -1,4 +1,4 @@
-//! Where log lines go: standard error, as text or JSON.
+//! Log lines, written to standard error as text or JSON, and errors as text.
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -12,7 +12,7 @@ use crate::cli::{LogFormat, LogLevel};
 /// Starts logging. Called once, by `main`.
 pub fn start(level: LogLevel, format: LogFormat) {
     let level = LevelFilter::from(level);
-    // The libraries warn of every connection that ends; what matters of that, our own lines say.
+    // The libraries warn about every connection that ends. Our own lines tell what matters of that.
     let others = if level > LevelFilter::INFO {
         LevelFilter::WARN
     } else {
@@ -42,10 +42,10 @@ pub fn start(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// An error with its causes, each said once: many libraries repeat their source in their own message.
+/// An error with its causes, each once: many libraries repeat their source in their own message.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-        // Its own message is a dump of the whole answer.
+        // The error's own text is a dump of the whole response.
         return format!("{} ({} {})", status.message, status.code, status.reason);
     }
     let words = error.to_string();
@@ -86,10 +86,10 @@ mod tests {
     struct Outer(#[source] kube::Error);
 
     #[test]
-    fn an_error_is_told_once_and_without_dumps() {
+    fn an_error_is_printed_once_and_without_dumps() {
         let status = Status::failure("no such pool", "NotFound").with_code(404);
-        let told = chain(&Outer(kube::Error::Api(status.boxed())));
-        assert_eq!(told, "failed to apply: no such pool (404 NotFound)");
+        let text = chain(&Outer(kube::Error::Api(status.boxed())));
+        assert_eq!(text, "failed to apply: no such pool (404 NotFound)");
         let repeated = Outer(kube::Error::Service("connection refused".into()));
         assert_eq!(
             chain(&repeated),

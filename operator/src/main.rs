@@ -7,14 +7,14 @@ use trivet_operator::app;
 use trivet_operator::cli::{Cli, Command};
 use trivet_operator::logging;
 
-/// `EX_USAGE` of sysexits: the command line is wrong, starting again will not help.
+/// `EX_USAGE` of sysexits: the command line is wrong, so a restart does not help.
 const BAD_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed stdout leaves nobody to tell.
+            // There is nowhere to report that stdout is closed.
             error.print().ok();
             return if error.use_stderr() {
                 ExitCode::from(BAD_USAGE)

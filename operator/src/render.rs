@@ -1,6 +1,7 @@
-//! Turns a plan into Kubernetes objects. Pure, and compared with committed golden files.
+//! Turns a plan into Kubernetes objects. Pure; tests compare the objects with committed golden files.
 //!
-//! Nothing here has an ownerReference or a finalizer: what nodes depend on must outlive the pool, the CRD and the release.
+//! No object has an ownerReference or a finalizer, because what nodes depend on must outlive the pool, the CRD and the
+//! release.
 
 pub mod config_map;
 pub mod daemon_set;
@@ -14,16 +15,16 @@ use trivet_crds::{POOL_LABEL, wire};
 use crate::cli::{PullPolicy, Run};
 use crate::plan::Rollout;
 
-/// What the operator was started with, as far as its objects depend on it.
+/// The flags of the operator that the objects depend on.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The namespace of the objects.
     pub namespace: String,
     /// The proxies' image, for pools that name none.
     pub image: String,
-    /// When it is pulled.
+    /// When nodes pull it.
     pub pull_policy: PullPolicy,
-    /// Secrets with which it is pulled, for pools that name none.
+    /// The pull secrets, for pools that name none.
     pub pull_secrets: Vec<String>,
     /// The proxies' service account.
     pub service_account: String,
@@ -41,10 +42,10 @@ impl From<&Run> for Settings {
     }
 }
 
-/// Every object that runs for a pool.
+/// Every object of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    /// The wire document, unless the one in force is right already.
+    /// The wire document, unless the one in force is up to date.
     pub config_map: Option<ConfigMap>,
     /// The proxies.
     pub daemon_set: DaemonSet,

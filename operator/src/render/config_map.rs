@@ -7,8 +7,8 @@ use trivet_crds::{data_plane_name, wire};
 use super::{Settings, labels};
 use crate::plan::Rollout;
 
-/// The annotation with the names of the members that the spec lists with addresses. A later pass knows by it whose word
-/// a member's removal is: the owner's, which is obeyed at once, or discovery's, which is not.
+/// The annotation with the names of the members that the spec lists with addresses. By it a later pass tells a removal by
+/// the pool's owner, which is obeyed at once, from one by discovery, which is not.
 pub const EXPLICIT_MEMBERS: &str = "trivet.dev/explicit-members";
 
 /// Renders the ConfigMap.
@@ -26,7 +26,7 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire:
             namespace: Some(settings.namespace.clone()),
             labels: Some(labels(pool)),
             annotations: Some([(EXPLICIT_MEMBERS.to_owned(), explicit)].into()),
-            // The plan was made for this version: if someone else has written since, the write must fail.
+            // The plan was made for this version. If someone else has written since, this write must fail.
             resource_version: rollout.version.clone(),
             ..ObjectMeta::default()
         },

@@ -1,7 +1,7 @@
 //! The DaemonSet of the proxies.
 //!
-//! Its template depends on the pool's name and `spec.proxy` alone, never on members: an edit of the membership reaches
-//! the proxies through the ConfigMap and restarts nothing.
+//! Its template depends on the pool's name and `spec.proxy` alone, never on members. An edit of the membership reaches the
+//! proxies through the ConfigMap and restarts none of them.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
@@ -29,13 +29,13 @@ const CACHE_DIR: &str = "/var/lib/trivet";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
 
-/// Where kubelet puts the service account's token.
+/// The file to which kubelet writes the service account's token.
 const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// How long a new proxy must be ready before the next node's is replaced.
+/// How long a new proxy must be ready before the rollout goes on to the next node.
 const MIN_READY_SECONDS: i32 = 5;
 
-/// What a proxy has left to end after its drain.
+/// The time that a proxy has after its drain to end by itself.
 const DRAIN_MARGIN_SECONDS: u32 = 10;
 
 /// Renders the DaemonSet.
@@ -63,8 +63,9 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
             },
             update_strategy: Some(DaemonSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
-                // The new proxy serves before the old one ends: a kubelet whose only way is its proxy could otherwise
-                // neither report the old pod's end nor learn of the new one. They share the port meanwhile.
+                // The new proxy serves before the old one ends. Otherwise a kubelet that reaches the API only through its
+                // proxy could neither report the end of the old pod nor learn of the new one. Both share the port
+                // meanwhile.
                 rolling_update: Some(RollingUpdateDaemonSet {
                     max_unavailable: Some(IntOrString::Int(0)),
                     max_surge: Some(IntOrString::String("10%".to_owned())),
@@ -92,9 +93,9 @@ fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
         .saturating_add(DRAIN_MARGIN_SECONDS);
     PodSpec {
         affinity: affinity(proxy.node_scope),
-        // The members are reached by address; a cluster DNS that is down must not matter.
+        // Proxies reach members by address, so an outage of the cluster DNS must not matter.
         dns_policy: Some("Default".to_owned()),
-        // Services as environment variables are of no use to a proxy and grow with the namespace.
+        // A proxy has no use for Services as environment variables, and their number grows with the namespace.
         enable_service_links: Some(false),
         host_network: Some(true),
         image_pull_secrets: Some(proxy.image_pull_secrets.clone().unwrap_or_else(pull_secrets))
@@ -130,13 +131,14 @@ fn container(rollout: &Rollout, settings: &Settings) -> Container {
         image_pull_policy: Some(settings.pull_policy.as_str().to_owned()),
         args: Some(args(rollout, settings)),
         env: Some(vec![
-            own("NODE_NAME", "spec.nodeName".to_owned()),
-            // Kubernetes copies the label from the node as it binds the pod, by default from 1.35 on (KEP-4742), so that a
-            // proxy needs no right to read nodes; without the label kubelet makes this empty. No flag: an image of an
-            // earlier release, which spec.proxy.image may name, would refuse to start with it.
-            own("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']")),
+            field("NODE_NAME", "spec.nodeName".to_owned()),
+            // Kubernetes copies the label from the node when it binds the pod, by default from 1.35 on (KEP-4742), so a
+            // proxy needs no right to read nodes. Without the label the variable is empty. This is no flag, because an
+            // image of an earlier release, which spec.proxy.image may name, would refuse to start with it.
+            field("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']")),
         ]),
-        // No ports: on the host network they would become host ports, and the scheduler would keep two proxies apart.
+        // Declares no ports: on the host network they become host ports, and the scheduler would then refuse to place the
+        // new proxy beside the old one.
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
             ..probe("ready")
@@ -155,7 +157,7 @@ fn container(rollout: &Rollout, settings: &Settings) -> Container {
                 ..Capabilities::default()
             }),
             read_only_root_filesystem: Some(true),
-            // Root without capabilities: it owns the cache directory on the node, and nothing else follows from it.
+            // Root without capabilities owns the cache directory on the node and can do nothing else.
             run_as_user: Some(0),
             ..SecurityContext::default()
         }),
@@ -172,8 +174,8 @@ fn container(rollout: &Rollout, settings: &Settings) -> Container {
     }
 }
 
-/// An environment variable with what this field of the pod says.
-fn own(name: &str, field_path: String) -> EnvVar {
+/// An environment variable with the value of this field of the pod.
+fn field(name: &str, field_path: String) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value_from: Some(EnvVarSource {
@@ -211,7 +213,7 @@ fn args(rollout: &Rollout, settings: &Settings) -> Vec<String> {
     std::iter::once("run".to_owned()).chain(flags).collect()
 }
 
-/// Asks through our own program: an HTTP probe on the host's network might be answered by another process.
+/// A probe by our own program. On the host's network another process might answer an HTTP probe.
 fn probe(what: &str) -> Probe {
     let command = [PROGRAM, "probe", what, "--socket", SOCKET];
     Probe {
@@ -232,7 +234,7 @@ fn volumes(pool: &str) -> Vec<Volume> {
         Volume {
             config_map: Some(ConfigMapVolumeSource {
                 name: data_plane_name(pool),
-                // A pod must start without it: from the cache, or once the operator is back.
+                // A pod must start without it and then reads the cache.
                 optional: Some(true),
                 ..ConfigMapVolumeSource::default()
             }),
