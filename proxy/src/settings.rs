@@ -45,14 +45,11 @@ impl Settings {
         let keepalive_idle = Duration::from_secs(connection.keep_alive_seconds.into());
         Ok(Self {
             trust: Trust::new(&document.tls)?,
-            socket: UpstreamOptions {
+            socket: UpstreamOptions::for_clients(keepalive_idle),
+            probe_socket: UpstreamOptions::for_probes(
                 keepalive_idle,
-                user_timeout: None,
-            },
-            probe_socket: UpstreamOptions {
-                keepalive_idle,
-                user_timeout: Some(milliseconds(connection.user_timeout_milliseconds)),
-            },
+                milliseconds(connection.user_timeout_milliseconds),
+            ),
             connect_timeout: milliseconds(connection.connect_timeout_milliseconds),
             hedge_delay: milliseconds(connection.hedge_delay_milliseconds),
             drain_timeout: Duration::from_secs(connection.drain_timeout_seconds.into()),

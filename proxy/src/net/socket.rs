@@ -9,22 +9,48 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// The longest queue of clients not yet accepted: a fleet of pods that reconnects at once must not see a SYN dropped.
 const BACKLOG: u32 = 4096;
 
-/// The time between two keepalive probes once the first got no answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// The time between two keepalive packets while none is acknowledged.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keepalive probes without an answer after which a host is silent. With the defaults that is seven seconds after its
-/// last packet.
-const KEEPALIVE_RETRIES: u32 = 1;
+/// Keepalive packets without an acknowledgement after which the kernel ends a client's connection: 13 s after the last
+/// packet with the default idle time. Only a probe may tell a dead member from a dead network, so the kernel waits long
+/// enough for a fault of up to 7 s that hits all members, whatever the phase of a connection: a connection whose last
+/// packet is 5 s old when the fault begins is 12 s old when it ends.
+const CLIENT_KEEPALIVE_RETRIES: u32 = 8;
+
+/// The same for a probe's connection, whose end only starts the next probe. Where a user timeout is set the kernel
+/// counts time instead of packets (`tcp_keepalive_timer`): with the defaults it ends the connection when the second
+/// packet is due, 6 s after the last answer.
+const PROBE_KEEPALIVE_RETRIES: u32 = 3;
 
 /// How the kernel judges the host behind an upstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamOptions {
-    /// Idle time before the first keepalive probe.
-    pub keepalive_idle: Duration,
-    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT). None where the peer may take its time to read: the
-    /// kernel counts a window that is closed for so long as a dead host, though each of its probes is acknowledged
-    /// (`tcp_probe_timer` of Linux, since 5.11).
-    pub user_timeout: Option<Duration>,
+    keepalive_idle: Duration,
+    keepalive_retries: u32,
+    user_timeout: Option<Duration>,
+}
+
+impl UpstreamOptions {
+    /// For a connection that serves a client, with its idle time before the first keepalive packet. It has no
+    /// TCP_USER_TIMEOUT, because an apiserver may take its time to read: the kernel counts a window that is closed for so
+    /// long as a dead host, though each of its probes is acknowledged (`tcp_probe_timer` of Linux, since 5.11).
+    pub fn for_clients(keepalive_idle: Duration) -> Self {
+        Self {
+            keepalive_idle,
+            keepalive_retries: CLIENT_KEEPALIVE_RETRIES,
+            user_timeout: None,
+        }
+    }
+
+    /// For a connection that serves probes, with its idle time and with how long sent bytes may stay unacknowledged.
+    pub fn for_probes(keepalive_idle: Duration, user_timeout: Duration) -> Self {
+        Self {
+            keepalive_idle,
+            keepalive_retries: PROBE_KEEPALIVE_RETRIES,
+            user_timeout: Some(user_timeout),
+        }
+    }
 }
 
 /// A listening socket, and whether another process listens on the same port.
@@ -79,7 +105,7 @@ pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Resul
     let keepalive = TcpKeepalive::new()
         .with_time(options.keepalive_idle)
         .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
+        .with_retries(options.keepalive_retries);
     let view = SockRef::from(&socket);
     view.set_tcp_keepalive(&keepalive)?;
     if options.user_timeout.is_some() {

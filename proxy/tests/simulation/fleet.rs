@@ -1,8 +1,8 @@
 //! A fleet of proxies: the balancers that every node runs, with all that is around them modelled.
 
-mod clients;
+pub(crate) mod clients;
 mod opening;
-mod probing;
+pub(crate) mod probing;
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use trivet_proxy::balance::{cuts, schedule};
 
 use crate::{
-    fleet::interval,
+    fleet::{clients, interval, probing},
     schedule::{Condition, Fault, SLOWEST, Schedule, Time},
     seen::Seen,
 };
@@ -24,15 +24,23 @@ pub(crate) fn noticed_within(nodes: usize) -> Duration {
     schedule::jittered(interval(nodes), 1.0) + SILENT_AFTER + SLACK
 }
 
+/// Within what time every node calls a blackholed member Down that was well before: the kernel ends the probe's idle
+/// connection, and the next probe starts at once.
+pub(crate) fn blackhole_noticed_within(nodes: usize) -> Duration {
+    noticed_within(nodes).min(probing::KEEPALIVE_IDLE + probing::KEEPALIVE_LIMIT + SILENT_AFTER + SLACK)
+}
+
 /// Within what time no connection to a silent member is left while another is well.
 pub(crate) fn gone_within(schedule: &Schedule, fault: &Fault) -> Duration {
     let cut = cuts::cut_delay(u32::try_from(schedule.nodes).unwrap(), 1.0);
-    let gone = noticed_within(schedule.nodes) + witnessed_within(schedule, fault) + cut;
+    let cut_after = |noticed: Duration| noticed + witnessed_within(schedule, fault) + cut;
     match fault.condition {
-        // The kernel gives up by itself after seven seconds.
-        Condition::Blackholed => gone.min(Duration::from_secs(7) + SLACK),
+        Condition::Blackholed if schedule.busy => cut_after(blackhole_noticed_within(schedule.nodes)),
+        // The kernel ends an idle client's connection by itself.
+        Condition::Blackholed => cut_after(blackhole_noticed_within(schedule.nodes))
+            .min(clients::KEEPALIVE_IDLE + clients::KEEPALIVE_LIMIT + SLACK),
         Condition::Well | Condition::NotReady | Condition::EtcdCut | Condition::Killed | Condition::Hung => {
-            gone
+            cut_after(noticed_within(schedule.nodes))
         }
     }
 }

@@ -30,6 +30,7 @@ mod an_old_document_is_a_last_resort;
 mod both_families_are_served;
 mod clients_that_are_not_on_the_node_are_dropped;
 mod exhausted_files_are_waited_for;
+mod idle_connections_outlive_a_fault_of_seven_seconds;
 mod members_that_hide_their_readiness_are_up;
 mod memory_is_bounded;
 mod new_authorities_cost_no_connection;

@@ -15,10 +15,10 @@ use crate::{
 const QUIET_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Of the kernel's keepalive on idle connections, and of the user timeout on busy ones.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
-const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(2);
-const USER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The kernel sends the first keepalive packet on a client's connection that was idle for so long, and ends the
+/// connection so long after that if no packet is acknowledged. One that is busy it ends after minutes only.
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+pub(crate) const KEEPALIVE_LIMIT: Duration = Duration::from_secs(8);
 
 impl Fleet<'_> {
     pub(super) fn opened(&mut self, node: usize, client: usize, member: usize) {
@@ -102,12 +102,11 @@ impl Fleet<'_> {
     }
 
     fn plan_giving_up(&mut self, node: usize, member: usize) {
+        if self.schedule.busy {
+            return;
+        }
         for client in self.clients_of(node, member) {
-            let within = if self.schedule.busy {
-                self.random.time(Time::ZERO, Duration::from_secs(1)) + USER_TIMEOUT
-            } else {
-                self.random.time(Time::ZERO, KEEPALIVE_IDLE) + KEEPALIVE_PATIENCE
-            };
+            let within = self.random.time(Time::ZERO, KEEPALIVE_IDLE) + KEEPALIVE_LIMIT;
             let serial = self.nodes[node].clients[client].serial;
             self.put(node, self.now + within, What::GiveUp { client, serial });
         }

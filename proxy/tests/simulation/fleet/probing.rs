@@ -11,11 +11,11 @@ use crate::{
     schedule::{Condition, Question, Time},
 };
 
-/// The kernel asks after a connection that was idle for so long.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+/// The kernel sends the first keepalive packet on a probe's connection that was idle for so long.
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 
-/// And gives it up so long after that, if its question is not acknowledged.
-const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(2);
+/// It ends the connection when the second packet is due, because the user timeout has passed by then.
+pub(crate) const KEEPALIVE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Fleet<'_> {
     pub(super) fn probe(&mut self, node: usize, member: usize, turn: u32) {
@@ -122,7 +122,7 @@ impl Fleet<'_> {
                 while asked < begins {
                     asked += KEEPALIVE_IDLE;
                 }
-                let given_up = asked + KEEPALIVE_PATIENCE;
+                let given_up = asked + KEEPALIVE_LIMIT;
                 let ends = self.schedule.until(node, member, begins);
                 ends.is_none_or(|ends| given_up < ends).then_some(given_up)
             }
