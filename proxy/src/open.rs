@@ -1,8 +1,10 @@
-//! Opening: from an accepted client to the upstream that serves it, all inside the client's own connection.
+//! Opening: from an accepted client to the upstream that serves it, within the client's one connection.
 
+pub mod contenders;
 pub mod deadline;
-pub mod flight;
+pub mod first_flight;
 pub mod hello;
+pub mod race;
 pub mod walk;
 
 use std::sync::Arc;
@@ -11,21 +13,22 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use self::{
-    flight::{Flight, Winner},
+    contenders::Winner,
+    first_flight::Flight,
     walk::{Connected, Walk},
 };
 use crate::{ending::Ending, settings::Settings, upstream::Upstreams};
 
-/// A client's upstream, and what the client has said that the upstream was not told yet.
+/// A client's upstream, and the client's bytes that it was not sent yet.
 #[derive(Debug)]
 pub struct Opened {
     /// The upstream.
     pub upstream: Connected,
     /// Bytes read from the client and not yet written.
     pub unsent: Bytes,
-    /// Bytes of the client that this upstream was sent already; what others were sent too is not the client's.
+    /// Bytes of the client that this upstream was sent already. What was sent to other upstreams too does not count.
     pub sent: u64,
-    /// Whether the upstream has said something already.
+    /// Whether the upstream has answered already.
     pub answered: bool,
     /// Whether the client's first flight was sent to more than one upstream because one left it unanswered.
     pub hedged: bool,
@@ -41,10 +44,11 @@ pub async fn open(
     upstreams.earn_hedge();
     let mut walk = Walk::new(upstreams, settings);
     let first = walk.next().await.ok_or(Ending::NoUpstream)?;
-    let (flight, first) = flight::read(client, first, &mut walk).await?;
+    let (flight, first) = first_flight::read(client, first, &mut walk).await?;
     match flight {
         Flight::Hello(hello) => {
-            let Winner { upstream, hedged } = flight::race(client, &hello, first, &mut walk).await?;
+            let Winner { upstream, hedged } =
+                contenders::first_to_answer(client, &hello, first, &mut walk).await?;
             Ok(Opened {
                 upstream,
                 unsent: Bytes::new(),

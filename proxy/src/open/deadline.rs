@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// A client is told after this time that nothing is usable: a kubelet that is held starts no static pods. Below the two
-/// seconds that are promised, so that it has heard by then.
+/// After this time a client is told that nothing is usable: a kubelet that is held starts no static pods. Below the two
+/// seconds that are promised, so that the reset has arrived by then.
 pub const OPEN_DEADLINE: Duration = Duration::from_millis(1900);
 
 /// How long to wait for one dial before the next is started beside it, so that `count` dials fit in the deadline and
-/// the last of them still has its own time.
+/// the last of them still has the whole connect timeout.
 pub fn stagger(hedge_delay: Duration, connect_timeout: Duration, count: usize) -> Duration {
     let room = OPEN_DEADLINE
         .saturating_sub(connect_timeout)

@@ -1,6 +1,6 @@
-//! The walk over all upstreams: dials the best one, and the next one beside it when the first lets us wait. Whoever
-//! left a dial unanswered is dialled again while there is time: a storm of clients overflows a listener's queue, and the
-//! kernel then drops what it would have accepted a second later.
+//! The walk over all upstreams: dials the best one, and the next one beside it when the first takes long. An upstream
+//! that left a dial unanswered is dialled again while there is time: a storm of clients overflows a listener's queue,
+//! and the kernel drops what it would accept a second later.
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,21 +19,22 @@ use crate::{
     upstream::{ConnectionGuard, Upstreams},
 };
 
-/// A connection to an upstream, counted for it as long as the claim lives.
+/// A connection to an upstream, counted for it until the guard is dropped.
 #[derive(Debug)]
 pub struct Connected {
     /// The connection.
     pub stream: TcpStream,
-    /// What counts it.
+    /// Counts it.
     pub guard: ConnectionGuard,
     /// Where it goes.
     pub address: SocketAddr,
 }
 
-/// Who was dialled and has not answered, and whether that was said.
+/// A candidate that was dialled and has not answered.
 struct Waiting {
     candidate: Candidate,
-    suspected: bool,
+    /// Whether the balancer was told that it is overdue.
+    reported: bool,
 }
 
 struct Dialled {
@@ -82,7 +83,7 @@ impl Walk {
         &self.upstreams
     }
 
-    /// When a client that has no upstream yet is told so.
+    /// When a client without an upstream is told that there is none.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -92,9 +93,9 @@ impl Walk {
         self.hedge_delay
     }
 
-    /// Begins anew, with everybody but `chosen`, for a client that took its time to say its first word or was left waiting
-    /// by `chosen`: its two seconds count from now.
-    pub fn renew(&mut self, chosen: UpstreamId) {
+    /// Starts over with all upstreams but `chosen`, for a client that was slow to speak or that `chosen` left waiting: its
+    /// two seconds count from now.
+    pub fn start_over(&mut self, chosen: UpstreamId) {
         let now = Instant::now();
         let young = self.deadline + self.hedge_delay >= now + deadline::OPEN_DEADLINE;
         if young {
@@ -108,12 +109,12 @@ impl Walk {
         self.left.retain(|candidate| candidate.id != chosen);
     }
 
-    /// The next upstream that connects; none once all have been tried or the time is up. Nothing is lost if this is
-    /// dropped half way and called again.
+    /// The next upstream that connects; none once all have been tried or the time is up. The future may be dropped half
+    /// way and made again: no dial is lost.
     pub async fn next(&mut self) -> Option<Connected> {
         loop {
             if Instant::now() >= self.deadline {
-                self.suspect_waiting();
+                self.report_overdue();
                 return None;
             }
             if self.dials.is_empty() && !self.dial_next() {
@@ -123,31 +124,31 @@ impl Walk {
                 biased;
                 Some(dialled) = self.dials.next() => {
                     if let Some(connected) = self.settle(dialled) {
-                        self.call_off();
+                        self.drop_dials();
                         return Some(connected);
                     }
-                    // Whoever failed at once leaves its turn to the next.
+                    // A dial that fails is replaced at once.
                     self.dial_next();
                 }
                 () = sleep_until(self.deadline) => {
-                    self.suspect_waiting();
+                    self.report_overdue();
                     return None;
                 }
                 () = sleep_until(self.next_at), if !self.left.is_empty() => {
-                    self.suspect_waiting();
+                    self.report_overdue();
                     self.dial_next();
                 }
             }
         }
     }
 
-    /// The next in turn; once all had theirs, whom a new document has brought meanwhile.
+    /// The next in order; once all were dialled, those that a new document has added meanwhile.
     fn next_candidate(&mut self) -> Option<Candidate> {
         if self.left.is_empty() {
-            let mut newcomers = self.upstreams.candidates();
-            newcomers.retain(|candidate| !self.known.contains(&candidate.id));
-            self.known.extend(newcomers.iter().map(|candidate| candidate.id));
-            self.left = newcomers.into();
+            let mut added = self.upstreams.candidates();
+            added.retain(|candidate| !self.known.contains(&candidate.id));
+            self.known.extend(added.iter().map(|candidate| candidate.id));
+            self.left = added.into();
         }
         self.left.pop_front()
     }
@@ -176,7 +177,7 @@ impl Walk {
             self.dials.push(dial.boxed());
             self.waiting.push(Waiting {
                 candidate,
-                suspected: false,
+                reported: false,
             });
             self.next_at = Instant::now() + self.stagger;
             return true;
@@ -205,7 +206,7 @@ impl Walk {
         let fault = Fault::of(&error);
         let member = &guard.series().member;
         debug!(member, %address, %error, reason = fault.as_str(), "dial failed");
-        // While the claim lives the member is not forgotten, nor its series.
+        // The guard keeps the member and its series from being forgotten.
         self.upstreams.metrics().dial_failed(member, fault);
         drop(guard);
         match fault {
@@ -217,24 +218,25 @@ impl Walk {
                     self.left.push_back(candidate);
                 }
                 self.upstreams
-                    .observe(Event::OpenOverdue(id), "left a client's dial waiting");
+                    .observe(Event::OpenOverdue(id), "left a client's dial unanswered");
             }
-            // Our own trouble is no evidence against anybody.
+            // A fault of this node is no evidence against an upstream.
             Fault::Local => {}
         }
         None
     }
 
-    fn suspect_waiting(&mut self) {
-        for waiting in self.waiting.iter_mut().filter(|waiting| !waiting.suspected) {
-            waiting.suspected = true;
-            let unanswered = Event::OpenOverdue(waiting.candidate.id);
-            self.upstreams.observe(unanswered, "lets a client's dial wait");
+    fn report_overdue(&mut self) {
+        for waiting in self.waiting.iter_mut().filter(|waiting| !waiting.reported) {
+            waiting.reported = true;
+            let overdue = Event::OpenOverdue(waiting.candidate.id);
+            self.upstreams
+                .observe(overdue, "leaves a client's dial unanswered");
         }
     }
 
-    /// Gives up the dials that are under way, in case they are wanted later: until then nobody would attend to them.
-    fn call_off(&mut self) {
+    /// Drops the dials that are under way, because nothing would poll them, and keeps their candidates for later.
+    fn drop_dials(&mut self) {
         self.dials.clear();
         for waiting in self.waiting.drain(..).rev() {
             self.left.push_front(waiting.candidate);
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dial_is_given_up_with_its_claim_when_another_wins_and_begun_again_when_it_is_wanted() {
+    async fn a_dial_is_dropped_with_its_guard_when_another_wins_and_made_again_when_it_is_wanted() {
         let mut full = Full::new().await;
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = [&full.listener, &good].map(|listener| listener.local_addr().unwrap());
@@ -294,7 +296,7 @@ mod tests {
         let winner = walk.next().await.unwrap();
         assert_eq!(winner.guard.id(), ids[1]);
         let late = upstreams.view().into_iter().find(|view| view.id == ids[0]);
-        assert!(late.unwrap().suspect, "it was dialled before");
+        assert!(late.unwrap().suspect, "it was dialled first");
         assert_eq!(connections(&upstreams, ids), [0, 1]);
         full.accept().await;
         let next = walk.next().await.unwrap();
@@ -304,7 +306,7 @@ mod tests {
         assert_eq!(connections(&upstreams, ids), [0, 0]);
     }
 
-    /// What is thought of an upstream after its dial failed so.
+    /// The health of an upstream after its dial failed with this error.
     fn after_a_dial(errno: Errno) -> (State, Reason, bool) {
         let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
         let mut walk = Walk::new(&upstreams, &fixture::settings());
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_way_to_a_host_is_its_silence_and_a_refusal_is_its_answer() {
+    async fn no_route_to_a_host_is_silence_and_a_refusal_is_an_answer() {
         for silence in [Errno::EHOSTUNREACH, Errno::ENETUNREACH, Errno::ETIMEDOUT] {
             assert_eq!(
                 after_a_dial(silence),
@@ -340,13 +342,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_replaces_all_members_meanwhile_is_dialled_too() {
+    async fn members_that_a_new_document_adds_meanwhile_are_dialled_too() {
         let full = Full::new().await;
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (upstreams, _) = fixture::proven([full.listener.local_addr().unwrap()]);
         let mut walk = Walk::new(&upstreams, &fixture::settings());
         let (found, ()) = tokio::join!(walk.next(), async {
-            // The dial of the only one is under way.
+            // The dial of the only member is under way.
             tokio::task::yield_now().await;
             fixture::configure(&upstreams, [good.local_addr().unwrap()]);
         });

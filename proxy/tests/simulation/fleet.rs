@@ -85,7 +85,7 @@ enum Connection {
     Open(usize),
 }
 
-/// A connection that is being opened, as `open/walk.rs` and `open/flight.rs` do it.
+/// A connection that is being opened, as `open/walk.rs` and `open/race.rs` do it.
 #[derive(Clone, Debug)]
 struct Attempt {
     started: Time,

@@ -1,4 +1,4 @@
-//! How clients' connections are opened, as `open/walk.rs` and `open/flight.rs` do it.
+//! How clients' connections are opened, as `open/walk.rs` and `open/race.rs` do it.
 
 use std::time::Duration;
 
