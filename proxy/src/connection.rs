@@ -1,4 +1,4 @@
-//! One client's connection from its accept to its counted end.
+//! One client's connection, from its accept to its end, which is counted and logged.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{
     upstream::Upstreams,
 };
 
-/// Serves a client, who came by way of `listener`, to its end.
+/// Serves a client that `listener` accepted, to its end.
 pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, upstreams: Arc<Upstreams>) {
     let mut record = Record::new(peer, listener, Arc::clone(upstreams.metrics()));
     let Some(settings) = upstreams.settings() else {
         return record.refuse(&client, Ending::NoUpstream);
     };
-    // Boxed: a task is as large as its largest step, and this one is over long before the connection is.
+    // Boxed, because a task is as large as its largest step, and opening is over long before the connection ends.
     let opened = match Box::pin(open::open(&client, &upstreams, &settings)).await {
         Ok(opened) => opened,
         Err(ending) => return record.refuse(&client, ending),
@@ -29,7 +29,7 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, up
     record.opened(&opened);
     let guard = opened.upstream.guard;
     let mut pair = Pair::new(client, opened.upstream.stream, opened.unsent);
-    // The document of the time it opened has no say in how it goes on.
+    // The relay needs no settings: an old document is not kept for as long as a connection lasts.
     drop(settings);
     let summary = pair.run(&guard.close_signal, upstreams.metrics()).await;
     if summary.ending.resets() {
@@ -45,17 +45,18 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, up
     record.relayed(summary);
 }
 
-/// What is told of a connection: counted when this is dropped, however that comes, and one line in the log.
+/// The record of one connection. Its drop counts the connection and writes one line to the log, also when the task is
+/// aborted.
 struct Record {
     peer: SocketAddr,
     listener: SocketAddr,
     started: Instant,
-    given_to: Option<Given>,
+    given: Option<Given>,
     summary: Summary,
     metrics: Arc<Metrics>,
 }
 
-/// Whom a client was given to, and how.
+/// The upstream that a client was given to, and how.
 struct Given {
     series: Arc<Series>,
     address: SocketAddr,
@@ -75,7 +76,7 @@ impl Record {
             peer,
             listener,
             started: Instant::now(),
-            given_to: None,
+            given: None,
             summary,
             metrics,
         }
@@ -84,10 +85,10 @@ impl Record {
     fn opened(&mut self, opened: &Opened) {
         let series = Arc::clone(opened.upstream.guard.series());
         series.opened.inc();
-        // The relay counts what it moves itself.
+        // The bytes that the relay moves are counted there.
         self.metrics.relayed(opened.sent, 0);
         self.summary.sent = opened.sent;
-        self.given_to = Some(Given {
+        self.given = Some(Given {
             series,
             address: opened.upstream.address,
             first_byte: opened.answered.then(|| self.started.elapsed()),
@@ -115,8 +116,8 @@ impl Drop for Record {
         } = self.summary;
         self.metrics.left();
         self.metrics.ended(ending);
-        let given = self.given_to.as_ref();
-        // Fields that are none are left out of the line.
+        let given = self.given.as_ref();
+        // Fields without a value are left out of the line.
         debug!(
             client = %self.peer,
             listener = %self.listener,

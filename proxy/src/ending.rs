@@ -1,10 +1,10 @@
-//! Why a connection ended: one word each, counted.
+//! Why a connection ended: one word for each reason, counted.
 
-/// The reason of a connection's end.
+/// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Ending {
-    /// Both sides had said all they wanted to say.
+    /// Both sides closed their direction.
     Finished = 1,
     /// The client reset it, or left before an upstream had answered.
     ClientLeft,
@@ -12,9 +12,9 @@ pub enum Ending {
     UpstreamReset,
     /// The kernel found the upstream's host silent (keepalive, user timeout).
     UpstreamTimeout,
-    /// Its upstream is Down: silent while others answer.
+    /// Its upstream is Down, that is, silent while others answer.
     MemberSilent,
-    /// Its member is alive but cut off from etcd: moved to another.
+    /// Its member is alive but cut off from etcd: the client is moved to another.
     MemberStranded,
     /// Its member is being removed.
     MemberDrained,
@@ -22,11 +22,11 @@ pub enum Ending {
     ProxyDrained,
     /// No upstream could be reached.
     NoUpstream,
-    /// The proxy holds as many connections as it may.
+    /// The proxy holds as many connections as are allowed.
     Shed,
     /// The client is not on this node's loopback.
     NotLoopback,
-    /// The task was dropped half way: this proxy was aborted.
+    /// The task was dropped half way, because this proxy was aborted.
     Aborted,
 }
 
@@ -49,7 +49,7 @@ impl Ending {
         }
     }
 
-    /// Whether the other side is told by a reset, as it would be without a proxy, and not by an orderly end.
+    /// Whether the other side gets a reset, as it would without a proxy, and not an orderly end.
     pub fn resets(self) -> bool {
         match self {
             Self::Finished | Self::MemberStranded | Self::MemberDrained | Self::ProxyDrained => false,

@@ -1,5 +1,5 @@
-//! Listeners: where clients come in. Each address has one task that binds it, accepts on it, and tries again for as long
-//! as the address is wanted.
+//! Listeners: the local addresses on which the proxy accepts. Each address has one task, which binds it, accepts on it,
+//! and tries to bind it again for as long as the document names it.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,8 @@ use crate::{
 /// How soon a taken port is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long accepting pauses once this process has no file left: long enough not to spin, short enough not to matter.
+/// How long accepting pauses when this process has no file left. A busy loop would take a CPU; a longer pause would delay
+/// the first client once there are files again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// All listeners of this proxy.
@@ -47,7 +48,7 @@ pub struct Listeners {
     stop: CancellationToken,
 }
 
-/// What an address's task needs.
+/// What the task of one address needs.
 #[derive(Clone, Debug)]
 struct Acceptor {
     address: SocketAddr,
@@ -59,7 +60,7 @@ struct Acceptor {
 }
 
 impl Listeners {
-    /// None yet.
+    /// No listeners yet.
     pub fn new(upstreams: Arc<Upstreams>) -> Self {
         Self {
             metrics: Arc::clone(upstreams.metrics()),
@@ -74,7 +75,7 @@ impl Listeners {
     }
 
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
-    /// keeps its socket; connections of one that goes are left alone.
+    /// keeps its socket. Connections of a removed address go on.
     pub fn apply(&self, addresses: &[SocketAddr], limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
         let mut wanted = self.wanted();
@@ -91,17 +92,17 @@ impl Listeners {
         }
     }
 
-    /// Where the proxy accepts now.
+    /// The addresses on which the proxy accepts now.
     pub fn bound(&self) -> Vec<SocketAddr> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether every wanted address still has its task: one that panicked accepts no more and is not restarted.
+    /// Whether every wanted address still has its task. A task that panicked is not restarted.
     pub fn alive(&self) -> bool {
         self.accepting.len() >= self.wanted().len()
     }
 
-    /// Accepts no more. Connections go on.
+    /// Stops accepting. Connections go on.
     pub async fn close(&self) {
         self.wanted().clear();
         self.stop.cancel();
@@ -144,7 +145,7 @@ impl Listeners {
     }
 }
 
-/// That an address is bound, until this is dropped: also if the accept loop panics.
+/// Records that an address is bound until this is dropped, also when the accept loop panics.
 struct Bound<'a>(&'a Acceptor);
 
 impl<'a> Bound<'a> {
@@ -179,8 +180,8 @@ impl Acceptor {
         }
     }
 
-    /// Accepts whoever the kernel has queued for us: they would be reset with the socket. The kernel is asked itself,
-    /// because tokio may not have heard of the latest yet.
+    /// Accepts the clients that the kernel has queued: they would be reset when the socket closes. This asks the kernel
+    /// directly, because tokio may not know of the latest yet.
     fn accept_queued(&self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         loop {
@@ -203,7 +204,7 @@ impl Acceptor {
                     exhausted = false;
                     self.admit(client, peer);
                 }
-                // A client that left before it was accepted is no trouble of ours.
+                // The client left before it was accepted: accepting works.
                 Err(error) if Fault::of(&error) == Fault::Reset => {}
                 Err(error) => {
                     self.metrics.accept_failed();

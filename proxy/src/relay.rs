@@ -1,8 +1,8 @@
-//! The relay: moves bytes between a client and its upstream until both have said all they wanted to say.
+//! The relay: moves bytes between a client and its upstream until both have closed their direction.
 //!
-//! One task, both directions in one poll. What is read lies in a scratch buffer that all connections of the thread
-//! share and is sent at once; only what the other side does not take is kept, so an idle connection owns no buffer and
-//! a slow reader slows its writer. A pair can be stopped between two polls with its sockets and tails in hand.
+//! One task polls both directions. Bytes are read into a scratch buffer that all connections of the thread share, and
+//! are sent at once. Only the tail that the other side does not take is kept, so an idle connection owns no buffer and a
+//! slow reader slows its writer down. Between two polls a pair consists of its sockets and its tails.
 
 mod direction;
 
@@ -19,31 +19,31 @@ use tokio::net::TcpStream;
 use self::direction::{Broken, Direction};
 use crate::{ending::Ending, metrics::Metrics, net::socket::Fault, upstream::CloseSignal};
 
-/// What is read at once, and so what one poll moves in one direction before the other connections get their turn: some
-/// 100 µs. Half of it costs 4 to 5 % more CPU a byte, a quarter 25 %; twice as much lets small requests wait longer
-/// behind four streams, with a p99 that is up to two thirds higher. A thread has one.
+/// The most that one read takes, and so the most that one poll moves in one direction before the other connections are
+/// polled: some 100 µs. Half of it costs 4 to 5 % more CPU for each byte, a quarter 25 %. Twice as much makes small
+/// requests wait longer behind four streams, with a p99 that is up to two thirds higher.
 const SCRATCH: usize = 512 * 1024;
 
-/// More than a client sends without wanting an answer: two HTTP/2 window updates in one TLS record.
+/// Up to so many bytes a client may send without expecting an answer: two HTTP/2 window updates in one TLS record.
 const SMALL_TALK: u64 = 64;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// A client and its upstream, with what is on the way between them.
+/// A client and its upstream, with the bytes that are on the way between them.
 #[derive(Debug)]
 pub struct Pair {
     client: TcpStream,
     upstream: TcpStream,
     sent: Direction,
     received: Direction,
-    heard: Heard,
+    last_reply: LastReply,
 }
 
-/// What had been sent and received when the upstream was heard last, and whether the client waits since.
+/// The bytes sent and received when the upstream last sent something, and whether the client waits for a reply since.
 #[derive(Clone, Copy, Debug, Default)]
-struct Heard {
+struct LastReply {
     sent: u64,
     received: u64,
     waiting: bool,
@@ -61,14 +61,14 @@ pub struct Summary {
 }
 
 impl Pair {
-    /// Pairs two connections; `unsent` was read from the client already.
+    /// Pairs two connections. `unsent` was read from the client already.
     pub fn new(client: TcpStream, upstream: TcpStream, unsent: Bytes) -> Self {
         Self {
             client,
             upstream,
             sent: Direction::new(unsent),
             received: Direction::new(Bytes::new()),
-            heard: Heard::default(),
+            last_reply: LastReply::default(),
         }
     }
 
@@ -82,7 +82,7 @@ impl Pair {
         &self.upstream
     }
 
-    /// Relays until both sides have ended, one has broken, or the close_signal says so. Bytes are counted as they move.
+    /// Relays until both sides have closed, one has failed, or the close signal ends it. Bytes are counted as they move.
     pub async fn run(&mut self, close_signal: &CloseSignal, metrics: &Metrics) -> Summary {
         let ending = poll_fn(|cx| {
             let (sent, received) = (self.sent.moved(), self.received.moved());
@@ -113,7 +113,7 @@ impl Pair {
             let sending = sent.poll(cx, client, upstream, scratch);
             (sending, received.poll(cx, upstream, client, scratch))
         });
-        self.note_silence(close_signal);
+        self.note_overdue_reply(close_signal);
         match (sending, receiving) {
             (Poll::Ready(Err(Broken::Source(_))), _) | (_, Poll::Ready(Err(Broken::Sink(_)))) => {
                 Poll::Ready(Ending::ClientLeft)
@@ -128,17 +128,17 @@ impl Pair {
 }
 
 impl Pair {
-    /// Traffic notices a hung upstream before the next probe does, if that is seconds away.
-    fn note_silence(&mut self, close_signal: &CloseSignal) {
+    /// Notes whether the client waits for a reply: traffic shows a hung upstream before a rare probe does.
+    fn note_overdue_reply(&mut self, close_signal: &CloseSignal) {
         let (sent, received) = (self.sent.moved(), self.received.moved());
-        let waiting = if received == self.heard.received {
-            sent - self.heard.sent > SMALL_TALK
+        let waiting = if received == self.last_reply.received {
+            sent - self.last_reply.sent > SMALL_TALK
         } else {
-            self.heard.sent = sent;
-            self.heard.received = received;
+            self.last_reply.sent = sent;
+            self.last_reply.received = received;
             false
         };
-        if std::mem::replace(&mut self.heard.waiting, waiting) != waiting {
+        if std::mem::replace(&mut self.last_reply.waiting, waiting) != waiting {
             close_signal.set_waiting(waiting);
         }
     }
@@ -146,7 +146,7 @@ impl Pair {
 
 fn upstream_broke(error: &io::Error) -> Ending {
     match Fault::of(error) {
-        // A host that the kernel gave up on: no acknowledgement, or no answer to who has this address.
+        // The kernel gave the host up: no acknowledgement, or no answer to ARP or neighbour discovery.
         Fault::Timeout | Fault::Unreachable => Ending::UpstreamTimeout,
         Fault::Refused | Fault::Reset | Fault::Local | Fault::Other => Ending::UpstreamReset,
     }

@@ -6,7 +6,7 @@ use nix::{errno::Errno, sys::resource};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// The longest queue of clients not yet accepted: a fleet of pods that reconnects at once must not see a SYN dropped.
+/// The longest queue of clients that are not yet accepted: when all pods of a node reconnect at once no SYN is dropped.
 const BACKLOG: u32 = 4096;
 
 /// The time between two keepalive packets while none is acknowledged.
@@ -58,13 +58,13 @@ impl UpstreamOptions {
 pub struct Listening {
     /// The socket.
     pub socket: TcpListener,
-    /// Whether the port is shared with a process that agreed to it: a predecessor that has yet to end.
+    /// Whether the port is shared with another process that set SO_REUSEPORT too: a predecessor that has not ended yet.
     pub shared: bool,
 }
 
-/// Listens on `address`; whoever is accepted is sent everything at once (TCP_NODELAY). The port may be shared only with
-/// a process of the same user that agreed to share it, as this proxy's predecessor and successor do, so that an upgrade
-/// leaves no moment without a listener; that is reported.
+/// Listens on `address`, with TCP_NODELAY for every accepted connection. The port may be shared with a process of the
+/// same user that sets SO_REUSEPORT too, as this proxy's predecessor and successor do, so that an upgrade leaves no moment
+/// without a listener. Whether it is shared is reported.
 pub fn listen(address: SocketAddr) -> io::Result<Listening> {
     let shared = match bind(address, false) {
         Ok(_alone) => false,
@@ -85,7 +85,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     // A predecessor's connections in TIME_WAIT must not keep us from the port.
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(shared)?;
-    // Every accepted socket inherits it, which saves a system call for each.
+    // Accepted sockets inherit it, which saves a system call for each.
     socket.set_nodelay(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -114,14 +114,14 @@ pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Resul
     socket.connect(address).await
 }
 
-/// Makes the connection's end a reset: what its buffers hold is thrown away when it is dropped.
+/// Makes the connection's end a reset: its drop discards what its buffers hold.
 pub fn reset_on_close(stream: &TcpStream) {
     if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "failed to set SO_LINGER");
     }
 }
 
-/// Raises the limit of open files as far as this process may, and says what it is then.
+/// Raises the limit of open files as far as this process may. Returns the limit.
 pub fn raise_nofile() -> io::Result<u64> {
     let (soft, hard) = resource::getrlimit(resource::Resource::RLIMIT_NOFILE)?;
     if soft < hard {
@@ -130,20 +130,20 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// What an I/O error says about who failed.
+/// What an I/O error says about the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The peer's kernel answered that nobody listens there.
+    /// The peer's kernel answers that nothing listens there.
     Refused,
-    /// A router, or our own kernel in vain asking who has that address, says that there is no way to the peer. That is
-    /// what a host without power looks like from its own subnet: silence, told by somebody else.
+    /// A router reports that there is no route to the peer, or this node's kernel got no answer to ARP or neighbour
+    /// discovery. A host without power looks like that from its own subnet, so it is silence of the peer.
     Unreachable,
     /// The peer ended the connection.
     Reset,
     /// The peer was silent for as long as the kernel waits.
     Timeout,
-    /// This node cannot open a connection to anybody: files, ports, memory or connection tracking are exhausted, or
-    /// a local rule forbids it. No evidence against the peer.
+    /// This node cannot open a connection to any peer: files, ports, memory or connection tracking are exhausted, or a
+    /// local rule forbids it. It is no evidence against the peer.
     Local,
     /// Something else.
     Other,
@@ -160,7 +160,7 @@ impl Fault {
         Self::Other,
     ];
 
-    /// Sorts an error.
+    /// Classifies an error.
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ECONNREFUSED) => Self::Refused,
@@ -204,11 +204,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_is_accepted_is_sent_everything_at_once() {
+    async fn accepted_connections_have_no_delay() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap().socket;
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         assert!(accepted.nodelay().unwrap());
-        assert!(!client.nodelay().unwrap(), "it is no default here");
+        assert!(!client.nodelay().unwrap(), "it is not the default");
     }
 }

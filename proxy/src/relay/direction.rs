@@ -13,7 +13,7 @@ use tokio::{
     task::yield_now,
 };
 
-/// Which side broke, and how.
+/// Which side failed, and how.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// The side that is read.
@@ -22,16 +22,16 @@ pub(super) enum Broken {
     Sink(io::Error),
 }
 
-/// How far a direction is.
+/// The phase of a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// The source has ended; the sink is told once it has all.
+    /// The source has ended; the sink is shut down once it has the tail.
     Ended,
     Done,
 }
 
-/// What is read from one side and not yet taken by the other, and how far it is.
+/// One direction: the bytes that were read from the source and not yet taken by the sink, and its phase.
 #[derive(Debug)]
 pub(super) struct Direction {
     tail: Bytes,
@@ -40,7 +40,7 @@ pub(super) struct Direction {
 }
 
 impl Direction {
-    /// A direction whose sink is owed `tail`.
+    /// A direction whose sink gets `tail` first.
     pub(super) fn new(tail: Bytes) -> Self {
         Self {
             tail,
@@ -54,8 +54,8 @@ impl Direction {
         self.moved
     }
 
-    /// Moves what there is, but only once as much as `scratch` holds; ready once the source has ended and the sink was
-    /// told so.
+    /// Moves what there is, at most as much as `scratch` holds in one poll. Ready once the source has ended and the sink
+    /// is shut down.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -74,21 +74,22 @@ impl Direction {
                     return Poll::Ready(Ok(()));
                 }
                 Phase::Open if more => {
-                    others_first(cx);
+                    yield_to_others(cx);
                     return Poll::Pending;
                 }
                 Phase::Open => {}
             }
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut *source).poll_read(cx, &mut buffer)).map_err(Broken::Source)?;
-            // What did not fill it was all there was: tokio knows that, and the next read waits without asking.
+            // A read that did not fill the buffer took all there was: tokio knows that, and the next read waits without
+            // a system call.
             more = buffer.remaining() == 0;
             let read = buffer.filled();
             if read.is_empty() {
                 self.phase = Phase::Ended;
                 continue;
             }
-            // Sent at once; the kernel takes all of it unless the reader is slow.
+            // The kernel takes all of it unless the reader is slow.
             match Pin::new(&mut *sink).poll_write(cx, read) {
                 Poll::Ready(Ok(taken)) => {
                     self.moved += taken as u64;
@@ -106,15 +107,15 @@ impl Direction {
             self.moved += taken as u64;
             self.tail.advance(taken);
         }
-        // An empty slice of a large buffer would keep it.
+        // An empty slice would keep its large buffer.
         self.tail = Bytes::new();
         Poll::Ready(Ok(()))
     }
 }
 
-/// Has the task polled again once all others that are ready, and those that the kernel has news for, had their turn:
-/// tokio wakes who yields after it has asked the kernel. Who is woken at once would be in line before the news.
-fn others_first(cx: &mut Context<'_>) {
-    // Its first poll does it all, and is pending.
+/// Has the task polled again after all tasks that are ready now and all that the kernel has events for. Tokio polls a task
+/// that yields after it has asked the kernel; a task that wakes itself would be polled before.
+fn yield_to_others(cx: &mut Context<'_>) {
+    // The first poll registers the task, and is pending.
     let _pending = pin!(yield_now()).poll(cx);
 }
