@@ -1,8 +1,9 @@
-//! The wire document: what the operator tells every proxy of a pool, as one JSON text in one ConfigMap.
+//! The wire document: the configuration that the operator writes for all proxies of a pool, as one JSON text in one
+//! ConfigMap.
 //!
-//! It holds addresses only, so that a proxy never needs DNS; it is whole, so that there is no half-applied state; it
-//! carries a revision that only grows and a hash of its content. Fields that this version does not know are kept out
-//! of the way but counted in the hash, so that a proxy reads documents of the next minor release.
+//! It holds IP addresses only, so a proxy needs no DNS. It is complete, so there is no half-applied state. It carries a
+//! revision that only grows and a hash of its content. Unknown fields are ignored but hashed, so a proxy reads the
+//! documents of the next minor release.
 
 mod bounds;
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use self::bounds::Broken;
+use self::bounds::Violation;
 
 /// The version of the document that this release writes and reads.
 pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";
@@ -26,7 +27,7 @@ pub const MAX_MEMBERS: usize = 64;
 /// The most addresses of one member.
 pub const MAX_ADDRESSES: usize = 4;
 
-/// One revision of what the proxies of a pool must do.
+/// One revision of the configuration of a pool's proxies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Document {
@@ -36,22 +37,22 @@ pub struct Document {
     pub pool: String,
     /// Grows with every change; a proxy never goes back.
     pub revision: u64,
-    /// `sha256:` and the hash of everything else, see [`Document::seal`]. A document without one is taken as it is: people
-    /// write those.
+    /// `sha256:` and the hash of all other fields, see [`Document::seal`]. A document without a hash is accepted, because
+    /// people write documents by hand.
     #[serde(default)]
     pub hash: String,
     /// The apiservers, 1 to [`MAX_MEMBERS`], each name once.
     pub members: Vec<Member>,
     /// Where proxies accept, at least one.
     pub listeners: Vec<Listener>,
-    /// Which of the members that are equally well a proxy prefers. Absent in documents of releases that had no choice.
+    /// Which members a proxy prefers among those in the same state. Absent in documents of older releases.
     #[serde(default)]
     pub balancing: Balancing,
     /// How proxies judge members.
     pub health_check: HealthCheck,
     /// How proxies open, keep and end connections.
     pub connection: Connection,
-    /// Nodes in the cluster: the more, the slower each one probes.
+    /// Nodes in the cluster. Each proxy of a larger cluster probes more rarely.
     pub nodes: u32,
     /// How to verify the members' certificates.
     pub tls: Tls,
@@ -69,18 +70,18 @@ pub struct Member {
     pub port: u16,
     /// Whether new connections may go there.
     pub state: MemberState,
-    /// The failure domain; empty where none is known.
+    /// The failure domain; empty if unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
-    /// The node it runs on, which is how that node's proxy knows its own; empty where none is known.
+    /// The node it runs on, by which that node's proxy recognises its local member; empty if unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node_name: String,
 }
 
-/// What the pool's owner wants of a member. A disabled member is not in the document at all.
+/// The desired state of a member. A disabled member is not in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState {
-    /// Gets connections.
+    /// Gets new connections.
     Active,
     /// Gets no new connection; the old ones are given [`Connection::drain_timeout_seconds`].
     Draining,
@@ -98,17 +99,17 @@ pub struct Listener {
     pub port: u16,
 }
 
-/// How a proxy chooses among members that are equally well.
+/// How a proxy chooses among members in the same state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Balancing {
-    /// Which of them come first.
+    /// Which members come first.
     #[serde(default)]
     pub locality: Locality,
 }
 
-/// Whom a proxy prefers among members that are equally well. It never overrides health, so a word that only a later
-/// release knows reads as [`Locality::Any`]: its proxies spread evenly, which is safe, and the rest of the document is
+/// Which members a proxy prefers among those in the same state. It never overrides health, so an unknown value of a later
+/// release reads as [`Locality::Any`]: connections spread evenly, which is safe, and the rest of the document is
 /// followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Locality {
@@ -116,7 +117,7 @@ pub enum Locality {
     PreferLocal,
     /// Those of the node's zone, the node's own among them, then the others.
     PreferSameZone,
-    /// Nobody: connections spread evenly.
+    /// No preference: connections spread evenly.
     #[default]
     #[serde(other)]
     Any,
@@ -144,18 +145,18 @@ pub struct Connection {
     pub connect_timeout_milliseconds: u32,
     /// How long to wait for one upstream before the next is tried beside it; never 0.
     pub hedge_delay_milliseconds: u32,
-    /// `TCP_USER_TIMEOUT` of probes' sockets: how long sent bytes may stay unacknowledged. Never 0, which would leave it
-    /// to the kernel's quarter of an hour.
+    /// `TCP_USER_TIMEOUT` of probe sockets: how long sent bytes may stay unacknowledged. Never 0, which would mean the
+    /// kernel's default of about 15 minutes.
     pub user_timeout_milliseconds: u32,
     /// `TCP_KEEPIDLE` of upstream sockets; never 0.
     pub keep_alive_seconds: u32,
-    /// How long the connections of a removed or draining member, or of a proxy that ends, are left. 0 closes them at once.
+    /// Over which time the connections of a removed or draining member, or of a proxy that ends, are closed. 0: at once.
     pub drain_timeout_seconds: u32,
-    /// Connections a proxy holds at most; never 0.
+    /// The most connections that a proxy holds; never 0.
     pub max_connections: u32,
 }
 
-/// How a proxy verifies the members' certificates when it probes them. Clients do their own verification.
+/// How a proxy verifies the members' certificates when it probes them. Clients verify for themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
@@ -165,19 +166,19 @@ pub struct Tls {
     pub server_name: String,
 }
 
-/// Why a text is no document to follow. The last good one stays in force.
+/// Why a text is rejected. The last good document stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not JSON, or a field is missing or of the wrong kind.
     #[error("wire document cannot be read")]
     Malformed(#[from] serde_json::Error),
-    /// Written by a release that this one does not understand.
+    /// Written in a version that this release cannot read.
     #[error("wire document has apiVersion {found:?}, this release reads {API_VERSION:?}")]
     UnsupportedVersion {
         /// What the document says, empty if nothing.
         found: String,
     },
-    /// The content is not what was written: torn or edited by hand.
+    /// The content differs from what was sealed: torn or edited by hand.
     #[error("wire document of revision {revision} says hash {stated:?} but its content has {actual:?}")]
     HashMismatch {
         /// The document's revision.
@@ -187,16 +188,16 @@ pub enum Error {
         /// The hash of its content.
         actual: String,
     },
-    /// A value that no proxy can obey.
+    /// A value outside its bounds.
     #[error("wire document of revision {revision}: {field} is {value}: {rule}")]
     Invalid {
         /// The document's revision.
         revision: u64,
         /// The path of the field.
         field: String,
-        /// What it says, or how many it lists.
+        /// Its value, or the number of its items.
         value: String,
-        /// What it breaks, and the way out.
+        /// The bound that it breaks, and the way out.
         rule: &'static str,
     },
 }
@@ -214,7 +215,7 @@ impl Error {
 }
 
 impl Document {
-    /// Reads a document and verifies all that a proxy relies on: version, hash, and every bound named on the fields.
+    /// Reads a document and verifies what a proxy relies on: version, hash, and the bounds of every field.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let value: Value = serde_json::from_str(text)?;
         let found = value
@@ -241,7 +242,7 @@ impl Document {
         }
         match bounds::check(&document) {
             Ok(()) => Ok(document),
-            Err(Broken { field, value, rule }) => Err(Error::Invalid {
+            Err(Violation { field, value, rule }) => Err(Error::Invalid {
                 revision: document.revision,
                 field,
                 value,
@@ -250,18 +251,18 @@ impl Document {
         }
     }
 
-    /// The document with its hash set to that of its content. Every change afterwards needs a new seal.
+    /// The document with the hash of its content. Every later change needs a new seal.
     pub fn seal(mut self) -> Result<Self, Error> {
         self.hash = content_hash(&serde_json::to_value(&self)?);
         Ok(self)
     }
 
-    /// The text that goes into the ConfigMap: stable, indented for the people who look at it.
+    /// The text for the ConfigMap: stable, and indented for human readers.
     pub fn to_text(&self) -> Result<String, Error> {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// Whether `other` asks the same of a proxy, whatever its revision.
+    /// Whether `other` has the same content apart from revision and hash.
     pub fn same_content(&self, other: &Self) -> bool {
         let plain = |document: &Self| Self {
             revision: 0,
@@ -272,15 +273,15 @@ impl Document {
     }
 }
 
-/// The hash of all fields but `hash`, known or not, whatever their order in the text.
+/// The hash of all fields except `hash`, known and unknown, independent of their order in the text.
 fn content_hash(value: &Value) -> String {
     let mut canonical = String::new();
     write_canonical(value, &mut canonical, true);
     format!("sha256:{:x}", Sha256::digest(canonical))
 }
 
-/// JSON with sorted keys and no blanks. Sorted here, because serde_json keeps the order of the text as soon as any
-/// crate of the build asks for its `preserve_order`.
+/// JSON with sorted keys and no blanks. The keys are sorted here because serde_json keeps the order of the text if any
+/// crate of the build enables `preserve_order`.
 fn write_canonical(value: &Value, out: &mut String, is_document: bool) {
     match value {
         Value::Object(fields) => {
@@ -381,7 +382,7 @@ mod tests {
         );
     }
 
-    /// The document with one field changed as only text can say it, sealed.
+    /// The sealed text of the document with a change that the types cannot express.
     fn edited(change: impl FnOnce(&mut Value)) -> String {
         let mut value = serde_json::to_value(document()).unwrap();
         change(&mut value);

@@ -1,5 +1,5 @@
-//! What the proxy tells about itself: `/metrics` over TCP for Prometheus, and everything over a unix socket for its own
-//! subcommands, where an HTTP probe could be answered by another process of the host.
+//! The admin server: `/metrics`, `/livez` and `/readyz` over TCP for Prometheus, and everything over a unix socket for the
+//! proxy's own subcommands. Exec probes use the unix socket because another process of the host could take the TCP port.
 
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -23,21 +23,21 @@ use tracing::{debug, info, warn};
 
 use crate::{metrics, readiness::Readiness, status::Subject};
 
-/// Conversations at once by one door: a scraper that hangs must not cost the proxy its files. Each door has as many of
-/// its own, or scrapers could keep the exec probes out, and kubelet would end the proxy.
-const CONVERSATIONS: usize = 16;
+/// The most connections at once per socket, so that scrapers that hang do not take the proxy's file descriptors. Each
+/// socket has a limit of its own; otherwise scrapers could block the exec probes, and kubelet would restart the proxy.
+const CONNECTIONS: usize = 16;
 
-/// How long one may take to send its request.
+/// How long a peer may take to send its request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a conversation may last, whatever it is at: who never reads the answer would hold its place for ever. A
-/// scraper that keeps its connection idle opens another for its next question.
-const CONVERSATION_LIMIT: Duration = Duration::from_secs(10);
+/// The longest connection. A peer that never reads the answer would hold its slot for ever. A scraper whose idle
+/// connection is closed opens another one.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// How soon a taken metrics port is tried again.
+/// How soon a metrics port that is taken is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
-/// What the answers are made of.
+/// The admin server.
 #[derive(Debug)]
 pub struct Admin {
     registry: Registry,
@@ -45,9 +45,9 @@ pub struct Admin {
     subject: Subject,
 }
 
-/// By which socket a question came.
+/// The socket by which a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
+enum AdminSocket {
     Tcp,
     Unix,
 }
@@ -56,7 +56,7 @@ enum Door {
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Admin {
-    /// Answers from these.
+    /// A server that answers from these.
     pub fn new(registry: Registry, readiness: Arc<Readiness>, subject: Subject) -> Arc<Self> {
         Arc::new(Self {
             registry,
@@ -65,7 +65,7 @@ impl Admin {
         })
     }
 
-    /// Serves on a TCP address for ever. A port that is taken is no reason not to forward traffic.
+    /// Serves on a TCP address for ever. Traffic is forwarded even if the port is taken.
     pub async fn serve_tcp(self: Arc<Self>, address: SocketAddr) {
         let listener = loop {
             match TcpListener::bind(address).await {
@@ -75,10 +75,10 @@ impl Admin {
             sleep(BIND_AGAIN).await;
         };
         info!(%address, "serving metrics");
-        let places = Arc::new(Semaphore::new(CONVERSATIONS));
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => self.converse(stream, Door::Tcp, &places),
+                Ok((stream, _peer)) => self.serve(stream, AdminSocket::Tcp, &slots),
                 Err(error) => pause(&error).await,
             }
         }
@@ -86,53 +86,55 @@ impl Admin {
 
     /// Serves on a bound unix socket for ever.
     pub async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
-        let places = Arc::new(Semaphore::new(CONVERSATIONS));
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => self.converse(stream, Door::Unix, &places),
+                Ok((stream, _peer)) => self.serve(stream, AdminSocket::Unix, &slots),
                 Err(error) => pause(&error).await,
             }
         }
     }
 
-    fn converse(
+    fn serve(
         self: &Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        door: Door,
-        places: &Arc<Semaphore>,
+        socket: AdminSocket,
+        slots: &Arc<Semaphore>,
     ) {
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            debug!(?door, "too many conversations at once");
+        let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {
+            debug!(?socket, "too many admin connections at once");
             return;
         };
         let admin = Arc::clone(self);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = admin.answer(&request, door);
+                let response = admin.answer(&request, socket);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(REQUEST_LIMIT);
-            let conversation = server.serve_connection(TokioIo::new(stream), service);
-            match timeout(CONVERSATION_LIMIT, conversation).await {
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            match timeout(CONNECTION_LIMIT, connection).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(?door, %error, "conversation broke"),
-                Err(_elapsed) => debug!(?door, "conversation took too long"),
+                Ok(Err(error)) => debug!(?socket, %error, "admin connection broke"),
+                Err(_elapsed) => debug!(?socket, "admin connection took too long"),
             }
-            drop(place);
+            drop(slot);
         });
     }
 
-    fn answer(&self, request: &Request<Incoming>, door: Door) -> Response<Full<Bytes>> {
-        match (request.uri().path(), door) {
-            ("/metrics", Door::Tcp | Door::Unix) => typed(metrics::encode(&self.registry), OPEN_METRICS),
-            // What the apiservers say of themselves is nobody's business but the node's.
-            ("/status", Door::Unix) => match serde_json::to_string_pretty(&self.subject.status()) {
+    fn answer(&self, request: &Request<Incoming>, socket: AdminSocket) -> Response<Full<Bytes>> {
+        match (request.uri().path(), socket) {
+            ("/metrics", AdminSocket::Tcp | AdminSocket::Unix) => {
+                typed(metrics::encode(&self.registry), OPEN_METRICS)
+            }
+            // The status quotes the apiservers' answers, which only the node's root may read.
+            ("/status", AdminSocket::Unix) => match serde_json::to_string_pretty(&self.subject.status()) {
                 Ok(text) => typed(text, "application/json"),
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
-            ("/livez", Door::Tcp | Door::Unix) => verdict(self.readiness.lifeless(), "alive"),
-            ("/readyz", Door::Tcp | Door::Unix) => verdict(self.readiness.objection(), "ready"),
+            ("/livez", AdminSocket::Tcp | AdminSocket::Unix) => agree(self.readiness.lifeless(), "alive"),
+            ("/readyz", AdminSocket::Tcp | AdminSocket::Unix) => agree(self.readiness.objection(), "ready"),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "try /metrics, /livez or /readyz; and, over the unix socket, /status".to_owned(),
@@ -141,7 +143,7 @@ impl Admin {
     }
 }
 
-fn verdict(objection: Option<&'static str>, agreed: &'static str) -> Response<Full<Bytes>> {
+fn agree(objection: Option<&'static str>, agreed: &'static str) -> Response<Full<Bytes>> {
     match objection {
         None => plain(StatusCode::OK, agreed.to_owned()),
         Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.to_owned()),
@@ -167,11 +169,11 @@ fn plain(status: StatusCode, mut text: String) -> Response<Full<Bytes>> {
 }
 
 async fn pause(error: &io::Error) {
-    debug!(%error, "failed to accept a conversation");
+    debug!(%error, "failed to accept an admin connection");
     sleep(Duration::from_millis(100)).await;
 }
 
-/// Binds the unix socket, in place of one that a predecessor left.
+/// Binds the unix socket, in place of one that an earlier process left.
 pub fn bind_unix(path: &PathBuf) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -180,24 +182,24 @@ pub fn bind_unix(path: &PathBuf) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// Why a question over the unix socket has no answer.
+/// Why a request over the unix socket has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody listens there.
+    /// No proxy listens there.
     #[error("failed to connect to {}", .0.display())]
     Connect(PathBuf, #[source] io::Error),
-    /// The conversation broke.
+    /// The connection broke.
     #[error("failed to ask the proxy")]
     Http(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The proxy runs no event loop.
+    /// The proxy's event loop does not turn.
     #[error("no answer within {0:?}")]
     Silent(Duration),
 }
 
-/// Asks the proxy behind a unix socket; whether it agrees, and its words.
+/// Asks the proxy behind a unix socket. Returns whether it agrees, and its text.
 pub async fn ask(socket: PathBuf, path: &str, within: Duration) -> Result<(bool, String), Error> {
     let http = |error: hyper::Error| Error::Http(error.into());
-    let conversation = async {
+    let exchanged = async {
         let stream = UnixStream::connect(&socket)
             .await
             .map_err(|error| Error::Connect(socket, error))?;
@@ -225,7 +227,7 @@ pub async fn ask(socket: PathBuf, path: &str, within: Duration) -> Result<(bool,
             ended = connection => Err(Error::Http(ended.err().map_or_else(|| "connection ended".into(), Into::into))),
         }
     };
-    timeout(within, conversation)
+    timeout(within, exchanged)
         .await
         .map_err(|_elapsed| Error::Silent(within))?
 }

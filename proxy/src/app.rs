@@ -1,4 +1,4 @@
-//! The proxy as a whole: bind, run, drain.
+//! The whole proxy: bind, run, drain.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,48 +9,49 @@ use tracing::{info, warn};
 use crate::{
     admin::{self, Admin},
     balance::place::Place,
-    document::{Documents, InForce, Source, cache::Cache, file, keeper::Keeper, watch as config_map},
+    document::{Documents, InForce, cache::Cache, file, keeper::Keeper, watch as config_map},
     ending::Ending,
     listener::Listeners,
     metrics::Metrics,
     net::socket,
     readiness::Readiness,
     settings,
+    source::Source,
     status::Subject,
     upstream::Upstreams,
 };
 
-/// Files that are neither a client's nor its upstream's: probes, watch, cache, logs and hedges.
+/// File descriptors for everything but client connections: probes, watch, cache, logs and hedges.
 const SPARE_FILES: u64 = 256;
 
-/// How a proxy is to run.
+/// How to run a proxy.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The file with the document, if any.
     pub file: Option<PathBuf>,
-    /// Where the last good documents are kept, if anywhere.
+    /// The directory of the last good documents, if any.
     pub cache: Option<PathBuf>,
     /// The ConfigMap to follow, if any.
-    pub watch: Option<config_map::Target>,
+    pub watch: Option<config_map::ConfigMapTarget>,
     /// This node's name and zone.
     pub place: Place,
-    /// Where exec probes and `status` ask, if anywhere.
+    /// The unix socket of exec probes and `status`, if any.
     pub socket: Option<PathBuf>,
-    /// Where metrics are served, if anywhere.
+    /// The address of the metrics, if any.
     pub metrics: Option<SocketAddr>,
 }
 
 /// Why a proxy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket of the exec probes cannot be made.
+    /// The unix socket cannot be bound.
     #[error("failed to listen on --socket {}", .0.display())]
     Socket(PathBuf, #[source] io::Error),
 }
 
-/// A proxy that has its parts and the newest document it could find.
+/// A proxy with all of its parts and the newest document that it found.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundProxy {
     config: Config,
     documents: Arc<Documents>,
     upstreams: Arc<Upstreams>,
@@ -61,8 +62,8 @@ pub struct Bound {
     files: u64,
 }
 
-/// Puts the parts together, reads the disk, binds the socket of the exec probes. Nothing is forwarded yet.
-pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error> {
+/// Builds the parts, reads the disk, and binds the unix socket. Nothing is forwarded yet.
+pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, Error> {
     let files = socket::raise_nofile().unwrap_or_else(|error| {
         warn!(%error, "failed to raise the limit of open files");
         1024
@@ -94,7 +95,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error>
         Some(path) => Some(admin::bind_unix(path).map_err(|error| Error::Socket(path.clone(), error))?),
         None => None,
     };
-    Ok(Bound {
+    Ok(BoundProxy {
         config,
         documents,
         upstreams,
@@ -106,7 +107,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Bound, Error>
     })
 }
 
-impl Bound {
+impl BoundProxy {
     /// Forwards until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut tasks = JoinSet::new();
@@ -151,7 +152,7 @@ impl Bound {
         tasks.spawn(async move { readiness.prove(&upstreams).await });
     }
 
-    /// Keeps what the next start needs, if anywhere. Called before anything changes.
+    /// Starts to write the cache, if there is one. Called before anything changes.
     fn keep(&self, end: CancellationToken) -> Option<AbortOnDropHandle<()>> {
         let cache = Cache::new(self.config.cache.clone()?);
         let (documents, proven) = (self.documents.subscribe(), self.upstreams.subscribe_proven());
@@ -189,7 +190,7 @@ impl Bound {
             .document_applied(document.revision, source);
     }
 
-    /// What the document allows, and what the files of this process allow at two a connection.
+    /// The limit of the document, lowered to what the file descriptors allow at two per connection.
     fn connection_limit(&self, wanted: u32) -> u32 {
         let possible = (self.files * 95 / 100).saturating_sub(SPARE_FILES) / 2;
         wanted.min(u32::try_from(possible).unwrap_or(u32::MAX)).max(1)
@@ -223,9 +224,9 @@ impl Bound {
     }
 }
 
-/// How long connections that were told to end may take for it.
+/// How long connections may take to end after they were told to.
 const LAST_TURN: Duration = Duration::from_secs(1);
 
-/// How long an end waits for the disk. Whatever has not been written by then is lost, or comes again with the next
-/// start's document.
+/// How long the end waits for the disk. What is not written by then is lost, or comes again with the document of the
+/// next start.
 const LAST_WRITE: Duration = Duration::from_secs(2);

@@ -1,8 +1,8 @@
-//! Errors told whole: what failed, and why, and why that.
+//! Errors with all of their sources.
 
 use std::error::Error;
 
-/// An error and all its sources in one line. No error of this crate repeats its source, so nothing is said twice.
+/// An error and all of its sources in one line. No error of this crate repeats its source, so nothing appears twice.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -22,15 +22,15 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("failed to read the token")]
-    struct Outer(#[source] Middle);
+    struct TokenError(#[source] DiskError);
 
     #[derive(Debug, thiserror::Error)]
     #[error("the disk is gone")]
-    struct Middle(#[source] io::Error);
+    struct DiskError(#[source] io::Error);
 
     #[test]
-    fn the_whole_story_is_one_line() {
-        let error = Outer(Middle(io::ErrorKind::NotFound.into()));
+    fn an_error_and_its_sources_are_one_line() {
+        let error = TokenError(DiskError(io::ErrorKind::NotFound.into()));
         assert_eq!(
             chain(&error),
             "failed to read the token: the disk is gone: entity not found"

@@ -6,12 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The proxy of a node: a layer-4 balancer over all apiservers of a pool.
 ///
-/// It listens on the node's loopback, spreads connections over the members of its pool, avoids those that are not well
-/// and cuts those that are silent, so that clients reconnect at once. TLS passes through untouched.
+/// It listens on the node's loopback and spreads connections over the ready members of its pool. It cuts connections to
+/// silent members, so that clients reconnect at once. TLS passes through untouched.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 no (probe, check) or failed, 64 a flag, name or file that breaks a rule."
+    after_help = "Exit codes: 0 done, 1 no (probe) or failed, 64 an invalid flag, name or file."
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -25,9 +25,9 @@ const RUN_EXAMPLES: &str = "Examples:
   trivet-proxy run --cache-dir /var/lib/trivet --socket /run/trivet/proxy.sock --watch trivet-system/trivet-default
       as on a node of a cluster, after its first start";
 
-const STATUS_HELP: &str = "Columns: FOR is the time in this state; LAST PROBE, TOOK and AGO say what the last probe brought, after how long, and
-when; PROVEN is whether this node ever had a verified answer from the member; DISTANCE is where it is as seen from here:
-Local (this very node), SameZone or Elsewhere, which orders members that are equally well as the document's locality says.
+const STATUS_HELP: &str = "Columns: FOR is the time in this state; LAST PROBE, TOOK and AGO are the outcome, duration and age of the last probe;
+PROVEN is whether this node has had a verified answer from the member; DISTANCE is Local (this node), SameZone or
+Elsewhere, and orders members in the same state if the document's locality says so.
 
 Examples:
   trivet-proxy status
@@ -42,16 +42,16 @@ const EXPLAIN_HELP: &str = "Examples:
 pub(crate) enum Command {
     /// Forward connections until SIGTERM, then drain; a second signal aborts.
     ///
-    /// Which members there are, and where to listen, says the wire document: the newest of --config and --cache-dir at
-    /// the start, and whatever is newer in --config or --watch from then on. A document that cannot be followed is
-    /// refused with a log line and a metric; the one in force stays.
+    /// The wire document names the members and the listeners. At the start it is the newest one of --config and
+    /// --cache-dir; later, any newer one of --config or --watch. A document that cannot be followed is rejected with a log
+    /// line and a metric, and the one in force stays.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(Box<Run>),
-    /// Ask the proxy that runs here how it is; for exec probes. Exits 0 for yes, 1 for no, and says why.
+    Run(Box<RunArguments>),
+    /// Ask the proxy that runs here whether it is ready or alive; for exec probes. Exits 0 for yes, 1 for no with the reason.
     Probe(Probe),
     /// Check a wire document as a proxy would.
     ///
-    /// Exits 0 and names pool, revision and number of members, or exits 64 and names the field and the rule it breaks.
+    /// Exits 0 and names pool, revision and number of members, or exits 64 and names the field and its rule.
     /// In a cluster: kubectl -n trivet-system get configmap trivet-default -o jsonpath='{.data.pool\.json}' > pool.json
     Check(Check),
     /// Show the proxy that runs here: its document, its clients, and a row for each upstream.
@@ -60,19 +60,19 @@ pub(crate) enum Command {
     /// kubectl -n trivet-system exec POD -- /trivet-proxy status
     #[command(after_help = STATUS_HELP)]
     Status(Inquiry),
-    /// Say why a member is in its state, by what evidence, and what would change it.
+    /// Show why a member is in its state: its latest outcomes, and what would change the state.
     #[command(after_help = EXPLAIN_HELP)]
     Explain(Explain),
 }
 
-/// How to run.
+/// Flags of `run`.
 #[derive(Debug, Args)]
-pub(crate) struct Run {
-    /// The wire document, JSON. Looked at every second; may be absent at first. In a cluster, the mounted ConfigMap.
+pub(crate) struct RunArguments {
+    /// The wire document, JSON. It is read every second and may be absent. In a cluster: the mounted ConfigMap.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Where the last good documents are kept, so that the proxy starts with no apiserver at all.
+    /// Directory of the last good documents, so that the proxy starts without any apiserver.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
 
@@ -80,7 +80,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) watch: Option<ConfigMapName>,
 
-    /// The bearer token for --watch; read at every request.
+    /// File with the bearer token for --watch; it is read at every request.
     #[arg(
         long,
         value_name = "FILE",
@@ -88,20 +88,20 @@ pub(crate) struct Run {
     )]
     pub(crate) token_file: PathBuf,
 
-    /// This node's name: proxies of different nodes prefer different members. Defaults to the host's name.
+    /// Name of this node: proxies of different nodes prefer different members. Defaults to the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
 
-    /// The zone this node is in, for pools with locality PreferLocal or PreferSameZone. Empty: unknown, and zones make no
+    /// Zone of this node, for pools with locality PreferLocal or PreferSameZone. Empty: unknown, and zones make no
     /// difference. In a cluster NODE_ZONE is the pod's label topology.kubernetes.io/zone.
     #[arg(long, value_name = "ZONE", env = "NODE_ZONE", default_value = "")]
     pub(crate) zone: String,
 
-    /// Where `probe`, `status` and `explain` ask.
+    /// Unix socket at which `probe`, `status` and `explain` ask.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
-    /// Where Prometheus metrics are served, at /metrics.
+    /// Address at which Prometheus metrics are served, at /metrics.
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics_address: Option<SocketAddr>,
 
@@ -124,7 +124,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// What to ask the running proxy.
+/// Arguments of `probe`.
 #[derive(Debug, Args)]
 pub(crate) struct Probe {
     /// What to ask.
@@ -139,13 +139,13 @@ pub(crate) struct Probe {
 /// What to ask the running proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Question {
-    /// Whether it forwards.
+    /// Whether it forwards connections.
     Ready,
     /// Whether its event loop turns.
     Live,
 }
 
-/// Whom to ask about the running proxy, and how to print the answer.
+/// Flags of `status` and `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Inquiry {
     /// The socket that the proxy was given as `run --socket`.
@@ -157,13 +157,13 @@ pub(crate) struct Inquiry {
     pub(crate) output: Output,
 }
 
-/// Which member to explain.
+/// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The member's name, as `status` shows it.
     pub(crate) member: String,
 
-    /// Whom to ask.
+    /// Which proxy to ask.
     #[command(flatten)]
     pub(crate) inquiry: Inquiry,
 }
@@ -173,11 +173,11 @@ pub(crate) struct Explain {
 pub(crate) enum Output {
     /// For people.
     Table,
-    /// For scripts: fields are only ever added within a major release.
+    /// For scripts: within a major release fields are only added.
     Json,
 }
 
-/// What to check.
+/// Arguments of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// The wire document, JSON.

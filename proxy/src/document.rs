@@ -1,4 +1,4 @@
-//! The wire document: where it comes from, and which one is followed. Revisions only grow, whatever brings them.
+//! Documents: where they come from, and which one is in force. The revision in force only grows, whatever the source.
 
 pub mod cache;
 pub mod file;
@@ -20,39 +20,15 @@ use crate::{
     cause,
     metrics::Metrics,
     settings::{self, Settings},
+    source::Source,
 };
 
-/// What brought a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// The file named on the command line, in a cluster the mounted ConfigMap.
-    File,
-    /// This node's disk.
-    Cache,
-    /// The ConfigMap, through the API.
-    Watch,
-}
-
-impl Source {
-    /// All of them, in the order of the metric.
-    pub const ALL: [Self; 3] = [Self::File, Self::Cache, Self::Watch];
-
-    /// The word for logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::File => "File",
-            Self::Cache => "Cache",
-            Self::Watch => "Watch",
-        }
-    }
-}
-
-/// What became of an offered document.
+/// The result of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfferResult {
     /// It is in force now.
     Followed,
-    /// It is the one in force.
+    /// It is in force already.
     Known,
     /// It is older than the one in force.
     Older,
@@ -60,38 +36,38 @@ pub enum OfferResult {
     Rejected,
 }
 
-/// The document in force, worked out, and how it came to be.
+/// The document in force with its settings, and where it came from.
 #[derive(Clone, Debug)]
 pub struct InForce {
-    /// The document.
+    /// The document and what follows from it.
     pub settings: Arc<Settings>,
-    /// It as it came: a later release may have written fields that are not known here.
+    /// The original text, which may have fields of a later release.
     pub text: Arc<str>,
     /// What brought it.
     pub source: Source,
-    /// When.
+    /// When it came into force.
     pub since: Instant,
 }
 
-/// The document in force, and the way for a newer one to replace it.
+/// The document in force, and the rules by which a newer one replaces it.
 #[derive(Debug)]
 pub struct Documents {
     current: channel::Sender<Option<InForce>>,
-    /// The members of the documents before it, the latest first, as many as the disk keeps.
+    /// The members of earlier documents, the latest document first; as many documents as the disk keeps.
     history: Mutex<VecDeque<Vec<Identity>>>,
-    /// The text that each source was last refused for: said once, not at every look.
-    refused: Mutex<Vec<(Source, String)>>,
+    /// The texts that were rejected last, by source: each is reported once, not at every poll.
+    rejected: Mutex<Vec<(Source, String)>>,
     cache: Option<Cache>,
     metrics: Arc<Metrics>,
 }
 
 impl Documents {
-    /// None in force yet. Earlier ones are in `cache`.
+    /// No document is in force yet. `cache` holds the earlier ones.
     pub fn new(cache: Option<Cache>, metrics: Arc<Metrics>) -> Self {
         Self {
             current: channel::Sender::new(None),
             history: Mutex::default(),
-            refused: Mutex::default(),
+            rejected: Mutex::default(),
             cache,
             metrics,
         }
@@ -113,14 +89,14 @@ impl Documents {
         self.current.borrow().as_ref().map(revision)
     }
 
-    /// The members of the document in force and of those before it, as many as the disk keeps.
+    /// The members of the document in force and of the earlier ones that the disk keeps.
     pub fn known_members(&self) -> BTreeSet<Identity> {
         let mut known: BTreeSet<_> = self.current_members().into_iter().collect();
         known.extend(self.history().iter().flatten().cloned());
         known
     }
 
-    /// The members of earlier documents that the one in force has not, the latest first.
+    /// The members of earlier documents that are not in the one in force, the latest first.
     pub fn earlier_members(&self) -> Vec<Identity> {
         let mut known = self.current_members();
         let mut earlier = Vec::new();
@@ -133,7 +109,7 @@ impl Documents {
         earlier
     }
 
-    /// Offers the generations on the disk, the newest first, until one is followed. The older ones are history.
+    /// Offers the documents on the disk, the newest first, until one is followed. The older ones become the history.
     pub fn offer_cached(&self) {
         let mut followed = false;
         for text in self.cache.iter().flat_map(Cache::texts) {
@@ -147,12 +123,12 @@ impl Documents {
         }
     }
 
-    /// Offers a text; it is followed if it is valid and newer.
+    /// Offers a text. It is followed if it is valid and newer than the document in force.
     pub fn offer(&self, text: &str, source: Source) -> OfferResult {
         let settings = match read(text) {
             Ok(settings) => settings,
             Err(rejection) => {
-                self.refuse(text, source, &rejection);
+                self.reject(text, source, &rejection);
                 return OfferResult::Rejected;
             }
         };
@@ -162,11 +138,11 @@ impl Documents {
         }) = self.current.borrow().as_ref()
         {
             if revision < current.document.revision {
-                self.refuse_older(text, source, revision);
+                self.reject_older(text, source, revision);
                 return OfferResult::Older;
             }
             if revision == current.document.revision {
-                self.warn_of_twin(&settings, current, source);
+                self.reject_twin(&settings, current, source);
                 return OfferResult::Known;
             }
         }
@@ -208,8 +184,8 @@ impl Documents {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refuse(&self, text: &str, source: Source, rejection: &Rejection) {
-        if self.first_refusal(text, source, rejection.reason) {
+    fn reject(&self, text: &str, source: Source, rejection: &Rejection) {
+        if self.first_rejection(text, source, rejection.reason) {
             let Rejection { reason, message } = rejection;
             warn!(
                 source = source.as_str(),
@@ -221,9 +197,9 @@ impl Documents {
         }
     }
 
-    /// Usual where the mounted ConfigMap lags behind the watch, so nobody needs to act.
-    fn refuse_older(&self, text: &str, source: Source, offered: u64) {
-        if self.first_refusal(text, source, "Older") {
+    /// Not a warning: the mounted ConfigMap usually lags behind the watch.
+    fn reject_older(&self, text: &str, source: Source, offered: u64) {
+        if self.first_rejection(text, source, "Older") {
             info!(
                 source = source.as_str(),
                 reason = "Older",
@@ -234,21 +210,21 @@ impl Documents {
         }
     }
 
-    /// Counts a rejection, unless this text of this source was refused already.
-    fn first_refusal(&self, text: &str, source: Source, reason: &'static str) -> bool {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.iter().any(|(by, known)| *by == source && known == text) {
+    /// Counts a rejection, unless this text of this source was rejected already.
+    fn first_rejection(&self, text: &str, source: Source, reason: &'static str) -> bool {
+        let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        if rejected.iter().any(|(by, known)| *by == source && known == text) {
             return false;
         }
-        // The disk brings several texts at once, the other sources one at a time.
-        refused.retain(|(by, _)| *by != source || source == Source::Cache);
-        refused.push((source, text.to_owned()));
-        self.metrics.document_refused(source, reason);
+        // The disk offers several texts at once, the other sources one at a time.
+        rejected.retain(|(by, _)| *by != source || source == Source::Cache);
+        rejected.push((source, text.to_owned()));
+        self.metrics.document_rejected(source, reason);
         true
     }
 
-    /// Two documents of one revision are two writers, or an edit by hand.
-    fn warn_of_twin(&self, offered: &Settings, current: &Settings, source: Source) {
+    /// Two documents of one revision mean two writers, or an edit by hand.
+    fn reject_twin(&self, offered: &Settings, current: &Settings, source: Source) {
         if offered.document.hash != current.document.hash {
             let rejection = Rejection {
                 reason: "SameRevision",
@@ -257,7 +233,7 @@ impl Documents {
                     current.document.revision
                 ),
             };
-            self.refuse(&offered.document.hash, source, &rejection);
+            self.reject(&offered.document.hash, source, &rejection);
         }
     }
 }
@@ -266,16 +242,16 @@ fn members_of(settings: &Settings) -> Vec<Identity> {
     settings.document.members.iter().map(settings::identity).collect()
 }
 
-/// Why a text is not followed.
+/// Why a text is not followed; the document in force stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// One fixed word.
+    /// One fixed word for logs and metrics.
     pub reason: &'static str,
-    /// What is wrong with which field.
+    /// Which field is wrong, and why.
     pub message: String,
 }
 
-/// Reads a text as far as following it needs.
+/// Reads a text and derives its settings.
 pub fn read(text: &str) -> Result<Settings, Rejection> {
     let document = Document::parse(text).map_err(|error| Rejection {
         reason: error.reason(),

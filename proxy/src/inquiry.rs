@@ -1,4 +1,4 @@
-//! What people ask about the running proxy: `status` and `explain`.
+//! The commands `status` and `explain`, which ask the running proxy.
 
 use std::{io, path::Path, process::ExitCode, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     cli::{Explain, Inquiry, Output},
 };
 
-/// A proxy that is alive answers within milliseconds; people wait no longer than this for one that may not be.
+/// How long to wait for an answer. A live proxy answers within milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where else to look when nobody answers at the socket.
+/// What to try if no proxy answers at the socket.
 const HINT: &str = "hint: give the --socket that the proxy was given as `run --socket`.
       On a node of a cluster the socket is inside the proxy's pod:
         kubectl -n trivet-system get pods -l app.kubernetes.io/name=trivet-proxy -o wide
@@ -26,9 +26,8 @@ const HINT: &str = "hint: give the --socket that the proxy was given as `run --s
 /// Prints the whole proxy.
 pub(crate) fn status(runtime: &Runtime, inquiry: Inquiry) -> Result<ExitCode> {
     let output = inquiry.output;
-    let status = match ask(runtime, inquiry)? {
-        Answer::Status(status) => status,
-        Answer::Nobody => return Ok(ExitCode::FAILURE),
+    let Some(status) = ask(runtime, inquiry)? else {
+        return Ok(ExitCode::FAILURE);
     };
     print!(
         "{}",
@@ -44,9 +43,8 @@ pub(crate) fn status(runtime: &Runtime, inquiry: Inquiry) -> Result<ExitCode> {
 pub(crate) fn explain(runtime: &Runtime, explain: Explain) -> Result<ExitCode> {
     let Explain { member, inquiry } = explain;
     let output = inquiry.output;
-    let status = match ask(runtime, inquiry)? {
-        Answer::Status(status) => status,
-        Answer::Nobody => return Ok(ExitCode::FAILURE),
+    let Some(status) = ask(runtime, inquiry)? else {
+        return Ok(ExitCode::FAILURE);
     };
     let (found, others): (Vec<_>, Vec<_>) = status
         .upstreams
@@ -66,30 +64,26 @@ pub(crate) fn explain(runtime: &Runtime, explain: Explain) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-enum Answer {
-    Status(Box<Status>),
-    Nobody,
-}
-
-fn ask(runtime: &Runtime, inquiry: Inquiry) -> Result<Answer> {
+/// The status of the running proxy; none, after a message, if no proxy listens there.
+fn ask(runtime: &Runtime, inquiry: Inquiry) -> Result<Option<Status>> {
     let socket = inquiry.socket;
     let answer = runtime.block_on(admin::ask(socket.clone(), "/status", ANSWER_LIMIT));
     let (known, text) = match answer {
         Err(admin::Error::Connect(_, error)) => {
-            eprintln!("{}", nobody(&socket, &error));
-            return Ok(Answer::Nobody);
+            eprintln!("{}", no_proxy(&socket, &error));
+            return Ok(None);
         }
         answer => answer?,
     };
     if !known {
-        bail!("the proxy at {} does not tell: {text}", socket.display());
+        bail!("the proxy at {} does not answer: {text}", socket.display());
     }
     let status = serde_json::from_str(&text);
     let status = status.with_context(|| format!("failed to read the answer of {}", socket.display()))?;
-    Ok(Answer::Status(Box::new(status)))
+    Ok(Some(status))
 }
 
-fn nobody(socket: &Path, error: &io::Error) -> String {
+fn no_proxy(socket: &Path, error: &io::Error) -> String {
     format!(
         "trivet-proxy: no proxy answers at --socket {}: {error}\n{HINT}",
         socket.display()

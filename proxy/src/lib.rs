@@ -1,8 +1,8 @@
 //! The proxy of a node: a layer-4 balancer over all apiservers of a pool.
 //!
-//! A client connects to the node's loopback; [`listener`] accepts it, [`open`] finds the upstream that serves it,
-//! [`relay`] moves the bytes. Which upstream that is, [`balance`] decides without touching a socket; [`upstream`] tells
-//! it what happens, [`probe`] asks the upstreams how they are, and [`document`] says who they are.
+//! A client connects to the node's loopback. [`listener`] accepts the connection, [`open`] finds an upstream for it, and
+//! [`relay`] moves the bytes. [`balance`] decides which upstream that is, without touching a socket; [`upstream`] feeds it
+//! with events and carries out its decisions. [`probe`] checks the upstreams, and [`document`] says which ones there are.
 
 pub mod admin;
 pub mod app;
@@ -20,6 +20,7 @@ pub mod probe;
 pub mod readiness;
 pub mod relay;
 pub mod settings;
+pub mod source;
 pub mod status;
 pub mod trust;
 pub mod upstream;

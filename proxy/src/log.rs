@@ -1,5 +1,5 @@
-//! The log's way to standard error. Who reads it may be stuck or gone, and neither may stop what is forwarded: lines wait
-//! in a bounded buffer for a thread of their own, and what finds it full is lost and counted.
+//! The log's way to standard error. Its reader may be stuck or gone, which must not block forwarding: lines wait in a
+//! bounded buffer for a thread that writes them. Lines that do not fit are dropped and counted.
 
 use std::{
     convert::Infallible,
@@ -13,39 +13,39 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::metrics::Metrics;
 
-/// Bytes that wait, some four thousand lines: a storm of clients at level debug outlasts the pause of a container runtime
-/// that restarts. As much again is on its way out at most.
+/// The size of the buffer, about four thousand lines: enough for debug logs of many clients while a container runtime
+/// restarts. At most the same amount again is being written.
 const CAPACITY: usize = 1024 * 1024;
 
-/// How long an exit waits for the last lines. A reader that has not taken them by then is stuck.
+/// How long the exit waits for the last lines. A reader that has not taken them by then is stuck.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Where the subscriber writes to. It never waits and never fails.
+/// The subscriber's writer. It never blocks and never fails.
 #[derive(Clone, Debug)]
-pub struct Writer(Arc<Queue>);
+pub struct LogWriter(Arc<Queue>);
 
-/// Keeps the log going; dropped, it lets the last lines out.
+/// Keeps the writing thread; when dropped, it waits for the last lines.
 #[derive(Debug)]
-pub struct Guard {
+pub struct LogGuard {
     queue: Arc<Queue>,
-    /// Nothing is ever said: it ends with the thread.
+    /// Carries no message: it closes when the thread ends.
     finished: mpsc::Receiver<Infallible>,
 }
 
 #[derive(Debug)]
 struct Queue {
-    waiting: Mutex<Waiting>,
+    pending: Mutex<PendingLines>,
     changed: Condvar,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingLines {
     lines: Batch,
     ending: bool,
 }
 
-/// Whole lines, one after the other.
+/// Complete lines.
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -53,9 +53,12 @@ struct Batch {
 }
 
 /// Starts the thread that writes to `out`.
-pub fn start(out: impl io::Write + Send + 'static, metrics: Arc<Metrics>) -> io::Result<(Writer, Guard)> {
+pub fn start(
+    out: impl io::Write + Send + 'static,
+    metrics: Arc<Metrics>,
+) -> io::Result<(LogWriter, LogGuard)> {
     let queue = Arc::new(Queue {
-        waiting: Mutex::default(),
+        pending: Mutex::default(),
         changed: Condvar::new(),
         metrics,
     });
@@ -65,14 +68,14 @@ pub fn start(out: impl io::Write + Send + 'static, metrics: Arc<Metrics>) -> io:
         emptied.write_out(out);
         drop(finish);
     })?;
-    let guard = Guard {
+    let guard = LogGuard {
         queue: Arc::clone(&queue),
         finished,
     };
-    Ok((Writer(queue), guard))
+    Ok((LogWriter(queue), guard))
 }
 
-impl MakeWriter<'_> for Writer {
+impl MakeWriter<'_> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -80,8 +83,8 @@ impl MakeWriter<'_> for Writer {
     }
 }
 
-impl io::Write for Writer {
-    /// The subscriber writes a line at a time, and it is taken whole or not at all.
+impl io::Write for LogWriter {
+    /// Takes a line as a whole or not at all; the subscriber writes one line at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -92,19 +95,19 @@ impl io::Write for Writer {
     }
 }
 
-impl Drop for Guard {
+impl Drop for LogGuard {
     fn drop(&mut self) {
-        self.queue.waiting().ending = true;
+        self.queue.pending().ending = true;
         self.queue.changed.notify_one();
-        // The thread has ended, or it is stuck and ends with the process: either way nothing more can be done.
+        // The thread has ended, or it is stuck and ends with the process.
         let _ended = self.finished.recv_timeout(FLUSH_LIMIT);
     }
 }
 
 impl Queue {
     fn push(&self, line: &[u8]) {
-        let mut waiting = self.waiting();
-        let lines = &mut waiting.lines;
+        let mut pending = self.pending();
+        let lines = &mut pending.lines;
         if lines.bytes.len() + line.len() > CAPACITY {
             self.metrics.lines_lost(1);
             return;
@@ -119,25 +122,25 @@ impl Queue {
     fn write_out(&self, mut out: impl io::Write) {
         while let Some(lines) = self.next() {
             if out.write_all(&lines.bytes).is_err() {
-                // Nobody is there to be told; the next lines are tried all the same, for a reader may come back.
+                // There is nowhere to report this. The next lines are written all the same: a reader may come back.
                 self.metrics.lines_lost(lines.count);
             }
         }
     }
 
-    /// Waits for lines; none once the guard is dropped and nothing is left.
+    /// Waits for lines; none once the guard is dropped and no line is left.
     fn next(&self) -> Option<Batch> {
-        let idle = |waiting: &mut Waiting| waiting.lines.count == 0 && !waiting.ending;
-        let mut waiting = self
+        let idle = |pending: &mut PendingLines| pending.lines.count == 0 && !pending.ending;
+        let mut pending = self
             .changed
-            .wait_while(self.waiting(), idle)
+            .wait_while(self.pending(), idle)
             .unwrap_or_else(PoisonError::into_inner);
-        let lines = mem::take(&mut waiting.lines);
+        let lines = mem::take(&mut pending.lines);
         (lines.count > 0).then_some(lines)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, PendingLines> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_before_the_end_is_written_in_order() {
+    fn lines_before_the_end_are_written_in_order() {
         let metrics = Arc::new(Metrics::default());
         let (mut reader, out) = io::pipe().unwrap();
         let (mut writer, guard) = start(out, Arc::clone(&metrics)).unwrap();
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_reads_loses_lines_and_holds_nobody_up() {
+    fn a_log_that_is_not_read_drops_lines_and_blocks_nothing() {
         let metrics = Arc::new(Metrics::default());
         let (_reader, out) = io::pipe().unwrap();
         let (mut writer, guard) = start(out, Arc::clone(&metrics)).unwrap();
@@ -186,12 +189,12 @@ mod tests {
         let kept = said as u64 - lost(&metrics);
         let most = 2 * CAPACITY / LINE.len() + 64;
         assert!(kept <= most as u64, "{kept} lines are in memory");
-        // The end of the test is that this returns.
+        // This must return.
         drop(guard);
     }
 
     #[test]
-    fn a_log_whose_reader_has_gone_is_lost_and_counted() {
+    fn lines_for_a_reader_that_is_gone_are_dropped_and_counted() {
         let metrics = Arc::new(Metrics::default());
         let (reader, out) = io::pipe().unwrap();
         drop(reader);

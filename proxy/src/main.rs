@@ -1,4 +1,4 @@
-//! The proxy's program: reads the command line and runs one of its commands.
+//! The program: reads the command line and runs one command.
 
 mod cli;
 mod inquiry;
@@ -15,17 +15,16 @@ use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 use trivet_proxy::{admin, app, balance::place::Place, document, log, metrics::Metrics};
 
-use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, Run};
+use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, RunArguments};
 
-/// `EX_USAGE` of sysexits: a flag or file that breaks a rule.
+/// `EX_USAGE` of sysexits: an invalid flag or file.
 const USAGE: u8 = 64;
 
-/// Below kubelet's shortest probe timeout, so that the reason is told and not cut off.
+/// Below kubelet's shortest probe timeout of 1 s, so that kubelet shows the reason.
 const PROBE_LIMIT: Duration = Duration::from_millis(900);
 
-/// The kernel is asked for news after so many polls at the latest. A relay's turn may take 100 µs, and the default of
-/// 61 could leave new connections unseen for milliseconds; but each question is a system call, and one for every few
-/// small messages is dear. Who has much to move waits for the answer anyway (see `relay`).
+/// How many polls run between two looks at the kernel's events. A relay's turn may take 100 µs, and with the default of
+/// 61 new connections could wait for milliseconds. A smaller number costs more system calls per small message.
 const POLLS_BETWEEN_IO: u32 = 16;
 
 fn main() -> ExitCode {
@@ -58,7 +57,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn forward(run: Run) -> Result<ExitCode> {
+fn forward(run: RunArguments) -> Result<ExitCode> {
     let filter = match EnvFilter::try_new(&run.log_level) {
         Ok(filter) => filter,
         Err(error) => {
@@ -87,7 +86,7 @@ fn forward(run: Run) -> Result<ExitCode> {
     let config = app::Config {
         file: run.config,
         cache: run.cache_dir,
-        watch: run.watch.map(|target| document::watch::Target {
+        watch: run.watch.map(|target| document::watch::ConfigMapTarget {
             namespace: target.namespace,
             name: target.name,
             token_file: run.token_file,
@@ -104,7 +103,7 @@ fn forward(run: Run) -> Result<ExitCode> {
         bound.run(stop.requested()).await;
         Ok(ExitCode::SUCCESS)
     });
-    // Not dropped: that would wait for a write to a disk that hangs.
+    // Not dropped: a drop would wait for a write to a disk that hangs.
     runtime.shutdown_background();
     done
 }
@@ -136,12 +135,12 @@ fn verify(check: &Check) -> Result<ExitCode> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Err(refusal) => {
+        Err(rejection) => {
             eprintln!(
                 "{}: {}: {}",
                 check.file.display(),
-                refusal.reason,
-                refusal.message
+                rejection.reason,
+                rejection.message
             );
             Ok(ExitCode::from(USAGE))
         }
@@ -156,18 +155,18 @@ fn runtime() -> Result<Runtime> {
         .context("failed to start the runtime")
 }
 
-fn start_log(filter: EnvFilter, format: LogFormat, metrics: Arc<Metrics>) -> Result<log::Guard> {
+fn start_log(filter: EnvFilter, format: LogFormat, metrics: Arc<Metrics>) -> Result<log::LogGuard> {
     let (writer, guard) = log::start(io::stderr(), metrics).context("failed to start the log")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
-        // They are said on standard error itself.
+        // They would go to standard error directly.
         .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
-    // The usual hook writes to standard error itself, and waits for whoever reads it.
+    // The default hook writes to standard error directly and would block on its reader.
     panic::set_hook(Box::new(|panic| error!(panic = panic.to_string(), "panicked")));
     Ok(guard)
 }
@@ -187,7 +186,7 @@ impl Stop {
         })
     }
 
-    /// Waits for the first signal. The second ends the process where it stands.
+    /// Waits for the first signal. The second one ends the process at once.
     async fn requested(mut self) {
         self.either().await;
         tokio::spawn(async move {

@@ -1,6 +1,6 @@
-//! What the proxy counts. Names and labels marked stable in docs/operations.md do not change within a major release.
+//! The proxy's metrics. Names and labels marked stable in docs/operations.md do not change within a major release.
 //!
-//! A member's series live as long as the proxy knows the member; a document holds few members, so the number of series
+//! A member's series exist as long as the proxy knows the member. A document holds few members, so the number of series
 //! is bounded.
 
 mod clients;
@@ -23,7 +23,7 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-/// What this program is.
+/// The version of this program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabel {
     version: &'static str,
@@ -39,7 +39,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry that encodes them, all under `trivet_proxy_`.
+    /// A registry of all metrics, each with the prefix `trivet_proxy_`.
     pub fn registry(&self) -> Registry {
         let mut root = Registry::with_prefix("trivet_proxy");
         let version = env!("CARGO_PKG_VERSION");
@@ -53,13 +53,13 @@ impl Metrics {
         self.clients.register(&mut root);
         root.register(
             "log_lines_lost",
-            "Lines of the log that were not written because nobody read it",
+            "Log lines that were dropped because standard error was not read",
             self.lines_lost.clone(),
         );
         root
     }
 
-    /// The log could not take so many lines.
+    /// The log dropped this many lines.
     pub fn lines_lost(&self, lines: u64) {
         self.lines_lost.inc_by(lines);
     }
@@ -81,18 +81,18 @@ mod tests {
     use super::*;
     use crate::{
         balance::health::{Outcome, State},
-        document::Source,
         ending::Ending,
         net::socket::Fault,
+        source::Source,
     };
 
     const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-    /// A proxy in whose life everything has happened once, so that no family is empty and left out.
+    /// Metrics with at least one series per family: an empty family is not encoded.
     fn eventful() -> Metrics {
         let metrics = Metrics::default();
         metrics.document_applied(1, Source::File);
-        metrics.document_refused(Source::Watch, "Older");
+        metrics.document_rejected(Source::Watch, "Older");
         metrics.listener("127.0.0.1:7443", true);
         metrics.member("cp1");
         metrics.state("cp1", State::Up);
@@ -104,7 +104,7 @@ mod tests {
         metrics
     }
 
-    /// The names of all families, as Prometheus stores their series: counters end with `_total`, infos with `_info`.
+    /// The names of all families as Prometheus stores them: counters end with `_total`, infos with `_info`.
     fn encoded(metrics: &Metrics) -> BTreeSet<String> {
         encode(&metrics.registry())
             .lines()
@@ -118,7 +118,7 @@ mod tests {
             .collect()
     }
 
-    /// The names in the first column of the table of the proxy's metrics, each row of which says stable or unstable.
+    /// The names in the first column of the documented table; each row says stable or unstable.
     fn documented() -> BTreeSet<String> {
         let rows = OPERATIONS.lines().filter(|line| {
             let mut columns = line.split('|').map(str::trim);

@@ -1,7 +1,7 @@
-//! Whether this proxy is ready, and whether it is alive.
+//! Readiness and liveness of this proxy.
 //!
-//! Readiness latches: one verified answer through the proxy's own listener, afterwards only a live accept loop. One
-//! that followed the upstreams would make the DaemonSet controller replace every proxy during an outage.
+//! Readiness latches after one verified answer through the proxy's own listener; from then on it needs a bound listener
+//! only. If readiness followed the upstreams, the DaemonSet controller would replace every proxy during an outage.
 
 use std::{
     net::SocketAddr,
@@ -17,13 +17,13 @@ use tracing::{debug, info};
 
 use crate::{listener::Listeners, probe, upstream::Upstreams};
 
-/// How soon the own listener is tried again.
+/// How soon the proxy tries its own listener again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-/// How long an answer through the own listener may take.
+/// The limit of an answer through the own listener.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// What the exec probes are told.
+/// The answers to the exec probes.
 #[derive(Debug)]
 pub struct Readiness {
     listeners: Arc<Listeners>,
@@ -32,7 +32,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Not ready yet.
+    /// A proxy that is not ready yet.
     pub fn new(listeners: Arc<Listeners>) -> Self {
         Self {
             listeners,
@@ -41,7 +41,7 @@ impl Readiness {
         }
     }
 
-    /// Why this proxy is not ready; none if it is.
+    /// Why this proxy is not ready; none if it is ready.
     pub fn objection(&self) -> Option<&'static str> {
         if self.ending.load(Ordering::Relaxed) {
             return Some("this proxy is ending");
@@ -55,18 +55,17 @@ impl Readiness {
         None
     }
 
-    /// Why this proxy should be restarted; none if it is alive. Whoever asks and is answered knows that its event loop
-    /// turns.
+    /// Why this proxy must be restarted; none if it is alive. Any answer shows that the event loop turns.
     pub fn lifeless(&self) -> Option<&'static str> {
         (!self.listeners.alive()).then_some("an accept loop has died")
     }
 
-    /// Never ready again.
+    /// The proxy ends: it is never ready again.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
     }
 
-    /// Tries the own listener until a member has answered through it.
+    /// Tries the own listener until a member answers through it.
     pub async fn prove(&self, upstreams: &Upstreams) {
         while let Err(reason) = self.try_forward(upstreams).await {
             debug!(reason, "not ready yet");

@@ -1,4 +1,4 @@
-//! The document in force, with what every connection and probe needs of it worked out once.
+//! The document in force, and the values that connections and probes derive from it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,7 +14,7 @@ use crate::{
     trust::{self, Trust},
 };
 
-/// One immutable snapshot; a new document is a new snapshot, swapped whole.
+/// One immutable snapshot. A new document makes a new snapshot, swapped as a whole.
 #[derive(Debug)]
 pub struct Settings {
     /// The document itself.
@@ -27,18 +27,18 @@ pub struct Settings {
     pub probe_socket: UpstreamOptions,
     /// How long one dial may take.
     pub connect_timeout: Duration,
-    /// How long to wait for one upstream before the next is tried beside it.
+    /// The hedge delay: how long to wait for one upstream before the next is tried beside it.
     pub hedge_delay: Duration,
-    /// How long draining connections are left.
+    /// Over which time draining connections are closed.
     pub drain_timeout: Duration,
     /// How long a probe may take.
     pub probe_timeout: Duration,
-    /// The numbers by which health is judged.
+    /// The thresholds of health.
     pub policy: Policy,
 }
 
 impl Settings {
-    /// Works out a document. Fails where its certificates cannot be used.
+    /// Derives the settings of a document. Fails if its certificates cannot be used.
     pub fn new(document: Arc<Document>) -> Result<Self, trust::Error> {
         let connection = &document.connection;
         let health_check = &document.health_check;

@@ -1,7 +1,7 @@
-//! What the proxy tells people about itself: one JSON resource, from which `trivet-proxy status` makes its table and
-//! `trivet-proxy explain` its account of one member.
+//! The status of the proxy: one JSON resource, from which `trivet-proxy status` and `trivet-proxy explain` make their
+//! tables.
 //!
-//! Fields are only ever added within a major release. `reasonMeans`, `effect` and `wayBack` are for people: their words
+//! Within a major release fields are only added. The texts of `reasonMeans`, `effect` and `wayBack` are for people and
 //! may change.
 
 mod account;
@@ -32,24 +32,24 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Of this program.
+    /// The version of this program.
     pub version: String,
-    /// Where it runs.
+    /// The name of its node.
     pub node: String,
-    /// The zone of that; empty where it is unknown.
+    /// The zone of its node; empty if unknown.
     #[serde(default)]
     pub zone: String,
-    /// Why it is not ready; absent if it is.
+    /// Why it is not ready; absent if it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_because: Option<String>,
     /// The document in force; absent until there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<DocumentStatus>,
-    /// Where it should listen, and whether it does.
+    /// The addresses of the document's listeners, and whether they are bound.
     pub listeners: Vec<ListenerStatus>,
-    /// Whom it serves.
+    /// Its clients.
     pub clients: ClientsStatus,
-    /// Whom it balances over. A member that moved is two of them until the last connection to its old place has ended.
+    /// Its upstreams. A member whose addresses all changed has two until the last connection to an old address has ended.
     pub upstreams: Vec<UpstreamStatus>,
 }
 
@@ -57,13 +57,13 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DocumentStatus {
-    /// The pool it is of.
+    /// The name of its pool.
     pub pool: String,
     /// Its revision.
     pub revision: u64,
     /// The hash of its content.
     pub hash: String,
-    /// Whom it prefers among members that are equally well: PreferLocal, PreferSameZone or Any.
+    /// Which members it prefers among those in the same state: PreferLocal, PreferSameZone or Any.
     #[serde(default)]
     pub locality: String,
     /// What brought it: File, Cache or Watch.
@@ -72,13 +72,13 @@ pub struct DocumentStatus {
     pub age_milliseconds: u64,
 }
 
-/// An address at which clients come in.
+/// An address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerStatus {
     /// IP and port.
     pub address: String,
-    /// Whether the proxy listens there.
+    /// Whether the proxy listens on it.
     pub bound: bool,
 }
 
@@ -110,60 +110,60 @@ pub struct UpstreamStatus {
     pub reason_means: String,
     /// How long it has been in this state.
     pub state_milliseconds: u64,
-    /// Connections and attempts it has.
+    /// Its connections, attempts included.
     pub connections: u64,
     /// Active, Draining, Removed or LastResort.
     pub standing: String,
-    /// How far it is: Local (on this very node), SameZone or Elsewhere. Whether that matters says the document's locality.
+    /// Local (on this node), SameZone or Elsewhere. The document's locality says whether it matters.
     #[serde(default)]
     pub distance: String,
-    /// Whether this node ever had a verified answer from it.
+    /// Whether this node has had a verified answer from it.
     pub proven: bool,
-    /// Whether it left a client waiting since its last good answer.
+    /// Whether a client waited too long for it since its last good answer.
     pub suspect: bool,
     /// What its state means for connections.
     pub effect: String,
-    /// What would bring it back, or bring it down.
+    /// What would change its state.
     pub way_back: String,
-    /// Good answers in a row by now.
+    /// Good answers in a row so far.
     pub good_answers: u32,
-    /// Good answers in a row that bring a fallen member back.
+    /// Good answers in a row that make it Up again.
     pub good_answers_wanted: u32,
-    /// Questions in a row without an answer by now.
+    /// Silent probes in a row so far.
     pub silent_questions: u32,
-    /// Questions in a row without an answer that make a member Down.
+    /// Silent probes in a row that make it Down.
     pub silent_questions_tolerated: u32,
-    /// How much longer good answers do not bring it back.
+    /// The rest of its hold-down, during which good answers do not make it Up.
     pub hold_down_milliseconds: u64,
-    /// What its last probe brought; absent before the first.
+    /// The outcome of its last probe; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe: Option<Observation>,
-    /// What probes and clients found lately, the latest first.
+    /// The latest outcomes of probes and clients, the latest first.
     pub evidence: Vec<Observation>,
 }
 
-/// The same outcome, once or several times without another between.
+/// An outcome, once or several times in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observation {
-    /// Who found it out: Probe or Client.
+    /// Who observed it: Probe or Client.
     pub origin: String,
-    /// What came, in one word.
+    /// The outcome, in one word.
     pub outcome: String,
-    /// In more words; empty where all is well.
+    /// The outcome in detail; empty if it is good.
     pub detail: String,
-    /// How often in a row.
+    /// How many times in a row.
     pub times: u32,
-    /// How long ago for the first time.
+    /// Time since the first of them.
     pub first_milliseconds_ago: u64,
-    /// How long ago for the last time.
+    /// Time since the last of them.
     pub last_milliseconds_ago: u64,
-    /// How long the last took, where it came to an end.
+    /// The duration of the last one, if it had an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_microseconds: Option<u64>,
 }
 
-/// The parts of a running proxy that its status is about.
+/// The parts of a running proxy that make up its status.
 #[derive(Debug)]
 pub struct Subject {
     /// The documents.
@@ -172,7 +172,7 @@ pub struct Subject {
     pub upstreams: Arc<Upstreams>,
     /// The listeners.
     pub listeners: Arc<Listeners>,
-    /// Whether it is ready.
+    /// Its readiness.
     pub readiness: Arc<Readiness>,
 }
 
@@ -236,7 +236,7 @@ impl Subject {
             .collect()
     }
 
-    /// How far a member of the document is; one that is in no document any more is nowhere near.
+    /// The distance of a member of the document; Elsewhere for one that is no longer in it.
     fn distance(&self, settings: &Settings, view: &View) -> Distance {
         let mut members = settings.document.members.iter();
         let member = members.find(|member| settings::identity(member) == view.identity);

@@ -1,4 +1,4 @@
-//! The command line says what is wrong, with which flag, and by which rule.
+//! The command line names the wrong flag, its value and the rule.
 
 #![allow(
     clippy::indexing_slicing,
@@ -56,8 +56,8 @@ fn a_wrong_flag_ends_with_64_and_names_flag_value_and_rule() {
 }
 
 #[test]
-fn a_zone_that_is_not_known_is_no_mistake() {
-    // What kubelet makes of a pod without the label.
+fn an_empty_zone_is_accepted() {
+    // As kubelet sets it for a pod without the label.
     let empty = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"))
         .args(["run", "--config", "x", "--log-level", "a=b=c"])
         .env_clear()
@@ -106,7 +106,7 @@ fn a_question_without_a_proxy_ends_with_1_and_says_where_to_ask() {
 }
 
 #[test]
-fn the_example_document_is_one_to_follow() {
+fn the_example_document_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pool.json");
     let output = run(&["check", example]);
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -122,13 +122,13 @@ fn the_example_unit_runs_the_proxy_with_flags_that_exist() {
         .find_map(|line| line.strip_prefix("ExecStart="))
         .unwrap();
     let mut arguments: Vec<_> = command.split_whitespace().skip(1).collect();
-    // Refused only after every other flag has been understood, so that nothing is started.
+    // Checked only after every other flag has been parsed, so nothing starts.
     arguments.extend(["--log-level", "a=b=c"]);
     refused(&arguments, &["--log-level \"a=b=c\""]);
 }
 
 #[test]
-fn help_is_no_failure_and_teaches() {
+fn help_exits_with_0_and_explains() {
     for arguments in [
         &["--help"][..],
         &["run", "--help"],

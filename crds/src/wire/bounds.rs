@@ -1,31 +1,31 @@
-//! The bounds that the fields of a wire document promise, in one place.
+//! The bounds of the fields of a wire document.
 //!
-//! The operator's documents keep them by the pool's schema; people's own files do not by themselves.
+//! The pool's schema enforces them for documents of the operator; files that people write have no schema.
 
 use std::fmt::Display;
 
 use super::{Connection, Document, HealthCheck, Listener, MAX_ADDRESSES, MAX_MEMBERS, Member};
 
-/// A bound that a document breaks.
+/// A value of a document that is outside its bounds.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(super) struct Violation {
     /// The path of the field.
     pub(super) field: String,
-    /// What it says, or how many it lists.
+    /// Its value, or the number of its items.
     pub(super) value: String,
-    /// What it breaks, and the way out.
+    /// The bound that it breaks, and the way out.
     pub(super) rule: &'static str,
 }
 
-/// The first bound that is broken, in the order of the document.
-pub(super) fn check(document: &Document) -> Result<(), Broken> {
+/// Checks all bounds, and returns the first violation in the order of the document.
+pub(super) fn check(document: &Document) -> Result<(), Violation> {
     members(&document.members)?;
     listeners(&document.listeners)?;
     health_check(&document.health_check)?;
     connection(&document.connection)
 }
 
-fn members(members: &[Member]) -> Result<(), Broken> {
+fn members(members: &[Member]) -> Result<(), Violation> {
     hold(
         (1..=MAX_MEMBERS).contains(&members.len()),
         "members",
@@ -56,7 +56,7 @@ fn members(members: &[Member]) -> Result<(), Broken> {
     Ok(())
 }
 
-fn listeners(listeners: &[Listener]) -> Result<(), Broken> {
+fn listeners(listeners: &[Listener]) -> Result<(), Violation> {
     hold(
         !listeners.is_empty(),
         "listeners",
@@ -82,7 +82,7 @@ fn listeners(listeners: &[Listener]) -> Result<(), Broken> {
         )?;
         let foreign = listener.addresses.iter().find(|address| !address.is_loopback());
         if let Some(address) = foreign {
-            return Err(broken(
+            return Err(violation(
                 field("addresses"),
                 address,
                 "must be loopback addresses, so that no other host can use the proxy; use 127.0.0.1, ::1 or both",
@@ -98,7 +98,7 @@ fn listeners(listeners: &[Listener]) -> Result<(), Broken> {
     Ok(())
 }
 
-fn health_check(check: &HealthCheck) -> Result<(), Broken> {
+fn health_check(check: &HealthCheck) -> Result<(), Violation> {
     for (name, value) in [
         ("periodMilliseconds", check.period_milliseconds),
         ("timeoutMilliseconds", check.timeout_milliseconds),
@@ -115,7 +115,7 @@ fn health_check(check: &HealthCheck) -> Result<(), Broken> {
     )
 }
 
-fn connection(connection: &Connection) -> Result<(), Broken> {
+fn connection(connection: &Connection) -> Result<(), Violation> {
     for (name, value) in [
         (
             "connectTimeoutMilliseconds",
@@ -131,7 +131,7 @@ fn connection(connection: &Connection) -> Result<(), Broken> {
     Ok(())
 }
 
-fn positive(section: &str, name: &str, value: u32) -> Result<(), Broken> {
+fn positive(section: &str, name: &str, value: u32) -> Result<(), Violation> {
     hold(
         value != 0,
         format_args!("{section}.{name}"),
@@ -140,15 +140,15 @@ fn positive(section: &str, name: &str, value: u32) -> Result<(), Broken> {
     )
 }
 
-fn hold(holds: bool, field: impl Display, value: impl Display, rule: &'static str) -> Result<(), Broken> {
+fn hold(holds: bool, field: impl Display, value: impl Display, rule: &'static str) -> Result<(), Violation> {
     if holds {
         return Ok(());
     }
-    Err(broken(field, value, rule))
+    Err(violation(field, value, rule))
 }
 
-fn broken(field: impl Display, value: impl Display, rule: &'static str) -> Broken {
-    Broken {
+fn violation(field: impl Display, value: impl Display, rule: &'static str) -> Violation {
+    Violation {
         field: field.to_string(),
         value: value.to_string(),
         rule,
@@ -159,7 +159,7 @@ fn list_of(count: usize) -> String {
     format!("a list of {count}")
 }
 
-/// A name may hold anything, also line ends: it must not break the log line that quotes it.
+/// A name may hold any character, also line ends, which must not break the log line that quotes it.
 fn quoted(name: &str) -> String {
     format!("{name:?}")
 }
@@ -171,7 +171,7 @@ mod tests {
     use super::super::tests::document;
     use super::*;
 
-    /// A change that breaks a bound, then the field and the value that the error names, and what its rule says.
+    /// A change that breaks a bound; the field and the value that the error names; a part of its rule.
     type Case = (fn(&mut Document), &'static str, &'static str, &'static str);
 
     const CASES: &[Case] = &[

@@ -1,4 +1,4 @@
-//! The last good documents, and who proved itself, on the node's disk: what a proxy starts from when nothing answers.
+//! The last good documents and the proven members, on the node's disk: a proxy starts from them if no apiserver answers.
 
 use std::{
     collections::BTreeSet,
@@ -13,28 +13,28 @@ use tracing::{debug, warn};
 
 use crate::balance::Identity;
 
-/// Documents kept: enough to outlive a run of broken writes.
+/// How many documents are kept: enough to survive several broken writes.
 pub const GENERATIONS: usize = 5;
 
-/// Where the members that proved themselves are kept.
+/// The file of the proven members.
 const PROVEN: &str = "proven.json";
 
-/// How the name of a file ends that is being written; it begins with a dot.
+/// The suffix of a file that is being written; its name starts with a dot.
 const TEMPORARY: &str = ".tmp";
 
-/// A directory of documents, one file a revision.
+/// A directory of documents, one file per revision.
 #[derive(Clone, Debug)]
 pub struct Cache {
     directory: PathBuf,
 }
 
 impl Cache {
-    /// The cache in this directory, which need not exist yet.
+    /// A cache in this directory, which need not exist yet.
     pub fn new(directory: PathBuf) -> Self {
         Self { directory }
     }
 
-    /// What the files hold, of the highest revision first. One that cannot be read is skipped with a log line.
+    /// The texts of all documents, the highest revision first. A file that cannot be read is skipped with a log line.
     pub fn texts(&self) -> Vec<String> {
         let files = match generations(&self.directory) {
             Ok(files) => files,
@@ -53,7 +53,8 @@ impl Cache {
         files.iter().filter_map(read).collect()
     }
 
-    /// Removes what a crash left half written. Another proxy of this node that is just writing it fails, and tries again.
+    /// Removes files that a crash left half written. If another proxy of this node is writing one of them, its write fails
+    /// and is retried.
     pub fn tidy(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
@@ -65,7 +66,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Keeps a document and lets the oldest go. It is on the disk when this returns, which may take seconds.
+    /// Stores a document and removes the oldest ones. It is on the disk when this returns, which may take seconds.
     pub fn store(&self, revision: u64, text: &str) -> io::Result<()> {
         let name = format!("document-{revision:020}.json");
         replace(&self.directory, &name, text.as_bytes())?;
@@ -123,16 +124,16 @@ impl From<Identity> for Proven {
     }
 }
 
-/// Replaces a file so that a crash at any point leaves the old one or the new one whole, and that two proxies of a node
-/// do not write into each other's: while one replaces the other, both are there. Chance tells them apart and not their
-/// process id, which is 1 in each pod.
+/// Replaces a file. A crash at any point leaves either the old or the new content. Two proxies of a node may do this at
+/// once while one replaces the other, so each writes a temporary file of its own; its name is random because the process
+/// id is 1 in every pod.
 fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let temporary = directory.join(format!(".{name}.{:016x}{TEMPORARY}", rand::random::<u64>()));
     let replaced = write(&temporary, content).and_then(|()| fs::rename(&temporary, directory.join(name)));
     if replaced.is_err() {
-        // The next attempt has another name, and a full disk must not fill further. What stays all the same, the next
-        // start removes.
+        // The next attempt uses another name, and a full disk must not fill further. If the removal fails too, the next
+        // start removes the file.
         let _removed = fs::remove_file(&temporary);
     }
     replaced?;
@@ -145,7 +146,7 @@ fn write(new: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Removes a file, unless another proxy of this node was quicker.
+/// Removes a file. Another proxy of this node may have removed it already.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -153,7 +154,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The document files, of the highest revision first.
+/// The document files, the highest revision first.
 fn generations(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {

@@ -1,16 +1,17 @@
-//! The document from a file: the mounted ConfigMap in a cluster, the user's own file elsewhere.
+//! Documents from a file: the mounted ConfigMap in a cluster, the user's own file elsewhere.
 
 use std::{io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{trace, warn};
 
-use super::{Documents, Source};
+use super::Documents;
+use crate::source::Source;
 
-/// How often the file is looked at. It is small and, where it is mounted, in memory.
+/// How often the file is read. It is small and, if mounted, in memory.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Follows the file for ever. It may be absent: a ConfigMap is mounted a while after it is written.
+/// Follows the file for ever. It may be absent: kubelet mounts a ConfigMap some time after its creation.
 pub async fn follow(path: PathBuf, documents: Arc<Documents>) {
     let mut seen = None;
     loop {

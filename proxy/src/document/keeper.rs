@@ -1,5 +1,5 @@
-//! Keeps on the node's disk what the next start needs: the document in force, and who proved itself. A disk that is full,
-//! read-only or slow holds nobody up: what it does not take is tried again until it does.
+//! Writes what the next start needs to the node's disk: the document in force and the proven members. A disk that is full,
+//! read-only or slow blocks nothing else: a failed write is retried until it succeeds.
 
 use std::{collections::BTreeSet, future::pending, io, sync::Arc, time::Duration};
 
@@ -7,40 +7,40 @@ use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{InForce, Source, cache::Cache};
-use crate::balance::Identity;
+use super::{InForce, cache::Cache};
+use crate::{balance::Identity, source::Source};
 
 /// The first wait after a failed write; it doubles with each further one.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
-/// The longest wait: how late the disk may be once it works again.
+/// The longest wait between two attempts, and so the longest delay once the disk works again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The one that writes.
+/// Writes the cache.
 #[derive(Debug)]
 pub struct Keeper {
     cache: Cache,
     documents: watch::Receiver<Option<InForce>>,
     proven: watch::Receiver<BTreeSet<Identity>>,
-    kept: Memory,
+    stored: CacheContent,
 }
 
 /// What the disk holds, or should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Memory {
-    /// Revision and text of the newest document; none while that came from the disk itself.
+struct CacheContent {
+    /// Revision and text of the newest document; none while that one came from the disk.
     document: Option<(u64, Arc<str>)>,
     proven: BTreeSet<Identity>,
 }
 
 impl Keeper {
-    /// Follows both. `proven` is now what the disk holds.
+    /// A keeper of both. The disk holds the current value of `proven` already.
     pub fn new(
         cache: Cache,
         documents: watch::Receiver<Option<InForce>>,
         proven: watch::Receiver<BTreeSet<Identity>>,
     ) -> Self {
-        let kept = Memory {
+        let stored = CacheContent {
             document: None,
             proven: proven.borrow().clone(),
         };
@@ -48,11 +48,11 @@ impl Keeper {
             cache,
             documents,
             proven,
-            kept,
+            stored,
         }
     }
 
-    /// Writes what changes until `stop`, and once more what is still to be written then.
+    /// Writes each change until `stop`, and then a last time what is still to be written.
     pub async fn run(mut self, stop: CancellationToken) {
         let cache = self.cache.clone();
         if let Err(error) = blocking(move || cache.tidy()).await {
@@ -60,7 +60,7 @@ impl Keeper {
         }
         let mut wait = None;
         loop {
-            // Asked before the last look, so that nothing from before the stop is missed.
+            // Read before the last write, so that no change from before the stop is missed.
             let last = stop.is_cancelled();
             wait = match self.write().await {
                 Ok(()) => {
@@ -87,33 +87,33 @@ impl Keeper {
         }
     }
 
-    /// Writes what differs from what is kept. The document comes first: the list shrinks with documents, and must not
-    /// forget whom the newest one on the disk names.
+    /// Writes what differs from the disk. The document comes first: the list of proven members shrinks with the documents,
+    /// and must not lose a member of the newest document on the disk.
     async fn write(&mut self) -> io::Result<()> {
         let wanted = self.wanted();
         if let Some((revision, text)) = wanted.document.clone()
-            && wanted.document != self.kept.document
+            && wanted.document != self.stored.document
         {
             let cache = self.cache.clone();
             blocking(move || cache.store(revision, &text)).await?;
-            self.kept.document = wanted.document;
+            self.stored.document = wanted.document;
         }
-        if wanted.proven != self.kept.proven {
+        if wanted.proven != self.stored.proven {
             let (cache, proven) = (self.cache.clone(), wanted.proven.clone());
             blocking(move || cache.store_proven(proven)).await?;
-            self.kept.proven = wanted.proven;
+            self.stored.proven = wanted.proven;
         }
         Ok(())
     }
 
-    /// The list is read first, so that it is no newer than the document.
-    fn wanted(&mut self) -> Memory {
+    /// Reads the list before the document, so that the list is not newer.
+    fn wanted(&mut self) -> CacheContent {
         let proven = self.proven.borrow_and_update().clone();
         let in_force = self.documents.borrow_and_update();
         let brought = in_force
             .as_ref()
             .filter(|in_force| in_force.source != Source::Cache);
-        Memory {
+        CacheContent {
             document: brought
                 .map(|in_force| (in_force.settings.document.revision, Arc::clone(&in_force.text))),
             proven,
@@ -126,13 +126,13 @@ impl Keeper {
             changed = self.proven.changed() => changed,
         };
         if changed.is_err() {
-            // Nothing more comes but the stop.
+            // Nothing changes any more; only the stop is left.
             pending::<()>().await;
         }
     }
 }
 
-/// Says that a write failed, once an outage, and how long to wait for the next.
+/// Logs a failed write, as a warning only once per outage, and returns the wait before the next attempt.
 fn failed(error: &io::Error, wait: Option<Duration>) -> Duration {
     if let Some(wait) = wait {
         debug!(%error, "still failing to keep documents on the disk");
@@ -143,7 +143,7 @@ fn failed(error: &io::Error, wait: Option<Duration>) -> Duration {
     }
 }
 
-/// A sync of a slow disk takes seconds, which no connection may wait for.
+/// Runs a write on a thread of its own: an fsync of a slow disk takes seconds and must not block the event loop.
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     spawn_blocking(work)
         .await

@@ -1,5 +1,4 @@
-//! The document from its ConfigMap, followed through this proxy's own upstreams: the path it offers to others is the
-//! path it trusts itself.
+//! Documents from the ConfigMap, followed through this proxy's own upstreams, as clients reach them.
 
 mod api;
 
@@ -12,39 +11,39 @@ use tracing::{debug, info, warn};
 use trivet_crds::wire;
 
 use self::api::{Api, Error};
-use super::{Documents, Source};
-use crate::{cause, upstream::Upstreams};
+use super::Documents;
+use crate::{cause, source::Source, upstream::Upstreams};
 
-/// How long one watch lasts. Short, so that one that stalls without a word is noticed.
+/// How long one watch lasts. It is short, so that a watch that stalls silently is noticed.
 const WATCH_SECONDS: u64 = 30;
 
-/// How long past its end a watch is believed to be only late.
+/// How long a watch may overrun its time before it counts as stalled.
 const WATCH_SLACK: Duration = Duration::from_secs(5);
 
-/// The first wait after a failure; the fleet must not come back all at once.
+/// The first wait after a failure. It is jittered, so that the fleet does not come back at once.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
 
 /// The longest wait after repeated failures.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Which ConfigMap to follow, and as whom.
+/// Which ConfigMap to follow, and with which credentials.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct ConfigMapTarget {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Holds the bearer token; read at every request, because it is rotated.
+    /// The file with the bearer token. It is read at every request, because kubelet rotates it.
     pub token_file: PathBuf,
 }
 
 /// Follows the ConfigMap for ever, with a jittered back-off after failures.
-pub async fn follow(target: Target, upstreams: Arc<Upstreams>, documents: Arc<Documents>) {
+pub async fn follow(target: ConfigMapTarget, upstreams: Arc<Upstreams>, documents: Arc<Documents>) {
     let mut wait = SHORTEST_WAIT;
     let mut failing = false;
     loop {
         let Err(error) = follow_once(&target, &upstreams, &documents, &mut failing).await;
-        // Said once per outage: without a token this is how a proxy runs for ever.
+        // A warning once per outage: a proxy without a token fails for ever.
         if failing {
             debug!(
                 error = cause::chain(&error),
@@ -67,10 +66,10 @@ pub async fn follow(target: Target, upstreams: Arc<Upstreams>, documents: Arc<Do
     }
 }
 
-/// One connection: a list, then watches, until one of them fails or asks for a new list. `failing` is cleared once the
-/// list is there.
+/// One connection: a list, then watches, until a request fails or a new list is needed. `failing` is cleared after the
+/// list.
 async fn follow_once(
-    target: &Target,
+    target: &ConfigMapTarget,
     upstreams: &Arc<Upstreams>,
     documents: &Documents,
     failing: &mut bool,
@@ -94,7 +93,7 @@ async fn follow_once(
 
 async fn watch_once(
     api: &mut Api,
-    target: &Target,
+    target: &ConfigMapTarget,
     documents: &Documents,
     version: &mut String,
 ) -> Result<(), Error> {
@@ -107,7 +106,7 @@ async fn watch_once(
             Some("ADDED" | "MODIFIED") => offer(object, documents),
             // A deleted ConfigMap changes nothing: the last good document stays in force.
             Some("DELETED" | "BOOKMARK") => {}
-            // Most often 410 Gone: the version is too old, and a new list is due.
+            // Usually 410 Gone: the resource version is too old, and a new list is needed.
             Some(_) | None => return Err(Error::Refused(event.to_string())),
         }
         if let Some(newer) = resource_version(object) {

@@ -1,4 +1,4 @@
-//! Clients and what becomes of their connections, whoever serves them.
+//! Metrics of clients' connections, over all members.
 
 use std::time::Duration;
 
@@ -49,27 +49,27 @@ impl ClientMetrics {
         );
         root.register(
             "failover_duration_seconds",
-            "From the first sign of a member's silence to the cut of its connections",
+            "From the first sign of a silence to the cut of the connections",
             self.failover.0.clone(),
         );
         root.register(
             "hedges_refused",
-            "First flights that would have been sent to another member but for the budget",
+            "Hedges that were due but exceeded the hedge budget",
             self.hedges_refused.clone(),
         );
         root.register(
             "accept_failures",
-            "Times that accepting paused for want of files",
+            "Pauses of the accept loop because no file descriptor was left",
             self.accept_failures.clone(),
         );
         root.register(
             "sent_bytes",
-            "Bytes from clients to members, while they flow; a first flight once, for the member that won the client",
+            "Bytes from clients to members, counted as they flow; a hedged first flight counts once",
             self.bytes_sent.clone(),
         );
         root.register(
             "received_bytes",
-            "Bytes from members to clients, while they flow",
+            "Bytes from members to clients, counted as they flow",
             self.bytes_received.clone(),
         );
     }
@@ -81,12 +81,12 @@ impl Metrics {
         self.clients.open.inc();
     }
 
-    /// And has left, whatever the reason.
+    /// An admitted client's connection ended.
     pub fn left(&self) {
         self.clients.open.dec();
     }
 
-    /// A client's connection ended.
+    /// A client's connection ended for this reason.
     pub fn ended(&self, ending: Ending) {
         self.clients
             .ended
@@ -96,8 +96,8 @@ impl Metrics {
             .inc();
     }
 
-    /// Bytes went to members, and came from them: told at each turn of a connection, because some live for weeks. A
-    /// turn usually moves bytes one way only, and what did not move costs no atomic.
+    /// Bytes went to members, and came from them. Counted at each turn of a relay, because some connections live for
+    /// weeks. A turn usually moves bytes in one direction only, and the other one costs no atomic operation.
     pub fn relayed(&self, sent: u64, received: u64) {
         if sent > 0 {
             self.clients.bytes_sent.inc_by(sent);
@@ -107,17 +107,17 @@ impl Metrics {
         }
     }
 
-    /// A hedge was due but the budget was spent.
+    /// A hedge was due but the hedge budget was spent.
     pub fn hedge_refused(&self) {
         self.clients.hedges_refused.inc();
     }
 
-    /// The connections of a silent member were cut, so long after the first sign of its silence.
+    /// The connections of a silent upstream were cut, this long after the first sign of its silence.
     pub fn failed_over(&self, after: Duration) {
         self.clients.failover.observe(after);
     }
 
-    /// Accepting paused.
+    /// The accept loop paused.
     pub fn accept_failed(&self) {
         self.clients.accept_failures.inc();
     }

@@ -1,4 +1,4 @@
-//! Documents and where they make the proxy listen.
+//! Metrics of documents and listeners.
 
 use std::{
     sync::atomic::AtomicU64,
@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 
 use super::Metrics;
-use crate::document::Source;
+use crate::source::Source;
 
 /// A metric of one listener address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -20,13 +20,13 @@ struct ListenerLabel {
     listener: String,
 }
 
-/// A metric of one way by which documents come.
+/// A metric by source of documents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
     source: &'static str,
 }
 
-/// A metric of documents refused.
+/// A metric of rejected documents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RejectionLabels {
     source: &'static str,
@@ -38,7 +38,7 @@ pub(super) struct DocumentMetrics {
     revision: Gauge,
     applied: Gauge<f64, AtomicU64>,
     source: Family<SourceLabel, Gauge>,
-    refused: Family<RejectionLabels, Counter>,
+    rejected: Family<RejectionLabels, Counter>,
     listener_bound: Family<ListenerLabel, Gauge>,
 }
 
@@ -46,40 +46,40 @@ impl DocumentMetrics {
     pub(super) fn register(&self, root: &mut Registry) {
         root.register(
             "document_revision",
-            "Revision of the wire document in force",
+            "Revision of the document in force",
             self.revision.clone(),
         );
         root.register(
             "document_applied_timestamp_seconds",
-            "Unix time at which the wire document came into force in this process",
+            "Unix time at which the document came into force in this process",
             self.applied.clone(),
         );
         root.register(
             "document_source",
-            "1 for what brought the wire document in force",
+            "1 for the source of the document in force",
             self.source.clone(),
         );
         root.register(
             "documents_refused",
-            "Wire documents not followed, by source and reason; the one in force stayed",
-            self.refused.clone(),
+            "Documents that were rejected, by source and reason; the one in force stayed",
+            self.rejected.clone(),
         );
         root.register(
             "listener_bound",
-            "1 where the proxy listens, 0 where it should but cannot",
+            "1 if the proxy listens on the address, 0 if it should but cannot",
             self.listener_bound.clone(),
         );
     }
 }
 
 impl Metrics {
-    /// A document came into force just now.
+    /// A document came into force.
     pub fn document_applied(&self, revision: u64, by: Source) {
         let documents = &self.documents;
         documents
             .revision
             .set(i64::try_from(revision).unwrap_or(i64::MAX));
-        // A clock before 1970 tells no time worth a metric.
+        // A clock before 1970 reads as 0.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         documents.applied.set(since.as_secs_f64());
         for source in Source::ALL {
@@ -93,10 +93,10 @@ impl Metrics {
         }
     }
 
-    /// A document was not followed.
-    pub fn document_refused(&self, source: Source, reason: &'static str) {
+    /// A document was rejected.
+    pub fn document_rejected(&self, source: Source, reason: &'static str) {
         self.documents
-            .refused
+            .rejected
             .get_or_create(&RejectionLabels {
                 source: source.as_str(),
                 reason,
@@ -104,7 +104,7 @@ impl Metrics {
             .inc();
     }
 
-    /// The proxy listens on an address, or should but cannot.
+    /// The proxy listens on an address, or should and cannot.
     pub fn listener(&self, address: &str, bound: bool) {
         self.documents
             .listener_bound
@@ -114,7 +114,7 @@ impl Metrics {
             .set(i64::from(bound));
     }
 
-    /// The proxy no longer wants to listen on an address.
+    /// The address is no longer a listener.
     pub fn listener_gone(&self, address: &str) {
         self.documents.listener_bound.remove(&ListenerLabel {
             listener: address.to_owned(),

@@ -1,17 +1,14 @@
-//! Members: their health, what they are given, and how quickly they answer.
+//! Metrics of members: health, connections, and latencies.
 
 use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use super::{
-    Durations, Metrics,
-    durations::{self, OfMembers},
-};
+use super::{Durations, Metrics, durations};
 use crate::{
     balance::health::{Outcome, State},
     net::socket::Fault,
@@ -19,9 +16,12 @@ use crate::{
 
 /// A metric of one member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct MemberLabel {
+struct MemberLabel {
     member: String,
 }
+
+/// One histogram per member.
+type OfMembers = Family<MemberLabel, Histogram, fn() -> Histogram>;
 
 /// A metric of one member's state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,24 +61,24 @@ pub(super) struct MemberMetrics {
     certificates_refused: Family<MemberLabel, Gauge>,
 }
 
-/// The series of one member, looked up once: whoever holds them counts a connection without a look-up or an allocation.
+/// The series of one member, looked up once, so that counting a connection needs no look-up and no allocation.
 #[derive(Clone, Debug)]
 pub struct Series {
     /// The member's name.
     pub member: String,
-    /// Connections and attempts that it has.
+    /// Its connections, attempts included.
     pub connections: Gauge,
-    /// Clients given to it.
+    /// Client connections that it serves or served.
     pub opened: Counter,
-    /// How long it took to connect, where it did.
+    /// Durations of successful dials.
     pub dial: Durations,
-    /// How long after a client's first flight its first byte came, where it won the client.
+    /// From sending a first flight to its first byte, if it won the client.
     pub first_byte: Durations,
-    /// First flights sent elsewhere too because it left them unanswered.
+    /// Hedges: first flights that were sent to another member because it did not answer.
     pub hedges: Counter,
-    /// Clients that it won because another left their first flight unanswered.
+    /// Hedges that it won: another member did not answer the first flight.
     pub hedges_won: Counter,
-    /// Clients that another won for that.
+    /// Hedges that another member won.
     pub hedges_lost: Counter,
 }
 
@@ -89,14 +89,14 @@ impl Default for MemberMetrics {
             transitions: Family::default(),
             connections: Family::default(),
             opened: Family::default(),
-            dial: durations::of_answers(),
+            dial: of_answers(),
             dial_failures: Family::default(),
-            first_byte: durations::of_answers(),
+            first_byte: of_answers(),
             hedges: Family::default(),
             hedges_won: Family::default(),
             hedges_lost: Family::default(),
             probes: Family::default(),
-            probe: durations::of_probes(),
+            probe: of_probes(),
             certificates_refused: Family::default(),
         }
     }
@@ -112,22 +112,18 @@ impl MemberMetrics {
     fn register_health(&self, root: &mut Registry) {
         root.register(
             "upstream_state",
-            "1 for the state that the member is in",
+            "1 for the state of the member",
             self.state.clone(),
         );
         root.register(
             "upstream_transitions",
-            "Changes of the member's state, by the state it came to",
+            "Changes of the member's state, by new state",
             self.transitions.clone(),
         );
-        root.register(
-            "probes",
-            "Answers to probes by member and outcome",
-            self.probes.clone(),
-        );
+        root.register("probes", "Probes by member and outcome", self.probes.clone());
         root.register(
             "probe_duration_seconds",
-            "From a question for readiness to the member's answer, where one came",
+            "From a readiness probe to its answer, if one came",
             self.probe.clone(),
         );
         root.register(
@@ -145,12 +141,12 @@ impl MemberMetrics {
         );
         root.register(
             "connections",
-            "Client connections given to the member",
+            "Client connections that the member won",
             self.opened.clone(),
         );
         root.register(
             "dial_duration_seconds",
-            "From a dial to the member's acceptance, where it accepted",
+            "Duration of successful dials",
             self.dial.clone(),
         );
         root.register(
@@ -160,7 +156,7 @@ impl MemberMetrics {
         );
         root.register(
             "first_byte_duration_seconds",
-            "From sending a client's ClientHello to the first byte of the member that won the client",
+            "From sending a ClientHello to the first byte of the member that won the client",
             self.first_byte.clone(),
         );
     }
@@ -168,24 +164,24 @@ impl MemberMetrics {
     fn register_hedges(&self, root: &mut Registry) {
         root.register(
             "hedges",
-            "First flights sent to another member because this one left them unanswered",
+            "First flights that were sent to another member because this one did not answer",
             self.hedges.clone(),
         );
         root.register(
             "hedges_won",
-            "Client connections this member won because another left their first flight unanswered",
+            "Client connections that this member won because another one did not answer",
             self.hedges_won.clone(),
         );
         root.register(
             "hedges_lost",
-            "Client connections another member won because this one left their first flight unanswered",
+            "Client connections that another member won because this one did not answer",
             self.hedges_lost.clone(),
         );
     }
 }
 
 impl Metrics {
-    /// The series of a member, from zero where there were none.
+    /// The series of a member; new ones start at zero.
     pub fn member(&self, member: &str) -> Series {
         let members = &self.members;
         let label = label(member);
@@ -206,7 +202,7 @@ impl Metrics {
         }
     }
 
-    /// A member is no longer known: nothing is left of its series.
+    /// A member is no longer known: removes all of its series.
     pub fn member_gone(&self, member: &str) {
         let members = &self.members;
         for state in State::ALL {
@@ -237,7 +233,7 @@ impl Metrics {
         }
     }
 
-    /// A member is in this state.
+    /// A member is in this state now.
     pub fn state(&self, member: &str, current: State) {
         for state in State::ALL {
             self.members
@@ -247,7 +243,7 @@ impl Metrics {
         }
     }
 
-    /// A member came to another state.
+    /// A member changed to another state.
     pub fn turned(&self, member: &str, to: State) {
         self.members
             .transitions
@@ -263,7 +259,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A question to a member found its end.
+    /// A probe of a member ended with this outcome.
     pub fn probed(&self, member: &str, outcome: Outcome) {
         self.members
             .probes
@@ -271,7 +267,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A question for readiness was answered after this time.
+    /// A readiness probe was answered after this time.
     pub fn probe_took(&self, member: &str, elapsed: Duration) {
         Durations(self.members.probe.get_or_create_owned(&label(member))).observe(elapsed);
     }
@@ -283,6 +279,14 @@ impl Metrics {
             .get_or_create(&label(member))
             .set(i64::from(!verified));
     }
+}
+
+fn of_answers() -> OfMembers {
+    Family::new_with_constructor(|| Histogram::new(durations::ANSWER))
+}
+
+fn of_probes() -> OfMembers {
+    Family::new_with_constructor(|| Histogram::new(durations::PROBE))
 }
 
 fn label(member: &str) -> MemberLabel {

@@ -1,8 +1,8 @@
-//! Why one member is in its state: `trivet-proxy explain`.
+//! The text of `trivet-proxy explain`: why one member is in its state.
 
 use super::{Observation, UpstreamStatus, layout};
 
-/// The state of an upstream, what it means, what would change it, and what was found lately.
+/// The state of an upstream, what it means, what would change it, and its latest outcomes.
 pub fn account(upstream: &UpstreamStatus) -> String {
     let UpstreamStatus {
         member,
@@ -38,7 +38,7 @@ fn fact(name: &str, text: String) -> Vec<String> {
 
 fn evidence(evidence: &[Observation]) -> String {
     if evidence.is_empty() {
-        return "No probe or client has found anything yet.\n".to_owned();
+        return "No probe has ended and no client has connected yet.\n".to_owned();
     }
     let head = ["LAST", "FIRST", "TIMES", "FOUND BY", "OUTCOME", "TOOK", "DETAIL"];
     let head = head.map(str::to_owned).to_vec();

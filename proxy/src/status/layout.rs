@@ -1,8 +1,8 @@
-//! Times and columns as people read them.
+//! Durations and columns for people.
 
 use std::time::Duration;
 
-/// A time in its two largest units: `850ms`, `34s`, `3m12s`, `2h5m`, `3d4h`.
+/// A duration in its two largest units: `850ms`, `34s`, `3m12s`, `2h5m`, `3d4h`.
 pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -19,12 +19,12 @@ pub(super) fn span(duration: Duration) -> String {
     }
 }
 
-/// The same of milliseconds.
+/// The same for milliseconds.
 pub(super) fn span_of(milliseconds: u64) -> String {
     span(Duration::from_millis(milliseconds))
 }
 
-/// How long something took, with the digits that matter: `0.4ms`, `12ms`, `1.2s`.
+/// A latency with its significant digits: `0.4ms`, `12ms`, `1.2s`.
 pub(super) fn latency(microseconds: Option<u64>) -> String {
     let Some(microseconds) = microseconds else {
         return "-".to_owned();
@@ -37,7 +37,7 @@ pub(super) fn latency(microseconds: Option<u64>) -> String {
     }
 }
 
-/// Rows in columns as wide as their widest cell, with no blank at the end of a line.
+/// Rows in columns as wide as their widest cell, without trailing blanks.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let mut widths = Vec::new();
     for row in rows {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_has_its_two_largest_units() {
+    fn a_duration_has_its_two_largest_units() {
         for (milliseconds, expected) in [
             (0, "0ms"),
             (850, "850ms"),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_has_the_digits_that_matter() {
+    fn a_latency_has_its_significant_digits() {
         assert_eq!(latency(None), "-");
         assert_eq!(latency(Some(412)), "0.4ms");
         assert_eq!(latency(Some(12_345)), "12ms");

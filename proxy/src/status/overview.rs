@@ -1,8 +1,8 @@
-//! The whole proxy on one screen: `trivet-proxy status`.
+//! The text of `trivet-proxy status`: the whole proxy on one screen.
 
 use super::{Observation, Status, UpstreamStatus, layout};
 
-/// The proxy, its document, its clients, and a row for each upstream.
+/// The proxy, its document, its listeners, its clients, and a row for each upstream.
 pub fn overview(status: &Status) -> String {
     let head = layout::columns(&[
         line("proxy", proxy(status)),

@@ -1,4 +1,4 @@
-//! Health told in sentences: what a state means for connections, and what would change it.
+//! Health in sentences: what a state means for connections, and what would change it.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use crate::balance::{
     health::{Policy, Reason, State},
 };
 
-/// One upstream among the others.
+/// An upstream in its context.
 pub(super) struct Scene<'a> {
     /// The upstream.
     pub(super) view: &'a View,
-    /// By which health is judged.
+    /// The thresholds of health.
     pub(super) policy: Policy,
-    /// Whether another one that gets connections answers.
+    /// Whether another upstream that gets connections answers.
     pub(super) other_answers: bool,
-    /// When.
+    /// The current time.
     pub(super) now: Instant,
 }
 
 /// What a reason means.
 pub(super) fn reason(reason: Reason) -> &'static str {
     match reason {
-        Reason::Answering => "it answers as it should",
+        Reason::Answering => "it answers and is ready",
         Reason::Remembered => {
-            "this node remembers a verified answer of it from before the proxy started, and has not probed it since"
+            "it gave a verified answer before this proxy started, and has not been probed since"
         }
-        Reason::Recovering => "it answers well again and must go on doing so",
-        Reason::HeldDown => "it answers well again, but fell too often lately",
+        Reason::Recovering => "it is ready again, but not for long enough yet",
+        Reason::HeldDown => "it is ready again, but is in hold-down because it failed repeatedly",
         Reason::NotReady => "it says that it is not ready",
-        Reason::Late => "it is alive but late with its readiness, as one is whose etcd does not answer",
+        Reason::Late => "it is alive but its readiness is overdue, as with an etcd that does not answer",
         Reason::EtcdFailed => "it says that it cannot reach its etcd",
-        Reason::Untrusted => "it answers with a certificate that is not of this cluster",
-        Reason::NotProbed => "it has not answered this proxy yet",
+        Reason::Untrusted => "its certificate was not issued by this cluster's authority for this name",
+        Reason::NotProbed => "it has not answered a probe of this proxy yet",
         Reason::Refused => "it refuses or resets connections, or a router says that it cannot be reached",
-        Reason::Silent => "it says nothing at all",
+        Reason::Silent => "it does not answer at all",
     }
 }
 
@@ -55,7 +55,7 @@ impl Scene<'_> {
                 "a member of an earlier document: it is used only while no member of the current one answers"
             }
             (Standing::Active, false) => {
-                "it never gave this node a verified answer: it is tried only where no member that did is left"
+                "it has never given this node a verified answer: it is tried only if no proven member is left"
             }
             (Standing::Active, true) => return self.effect_of_health(),
         };
@@ -65,7 +65,7 @@ impl Scene<'_> {
     fn effect_of_health(&self) -> String {
         let text = match self.view.state {
             State::Up if self.view.suspect => {
-                "it gets new connections, after others for now: it left a client waiting since its last good answer"
+                "it gets new connections, but after other members: a client waited too long for it since its last good answer"
             }
             State::Up => "it gets new connections",
             State::Unready if self.view.reason == Reason::EtcdFailed => {
@@ -73,10 +73,10 @@ impl Scene<'_> {
             }
             State::Unready => "it gets no new connection while another is Up; old ones are left alone",
             State::Down if self.other_answers => {
-                "it gets no new connection; old ones are cut, so that their clients reconnect at once"
+                "it gets no new connection; old ones are cut, so that clients reconnect at once"
             }
             State::Down => {
-                "no other member answers either, so the fault may be this node's: nothing is cut, and all are tried"
+                "no other member answers either, so the fault may be on this node: nothing is cut, and all members are tried"
             }
         };
         text.to_owned()
@@ -114,7 +114,7 @@ impl Scene<'_> {
         }
     }
 
-    /// How much longer good answers do not bring it back.
+    /// The rest of its hold-down.
     pub(super) fn held(&self) -> Duration {
         let until = self.view.progress.held_until.unwrap_or(self.now);
         match self.view.state {
@@ -142,7 +142,7 @@ mod tests {
         probe_interval: Duration::from_secs(1),
     };
 
-    /// A proven upstream after these outcomes, a second apart, as it is a second later.
+    /// Effect and way back of a proven upstream, a second after these outcomes, which are a second apart.
     fn after(outcomes: &[Outcome], other_answers: bool) -> (String, String) {
         let mut balance = Balance::new("w1");
         let mut now = Instant::now();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_counts_answers_and_the_time_that_is_left() {
+    fn the_way_back_counts_answers_and_the_hold_down_left() {
         use Outcome::{NotReady, Ready, Refused, Silent};
         let way_back = |outcomes: &[Outcome]| after(outcomes, true).1;
         assert_eq!(
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_is_told_only_where_there_is_one() {
+    fn a_cut_is_reported_only_if_there_is_one() {
         let silent = [Outcome::Silent, Outcome::Silent];
         assert!(after(&silent, true).0.contains("old ones are cut"));
         assert!(after(&silent, false).0.contains("nothing is cut"));

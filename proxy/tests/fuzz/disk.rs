@@ -1,4 +1,4 @@
-//! The node's disk after a crash: whatever its files hold, the proxy starts, and with the last good document.
+//! The node's disk after a crash: whatever its files hold, the proxy starts with the last good document.
 
 use std::{collections::BTreeSet, fs, sync::Arc};
 
@@ -7,10 +7,11 @@ use trivet_crds::wire::Document;
 use trivet_proxy::{
     balance::Identity,
     document::{
-        Documents, Source,
+        Documents,
         cache::{Cache, GENERATIONS},
     },
     settings,
+    source::Source,
 };
 
 use crate::{
@@ -64,7 +65,7 @@ fn no_list_of_proven_members_keeps_the_proxy_from_starting() {
     fuzz("proven_members", &[PROVEN.into()], |text| {
         disk.write("proven.json", text);
         let proven = disk.cache().proven();
-        // Nobody is trusted whom the file does not name.
+        // No member is proven that the file does not name.
         let text = String::from_utf8_lossy(text);
         assert!(
             proven
@@ -75,7 +76,7 @@ fn no_list_of_proven_members_keeps_the_proxy_from_starting() {
 }
 
 #[test]
-fn a_crash_at_any_moment_forgets_nobody_whom_a_document_on_the_disk_names() {
+fn a_crash_at_any_moment_forgets_no_member_of_a_document_on_the_disk() {
     let disk = Disk::new();
     let documents = disk.documents();
     for revision in 1..=12 {
@@ -94,7 +95,7 @@ fn a_crash_at_any_moment_forgets_nobody_whom_a_document_on_the_disk_names() {
     assert_eq!(again.known_members(), disk.members());
 }
 
-/// A document whose only member no other revision has.
+/// A document whose only member is in no other revision.
 fn of_its_own_member(revision: u64) -> String {
     let mut document = Document::parse(&document(revision)).unwrap();
     document.members[0].name = format!("cp{revision}");
@@ -116,7 +117,7 @@ impl Disk {
         Cache::new(self.0.path().to_owned())
     }
 
-    /// Whom the documents on it name.
+    /// The members of the documents on it.
     fn members(&self) -> BTreeSet<Identity> {
         let texts = self.cache().texts().into_iter();
         let documents = texts.map(|text| Document::parse(&text).unwrap());

@@ -1,6 +1,6 @@
-//! What the proxy parses, fed with bytes that nobody should send.
+//! Fuzz targets for everything that the proxy parses.
 //!
-//! Each target takes its corpus (`corpus/TARGET/`), and for a few seconds changes of it and random bytes. Longer:
+//! Each target runs its corpus (`corpus/TARGET/`), and for a few seconds mutations of it and random bytes. Longer:
 //! `TRIVET_FUZZ_SECONDS=3600 cargo test -p trivet-proxy --test fuzz TARGET`. A failing input is shrunk and printed; put
 //! it into the corpus.
 

@@ -1,4 +1,4 @@
-//! The search for an input that breaks a target.
+//! Searches for an input that makes a target fail.
 
 use std::{cell::Cell, fs, path::PathBuf, time::Duration};
 
@@ -9,10 +9,10 @@ use proptest::{
 };
 use tokio::time::Instant;
 
-/// How long each target looks for something new, in every run of the tests.
+/// How long each target searches in a usual test run.
 const TIME: Duration = Duration::from_secs(5);
 
-/// Feeds `target` with its corpus, `real` inputs, changes of both, and random bytes, until the time is up.
+/// Feeds `target` with its corpus, `real` inputs, mutations of both, and random bytes, until the time is up.
 pub(crate) fn fuzz(name: &str, real: &[Vec<u8>], target: impl Fn(&[u8])) {
     let mut known: Vec<_> = real.to_vec();
     for file in fs::read_dir(corpus(name)).unwrap() {
@@ -48,7 +48,7 @@ fn inputs(known: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![9 => near, 1 => prop::collection::vec(any::<u8>(), 0..600)]
 }
 
-/// The same with these changes: a byte replaced, put in or taken out, or the end cut off.
+/// The input with these changes: a byte is replaced, inserted or removed, or the end is cut off.
 fn changed(input: &[u8], changes: &[(u8, Index, u8)]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for (kind, at, value) in changes {
@@ -57,7 +57,7 @@ fn changed(input: &[u8], changes: &[(u8, Index, u8)]) -> Vec<u8> {
             (0, _) => bytes.truncate(at),
             (1, _) => bytes.insert(at, *value),
             (2, Some(_)) => drop(bytes.remove(at)),
-            // Another digit or letter is still a number or a word, and gets further.
+            // A digit stays a digit and a letter a letter, so that more inputs pass the first checks.
             (3..8, Some(byte)) if byte.is_ascii_digit() => *byte = b'0' + value % 10,
             (3..8, Some(byte)) if byte.is_ascii_lowercase() => *byte = b'a' + value % 26,
             (_, Some(byte)) => *byte = *value,
@@ -80,7 +80,7 @@ fn corpus(target: &str) -> PathBuf {
         .join(target)
 }
 
-/// Puts a real input into the corpus.
+/// Writes an input to the corpus.
 pub(crate) fn keep(target: &str, name: &str, bytes: &[u8]) {
     fs::create_dir_all(corpus(target)).unwrap();
     fs::write(corpus(target).join(name), bytes).unwrap();

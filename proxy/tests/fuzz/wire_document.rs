@@ -1,4 +1,4 @@
-//! The wire document: no text is followed that a proxy cannot obey.
+//! The wire document: a text that parses keeps every bound.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -11,11 +11,11 @@ use trivet_crds::wire::{
 use crate::search::{fuzz, keep};
 
 #[test]
-fn no_text_is_followed_that_a_proxy_cannot_obey() {
+fn a_text_that_parses_keeps_every_bound() {
     fuzz("wire_document", &[document(7).into()], |text| {
         let text = String::from_utf8_lossy(text);
         if let Err(Error::HashMismatch { actual, .. }) = read(&text) {
-            // The hash keeps what is torn out; without it the other rules must hold by themselves.
+            // The hash rejects most mutations; with a fitting hash the other rules must hold by themselves.
             let mut value: Value = serde_json::from_str(&text).unwrap();
             value["hash"] = actual.into();
             let again = read(&value.to_string());
@@ -25,7 +25,7 @@ fn no_text_is_followed_that_a_proxy_cannot_obey() {
 }
 
 #[test]
-fn a_document_of_a_release_that_knew_no_locality_is_followed() {
+fn a_document_of_a_release_without_locality_is_valid() {
     // Written by that release, with its hash.
     let text = include_str!("corpus/wire_document/whole");
     assert!(!text.contains("balancing") && !text.contains("nodeName"));
@@ -50,7 +50,7 @@ fn read(text: &str) -> Result<Document, Error> {
     let check = &document.health_check;
     assert!((1..=check.period_milliseconds).contains(&check.timeout_milliseconds));
     assert!(document.connection.max_connections > 0);
-    // What this release knows of it is written and read back the same.
+    // The known fields are written and read back unchanged.
     let written = document.clone().seal().unwrap();
     assert_eq!(Document::parse(&written.to_text().unwrap()).unwrap(), written);
     Ok(document)

@@ -1,4 +1,4 @@
-//! A newer valid document is followed without a client noticing; nothing else is.
+//! A newer valid document is followed without disturbing clients; any other document is rejected.
 
 use std::{fs, net::SocketAddr, sync::mpsc, time::Duration};
 
@@ -123,12 +123,12 @@ async fn a_proxy_starts_from_its_disk_alone() {
     fs::write(node.path("cache/document-00000000000000000009.json"), "{\"apiVer").unwrap();
     node.start().await;
     node.follows(1).await;
-    // Remembered as proven: used before its first probe, and not as a last resort.
+    // It is remembered as proven, so it is used before its first probe.
     assert!(node.who().await.is_ok());
     assert_eq!(apiservers.iter().map(Apiserver::served).sum::<usize>(), 1);
 }
 
-/// What the node's disk remembers of who proved itself.
+/// The proven members on the node's disk.
 fn remembered(node: &Node) -> String {
     fs::read_to_string(node.path("cache/proven.json")).unwrap_or_default()
 }
@@ -173,7 +173,7 @@ async fn only_the_very_address_that_proved_itself_is_remembered() {
     let [first, second, third] = [&apiservers[0], &apiservers[1], &apiservers[2]].map(|known| known.address);
     let entries = [
         entry("cp1", first),
-        // Another port, another IP: another server may have answered there.
+        // Another port or IP address: another server may have answered there.
         entry("cp2", SocketAddr::new(second.ip(), 1)),
         entry("cp3", SocketAddr::from(([192, 0, 2, 1], third.port()))),
         entry("gone", SocketAddr::from(([192, 0, 2, 2], 6443))),
@@ -197,7 +197,7 @@ async fn only_the_very_address_that_proved_itself_is_remembered() {
     .await;
 }
 
-/// A node whose proxy has followed two documents and proven its member, while its disk takes nothing.
+/// A node whose disk fails, and whose proxy has followed two documents and proven its member.
 async fn node_with_a_broken_disk() -> (Node, Apiserver) {
     let mut node = Node::new();
     let apiserver = Apiserver::start("cp1", node.authority.server());
@@ -240,8 +240,8 @@ async fn what_the_disk_missed_is_on_it_when_the_proxy_has_ended() {
 }
 
 #[test]
-fn a_disk_that_hangs_keeps_nobody_from_being_served_nor_the_proxy_from_ending() {
-    // What waits for the disk waits on a thread of its own; here there is one.
+fn a_disk_that_hangs_blocks_neither_clients_nor_the_end() {
+    // Disk access runs on blocking threads; this runtime has one.
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
@@ -252,7 +252,7 @@ fn a_disk_that_hangs_keeps_nobody_from_being_served_nor_the_proxy_from_ending() 
         let mut node = Node::new();
         let apiserver = Apiserver::start("cp1", node.authority.server());
         node.write(&node.pool().member(&apiserver));
-        // The start reads the document, and from then on the thread is stuck.
+        // The start reads the document; afterwards the thread is stuck.
         let stuck = async { drop(spawn_blocking(move || hang.iter().for_each(drop))) };
         let started = async { join!(node.start(), stuck) };
         timeout(Duration::from_secs(10), started).await.unwrap();

@@ -1,4 +1,4 @@
-//! When nothing in the document answers, clients are told so at once, and members of earlier documents are tried.
+//! If no member of the document answers, members of earlier documents are tried, and otherwise clients are reset at once.
 
 use std::{io, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::support::{
     node::{all, node_with},
 };
 
-/// Far beyond the two seconds after which a client is told.
+/// Far beyond the two seconds after which a client is reset.
 const FOR_EVER: Duration = Duration::from_secs(30);
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the proxy tells about itself is true, whatever its members do.
+//! Status, metrics and log lines are true, whatever the members do.
 
 use std::{
     io,
@@ -43,7 +43,7 @@ async fn ask(node: &Node, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn a_healthy_proxy_is_told_whole() {
+async fn the_status_of_a_healthy_proxy_is_complete() {
     let (node, apiservers) = node_with(2).await;
     eventually("ready", async || node.ready().await).await;
     let _client = node.client_on(&apiservers[0]).await;
@@ -86,7 +86,7 @@ async fn a_healthy_proxy_is_told_whole() {
 }
 
 #[tokio::test]
-async fn a_hung_member_is_told_as_silent_and_its_failover_is_timed() {
+async fn a_hung_member_is_shown_as_silent_and_its_failover_is_timed() {
     let (node, apiservers) = node_with(2).await;
     let mut client = node.client_on(&apiservers[0]).await;
     apiservers[0].set(Mode::Hung);
@@ -115,7 +115,7 @@ async fn a_hung_member_is_told_as_silent_and_its_failover_is_timed() {
         silent.detail
     );
     assert_eq!(upstream.last_probe.as_ref().unwrap().outcome, "Silent");
-    // What it was before it fell is told as well.
+    // The outcomes before the failure are there as well.
     found(upstream, "Ready");
     let count = "trivet_proxy_failover_duration_seconds_count";
     assert_eq!(node.metric(count).await, Some(1));
@@ -126,7 +126,7 @@ async fn a_hung_member_is_told_as_silent_and_its_failover_is_timed() {
 }
 
 #[tokio::test]
-async fn a_killed_member_is_told_as_refusing_with_the_kernels_words() {
+async fn a_killed_member_is_shown_as_refusing_with_the_kernels_error() {
     let (node, apiservers) = node_with(2).await;
     apiservers[0].set(Mode::Killed);
     node.sees(&apiservers[0], "Unready").await;
@@ -154,7 +154,7 @@ async fn a_killed_member_is_told_as_refusing_with_the_kernels_words() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_not_ready_is_told_with_its_failing_checks() {
+async fn a_member_that_is_not_ready_is_shown_with_its_failing_checks() {
     let (node, apiservers) = node_with(2).await;
     apiservers[0].set(Mode::NotReady);
     node.sees(&apiservers[0], "Unready").await;
@@ -168,7 +168,7 @@ async fn a_member_that_is_not_ready_is_told_with_its_failing_checks() {
 #[tokio::test]
 async fn bytes_are_counted_while_their_connection_lives() {
     let (node, apiservers) = node_with(1).await;
-    // The proxy's own question through its listener is over.
+    // The proxy's own request through its listener is over.
     eventually("ready", async || node.ready().await).await;
     eventually("nobody is connected", async || {
         node.metric("trivet_proxy_client_connections").await == Some(0)
@@ -189,7 +189,7 @@ async fn bytes_are_counted_while_their_connection_lives() {
 }
 
 #[tokio::test]
-async fn who_won_a_client_by_a_hedge_and_who_lost_it_is_counted() {
+async fn hedges_are_counted_for_the_member_that_won_and_the_one_that_lost() {
     let (node, apiservers) = node_with(2).await;
     apiservers[0].set(Mode::Hung);
     let mut attempts = JoinSet::new();
@@ -213,7 +213,7 @@ async fn who_won_a_client_by_a_hedge_and_who_lost_it_is_counted() {
 }
 
 #[tokio::test]
-async fn a_first_flight_is_counted_once_however_many_were_sent_it() {
+async fn the_bytes_of_a_hedged_first_flight_are_counted_once() {
     const CLIENTS: u64 = 10;
     let (node, apiservers) = node_with(2).await;
     eventually("ready", async || node.ready().await).await;
@@ -232,7 +232,7 @@ async fn a_first_flight_is_counted_once_however_many_were_sent_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_told_of_a_member_that_has_gone() {
+async fn nothing_is_shown_of_a_member_that_is_gone() {
     let (node, apiservers) = node_with(2).await;
     let mut leaving = node.client_on(&apiservers[0]).await;
     node.write(&node.pool().revision(2).member(&apiservers[1]));
@@ -247,7 +247,7 @@ async fn nothing_is_told_of_a_member_that_has_gone() {
 }
 
 #[tokio::test]
-async fn the_commands_print_what_the_proxy_tells() {
+async fn the_commands_print_the_status() {
     let (node, apiservers) = node_with(2).await;
     apiservers[0].set(Mode::NotReady);
     node.sees(&apiservers[0], "Unready").await;
@@ -301,7 +301,7 @@ async fn a_proxy_without_a_document_says_so() {
     assert_eq!(ask(&node, &["explain", "cp1"]).await.status.code(), Some(64));
 }
 
-/// What is logged by this process.
+/// The log of this process.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -330,10 +330,10 @@ impl MakeWriter<'_> for Log {
 }
 
 #[tokio::test]
-async fn each_connection_leaves_one_line_that_says_how_it_went() {
+async fn each_connection_logs_one_line_with_its_result() {
     let log = Log::default();
-    // For the whole process: a subscriber of this thread only would miss a place in the code that another test's thread
-    // passes first (tracing remembers there that nobody listens).
+    // For the whole process: tracing caches per call site whether a subscriber is interested, and another test's thread
+    // may reach a call site before this one.
     tracing_subscriber::fmt()
         .with_env_filter("trivet_proxy::connection=debug")
         .with_ansi(false)

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection to an apiserver, over TLS that is verified before the token is shown.
+//! One HTTP/1.1 connection to an apiserver over TLS. The certificate is verified before the token is sent.
 
 use std::{error, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::Target;
+use super::ConfigMapTarget;
 use crate::{
     cause,
     open::walk::{Connected, Walk},
@@ -25,19 +25,19 @@ use crate::{
     upstream::{ConnectionGuard, Upstreams},
 };
 
-/// A hung apiserver completes no handshake; the next one is tried.
+/// The limit of a TLS handshake. A hung apiserver completes none, and the next one is tried.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(1);
 
-/// A list of one object is answered within milliseconds, or by somebody who is in trouble.
+/// The limit of a list. A healthy apiserver lists one object within milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// A ConfigMap holds at most 1 MiB; its event a little more.
+/// The longest event. A ConfigMap holds at most 1 MiB, its event a little more.
 const LONGEST_EVENT: usize = 4 * 1024 * 1024;
 
 /// Why the ConfigMap could not be followed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// There is no document in force to tell where the apiservers are.
+    /// No document is in force, so the apiservers are unknown.
     #[error("no document yet that names the apiservers")]
     NoDocument,
     /// No upstream took the connection.
@@ -46,34 +46,34 @@ pub(super) enum Error {
     /// The token cannot be read.
     #[error("failed to read the token {}", .0.display())]
     Token(PathBuf, #[source] io::Error),
-    /// The request cannot be built from what the flags and the token say.
+    /// The flags and the token make no valid request.
     #[error("failed to build the request")]
     Request(#[from] hyper::http::Error),
     /// The connection broke.
     #[error("connection to {0} broke")]
     Connection(SocketAddr, #[source] Box<dyn error::Error + Send + Sync>),
-    /// The connection's upstream is silent, or drains.
+    /// The connection was closed because its upstream is silent or drains.
     #[error("connection was ended: {0}")]
     Ended(&'static str),
-    /// The apiserver said no.
+    /// The apiserver rejected the request.
     #[error("the apiserver refused: {0}")]
     Refused(String),
-    /// What came is no JSON.
+    /// The answer is no JSON.
     #[error("the apiserver's answer cannot be read")]
     Malformed(#[from] serde_json::Error),
-    /// The apiserver went silent.
+    /// The apiserver did not answer in time.
     #[error("no answer in time")]
     Stalled,
 }
 
 impl Error {
-    /// Whether trying again soon cannot help: the node lacks something.
+    /// Whether an early retry cannot help, because the cause is on this node.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self, Self::Token(..) | Self::Request(_))
     }
 }
 
-/// A connection that counts for its upstream and ends with it, as any client's does.
+/// A connection that is counted for its upstream and cut with it, as a client's is.
 pub(super) struct Api {
     address: SocketAddr,
     host: String,
@@ -103,8 +103,8 @@ impl Api {
         Err(last)
     }
 
-    /// Lists the one ConfigMap.
-    pub(super) async fn list(&mut self, target: &Target) -> Result<Value, Error> {
+    /// Lists the ConfigMap.
+    pub(super) async fn list(&mut self, target: &ConfigMapTarget) -> Result<Value, Error> {
         let address = self.address;
         let answer = async {
             let response = self.get(target, "").await?;
@@ -117,10 +117,10 @@ impl Api {
             .map_err(|_elapsed| Error::Stalled)?
     }
 
-    /// Watches it from `version` on.
+    /// Watches the ConfigMap from resource version `version`.
     pub(super) async fn watch(
         &mut self,
-        target: &Target,
+        target: &ConfigMapTarget,
         version: &str,
         seconds: u64,
     ) -> Result<Events<'_>, Error> {
@@ -136,12 +136,12 @@ impl Api {
         })
     }
 
-    async fn get(&mut self, target: &Target, query: &str) -> Result<Response<Incoming>, Error> {
+    async fn get(&mut self, target: &ConfigMapTarget, query: &str) -> Result<Response<Incoming>, Error> {
         let token = tokio::fs::read_to_string(&target.token_file);
         let token = token
             .await
             .map_err(|error| Error::Token(target.token_file.clone(), error))?;
-        let Target { namespace, name, .. } = target;
+        let ConfigMapTarget { namespace, name, .. } = target;
         let path =
             format!("/api/v1/namespaces/{namespace}/configmaps?fieldSelector=metadata.name%3D{name}{query}");
         let request = Request::get(path)
@@ -184,7 +184,7 @@ pub(super) struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// The next event, or none once the watch has ended in order.
+    /// The next event; none once the watch has ended regularly.
     pub(super) async fn next(&mut self) -> Result<Option<Value>, Error> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {

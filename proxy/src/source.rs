@@ -1,0 +1,26 @@
+//! What brings a document to the proxy.
+
+/// What brought a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The file named on the command line, in a cluster the mounted ConfigMap.
+    File,
+    /// This node's disk.
+    Cache,
+    /// The ConfigMap, through the API.
+    Watch,
+}
+
+impl Source {
+    /// All of them, in the order of the metric.
+    pub const ALL: [Self; 3] = [Self::File, Self::Cache, Self::Watch];
+
+    /// The word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "File",
+            Self::Cache => "Cache",
+            Self::Watch => "Watch",
+        }
+    }
+}
