@@ -207,7 +207,7 @@ impl BoundProxy {
         info!(connections = self.listeners.connections(), ?within, "draining");
         let finished = async {
             tokio::select! {
-                () = self.listeners.finished() => {}
+                () = self.listeners.finished(within) => {}
                 () = self.upstreams.drain_all(within) => {}
             }
         };

@@ -8,6 +8,7 @@ use tracing::debug;
 use crate::{
     balance::Event,
     ending::Ending,
+    listener::slots::SilentClient,
     metrics::{Metrics, members::Series},
     net::socket,
     open::{self, Opened},
@@ -15,14 +16,33 @@ use crate::{
     upstream::Upstreams,
 };
 
-/// Serves a client that `listener` accepted, to its end.
-pub async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, upstreams: Arc<Upstreams>) {
+/// A client that was just accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub client: TcpStream,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: SocketAddr,
+    /// Its slot while it says nothing.
+    pub silent: SilentClient,
+}
+
+/// Serves a client to its end.
+pub async fn serve(accepted: Accepted, upstreams: Arc<Upstreams>) {
+    let Accepted {
+        client,
+        peer,
+        listener,
+        silent,
+    } = accepted;
     let mut record = Record::new(peer, listener, Arc::clone(upstreams.metrics()));
     let Some(settings) = upstreams.settings() else {
         return record.refuse(&client, Ending::NoUpstream);
     };
     // Boxed, because a task is as large as its largest step, and opening is over long before the connection ends.
-    let opened = match Box::pin(open::open(&client, &upstreams, &settings)).await {
+    let opened = match Box::pin(open::open(&client, silent, &upstreams, &settings)).await {
         Ok(opened) => opened,
         Err(ending) => return record.refuse(&client, ending),
     };
@@ -102,7 +122,10 @@ impl Record {
     }
 
     fn refuse(&mut self, client: &TcpStream, ending: Ending) {
-        socket::reset_on_close(client);
+        // A client that has closed without a word gets the same.
+        if ending != Ending::Finished {
+            socket::reset_on_close(client);
+        }
         self.summary.ending = ending;
     }
 }

@@ -8,6 +8,8 @@ pub enum Ending {
     Finished = 1,
     /// The client reset it, or left before an upstream had answered.
     ClientLeft,
+    /// The client said nothing for ten seconds, or nothing yet when its slot was needed.
+    ClientSilent,
     /// The upstream reset it.
     UpstreamReset,
     /// The kernel found the upstream's host silent (keepalive, user timeout).
@@ -36,6 +38,7 @@ impl Ending {
         match self {
             Self::Finished => "Finished",
             Self::ClientLeft => "ClientLeft",
+            Self::ClientSilent => "ClientSilent",
             Self::UpstreamReset => "UpstreamReset",
             Self::UpstreamTimeout => "UpstreamTimeout",
             Self::MemberSilent => "MemberSilent",
@@ -54,6 +57,7 @@ impl Ending {
         match self {
             Self::Finished | Self::MemberStranded | Self::MemberDrained | Self::ProxyDrained => false,
             Self::ClientLeft
+            | Self::ClientSilent
             | Self::UpstreamReset
             | Self::UpstreamTimeout
             | Self::MemberSilent

@@ -1,14 +1,13 @@
 //! Listeners: the local addresses on which the proxy accepts. Each address has one task, which binds it, accepts on it,
 //! and tries to bind it again for as long as the document names it.
 
+pub mod slots;
+
 use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,8 +19,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
+use self::slots::Slots;
 use crate::{
-    connection,
+    connection::{self, Accepted},
     ending::Ending,
     metrics::Metrics,
     net::socket::{self, Fault, Listening},
@@ -44,7 +44,7 @@ pub struct Listeners {
     bound: Arc<Mutex<Vec<SocketAddr>>>,
     accepting: TaskTracker,
     connections: TaskTracker,
-    limit: Arc<AtomicU32>,
+    slots: Arc<Slots>,
     stop: CancellationToken,
 }
 
@@ -56,7 +56,7 @@ struct Acceptor {
     metrics: Arc<Metrics>,
     bound: Arc<Mutex<Vec<SocketAddr>>>,
     connections: TaskTracker,
-    limit: Arc<AtomicU32>,
+    slots: Arc<Slots>,
 }
 
 impl Listeners {
@@ -69,7 +69,7 @@ impl Listeners {
             bound: Arc::default(),
             accepting: TaskTracker::new(),
             connections: TaskTracker::new(),
-            limit: Arc::default(),
+            slots: Arc::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -77,7 +77,7 @@ impl Listeners {
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
     /// keeps its socket. Connections of a removed address go on.
     pub fn apply(&self, addresses: &[SocketAddr], limit: u32) {
-        self.limit.store(limit, Ordering::Relaxed);
+        self.slots.set_limit(limit);
         let mut wanted = self.wanted();
         wanted.retain(|address, stop| {
             let stays = addresses.contains(address);
@@ -111,8 +111,13 @@ impl Listeners {
         self.connections.close();
     }
 
-    /// Waits, after [`Listeners::close`], until the last connection has ended.
-    pub async fn finished(&self) {
+    /// Waits, after [`Listeners::close`], until the last connection has ended. Clients that have said nothing `within`
+    /// this time are ended.
+    pub async fn finished(&self, within: Duration) {
+        tokio::select! {
+            () = self.connections.wait() => return,
+            () = sleep(within) => self.slots.end_silent(Ending::ProxyDrained),
+        }
         self.connections.wait().await;
     }
 
@@ -123,7 +128,7 @@ impl Listeners {
 
     /// The most connections that are held at once; 0 before the first document.
     pub fn limit(&self) -> u32 {
-        self.limit.load(Ordering::Relaxed)
+        self.slots.limit()
     }
 
     fn start(&self, address: SocketAddr) -> CancellationToken {
@@ -134,7 +139,7 @@ impl Listeners {
             metrics: Arc::clone(&self.metrics),
             bound: Arc::clone(&self.bound),
             connections: self.connections.clone(),
-            limit: Arc::clone(&self.limit),
+            slots: Arc::clone(&self.slots),
         };
         self.accepting.spawn(acceptor.run(stop.clone()));
         stop
@@ -256,17 +261,18 @@ impl Acceptor {
             debug!(%peer, "dropped a client that is not on this node");
             return self.turn_away(&client, Ending::NotLoopback);
         }
-        let limit = usize::try_from(self.limit.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-        if self.connections.len() >= limit {
-            debug!(%peer, limit, "shed a client: too many connections");
+        let Some(silent) = self.slots.admit(self.connections.len()) else {
+            debug!(%peer, limit = self.slots.limit(), "shed a client: too many connections");
             return self.turn_away(&client, Ending::Shed);
-        }
-        self.connections.spawn(connection::serve(
+        };
+        let accepted = Accepted {
             client,
             peer,
-            self.address,
-            Arc::clone(&self.upstreams),
-        ));
+            listener: self.address,
+            silent,
+        };
+        self.connections
+            .spawn(connection::serve(accepted, Arc::clone(&self.upstreams)));
     }
 
     fn turn_away(&self, client: &TcpStream, ending: Ending) {

@@ -17,7 +17,7 @@ use self::{
     first_flight::Flight,
     walk::{Connected, Walk},
 };
-use crate::{ending::Ending, settings::Settings, upstream::Upstreams};
+use crate::{ending::Ending, listener::slots::SilentClient, settings::Settings, upstream::Upstreams};
 
 /// A client's upstream, and the client's bytes that it was not sent yet.
 #[derive(Debug)]
@@ -35,16 +35,28 @@ pub struct Opened {
 }
 
 /// Finds the upstream for this client: the first that connects and, where the client begins with a ClientHello, the
-/// first that answers it.
+/// first that answers it. Nothing is dialled before the client has spoken, unless no upstream is expected to answer: then
+/// the client is told so at once.
 pub async fn open(
     client: &TcpStream,
+    silent: SilentClient,
     upstreams: &Arc<Upstreams>,
     settings: &Arc<Settings>,
 ) -> Result<Opened, Ending> {
+    let (early, flight) = tokio::select! {
+        biased;
+        heard = hear(client, upstreams, settings) => heard?,
+        ending = silent.close_signal.ended() => return Err(ending),
+    };
+    drop(silent);
     upstreams.earn_hedge();
-    let mut walk = Walk::new(upstreams, settings);
-    let first = walk.next().await.ok_or(Ending::NoUpstream)?;
-    let (flight, first) = first_flight::read(client, first, &mut walk).await?;
+    let (first, mut walk) = if let Some((early, mut walk)) = early {
+        walk.start_over(early.guard.id());
+        (early, walk)
+    } else {
+        let mut walk = Walk::new(upstreams, settings);
+        (dial(client, &flight, &mut walk).await?, walk)
+    };
     match flight {
         Flight::Hello(hello) => {
             let Winner { upstream, hedged } =
@@ -65,4 +77,32 @@ pub async fn open(
             hedged: false,
         }),
     }
+}
+
+/// Reads the client's first flight. Where no upstream is expected to answer, one must connect before that.
+async fn hear(
+    client: &TcpStream,
+    upstreams: &Arc<Upstreams>,
+    settings: &Settings,
+) -> Result<(Option<(Connected, Walk)>, Flight), Ending> {
+    let early = if upstreams.expects_answers() {
+        None
+    } else {
+        let mut walk = Walk::new(upstreams, settings);
+        Some((walk.next().await.ok_or(Ending::NoUpstream)?, walk))
+    };
+    Ok((early, first_flight::read(client).await?))
+}
+
+/// Dials the first upstream, for as long as the client of a handshake stays. Any other client may have half-closed.
+async fn dial(client: &TcpStream, flight: &Flight, walk: &mut Walk) -> Result<Connected, Ending> {
+    let next = match flight {
+        Flight::Hello(_) => tokio::select! {
+            biased;
+            next = walk.next() => next,
+            () = first_flight::gone(client) => return Err(Ending::ClientLeft),
+        },
+        Flight::Other(_) => walk.next().await,
+    };
+    next.ok_or(Ending::NoUpstream)
 }

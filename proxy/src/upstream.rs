@@ -186,6 +186,13 @@ impl Upstreams {
         self.lock().balance.candidates()
     }
 
+    /// Whether an upstream is expected to answer a new connection.
+    pub fn expects_answers(&self) -> bool {
+        let inner = self.lock();
+        let mut usable = inner.live.keys().filter(|id| inner.balance.is_usable(**id));
+        usable.any(|id| inner.balance.health(*id).is_some_and(service::answers))
+    }
+
     /// The member's name, for logs and metrics.
     pub fn name(&self, id: UpstreamId) -> String {
         self.lock()

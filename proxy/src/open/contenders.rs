@@ -9,13 +9,14 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    io::{AsyncWriteExt, Interest},
+    io::AsyncWriteExt,
     net::TcpStream,
     time::{Instant, sleep_until},
 };
 use tracing::debug;
 
 use super::{
+    first_flight::gone,
     race::{ContenderId, Due, Loss, Race},
     walk::{Connected, Walk},
 };
@@ -222,7 +223,7 @@ async fn first_byte(stream: &mut TcpStream, hello: &[u8]) -> io::Result<()> {
 }
 
 /// Notes that an upstream ended before it had answered a client.
-pub(super) fn note_loss(upstream: &Connected, error: &io::Error, upstreams: &Arc<Upstreams>) {
+fn note_loss(upstream: &Connected, error: &io::Error, upstreams: &Arc<Upstreams>) {
     let member = &upstream.guard.series().member;
     debug!(member, %error, "upstream ended before it answered");
     upstreams.metrics().dial_failed(member, Fault::of(error));
@@ -231,14 +232,6 @@ pub(super) fn note_loss(upstream: &Connected, error: &io::Error, upstreams: &Arc
         "ended before it answered a client's first flight",
     );
     socket::reset_on_close(&upstream.stream);
-}
-
-/// Waits until the client has given up. Bytes that it sends meanwhile stay where they are.
-async fn gone(client: &TcpStream) {
-    match client.ready(Interest::READABLE | Interest::ERROR).await {
-        Ok(ready) if !ready.is_read_closed() && !ready.is_error() => std::future::pending().await,
-        Ok(_) | Err(_) => {}
-    }
 }
 
 #[cfg(test)]

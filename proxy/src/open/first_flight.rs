@@ -1,76 +1,57 @@
 //! The client's first flight: what it says before an upstream answers.
+//!
+//! No upstream is dialled before it, so that a client that says nothing, as a TCP check does, costs no apiserver a
+//! connection. A server that speaks first is therefore not served: the server of TLS and of HTTP waits for its client.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
-
-use super::{
-    contenders,
-    hello::{self, Kind},
-    walk::{Connected, Walk},
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{error::Elapsed, timeout},
 };
+
+use super::hello::{self, Kind};
 use crate::ending::Ending;
+
+/// A client whose first flight is not complete after this time is ended. Clients of Kubernetes send their ClientHello at
+/// once, and give up a handshake after 10 s themselves.
+pub const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Room for a usual ClientHello.
 const USUAL: usize = 2048;
 
-/// What the client began with.
-#[derive(Debug)]
+/// What the client begins with.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Flight {
     /// A ClientHello that may be sent more than once.
     Hello(Bytes),
-    /// Something that may be sent once only, perhaps nothing.
+    /// Something that may be sent once only.
     Other(Bytes),
 }
 
-/// Reads the client's first flight, and says for which upstream. A server that speaks first ends the reading; one that
-/// ends before it was told a word, as a listener that closes does to those in its queue, leaves its place to the next,
-/// and so does one whose connections we end ourselves.
-pub async fn read(
-    client: &TcpStream,
-    first: Connected,
-    walk: &mut Walk,
-) -> Result<(Flight, Connected), Ending> {
-    let mut upstream = first;
+/// Reads the client's first flight.
+pub async fn read(client: &TcpStream) -> Result<Flight, Ending> {
+    match timeout(SPEAK_WITHIN, read_all(client)).await {
+        Ok(result) => result,
+        Err(Elapsed { .. }) => Err(Ending::ClientSilent),
+    }
+}
+
+async fn read_all(client: &TcpStream) -> Result<Flight, Ending> {
     let mut flight = BytesMut::with_capacity(USUAL);
-    let mut word = [0];
     loop {
-        tokio::select! {
-            biased;
-            ready = client.readable() => ready.map_err(|_error| Ending::ClientLeft)?,
-            ending = upstream.guard.close_signal.ended() => {
-                upstream = replace(upstream, ending, walk).await?;
-                continue;
-            }
-            spoken = upstream.stream.peek(&mut word) => {
-                let ended = match spoken {
-                    Ok(0) => io::ErrorKind::UnexpectedEof.into(),
-                    Ok(_) => return Ok((Flight::Other(flight.freeze()), upstream)),
-                    Err(error) => error,
-                };
-                let Some(next) = walk.next().await else {
-                    return match ended.kind() {
-                        // Nobody is left, and the relay passes the end on.
-                        io::ErrorKind::UnexpectedEof => Ok((Flight::Other(flight.freeze()), upstream)),
-                        _ => Err(Ending::UpstreamReset),
-                    };
-                };
-                contenders::note_loss(&upstream, &ended, walk.upstreams());
-                upstream = next;
-                continue;
-            }
-        }
+        client.readable().await.map_err(|_error| Ending::ClientLeft)?;
         match client.try_read_buf(&mut flight) {
-            // A half-close without a word, or in the middle of a word: the relay passes it on.
-            Ok(0) => return Ok((Flight::Other(flight.freeze()), upstream)),
+            // A TCP check: the client closes without a word.
+            Ok(0) if flight.is_empty() => return Err(Ending::Finished),
+            // The relay passes the half-close on.
+            Ok(0) => return Ok(Flight::Other(flight.freeze())),
             Ok(_) => match hello::classify(&flight) {
                 Kind::Incomplete => flight.reserve(USUAL),
-                Kind::Replayable => {
-                    walk.start_over(upstream.guard.id());
-                    return Ok((Flight::Hello(flight.freeze()), upstream));
-                }
-                Kind::Other => return Ok((Flight::Other(flight.freeze()), upstream)),
+                Kind::Replayable => return Ok(Flight::Hello(flight.freeze())),
+                Kind::Other => return Ok(Flight::Other(flight.freeze())),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_reset) => return Err(Ending::ClientLeft),
@@ -78,13 +59,70 @@ pub async fn read(
     }
 }
 
-/// Gives a client whose upstream is cut or drained another: it has lost nothing yet, however long ago it came.
-async fn replace(upstream: Connected, ending: Ending, walk: &mut Walk) -> Result<Connected, Ending> {
-    if ending == Ending::ProxyDrained {
-        return Err(ending);
+/// Waits until the client has left: it has closed its direction or reset the connection. Bytes that it sends meanwhile
+/// stay where they are, and do not end the wait.
+pub async fn gone(client: &TcpStream) {
+    // `PRIORITY` stands for the end of reading without readability, which would be ready at once and for ever.
+    drop(client.ready(Interest::PRIORITY | Interest::ERROR).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
+
+    use super::*;
+
+    /// A client's end and the proxy's.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
     }
-    walk.start_over(upstream.guard.id());
-    // Whoever waits for its connections to end need not wait for this.
-    drop(upstream);
-    walk.next().await.ok_or(ending)
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_ended_after_ten_seconds() {
+        let (_client, accepted) = connected().await;
+        let started = Instant::now();
+        assert_eq!(read(&accepted).await, Err(Ending::ClientSilent));
+        assert_eq!(started.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_is_one_that_stops_in_the_middle_of_its_hello() {
+        let (mut client, accepted) = connected().await;
+        client.write_all(&[22, 3, 1, 2]).await.unwrap();
+        assert_eq!(read(&accepted).await, Err(Ending::ClientSilent));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_without_a_word_is_done() {
+        let (client, accepted) = connected().await;
+        drop(client);
+        assert_eq!(read(&accepted).await, Err(Ending::Finished));
+    }
+
+    #[tokio::test]
+    async fn a_half_close_in_the_middle_of_a_hello_is_passed_on() {
+        let (mut client, accepted) = connected().await;
+        client.write_all(&[22, 3, 1, 2]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let flight = read(&accepted).await.unwrap();
+        assert_eq!(flight, Flight::Other(Bytes::from_static(&[22, 3, 1, 2])));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_noticed_and_one_that_goes_on_talking_is_not() {
+        use futures::FutureExt;
+
+        let (mut client, accepted) = connected().await;
+        client.write_all(b"first").await.unwrap();
+        assert!(matches!(read(&accepted).await, Ok(Flight::Other(_))));
+        client.write_all(b"more").await.unwrap();
+        accepted.readable().await.unwrap();
+        let mut leaving = std::pin::pin!(gone(&accepted));
+        assert_eq!(leaving.as_mut().now_or_never(), None);
+        drop(client);
+        // One future all the time: what wakes it is the client's end.
+        timeout(Duration::from_secs(20), leaving).await.unwrap();
+    }
 }

@@ -94,7 +94,7 @@ impl Walk {
     }
 
     /// Starts over with all upstreams but `chosen`, for a client that was slow to speak or that `chosen` left waiting: its
-    /// two seconds count from now.
+    /// two seconds count from now. Nothing changes within the hedge delay of the start.
     pub fn start_over(&mut self, chosen: UpstreamId) {
         let now = Instant::now();
         let young = self.deadline + self.hedge_delay >= now + deadline::OPEN_DEADLINE;

@@ -57,6 +57,11 @@ impl Service {
     }
 }
 
+/// Whether an upstream of this health is expected to answer a new connection.
+pub(super) fn answers((state, reason): (State, Reason)) -> bool {
+    Service::by(state, reason) != Service::Gone
+}
+
 /// The members and why each is in its state: `cp1 Unready EtcdFailed, cp2 Down Silent`.
 pub(super) fn members(views: &[View]) -> String {
     let told = views.iter().filter(|view| view.standing.is_usable()).map(|view| {

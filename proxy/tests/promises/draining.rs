@@ -2,7 +2,11 @@
 
 use std::{io::ErrorKind, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
@@ -38,6 +42,21 @@ async fn a_proxy_that_ends_accepts_no_more_and_closes_the_rest_within_its_time()
 async fn a_proxy_without_clients_ends_at_once() {
     let (mut node, _apiservers) = node_with(1).await;
     timeout(Duration::from_secs(20), node.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_ended_with_the_proxy() {
+    let (mut node, _apiservers) = node_with(1).await;
+    let mut silent = TcpStream::connect(node.proxy).await.unwrap();
+    let line = "trivet_proxy_client_connections";
+    eventually("accepted", async || node.metric(line).await == Some(1)).await;
+    let ended = node.terminate();
+    // Well before it would be ended for its silence.
+    let end = timeout(Duration::from_secs(5), silent.read(&mut [0]))
+        .await
+        .unwrap();
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]

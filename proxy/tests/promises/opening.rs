@@ -87,7 +87,7 @@ async fn a_client_is_told_where_one_member_refuses_and_the_others_hang() {
 #[tokio::test]
 async fn a_client_that_takes_its_time_to_speak_loses_nothing_to_a_hung_member() {
     let (node, apiservers) = node_with(3).await;
-    // Accepted and given to somebody at once, whoever that is; longer than an open may take otherwise.
+    // They say nothing for longer than an open may take.
     let mut silent = Vec::new();
     for _ in 0..3 {
         silent.push(TcpStream::connect(node.proxy).await.unwrap());
@@ -105,40 +105,82 @@ async fn a_client_that_takes_its_time_to_speak_loses_nothing_to_a_hung_member() 
     }
 }
 
-/// Clients that are accepted, one for each of three members, and say nothing.
-async fn silent_clients(node: &Node) -> Vec<TcpStream> {
+/// Dials that a member has accepted.
+async fn dials(node: &Node) -> u64 {
+    let mut sum = 0;
+    for member in ["cp1", "cp2", "cp3"] {
+        let line = format!("trivet_proxy_dial_duration_seconds_count{{member=\"{member}\"}}");
+        sum += node.metric(&line).await.unwrap_or_default();
+    }
+    sum
+}
+
+async fn ended(node: &Node, reason: &str) -> u64 {
+    let line = format!("trivet_proxy_connections_ended_total{{reason=\"{reason}\"}}");
+    node.metric(&line).await.unwrap_or_default()
+}
+
+async fn open_clients(node: &Node) -> u64 {
+    node.metric("trivet_proxy_client_connections").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_costs_no_upstream_connection() {
+    let (node, _apiservers) = node_with(3).await;
+    crate::support::eventually("ready", async || node.ready().await).await;
+    crate::support::eventually("alone", async || open_clients(&node).await == 0).await;
+    let (dialled, finished) = (dials(&node).await, ended(&node, "Finished").await);
+    for _ in 0..20 {
+        drop(TcpStream::connect(node.proxy).await.unwrap());
+    }
+    crate::support::eventually("all have ended", async || {
+        ended(&node, "Finished").await == finished + 20
+    })
+    .await;
     let mut silent = Vec::new();
     for _ in 0..3 {
         silent.push(TcpStream::connect(node.proxy).await.unwrap());
     }
-    for member in ["cp1", "cp2", "cp3"] {
-        let line = format!("trivet_proxy_upstream_connections{{member=\"{member}\"}}");
-        crate::support::eventually(&line, async || node.metric(&line).await == Some(1)).await;
+    crate::support::eventually("accepted", async || open_clients(&node).await == 3).await;
+    assert_eq!(dials(&node).await, dialled);
+    for stream in silent {
+        let mut client = Client::over(stream, node.authority.client()).await.unwrap();
+        client.who().await.unwrap();
     }
-    silent
+    assert_eq!(dials(&node).await, dialled + 3);
 }
 
 #[tokio::test]
-async fn a_client_that_has_yet_to_speak_loses_nothing_to_a_member_that_is_cut_or_drained() {
-    for cut in [true, false] {
-        let (node, apiservers) = node_with(3).await;
-        crate::support::eventually("ready", async || node.ready().await).await;
-        let silent = silent_clients(&node).await;
-        if cut {
-            apiservers[0].set(Mode::Hung);
-            node.sees(&apiservers[0], "Down").await;
-        } else {
-            let pool = node.pool().revision(2).draining(&apiservers[0]);
-            node.write(&apiservers[1..].iter().fold(pool, Pool::member));
-            node.follows(2).await;
-        }
-        let line = "trivet_proxy_upstream_connections{member=\"cp1\"}";
-        crate::support::eventually("it is left", async || node.metric(line).await == Some(0)).await;
-        for stream in silent {
-            let mut client = Client::over(stream, node.authority.client()).await.unwrap();
-            assert_ne!(client.who().await.unwrap(), "cp1");
-        }
+async fn silent_clients_give_their_slots_to_clients_that_speak() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(&node.pool().member(&apiserver).max_connections(3));
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    crate::support::eventually("ready", async || node.ready().await).await;
+    crate::support::eventually("alone", async || open_clients(&node).await == 0).await;
+    let mut silent = Vec::new();
+    for count in 1..=3 {
+        silent.push(TcpStream::connect(node.proxy).await.unwrap());
+        crate::support::eventually("accepted", async || open_clients(&node).await == count).await;
     }
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(node.client().await.unwrap());
+    }
+    let mut ends = Vec::new();
+    for mut stream in silent {
+        ends.push(stream.read(&mut [0]).await.unwrap_err().kind());
+    }
+    assert_eq!(ends, [ErrorKind::ConnectionReset; 3]);
+    assert_eq!(ended(&node, "ClientSilent").await, 3);
+    assert_eq!(ended(&node, "Shed").await, 0);
+    // All slots are taken by clients that have spoken.
+    assert!(node.client().await.is_err());
+    for client in &mut clients {
+        assert_eq!(client.who().await.unwrap(), "cp1");
+    }
+    assert_eq!(ended(&node, "Shed").await, 1);
 }
 
 #[tokio::test]
@@ -204,19 +246,28 @@ async fn whoever_wins_the_race_for_a_first_flight_the_client_is_served_once_and_
     .await;
 }
 
+/// How long it takes until a client that has begun so is reset.
+async fn reset_after(mut client: TcpStream) -> Duration {
+    let started = Instant::now();
+    let error = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    started.elapsed()
+}
+
 #[tokio::test]
 async fn a_client_is_reset_within_two_seconds_when_nothing_is_usable() {
     let (node, apiservers) = node_with(3).await;
     all(&apiservers, Mode::Killed);
-    let started = Instant::now();
     let mut client = TcpStream::connect(node.proxy).await.unwrap();
-    let error = client.read(&mut [0]).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        started.elapsed()
-    );
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let after = reset_after(client).await;
+    assert!(after < Duration::from_secs(2), "{after:?}");
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Unready").await;
+    }
+    // From now on a client need not speak to be told.
+    let after = reset_after(TcpStream::connect(node.proxy).await.unwrap()).await;
+    assert!(after < Duration::from_secs(2), "{after:?}");
 }
 
 #[tokio::test]

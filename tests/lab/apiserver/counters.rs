@@ -42,6 +42,7 @@ pub(crate) struct Counters {
     pub(crate) livez: Asked,
     /// Requests of clients.
     pub(crate) requests: Asked,
+    connections: AtomicU64,
     listens: watch::Sender<bool>,
 }
 
@@ -56,7 +57,13 @@ impl Counters {
             readyz_at_once: at_once(&self.readyz),
             livez_at_once: at_once(&self.livez),
             requests: total(&self.requests),
+            connections: self.connections.load(Ordering::Relaxed),
         }
+    }
+
+    /// Counts a connection that was accepted.
+    pub(crate) fn accepted(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes whether the listener is open.

@@ -87,6 +87,7 @@ impl Server {
             tokio::select! {
                 accepted = listener.accept() => {
                     let (stream, _peer) = accepted.context("failed to accept")?;
+                    self.counters.accepted();
                     connections.spawn(self.clone().converse(stream));
                 }
                 Some(ended) = connections.join_next() => ended.context("a connection panicked")?,

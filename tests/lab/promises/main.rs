@@ -29,6 +29,7 @@ mod a_stranger_in_the_pool_costs_nothing;
 mod an_old_document_is_a_last_resort;
 mod both_families_are_served;
 mod clients_that_are_not_on_the_node_are_dropped;
+mod clients_that_say_nothing_cost_no_apiserver;
 mod exhausted_files_are_waited_for;
 mod idle_connections_outlive_a_fault_of_seven_seconds;
 mod members_that_hide_their_readiness_are_up;

@@ -118,4 +118,6 @@ pub struct Counts {
     pub livez_at_once: u64,
     /// Requests of clients.
     pub requests: u64,
+    /// Connections that it has accepted.
+    pub connections: u64,
 }

@@ -89,6 +89,13 @@ impl Pool {
         self
     }
 
+    /// Whose proxy holds at most so many connections.
+    #[must_use]
+    pub fn max_connections(mut self, limit: u32) -> Self {
+        self.document.connection.max_connections = limit;
+        self
+    }
+
     /// Trusting exactly these authorities.
     #[must_use]
     pub fn trusting(mut self, authorities: &[&Authority]) -> Self {
