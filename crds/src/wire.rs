@@ -6,6 +6,7 @@
 //! documents of the next minor release.
 
 mod bounds;
+mod listeners;
 
 use std::net::IpAddr;
 
@@ -14,18 +15,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::bounds::Violation;
+pub use self::bounds::{MAX_ADDRESSES, MAX_AHEAD_SECONDS, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION};
 
 /// The version of the document that this release writes and reads.
 pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";
 
 /// The key of the document in its ConfigMap, and its file name where the ConfigMap is mounted.
 pub const KEY: &str = "pool.json";
-
-/// The most members a document may hold: 32 of the spec and 32 discovered ones.
-pub const MAX_MEMBERS: usize = 64;
-
-/// The most addresses of one member.
-pub const MAX_ADDRESSES: usize = 4;
 
 /// One revision of the configuration of a pool's proxies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +31,8 @@ pub struct Document {
     pub api_version: String,
     /// The pool's name.
     pub pool: String,
-    /// Grows with every change; a proxy never goes back.
+    /// Grows with every change; a proxy never goes back. Unix seconds or a little more, at most [`MAX_REVISION`] and ten
+    /// years ahead of the clock, see [`Document::check_revision`].
     pub revision: u64,
     /// `sha256:` and the hash of all other fields, see [`Document::seal`]. A document without a hash is accepted, because
     /// people write documents by hand.
@@ -43,7 +40,9 @@ pub struct Document {
     pub hash: String,
     /// The apiservers, 1 to [`MAX_MEMBERS`], each name once.
     pub members: Vec<Member>,
-    /// Where proxies accept, at least one.
+    /// Where proxies accept, 1 to [`MAX_LISTENERS`], all of kind `Apiserver`. Entries of another kind are of a later release
+    /// and are left out.
+    #[serde(deserialize_with = "listeners::of_known_kind")]
     pub listeners: Vec<Listener>,
     /// Which members a proxy prefers among those in the same state. Absent in documents of older releases.
     #[serde(default)]
@@ -62,7 +61,7 @@ pub struct Document {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
-    /// Unique in its document; the `member` label of the proxies' metrics.
+    /// Unique in its document, 1 to 253 bytes; the `member` label of the proxies' metrics.
     pub name: String,
     /// 1 to [`MAX_ADDRESSES`] addresses of the same apiserver, the preferred first.
     pub addresses: Vec<IpAddr>,
@@ -87,15 +86,16 @@ pub enum MemberState {
     Draining,
 }
 
-/// Where a proxy accepts its clients.
+/// Where a proxy accepts clients of the apiservers. In the text an entry may have the field `kind`: absent means
+/// `Apiserver`, the only kind that this release knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
     /// Unique in its document.
     pub name: String,
-    /// Loopback addresses, at least one. One of a family that the node lacks is skipped.
+    /// 1 to [`MAX_ADDRESSES`] loopback addresses. One of a family that the node lacks is skipped.
     pub addresses: Vec<IpAddr>,
-    /// TCP port, never 0.
+    /// TCP port, from 1024 on.
     pub port: u16,
 }
 
@@ -198,7 +198,7 @@ pub enum Error {
         /// Its value, or the number of its items.
         value: String,
         /// The bound that it breaks, and the way out.
-        rule: &'static str,
+        rule: String,
     },
 }
 
@@ -240,14 +240,22 @@ impl Document {
                 actual,
             });
         }
-        match bounds::check(&document) {
-            Ok(()) => Ok(document),
-            Err(Violation { field, value, rule }) => Err(Error::Invalid {
-                revision: document.revision,
-                field,
-                value,
-                rule,
-            }),
+        bounds::check(&document).map_err(|violation| document.invalid(violation))?;
+        Ok(document)
+    }
+
+    /// Checks the rule that needs a clock: the revision is at most [`MAX_AHEAD_SECONDS`] ahead of `now`, in Unix seconds.
+    /// A clock that may be at 1970 is replaced by the time of the build, so pass the later of the two.
+    pub fn check_revision(&self, now: u64) -> Result<(), Error> {
+        bounds::check_revision(self.revision, now).map_err(|violation| self.invalid(violation))
+    }
+
+    fn invalid(&self, Violation { field, value, rule }: Violation) -> Error {
+        Error::Invalid {
+            revision: self.revision,
+            field,
+            value,
+            rule,
         }
     }
 
@@ -422,6 +430,47 @@ mod tests {
     #[test]
     fn a_locality_that_is_no_word_is_malformed() {
         let text = edited(|value| value["balancing"]["locality"] = 3.into());
+        assert_eq!(Document::parse(&text).unwrap_err().reason(), "Malformed");
+    }
+
+    /// The document with these further listeners.
+    fn with_listeners(further: Value) -> Result<Document, Error> {
+        Document::parse(&edited(|value| {
+            let listeners = value["listeners"].as_array_mut().unwrap();
+            listeners.extend(further.as_array().unwrap().clone());
+        }))
+    }
+
+    #[test]
+    fn a_listener_of_an_unknown_kind_is_left_out_whatever_its_fields() {
+        let read = with_listeners(serde_json::json!([
+            { "name": "konnectivity", "kind": "TLS", "port": 8132, "memberPort": 8132 },
+            { "name": "vip", "kind": "HTTPS", "addresses": ["10.0.0.100"], "port": 443 },
+            { "name": "later", "kind": "Later" },
+        ]));
+        assert_eq!(read.unwrap().listeners, document().listeners);
+    }
+
+    #[test]
+    fn a_listener_of_kind_apiserver_is_one_without_a_kind() {
+        let local =
+            |name: &str| serde_json::json!({ "name": name, "addresses": ["127.0.0.2"], "port": 7443 });
+        let mut spelled = local("second");
+        spelled["kind"] = "Apiserver".into();
+        let names = |document: Document| document.listeners.into_iter().map(|listener| listener.name);
+        let read = with_listeners(serde_json::json!([spelled, local("third")])).unwrap();
+        assert_eq!(names(read).collect::<Vec<_>>(), ["apiserver", "second", "third"]);
+    }
+
+    #[test]
+    fn a_document_whose_listeners_are_all_of_unknown_kinds_is_invalid() {
+        let text = edited(|value| value["listeners"][0]["kind"] = "TLS".into());
+        assert_eq!(Document::parse(&text).unwrap_err().reason(), "Invalid");
+    }
+
+    #[test]
+    fn a_kind_that_is_no_word_is_malformed() {
+        let text = edited(|value| value["listeners"][0]["kind"] = 3.into());
         assert_eq!(Document::parse(&text).unwrap_err().reason(), "Malformed");
     }
 

@@ -17,7 +17,7 @@ use trivet_crds::wire::Document;
 use self::cache::Cache;
 use crate::{
     balance::Identity,
-    cause,
+    cause, clock,
     metrics::Metrics,
     settings::{self, Settings},
     source::Source,
@@ -114,7 +114,7 @@ impl Documents {
         let mut followed = false;
         for text in self.cache.iter().flat_map(Cache::texts) {
             if followed {
-                let earlier = read(&text).ok();
+                let earlier = read(&text, clock::unix_seconds()).ok();
                 self.history()
                     .extend(earlier.map(|settings| members_of(&settings)));
             } else {
@@ -125,7 +125,7 @@ impl Documents {
 
     /// Offers a text. It is followed if it is valid and newer than the document in force.
     pub fn offer(&self, text: &str, source: Source) -> OfferResult {
-        let settings = match read(text) {
+        let settings = match read(text, clock::unix_seconds()) {
             Ok(settings) => settings,
             Err(rejection) => {
                 self.reject(text, source, &rejection);
@@ -251,9 +251,13 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// Reads a text and derives its settings.
-pub fn read(text: &str) -> Result<Settings, Rejection> {
-    let document = Document::parse(text).map_err(|error| Rejection {
+/// Reads a text and derives its settings. `now` is [`clock::unix_seconds`].
+pub fn read(text: &str, now: u64) -> Result<Settings, Rejection> {
+    let checked = Document::parse(text).and_then(|document| {
+        document.check_revision(now)?;
+        Ok(document)
+    });
+    let document = checked.map_err(|error| Rejection {
         reason: error.reason(),
         message: cause::chain(&error),
     })?;

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod app;
 pub mod balance;
 pub mod cause;
+pub mod clock;
 pub mod connection;
 pub mod document;
 pub mod ending;

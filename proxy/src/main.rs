@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-use trivet_proxy::{admin, app, balance::place::Place, document, log, metrics::Metrics};
+use trivet_proxy::{admin, app, balance::place::Place, clock, document, log, metrics::Metrics};
 
 use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, RunArguments};
 
@@ -125,7 +125,7 @@ fn ask(probe: Probe) -> Result<ExitCode> {
 fn verify(check: &Check) -> Result<ExitCode> {
     let text = std::fs::read_to_string(&check.file)
         .with_context(|| format!("failed to read {}", check.file.display()))?;
-    match document::read(&text) {
+    match document::read(&text, clock::unix_seconds()) {
         Ok(settings) => {
             let document = &settings.document;
             let members = document.members.len();

@@ -1,10 +1,83 @@
 //! The bounds of the fields of a wire document.
 //!
-//! The pool's schema enforces them for documents of the operator; files that people write have no schema.
+//! The pool's schema has the same bounds for documents of the operator, and the tests compare the two; files that people
+//! write have no schema.
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    net::{IpAddr, Ipv6Addr},
+    ops::RangeInclusive,
+};
 
-use super::{Connection, Document, HealthCheck, Listener, MAX_ADDRESSES, MAX_MEMBERS, Member};
+use super::{Document, Listener, Member};
+
+/// The most members of a document: 32 of the spec and 32 discovered ones.
+pub const MAX_MEMBERS: usize = 64;
+
+/// The most addresses of one member or listener.
+pub const MAX_ADDRESSES: usize = 4;
+
+/// The most listeners of a document.
+pub const MAX_LISTENERS: usize = 8;
+
+/// The highest revision. Revisions are Unix seconds or a little more, so this lasts for 34,000 years; without a bound, one
+/// document with the highest number would be the last one that a proxy ever follows.
+pub const MAX_REVISION: u64 = (1 << 40) - 1;
+
+/// How far a revision may be ahead of the clock, in seconds: ten years. Operators with a wrong clock and hand-written
+/// revisions stay below, and a revision above it is a mistake that would block every later document.
+pub const MAX_AHEAD_SECONDS: u64 = 3653 * 86_400;
+
+/// Ports of apiservers.
+const PORT: RangeInclusive<u32> = 1..=65_535;
+
+/// Ports of listeners. A proxy has no privileges, so it cannot bind lower ones.
+const LISTENER_PORT: RangeInclusive<u32> = 1024..=65_535;
+
+/// Lengths of a pool's name, of a member's name (that of its node), and of a zone (a label's value).
+const POOL_NAME: RangeInclusive<usize> = 1..=40;
+const MEMBER_NAME: RangeInclusive<usize> = 1..=253;
+const ZONE: RangeInclusive<usize> = 0..=63;
+
+/// A number of the document: its path in the document and, below `spec`, in the pool; its bounds; its value.
+type Number = (&'static str, RangeInclusive<u32>, fn(&Document) -> u32);
+
+/// The bounds of all numbers that are settings. A period of 1 ms would be a denial of service against the apiservers, and
+/// the kernel rejects `TCP_KEEPIDLE` above 32,767 s and `TCP_USER_TIMEOUT` from 2^31 ms on, so that every dial would fail.
+const NUMBERS: &[Number] = &[
+    ("healthCheck.periodMilliseconds", 250..=15_000, |document| {
+        document.health_check.period_milliseconds
+    }),
+    ("healthCheck.timeoutMilliseconds", 100..=15_000, |document| {
+        document.health_check.timeout_milliseconds
+    }),
+    ("healthCheck.failureThreshold", 1..=10, |document| {
+        document.health_check.failure_threshold
+    }),
+    ("healthCheck.successThreshold", 1..=10, |document| {
+        document.health_check.success_threshold
+    }),
+    (
+        "connection.connectTimeoutMilliseconds",
+        100..=10_000,
+        |document| document.connection.connect_timeout_milliseconds,
+    ),
+    ("connection.hedgeDelayMilliseconds", 20..=5000, |document| {
+        document.connection.hedge_delay_milliseconds
+    }),
+    ("connection.userTimeoutMilliseconds", 1000..=60_000, |document| {
+        document.connection.user_timeout_milliseconds
+    }),
+    ("connection.keepAliveSeconds", 1..=300, |document| {
+        document.connection.keep_alive_seconds
+    }),
+    ("connection.drainTimeoutSeconds", 0..=3600, |document| {
+        document.connection.drain_timeout_seconds
+    }),
+    ("connection.maxConnections", 64..=262_144, |document| {
+        document.connection.max_connections
+    }),
+];
 
 /// A value of a document that is outside its bounds.
 #[derive(Debug)]
@@ -14,19 +87,44 @@ pub(super) struct Violation {
     /// Its value, or the number of its items.
     pub(super) value: String,
     /// The bound that it breaks, and the way out.
-    pub(super) rule: &'static str,
+    pub(super) rule: String,
 }
 
-/// Checks all bounds, and returns the first violation in the order of the document.
+/// Checks all bounds that need no clock, and returns the first violation in the order of the document.
 pub(super) fn check(document: &Document) -> Result<(), Violation> {
-    members(&document.members)?;
+    length("pool", &document.pool, &POOL_NAME)?;
+    require(
+        document.revision <= MAX_REVISION,
+        "revision",
+        document.revision,
+        "must be below 2^40, or no later document could have a higher one; use the current Unix time in seconds",
+    )?;
+    members(document)?;
     listeners(&document.listeners)?;
-    health_check(&document.health_check)?;
-    connection(&document.connection)
+    for (field, bounds, value) in NUMBERS {
+        number(field, value(document), bounds)?;
+    }
+    require(
+        document.health_check.timeout_milliseconds <= document.health_check.period_milliseconds,
+        "healthCheck.timeoutMilliseconds",
+        document.health_check.timeout_milliseconds,
+        "must be at most periodMilliseconds; lower it, or raise the period",
+    )
 }
 
-fn members(members: &[Member]) -> Result<(), Violation> {
-    hold(
+/// Checks that the revision is not too far ahead of `now`, in Unix seconds.
+pub(super) fn check_revision(revision: u64, now: u64) -> Result<(), Violation> {
+    require(
+        revision <= now.saturating_add(MAX_AHEAD_SECONDS),
+        "revision",
+        revision,
+        "must be at most ten years ahead of the clock in Unix seconds, or it blocks every later document; use the current Unix time in seconds",
+    )
+}
+
+fn members(document: &Document) -> Result<(), Violation> {
+    let members = &document.members;
+    require(
         (1..=MAX_MEMBERS).contains(&members.len()),
         "members",
         list_of(members.len()),
@@ -34,295 +132,155 @@ fn members(members: &[Member]) -> Result<(), Violation> {
     )?;
     for (index, member) in members.iter().enumerate() {
         let field = |name: &str| format!("members[{index}].{name}");
-        hold(
+        length(field("name"), &member.name, &MEMBER_NAME)?;
+        require(
             !members.iter().take(index).any(|other| other.name == member.name),
             field("name"),
             quoted(&member.name),
-            "must be unique, and an entry before it has the same; give each apiserver one entry with a name of its own",
+            "must be unique, and an earlier entry has the same; give each apiserver one entry with a name of its own",
         )?;
-        hold(
+        require(
             (1..=MAX_ADDRESSES).contains(&member.addresses.len()),
             field("addresses"),
             list_of(member.addresses.len()),
             "must hold 1 to 4 addresses of one apiserver; make several apiservers several members",
         )?;
-        hold(
-            member.port != 0,
-            field("port"),
-            member.port,
-            "must not be 0; set it to the apiserver's port, usually 6443",
-        )?;
+        number(field("port"), member.port.into(), &PORT)?;
+        length(field("zone"), &member.zone, &ZONE)?;
+        length(field("nodeName"), &member.node_name, &(0..=*MEMBER_NAME.end()))?;
+        for address in &member.addresses {
+            reachable(&field("addresses"), *address)?;
+            require(
+                !is_listener(&document.listeners, member, *address),
+                field("addresses"),
+                address,
+                "must not be a listener of this proxy, which would forward connections to itself; use the apiserver's own address and port",
+            )?;
+        }
     }
     Ok(())
 }
 
+/// Loopback addresses are accepted, unlike in a pool: a file for the proxy of one master may name its own apiserver.
+fn reachable(field: &str, address: IpAddr) -> Result<(), Violation> {
+    let reachable = match address {
+        IpAddr::V4(address) => {
+            !(address.is_unspecified() || address.is_link_local() || address.is_multicast())
+        }
+        IpAddr::V6(address) => {
+            !(address.is_unspecified()
+                || address.is_unicast_link_local()
+                || address.is_multicast()
+                || is_ipv4_mapped(address))
+        }
+    };
+    require(
+        reachable,
+        field,
+        address,
+        "must not be an unspecified, link-local, multicast or IPv4-mapped address; use one under which the nodes reach the apiserver",
+    )
+}
+
+fn is_ipv4_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
+}
+
+fn is_listener(listeners: &[Listener], member: &Member, address: IpAddr) -> bool {
+    listeners
+        .iter()
+        .any(|listener| listener.port == member.port && listener.addresses.contains(&address))
+}
+
 fn listeners(listeners: &[Listener]) -> Result<(), Violation> {
-    hold(
-        !listeners.is_empty(),
+    require(
+        (1..=MAX_LISTENERS).contains(&listeners.len()),
         "listeners",
-        list_of(0),
-        "must hold at least one entry; add where clients come in, such as 127.0.0.1 with port 7443",
+        list_of(listeners.len()),
+        "must hold 1 to 8 entries of kind Apiserver; list where clients connect, such as 127.0.0.1 with port 7443",
     )?;
     for (index, listener) in listeners.iter().enumerate() {
         let field = |name: &str| format!("listeners[{index}].{name}");
-        hold(
+        length(field("name"), &listener.name, &MEMBER_NAME)?;
+        require(
             !listeners
                 .iter()
                 .take(index)
                 .any(|other| other.name == listener.name),
             field("name"),
             quoted(&listener.name),
-            "must be unique, and an entry before it has the same; rename one",
+            "must be unique, and an earlier entry has the same; rename one",
         )?;
-        hold(
-            !listener.addresses.is_empty(),
+        require(
+            (1..=MAX_ADDRESSES).contains(&listener.addresses.len()),
             field("addresses"),
-            list_of(0),
-            "must hold at least one loopback address; use 127.0.0.1, ::1 or both",
+            list_of(listener.addresses.len()),
+            "must hold 1 to 4 loopback addresses; use 127.0.0.1, ::1 or both",
         )?;
-        let foreign = listener.addresses.iter().find(|address| !address.is_loopback());
-        if let Some(address) = foreign {
-            return Err(violation(
+        for address in &listener.addresses {
+            require(
+                address.is_loopback(),
                 field("addresses"),
                 address,
                 "must be loopback addresses, so that no other host can use the proxy; use 127.0.0.1, ::1 or both",
-            ));
+            )?;
         }
-        hold(
-            listener.port != 0,
-            field("port"),
-            listener.port,
-            "must not be 0; set it to a port that is free on every node, such as 7443",
-        )?;
+        number(field("port"), listener.port.into(), &LISTENER_PORT)?;
     }
     Ok(())
 }
 
-fn health_check(check: &HealthCheck) -> Result<(), Violation> {
-    for (name, value) in [
-        ("periodMilliseconds", check.period_milliseconds),
-        ("timeoutMilliseconds", check.timeout_milliseconds),
-        ("failureThreshold", check.failure_threshold),
-        ("successThreshold", check.success_threshold),
-    ] {
-        positive("healthCheck", name, value)?;
-    }
-    hold(
-        check.timeout_milliseconds <= check.period_milliseconds,
-        "healthCheck.timeoutMilliseconds",
-        check.timeout_milliseconds,
-        "must be at most periodMilliseconds; lower it, or raise the period",
-    )
-}
-
-fn connection(connection: &Connection) -> Result<(), Violation> {
-    for (name, value) in [
-        (
-            "connectTimeoutMilliseconds",
-            connection.connect_timeout_milliseconds,
-        ),
-        ("hedgeDelayMilliseconds", connection.hedge_delay_milliseconds),
-        ("userTimeoutMilliseconds", connection.user_timeout_milliseconds),
-        ("keepAliveSeconds", connection.keep_alive_seconds),
-        ("maxConnections", connection.max_connections),
-    ] {
-        positive("connection", name, value)?;
-    }
-    Ok(())
-}
-
-fn positive(section: &str, name: &str, value: u32) -> Result<(), Violation> {
-    hold(
-        value != 0,
-        format_args!("{section}.{name}"),
+fn number(field: impl Display, value: u32, bounds: &RangeInclusive<u32>) -> Result<(), Violation> {
+    let (least, most) = (bounds.start(), bounds.end());
+    require(
+        bounds.contains(&value),
+        field,
         value,
-        "must not be 0; docs/configuration.md has the default",
+        format_args!("must be {least} to {most}; docs/configuration.md has the default"),
     )
 }
 
-fn hold(holds: bool, field: impl Display, value: impl Display, rule: &'static str) -> Result<(), Violation> {
+fn length(field: impl Display, text: &str, bounds: &RangeInclusive<usize>) -> Result<(), Violation> {
+    let (least, most) = (bounds.start(), bounds.end());
+    require(
+        bounds.contains(&text.len()),
+        field,
+        quoted(text),
+        format_args!("must have {least} to {most} bytes; choose another"),
+    )
+}
+
+fn require(
+    holds: bool,
+    field: impl Display,
+    value: impl Display,
+    rule: impl Display,
+) -> Result<(), Violation> {
     if holds {
         return Ok(());
     }
-    Err(violation(field, value, rule))
-}
-
-fn violation(field: impl Display, value: impl Display, rule: &'static str) -> Violation {
-    Violation {
+    Err(Violation {
         field: field.to_string(),
         value: value.to_string(),
-        rule,
-    }
+        rule: rule.to_string(),
+    })
 }
 
 fn list_of(count: usize) -> String {
     format!("a list of {count}")
 }
 
-/// A name may hold any character, also line ends, which must not break the log line that quotes it.
+/// A name may hold any character, also line ends, which must not break the log line that quotes it. It is shortened, so
+/// that a long one does not fill the log.
 fn quoted(name: &str) -> String {
-    format!("{name:?}")
+    const SHOWN: usize = 60;
+    let shown: String = name.chars().take(SHOWN).collect();
+    if shown.len() < name.len() {
+        format!("{shown:?}… of {} bytes", name.len())
+    } else {
+        format!("{shown:?}")
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use super::super::tests::document;
-    use super::*;
-
-    /// A change that breaks a bound; the field and the value that the error names; a part of its rule.
-    type Case = (fn(&mut Document), &'static str, &'static str, &'static str);
-
-    const CASES: &[Case] = &[
-        (|d| d.members.clear(), "members", "a list of 0", "1 to 64"),
-        (|d| grow(d, MAX_MEMBERS + 1), "members", "a list of 65", "1 to 64"),
-        (
-            |d| d.members.push(d.members[0].clone()),
-            "members[1].name",
-            "\"cp1\"",
-            "unique",
-        ),
-        (
-            |d| d.members[0].addresses.clear(),
-            "members[0].addresses",
-            "a list of 0",
-            "1 to 4",
-        ),
-        (
-            |d| d.members[0].addresses = vec![IpAddr::from([10, 0, 0, 1]); 5],
-            "members[0].addresses",
-            "a list of 5",
-            "1 to 4",
-        ),
-        (|d| d.members[0].port = 0, "members[0].port", "0", "not be 0"),
-        (
-            |d| d.listeners.clear(),
-            "listeners",
-            "a list of 0",
-            "at least one",
-        ),
-        (
-            |d| d.listeners.push(d.listeners[0].clone()),
-            "listeners[1].name",
-            "\"apiserver\"",
-            "unique",
-        ),
-        (
-            |d| d.listeners[0].addresses.clear(),
-            "listeners[0].addresses",
-            "a list of 0",
-            "at least one",
-        ),
-        (
-            |d| d.listeners[0].addresses[1] = IpAddr::from([10, 0, 0, 1]),
-            "listeners[0].addresses",
-            "10.0.0.1",
-            "loopback",
-        ),
-        (|d| d.listeners[0].port = 0, "listeners[0].port", "0", "not be 0"),
-        (
-            |d| d.health_check.period_milliseconds = 0,
-            "healthCheck.periodMilliseconds",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.health_check.timeout_milliseconds = 0,
-            "healthCheck.timeoutMilliseconds",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.health_check.timeout_milliseconds = 1001,
-            "healthCheck.timeoutMilliseconds",
-            "1001",
-            "at most periodMilliseconds",
-        ),
-        (
-            |d| d.health_check.failure_threshold = 0,
-            "healthCheck.failureThreshold",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.health_check.success_threshold = 0,
-            "healthCheck.successThreshold",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.connection.connect_timeout_milliseconds = 0,
-            "connection.connectTimeoutMilliseconds",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.connection.hedge_delay_milliseconds = 0,
-            "connection.hedgeDelayMilliseconds",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.connection.user_timeout_milliseconds = 0,
-            "connection.userTimeoutMilliseconds",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.connection.keep_alive_seconds = 0,
-            "connection.keepAliveSeconds",
-            "0",
-            "not be 0",
-        ),
-        (
-            |d| d.connection.max_connections = 0,
-            "connection.maxConnections",
-            "0",
-            "not be 0",
-        ),
-    ];
-
-    /// Members with names of their own.
-    fn grow(document: &mut Document, count: usize) {
-        let member = document.members[0].clone();
-        let named = |index| Member {
-            name: format!("cp{index}"),
-            ..member.clone()
-        };
-        document.members = (0..count).map(named).collect();
-    }
-
-    #[test]
-    fn a_bound_that_is_broken_is_told_with_field_value_rule_and_way_out() {
-        for (change, field, value, rule) in CASES {
-            let mut document = document();
-            change(&mut document);
-            let text = document.seal().unwrap().to_text().unwrap();
-            let error = Document::parse(&text).unwrap_err();
-            assert_eq!(error.reason(), "Invalid", "{field}: {error}");
-            let told = error.to_string();
-            let start = format!("wire document of revision 7: {field} is {value}: ");
-            let said = told.strip_prefix(&start).unwrap_or_else(|| panic!("{told}"));
-            let (broken, way_out) = said.split_once("; ").unwrap_or_else(|| panic!("{told}"));
-            assert!(broken.contains(rule), "{told}");
-            assert!(!way_out.is_empty(), "{told}");
-        }
-    }
-
-    #[test]
-    fn what_is_just_within_its_bounds_is_followed() {
-        let within: [fn(&mut Document); 4] = [
-            |d| grow(d, MAX_MEMBERS),
-            |d| d.members[0].addresses = vec![IpAddr::from([10, 0, 0, 1]); MAX_ADDRESSES],
-            |d| d.health_check.timeout_milliseconds = d.health_check.period_milliseconds,
-            |d| d.connection.drain_timeout_seconds = 0,
-        ];
-        for change in within {
-            let mut document = document();
-            change(&mut document);
-            let document = document.seal().unwrap();
-            assert_eq!(Document::parse(&document.to_text().unwrap()).unwrap(), document);
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde_json::Value;
 use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, Document, Error, HealthCheck, Listener, Locality, MAX_ADDRESSES,
-    MAX_MEMBERS, Member, MemberState, Tls,
+    MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState, Tls,
 };
 
 use crate::search::{fuzz, keep};
@@ -42,18 +42,43 @@ fn read(text: &str) -> Result<Document, Error> {
     assert!(document.members.iter().all(reachable));
     let on_loopback = |listener: &Listener| {
         let addresses = &listener.addresses;
-        listener.port > 0 && !addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback)
+        listener.port >= 1024
+            && (1..=MAX_ADDRESSES).contains(&addresses.len())
+            && addresses.iter().all(IpAddr::is_loopback)
     };
-    assert!(!document.listeners.is_empty() && document.listeners.iter().all(on_loopback));
+    assert!((1..=MAX_LISTENERS).contains(&document.listeners.len()));
+    assert!(document.listeners.iter().all(on_loopback));
+    assert!(
+        !document
+            .members
+            .iter()
+            .any(|member| loops(member, &document.listeners))
+    );
     let names: BTreeSet<_> = document.listeners.iter().map(|listener| &listener.name).collect();
     assert_eq!(names.len(), document.listeners.len());
     let check = &document.health_check;
     assert!((1..=check.period_milliseconds).contains(&check.timeout_milliseconds));
-    assert!(document.connection.max_connections > 0);
+    assert!((250..=15_000).contains(&check.period_milliseconds));
+    let connection = &document.connection;
+    assert!((64..=262_144).contains(&connection.max_connections));
+    // What the kernel takes for the sockets of dials and probes.
+    assert!((1..=32_767).contains(&connection.keep_alive_seconds));
+    assert!((1..1 << 31).contains(&connection.user_timeout_milliseconds));
+    assert!(document.revision <= MAX_REVISION);
     // The known fields are written and read back unchanged.
     let written = document.clone().seal().unwrap();
     assert_eq!(Document::parse(&written.to_text().unwrap()).unwrap(), written);
     Ok(document)
+}
+
+/// Whether a connection to the member would come back to the proxy.
+fn loops(member: &Member, listeners: &[Listener]) -> bool {
+    let at = |listener: &Listener, address: &IpAddr| {
+        address.is_unspecified() || listener.addresses.contains(&address.to_canonical())
+    };
+    listeners.iter().any(|listener| {
+        listener.port == member.port && member.addresses.iter().any(|address| at(listener, address))
+    })
 }
 
 /// A real document, of a cluster with an authority of its own.
@@ -119,6 +144,12 @@ fn keep_real_documents() {
         "edited",
         text.replace("10.0.0.11", "10.0.0.12").as_bytes(),
     );
+    let mut value: Value = serde_json::from_str(&text).unwrap();
+    let further =
+        serde_json::json!({ "name": "konnectivity", "kind": "TLS", "port": 8132, "memberPort": 8132 });
+    value["listeners"].as_array_mut().unwrap().push(further);
+    value.as_object_mut().unwrap().remove("hash");
+    keep("wire_document", "later-kind", value.to_string().as_bytes());
     keep(
         "wire_document",
         "later-version",

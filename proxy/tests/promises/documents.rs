@@ -110,6 +110,19 @@ async fn an_older_or_a_broken_document_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_revision_far_in_the_future_does_not_block_later_documents() {
+    let (node, apiservers) = node_with(1).await;
+    for implausible in [1 << 39, 1 << 40, u64::MAX] {
+        node.write(&node.pool().revision(implausible).member(&apiservers[0]));
+        let line = "trivet_proxy_documents_refused_total{source=\"File\",reason=\"Invalid\"}";
+        eventually(line, async || node.metric(line).await >= Some(1)).await;
+        assert_eq!(node.metric("trivet_proxy_document_revision").await, Some(1));
+    }
+    node.write(&node.pool().revision(2).member(&apiservers[0]));
+    node.follows(2).await;
+}
+
+#[tokio::test]
 async fn a_proxy_starts_from_its_disk_alone() {
     let (mut node, apiservers) = node_with(2).await;
     let proven = node.path("cache/proven.json");

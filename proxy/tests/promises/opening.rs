@@ -20,6 +20,9 @@ use crate::support::{
 /// Far beyond the two seconds that are promised, so that only a client that is held for ever fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The lowest limit that a document may set.
+const FEWEST_CONNECTIONS: u32 = 64;
+
 #[tokio::test]
 async fn held_connections_spread_over_all_members() {
     let (node, _apiservers) = node_with(3).await;
@@ -154,26 +157,29 @@ async fn a_client_that_says_nothing_costs_no_upstream_connection() {
 async fn silent_clients_give_their_slots_to_clients_that_speak() {
     let mut node = Node::new();
     let apiserver = Apiserver::start("cp1", node.authority.server());
-    node.write(&node.pool().member(&apiserver).max_connections(3));
+    node.write(&node.pool().member(&apiserver).max_connections(FEWEST_CONNECTIONS));
     node.start().await;
     node.sees(&apiserver, "Up").await;
     crate::support::eventually("ready", async || node.ready().await).await;
     crate::support::eventually("alone", async || open_clients(&node).await == 0).await;
     let mut silent = Vec::new();
-    for count in 1..=3 {
+    for count in 1..=u64::from(FEWEST_CONNECTIONS) {
         silent.push(TcpStream::connect(node.proxy).await.unwrap());
         crate::support::eventually("accepted", async || open_clients(&node).await == count).await;
     }
     let mut clients = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..FEWEST_CONNECTIONS {
         clients.push(node.client().await.unwrap());
     }
     let mut ends = Vec::new();
     for mut stream in silent {
         ends.push(stream.read(&mut [0]).await.unwrap_err().kind());
     }
-    assert_eq!(ends, [ErrorKind::ConnectionReset; 3]);
-    assert_eq!(ended(&node, "ClientSilent").await, 3);
+    assert_eq!(
+        ends,
+        vec![ErrorKind::ConnectionReset; FEWEST_CONNECTIONS as usize]
+    );
+    assert_eq!(ended(&node, "ClientSilent").await, u64::from(FEWEST_CONNECTIONS));
     assert_eq!(ended(&node, "Shed").await, 0);
     // All slots are taken by clients that have spoken.
     assert!(node.client().await.is_err());
@@ -315,12 +321,12 @@ async fn an_unproven_member_is_the_last_resort() {
 async fn a_client_beyond_the_limit_is_shed_and_the_others_stay() {
     let mut node = Node::new();
     let apiserver = Apiserver::start("cp1", node.authority.server());
-    node.write(&node.pool().member(&apiserver).max_connections(3));
+    node.write(&node.pool().member(&apiserver).max_connections(FEWEST_CONNECTIONS));
     node.start().await;
     node.sees(&apiserver, "Up").await;
     crate::support::eventually("ready", async || node.ready().await).await;
     let mut clients = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..FEWEST_CONNECTIONS {
         clients.push(node.client().await.unwrap());
     }
     assert!(node.client().await.is_err());

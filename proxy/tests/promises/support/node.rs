@@ -48,8 +48,8 @@ impl Pool {
             }],
             balancing: Balancing::default(),
             health_check: HealthCheck {
-                period_milliseconds: 200,
-                timeout_milliseconds: 200,
+                period_milliseconds: 250,
+                timeout_milliseconds: 250,
                 failure_threshold: 2,
                 success_threshold: 2,
             },
