@@ -4,7 +4,7 @@
 //! late answer is not yet a hung server: a second question that leaves etcd out tells the two apart.
 
 mod addresses;
-mod question;
+mod connection;
 pub mod reply;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ use tracing::debug;
 
 use self::{
     addresses::Addresses,
-    question::{Error, Questioner},
+    connection::{Error, ProbeConnection},
     reply::Reply,
 };
 use crate::{
@@ -50,8 +50,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Prober {
     reporter: Reporter,
     addresses: Addresses,
-    readiness: Questioner,
-    liveness: [Questioner; 2],
+    readiness: ProbeConnection,
+    liveness: [ProbeConnection; 2],
 }
 
 /// Whom the outcomes are told.
@@ -83,7 +83,7 @@ impl Prober {
                 member: identity.name,
             },
             addresses: Addresses::new(identity.addresses),
-            readiness: Questioner::default(),
+            readiness: ProbeConnection::default(),
             liveness: Default::default(),
         }
     }
@@ -129,7 +129,7 @@ impl Prober {
         let interval = settings.policy.probe_interval;
         let overdue_after = schedule::overdue_after(reporter.health(), interval, settings.probe_timeout);
         let asked = Instant::now();
-        let mut ready = pin!(readiness.ask(here, READINESS, settings));
+        let mut ready = pin!(readiness.get(here, READINESS, settings));
         let mut heard = Heard::Nothing;
         let answer = 'answer: {
             if let Ok(answer) = timeout(overdue_after / 2, &mut ready).await {
@@ -191,12 +191,12 @@ enum Sign {
 /// only a good word counts: this node may lack that family, or the apiserver may not listen there, and neither says
 /// anything about the first.
 async fn sign_of_life(
-    [first, second]: &mut [Questioner; 2],
+    [first, second]: &mut [ProbeConnection; 2],
     (here, there): (SocketAddr, SocketAddr),
     limit: Instant,
     settings: &Settings,
 ) -> Sign {
-    let mut direct = pin!(first.ask(here, LIVENESS, settings));
+    let mut direct = pin!(first.get(here, LIVENESS, settings));
     let mut detour = pin!(async {
         if there == here {
             return None;
@@ -227,8 +227,12 @@ async fn sign_of_life(
 }
 
 /// A sign of life from another address of a member; none for whatever else comes.
-async fn good_word(questioner: &mut Questioner, there: SocketAddr, settings: &Settings) -> Option<Reply> {
-    let answer = questioner.ask(there, LIVENESS, settings).await;
+async fn good_word(
+    connection: &mut ProbeConnection,
+    there: SocketAddr,
+    settings: &Settings,
+) -> Option<Reply> {
+    let answer = connection.get(there, LIVENESS, settings).await;
     answer
         .inspect_err(|error| debug!(%there, error = cause::chain(error), "no sign of life from there"))
         .ok()
@@ -237,7 +241,7 @@ async fn good_word(questioner: &mut Questioner, there: SocketAddr, settings: &Se
 /// Asks for a sign of life where else the member may be reached, once there was none where it is asked.
 async fn ask_elsewhere(
     reporter: &Reporter,
-    [_, second]: &mut [Questioner; 2],
+    [_, second]: &mut [ProbeConnection; 2],
     there: Option<SocketAddr>,
     settings: &Settings,
 ) -> Heard {
@@ -341,9 +345,9 @@ pub async fn verified_answer(
     settings: &Settings,
     within: Duration,
 ) -> Result<(), String> {
-    let mut questioner = Questioner::default();
+    let mut connection = ProbeConnection::default();
     tokio::select! {
-        answer = questioner.ask(address, READINESS, settings) => match answer {
+        answer = connection.get(address, READINESS, settings) => match answer {
             Ok(reply) if reply.trusted() => Ok(()),
             Ok(reply) => Err(reply.detail()),
             Err(error) => Err(cause::chain(&error)),

@@ -1,5 +1,5 @@
-//! Trust in the members' certificates. Probes judge them after the handshake, so that a bad certificate is an answer
-//! and not an error; whatever sends a token verifies them strictly.
+//! Verification of the members' certificates. Probes finish the handshake first and verify then, so that a bad
+//! certificate is an outcome and not an I/O error. A connection that carries a token verifies during the handshake.
 
 use std::sync::Arc;
 
@@ -14,32 +14,32 @@ use rustls::{
 };
 use trivet_crds::wire::Tls;
 
-/// What a member's certificate is worth.
+/// Whether a certificate is one of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateStatus {
-    /// Signed by the cluster's authorities, for the right name, valid now.
+    /// An authority of the cluster signed it for the right name, and it is valid now.
     Verified,
-    /// The same, but not valid now: its dates or this node's clock are wrong.
+    /// An authority of the cluster signed it for the right name, but its dates or this node's clock are wrong.
     OutOfDate,
-    /// Not a certificate of this cluster.
+    /// It is not a certificate of this cluster, for this reason.
     Untrusted(String),
 }
 
 /// Why a document's certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The bundle holds no certificate, or one that cannot be read.
+    /// The bundle holds no certificate, or one that cannot be parsed.
     #[error("tls.caBundle must hold the cluster's authorities as PEM certificates: {0}")]
     Bundle(String),
-    /// The name cannot be in a certificate.
+    /// The name is neither a DNS name nor an IP address.
     #[error("tls.serverName {0:?} must be a DNS name or an IP address")]
     ServerName(String),
-    /// The TLS library refuses the parameters.
+    /// The TLS library rejects the parameters.
     #[error("failed to set up TLS")]
     Tls(#[from] rustls::Error),
 }
 
-/// The authorities and the name of one document.
+/// The authorities and the server name of one document, ready for use.
 #[derive(Debug)]
 pub struct Trust {
     verifier: Arc<WebPkiServerVerifier>,
@@ -49,7 +49,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Reads a document's TLS part.
+    /// Parses a document's `tls`.
     pub fn new(tls: &Tls) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
         let roots = Arc::new(roots(&tls.ca_bundle)?);
@@ -65,9 +65,9 @@ impl Trust {
         let mut probing = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(JudgedLater(provider)))
+            .with_custom_certificate_verifier(Arc::new(KeyOnly(provider)))
             .with_no_client_auth();
-        // A resumed session shows no certificate to judge.
+        // A resumed session shows no certificate to verify.
         probing.resumption = Resumption::disabled();
         Ok(Self {
             verifier,
@@ -77,22 +77,22 @@ impl Trust {
         })
     }
 
-    /// The name that the members' certificates cover.
+    /// The name that each member's certificate must contain.
     pub fn server_name(&self) -> ServerName<'static> {
         self.server_name.clone()
     }
 
-    /// Ends no handshake for a bad certificate; [`Trust::judge`] it afterwards.
+    /// For probes: the handshake accepts any certificate, and [`Trust::judge`] verifies it afterwards.
     pub fn probing(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.probing)
     }
 
-    /// Ends the handshake with whoever is not a member.
+    /// For connections that carry a token: the handshake fails unless the certificate verifies.
     pub fn strict(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.strict)
     }
 
-    /// Judges the certificates that a member showed, at `now`.
+    /// Verifies the certificates that a member has shown, at the time `now`.
     pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> CertificateStatus {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return CertificateStatus::Untrusted("no certificate shown".to_owned());
@@ -111,7 +111,7 @@ impl Trust {
     }
 }
 
-/// A time at which the certificate's dates are no objection, if they were the objection.
+/// A time at which the certificate is valid, if its dates are why verification failed.
 fn valid_time(error: &rustls::Error) -> Option<UnixTime> {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
@@ -135,11 +135,12 @@ fn roots(bundle: &str) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// Checks that the peer owns the key of the certificate it shows, and leaves the certificate to [`Trust::judge`].
+/// Verifies that the peer holds the key of the certificate it shows. The certificate itself is left to
+/// [`Trust::judge`].
 #[derive(Debug)]
-struct JudgedLater(Arc<CryptoProvider>);
+struct KeyOnly(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for JudgedLater {
+impl ServerCertVerifier for KeyOnly {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -224,13 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_told_apart_from_forgery() {
+    fn wrong_dates_are_distinguished_from_a_foreign_certificate() {
         assert_eq!(judged(NAME, 2020), CertificateStatus::OutOfDate);
         assert_eq!(judged(NAME, 2030), CertificateStatus::OutOfDate);
     }
 
     #[test]
-    fn another_name_is_untrusted_whatever_its_dates() {
+    fn a_certificate_for_another_name_is_untrusted_at_any_time() {
         for year in [2020, 2026, 2030] {
             assert!(
                 matches!(judged("example.com", year), CertificateStatus::Untrusted(_)),
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn another_authority_is_untrusted() {
+    fn a_certificate_of_another_authority_is_untrusted() {
         let (_, ca_bundle) = authority();
         let (other, _) = authority();
         let trust = Trust::new(&Tls {
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_without_a_certificate_is_refused_by_its_field() {
+    fn an_error_names_the_field_of_the_document() {
         for bundle in [
             "",
             "nonsense",

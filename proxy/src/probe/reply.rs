@@ -1,28 +1,28 @@
-//! What an apiserver answered to a probe, and what that means.
+//! An apiserver's reply to a probe, and the outcome that follows from it.
 
 use hyper::StatusCode;
 
 use crate::{balance::health::Outcome, trust::CertificateStatus};
 
-/// An answer with the certificate that it came under.
+/// A reply, with the status of the certificate that its connection has shown.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// Its status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// Its body, as far as it was read.
+    /// The body, up to a limit.
     pub body: String,
-    /// What the certificate is worth.
+    /// Whether the certificate is one of this cluster.
     pub certificate: CertificateStatus,
 }
 
 impl Reply {
-    /// What it means for the upstream's health.
+    /// The outcome that the upstream's health takes in.
     pub fn outcome(&self) -> Outcome {
         if !self.trusted() {
             return Outcome::Untrusted;
         }
         match self.status {
-            // Alive, and its readiness is not for anonymous callers.
+            // The apiserver is alive and does not tell its readiness to this caller.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Withheld,
             status if status.is_success() => Outcome::Ready,
             _ if self.lacks_etcd() => Outcome::EtcdFailed,
@@ -30,7 +30,7 @@ impl Reply {
         }
     }
 
-    /// Whether the certificate is of this cluster, whatever its dates say.
+    /// Whether the certificate is one of this cluster; its dates do not matter.
     pub fn trusted(&self) -> bool {
         match self.certificate {
             CertificateStatus::Verified | CertificateStatus::OutOfDate => true,
@@ -38,12 +38,12 @@ impl Reply {
         }
     }
 
-    /// Whether the certificate is good in every respect.
+    /// Whether the certificate is one of this cluster and valid now.
     pub fn verified(&self) -> bool {
         self.certificate == CertificateStatus::Verified
     }
 
-    /// What is wrong, for the log; empty if nothing is.
+    /// What is wrong, for the log; empty if nothing is wrong.
     pub fn detail(&self) -> String {
         match &self.certificate {
             CertificateStatus::Untrusted(why) => return format!("certificate refused: {why}"),
@@ -62,7 +62,8 @@ impl Reply {
         )
     }
 
-    /// Whether etcd is what it lacks. One that shuts down is left to end by itself, whatever else it lacks.
+    /// Whether the apiserver has lost its etcd. An apiserver that shuts down closes its connections itself, so it is not
+    /// counted here whatever other check fails.
     fn lacks_etcd(&self) -> bool {
         let failing = self.failing_checks();
         failing.iter().any(|check| check.starts_with("etcd")) && !failing.contains(&"shutdown")
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_is_named_right_after_its_mark() {
+    fn the_name_of_a_check_follows_its_mark_without_a_space() {
         let reply = Reply {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             body: "[-]\u{c}etcd failed\n[-]poststarthook/x failed\n[-] etcd\n".to_owned(),
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_apiserver_that_hides_its_readiness_is_alive() {
+    fn an_apiserver_that_withholds_its_readiness_is_alive() {
         assert_eq!(reply(200, "").outcome(), Outcome::Ready);
         for status in [401, 403] {
             assert_eq!(reply(status, "").outcome(), Outcome::Withheld, "{status}");
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_apiserver_that_does_not_shut_down_is_said_to_lack_etcd() {
+    fn an_apiserver_that_shuts_down_is_not_ready_rather_than_without_etcd() {
         let etcd = "[+]ping ok\n[-]etcd failed: reason withheld\n";
         assert_eq!(reply(500, etcd).outcome(), Outcome::EtcdFailed);
         let ending = format!("{etcd}[-]shutdown failed: reason withheld\n");
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_certificate_outweighs_a_good_answer() {
+    fn a_good_reply_under_a_foreign_certificate_is_untrusted() {
         let foreign = Reply {
             certificate: CertificateStatus::Untrusted("unknown issuer".to_owned()),
             ..reply(200, "ok")
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_only_warns() {
+    fn an_expired_certificate_does_not_change_the_outcome() {
         let expired = Reply {
             certificate: CertificateStatus::OutOfDate,
             ..reply(200, "ok")

@@ -1,4 +1,4 @@
-//! Only silence cuts; whatever answers keeps what it has.
+//! Only silence cuts connections: an upstream that answers, well or badly, keeps the ones it has.
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::support::{
     node::{Node, Pool, all, node_with},
 };
 
-/// Longer than it takes to call a hung apiserver Down, several times over.
+/// Several times longer than it takes to find a hung apiserver Down.
 const SEVERAL_ROUNDS: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn a_hung_member_is_down_and_its_clients_are_reset() {
 }
 
 #[tokio::test]
-async fn a_second_address_that_refuses_hides_no_silence_at_the_first() {
+async fn a_refusal_at_the_second_address_does_not_hide_silence_at_the_first() {
     let mut node = Node::new();
     let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, node.authority.server()));
     let pool = node.pool();
@@ -51,9 +51,9 @@ async fn a_second_address_that_refuses_hides_no_silence_at_the_first() {
 }
 
 #[tokio::test]
-async fn a_member_whose_first_address_fails_is_asked_at_its_second_however_late_that_is() {
+async fn a_member_whose_first_address_fails_is_probed_at_its_second_however_late_the_failure() {
     let mut node = Node::new();
-    // Within half of a probe interval, after that, and after it was asked for a sign of life.
+    // Before half a probe interval, after it, and after the liveness request has been sent.
     let members = [100, 375, 700].map(|late| {
         let broken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = broken.local_addr().unwrap();
@@ -79,7 +79,7 @@ async fn a_member_whose_first_address_fails_is_asked_at_its_second_however_late_
     }
 }
 
-/// Accepts, and resets each connection so long after.
+/// Accepts, and resets each connection after this time.
 async fn reset_each(listener: std::net::TcpListener, late: Duration) {
     listener.set_nonblocking(true).unwrap();
     let listener = TcpListener::from_std(listener).unwrap();
@@ -127,7 +127,7 @@ async fn a_member_that_is_not_ready_keeps_its_connections_and_gets_no_new_one() 
 }
 
 #[tokio::test]
-async fn when_none_is_ready_all_are_used_as_before() {
+async fn when_no_member_is_ready_all_are_used() {
     let (node, apiservers) = node_with(2).await;
     all(&apiservers, Mode::NotReady);
     for apiserver in &apiservers {
@@ -169,7 +169,7 @@ async fn a_member_that_answers_anonymous_probes_with_401_or_403_is_up() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_warns_and_judges_nothing() {
+async fn an_expired_certificate_warns_and_changes_no_state() {
     let mut node = Node::new();
     let apiserver = Apiserver::start("cp1", node.authority.expired_server());
     node.write(&node.pool().member(&apiserver));
@@ -180,7 +180,7 @@ async fn an_expired_certificate_warns_and_judges_nothing() {
 }
 
 #[tokio::test]
-async fn a_killed_member_is_unready_at_once_and_up_again_when_it_is_back() {
+async fn a_killed_member_is_unready_at_once_and_up_again_after_its_restart() {
     let (node, apiservers) = node_with(2).await;
     apiservers[0].set(Mode::Killed);
     node.sees(&apiservers[0], "Unready").await;

@@ -1,4 +1,4 @@
-//! Questions over one kept-alive TLS connection to one upstream.
+//! Probe requests over a TLS connection that is kept between probes.
 
 use std::{error, io, net::SocketAddr, sync::Arc};
 
@@ -18,28 +18,28 @@ use crate::{
     settings::Settings,
 };
 
-/// Makes the question longer than a packet, so that a path that drops large ones is noticed.
+/// Makes the request longer than a packet, so that a path that drops large packets fails the probe.
 const PADDING: usize = 2048;
 
-/// More than any verbose answer; the rest would not tell more.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// Longer than any verbose answer of an apiserver.
+const LONGEST_BODY: usize = 64 * 1024;
 
-/// Why there is no answer.
+/// Why a probe request got no reply.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// No connection.
+    /// The dial failed.
     #[error("failed to connect to {0}")]
     Connect(SocketAddr, #[source] io::Error),
-    /// No TLS.
+    /// The TLS handshake failed.
     #[error("failed to shake hands with {0}")]
     Handshake(SocketAddr, #[source] io::Error),
-    /// No HTTP.
-    #[error("failed to ask {0}")]
+    /// The HTTP exchange failed.
+    #[error("failed to send a request to {0}")]
     Http(SocketAddr, #[source] Box<dyn error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// Who failed.
+    /// Where the error comes from: this node, the network or the peer.
     pub(super) fn fault(&self) -> Fault {
         match self {
             Self::Connect(_, source) | Self::Handshake(_, source) => Fault::of(source),
@@ -59,69 +59,70 @@ fn io_source<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a io::Erro
     None
 }
 
-/// Asks, and keeps the connection for the next question.
+/// A connection that probes share: opened at the first request, opened anew once it has ended.
 #[derive(Debug, Default)]
-pub(super) struct Questioner {
-    kept: Option<Kept>,
+pub(super) struct ProbeConnection {
+    open: Option<Open>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Open {
     address: SocketAddr,
     sender: http1::SendRequest<Empty<Bytes>>,
     driver: AbortOnDropHandle<()>,
     chain: Vec<CertificateDer<'static>>,
-    trust: Arc<rustls::ClientConfig>,
+    tls: Arc<rustls::ClientConfig>,
 }
 
-impl Questioner {
-    /// Puts one question. If this is dropped before its end, so is the connection: an answer that comes late must
-    /// not be taken for the next one's.
-    pub(super) async fn ask(
+impl ProbeConnection {
+    /// Sends one request and waits for its reply. If this future is dropped early, the connection is closed: a late
+    /// reply must not be read as the reply to the next request.
+    pub(super) async fn get(
         &mut self,
         address: SocketAddr,
         path: &str,
         settings: &Settings,
     ) -> Result<Reply, Error> {
         let current =
-            |kept: &Kept| kept.address == address && Arc::ptr_eq(&kept.trust, &settings.trust.probing());
-        if let Some(kept) = self
-            .kept
+            |open: &Open| open.address == address && Arc::ptr_eq(&open.tls, &settings.trust.probing());
+        if let Some(open) = self
+            .open
             .take()
-            .filter(|kept| current(kept) && !kept.sender.is_closed())
+            .filter(|open| current(open) && !open.sender.is_closed())
         {
-            // The server may have closed the kept connection at this very moment, which says nothing about it.
-            match self.ask_over(kept, path, settings).await {
+            // A server may close an idle connection just as a request is sent. That is no failure of the server, so the
+            // request is sent again on a new connection.
+            match self.send(open, path, settings).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => debug!(%address, error = cause::chain(&error), "kept probe connection ended"),
             }
         }
-        let fresh = open(address, settings).await?;
-        self.ask_over(fresh, path, settings).await
+        let open = open(address, settings).await?;
+        self.send(open, path, settings).await
     }
 
-    /// Waits until the kept connection ends; for ever if there is none.
+    /// Waits until the open connection ends; for ever if none is open.
     pub(super) async fn disconnected(&mut self) {
-        let Some(kept) = &mut self.kept else {
+        let Some(open) = &mut self.open else {
             return std::future::pending().await;
         };
-        if let Err(error) = (&mut kept.driver).await {
+        if let Err(error) = (&mut open.driver).await {
             debug!(%error, "probe connection's task failed");
         }
-        self.kept = None;
+        self.open = None;
     }
 
-    async fn ask_over(&mut self, mut kept: Kept, path: &str, settings: &Settings) -> Result<Reply, Error> {
-        let address = kept.address;
+    async fn send(&mut self, mut open: Open, path: &str, settings: &Settings) -> Result<Reply, Error> {
+        let address = open.address;
         let failed = |error: Box<dyn error::Error + Send + Sync>| Error::Http(address, error);
-        let request = question(path, settings).map_err(|error| failed(error.into()))?;
-        let response = kept
+        let request = request(path, settings).map_err(|error| failed(error.into()))?;
+        let response = open
             .sender
             .send_request(request)
             .await
             .map_err(|error| failed(error.into()))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST_ANSWER)
+        let body = Limited::new(response.into_body(), LONGEST_BODY)
             .collect()
             .await
             .map_err(failed)?;
@@ -129,30 +130,30 @@ impl Questioner {
         let reply = Reply {
             status,
             body,
-            // At every answer: a certificate may run out while its connection is kept.
-            certificate: settings.trust.judge(&kept.chain, UnixTime::now()),
+            // Judged at every reply: a certificate may expire while its connection is kept.
+            certificate: settings.trust.judge(&open.chain, UnixTime::now()),
         };
-        self.kept = Some(kept);
+        self.open = Some(open);
         Ok(reply)
     }
 }
 
-async fn open(address: SocketAddr, settings: &Settings) -> Result<Kept, Error> {
+async fn open(address: SocketAddr, settings: &Settings) -> Result<Open, Error> {
     let stream = socket::connect(address, settings.probe_socket)
         .await
         .map_err(|error| Error::Connect(address, error))?;
-    let trust = settings.trust.probing();
-    let connector = TlsConnector::from(Arc::clone(&trust));
-    let tls = connector
+    let tls = settings.trust.probing();
+    let connector = TlsConnector::from(Arc::clone(&tls));
+    let stream = connector
         .connect(settings.trust.server_name(), stream)
         .await
         .map_err(|error| Error::Handshake(address, error))?;
-    let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let chain = shown
         .iter()
         .map(|certificate| certificate.clone().into_owned())
         .collect();
-    let (sender, connection) = http1::handshake(TokioIo::new(tls))
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Error::Http(address, error.into()))?;
     let driver = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -160,16 +161,16 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Kept, Error> {
             debug!(%address, %error, "probe connection ended");
         }
     }));
-    Ok(Kept {
+    Ok(Open {
         address,
         sender,
         driver,
         chain,
-        trust,
+        tls,
     })
 }
 
-fn question(path: &str, settings: &Settings) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+fn request(path: &str, settings: &Settings) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
     Request::get(path)
         .header(header::HOST, settings.document.tls.server_name.as_str())
         .header(
