@@ -1,7 +1,7 @@
 # The front door: every target is one command of `cargo xtask`, where the work is done.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench up down
+.PHONY: help demo test soak bench up down
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ demo: ## Watch a real three-master cluster lose masters, without Trivet and with
 
 test: ## Run all checks and tests, those on the real cluster too (root; installs what is missing)
 	cargo xtask test
+
+soak: ## Run what takes too long for every day: long outages, thousands of seeds, a day of churn (root)
+	cargo xtask soak
 
 bench: ## Measure the proxy beside its peers and write docs/benchmarks.md (root; ten minutes, on a quiet machine)
 	cargo xtask bench

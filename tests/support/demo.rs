@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::attempts::{Attempts, LOOPBACKS};
 use crate::fault::Fault;
-use crate::installation::{CHART, Installation, NAMESPACE, POOL, RELEASE, Server};
-use crate::outage::{Measured, Until, busiest_master, outage};
+use crate::installation::{CHART, EMPTY_POOL, Installation, NAMESPACE, POOL, RELEASE, Server};
+use crate::outage::{Clients, Measured, Until, busiest_master, outage};
 use crate::say::{chapter, output, say, shell};
 use crate::table::{Row, Table};
 
@@ -24,9 +24,6 @@ const UNTIL_NOT_READY: Duration = Duration::from_secs(150);
 
 /// Several Lease periods.
 const WITH_TRIVET: Duration = Duration::from_secs(45);
-
-/// The manifest that the chart's notes tell users to paste.
-const EMPTY_POOL: &str = include_str!("../../examples/pool-default.yaml");
 
 /// Runs the demo. The cluster stays, with Trivet on it.
 pub async fn demo() -> Result<()> {
@@ -73,7 +70,10 @@ async fn without_trivet(installation: &Installation) -> Result<Vec<(Fault, Measu
     for fault in Fault::USUAL {
         installation.nodes_ready().await?;
         let until = if fault == Fault::Stop {
-            Until::WorkersNotReady(UNTIL_NOT_READY)
+            Until::NotReady {
+                then: Duration::ZERO,
+                limit: UNTIL_NOT_READY,
+            }
         } else {
             Until::Passed(SHORT)
         };
@@ -82,14 +82,10 @@ async fn without_trivet(installation: &Installation) -> Result<Vec<(Fault, Measu
                 "This time we wait until the cluster gives its workers up, some 55 s: their pods will be evicted.",
             );
         }
-        let outcome = outage(
-            installation,
-            fault,
-            master,
-            &Server::Master(master.to_owned()),
-            until,
-        )
-        .await?;
+        let clients = Clients::of_all(installation, &Server::Master(master.to_owned()));
+        let outcome = outage(installation, fault, master, clients, until)
+            .await?
+            .without_trivet()?;
         say(format!("→ {outcome}"));
         measured.push((fault, outcome));
     }
@@ -145,15 +141,14 @@ async fn with_trivet(installation: &Installation) -> Result<Vec<Measured>> {
     for fault in Fault::USUAL {
         installation.nodes_ready().await?;
         installation.proxies_settled().await?;
-        let master = busiest_master(installation).await?;
-        let outcome = outage(
-            installation,
-            fault,
-            &master,
-            &Server::Loopback,
+        let master = busiest_master(installation, &installation.workers()).await?;
+        let (clients, until) = (
+            Clients::of_all(installation, &Server::Loopback),
             Until::Passed(WITH_TRIVET),
-        )
-        .await?;
+        );
+        let outcome = outage(installation, fault, &master, clients, until)
+            .await?
+            .with_trivet()?;
         say(format!("→ {outcome}"));
         measured.push(outcome);
     }

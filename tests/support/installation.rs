@@ -8,7 +8,10 @@ mod wiring;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::Client as Kubernetes;
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, Client as Kubernetes, ResourceExt as _};
 use trivet_testbed::{Cluster, Host, Spec};
 
 use crate::attempts::{Client, LOOPBACKS, once};
@@ -19,8 +22,9 @@ use crate::say::say;
 use crate::tools::Tools;
 use crate::turn::Turn;
 
-pub use self::chart::{CHART, RELEASE};
+pub use self::chart::{CHART, CRDS, EMPTY_POOL, RELEASE};
 pub use self::pool::POOL;
+use self::pool::revision_of;
 pub use self::wiring::Server;
 
 /// The namespace of the chart's release, as in the documentation.
@@ -29,61 +33,73 @@ pub const NAMESPACE: &str = "trivet-system";
 /// Masters that scenarios look through, unless they say otherwise.
 const FIRST_MASTER: &str = "cp1";
 
+/// Where every apiserver listens.
+pub(crate) const APISERVER: u16 = 6443;
+
+/// The proxy's program, by which its processes are known.
+const PROXY: &str = "trivet-proxy";
+
 /// An apiserver that starts writes its bootstrap roles first, which takes a busy machine some seconds.
 const MASTERS_READY: Duration = Duration::from_secs(60);
 
 /// A kubelet that was cut off backs off for some seconds before it tries again.
 const NODES_READY: Duration = Duration::from_secs(90);
 
-/// Probes come once a second and two good ones in a row are needed; but a member that fell often is held down for up to
-/// two minutes.
-const PROXIES_SETTLED: Duration = Duration::from_secs(150);
+/// kubelet looks for ended containers once a second; five of them start at once on a busy machine.
+const PROXY_STARTED: Duration = Duration::from_secs(30);
+
+/// Probes come once a second and two good ones in a row are needed; a fresh proxy and a rollout come before that.
+const PROXIES_SETTLED: Duration = Duration::from_secs(90);
 
 /// A testbed in a known state, and the exclusive right to disturb it.
 #[derive(Debug)]
 pub struct Installation {
     cluster: Cluster,
-    _turn: Turn,
+    turn: Turn,
 }
 
 impl Installation {
-    /// A healthy cluster with the workers' kubelets on cp1, as without Trivet; what there is of it, they do not use.
-    pub async fn unprotected() -> Result<Self> {
+    /// A healthy cluster with Trivet's images on its hosts, nothing of Trivet installed, the workers' kubelets on cp1.
+    pub async fn bare() -> Result<Self> {
         let installation = Self::healthy().await?;
         installation
             .point_workers(&Server::Master(FIRST_MASTER.to_owned()))
             .await?;
-        installation.nodes_ready().await?;
-        Ok(installation)
-    }
-
-    /// A healthy cluster with Trivet's images on its hosts, nothing of Trivet installed, the workers' kubelets on cp1.
-    pub async fn bare() -> Result<Self> {
-        let installation = Self::unprotected().await?;
         installation.load_images().await?;
         installation.purge().await?;
         installation.nodes_ready().await?;
-        Ok(installation)
+        Ok(installation.ready())
     }
 
     /// A healthy cluster with the chart installed, the pool of `spec: {}` Ready and every proxy in step with it; the
     /// workers' kubelets stay where they are.
     pub async fn serving() -> Result<Self> {
-        let installation = Self::healthy().await?;
-        installation.load_images().await?;
-        installation.install().await?;
-        installation.reset_pool().await?;
-        installation.pool_ready().await?;
-        installation.proxies_settled().await?;
-        Ok(installation)
+        Ok(Self::served().await?.ready())
     }
 
     /// The same, with the workers' kubelets and kube-proxies on their node's proxy: what users have.
     pub async fn protecting() -> Result<Self> {
-        let installation = Self::serving().await?;
+        let installation = Self::served().await?;
         installation.point_workers(&Server::Loopback).await?;
         installation.nodes_ready().await?;
+        Ok(installation.ready())
+    }
+
+    async fn served() -> Result<Self> {
+        let installation = Self::healthy().await?;
+        installation.load_images().await?;
+        installation.install().await?;
+        installation.reset_pool().await?;
+        installation.forget_falls().await?;
+        installation.proxies_settled().await?;
+        installation.pool_ready().await?;
         Ok(installation)
+    }
+
+    /// Begins the scenario itself.
+    fn ready(mut self) -> Self {
+        self.turn.ready();
+        self
     }
 
     /// Lets a master join, with Trivet's images on its host.
@@ -122,6 +138,11 @@ impl Installation {
             .iter()
             .map(|master| master.name().to_string())
             .collect()
+    }
+
+    /// The masters but the first, which scenarios look through.
+    pub fn other_masters(&self) -> Vec<String> {
+        self.masters().into_iter().skip(1).collect()
     }
 
     /// kubectl and helm through the first master.
@@ -164,72 +185,74 @@ impl Installation {
 
     /// Waits until every apiserver says that it is ready: one that was started again is not for some seconds.
     pub async fn masters_ready(&self) -> Result<()> {
-        for master in self.masters() {
-            let tools = self.tools_through(&master);
-            eventually(
-                MASTERS_READY,
-                &format!("{master}'s apiserver ready"),
-                async || {
-                    tools
-                        .kubectl("get --raw /readyz --request-timeout=2s")
-                        .await
-                        .map(drop)
-                },
-            )
-            .await?;
-        }
-        Ok(())
+        let client = &self.client()?;
+        let ready = |master: Host| async move {
+            let what = format!("{}'s apiserver ready", master.name());
+            eventually(MASTERS_READY, &what, async || {
+                let attempt = client.attempt((master.ipv4(), APISERVER).into()).await;
+                ensure!(attempt.succeeded(), "{attempt}");
+                Ok(())
+            })
+            .await
+        };
+        try_join_all(self.cluster.masters().into_iter().map(ready))
+            .await
+            .map(drop)
     }
 
     /// Waits until every node is Ready.
     pub async fn nodes_ready(&self) -> Result<()> {
+        let nodes = Api::<Node>::all(self.kubernetes(FIRST_MASTER).await?);
         eventually(NODES_READY, "all nodes Ready", async || {
-            let lacking = self.not_ready().await?;
+            let nodes = nodes.list(&ListParams::default()).await?;
+            let is_ready = |name: &String| {
+                let node = nodes.iter().find(|node| node.name_any() == *name);
+                node.is_some_and(wiring::is_ready)
+            };
+            let mut lacking: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
+            lacking.retain(|name| !is_ready(name));
             ensure!(lacking.is_empty(), "{lacking:?} are not");
             Ok(())
         })
         .await
     }
 
-    /// The hosts whose nodes are not Ready.
-    async fn not_ready(&self) -> Result<Vec<String>> {
-        let ready = self
-            .tools()
-            .kubectl("get nodes -o jsonpath={range.items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}")
-            .await?;
-        let is_ready = |name: &String| ready.lines().any(|line| line == format!("{name}=True"));
-        let mut names: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
-        names.retain(|name| !is_ready(name));
-        Ok(names)
-    }
-
     /// Waits until every node's proxy obeys the newest revision, finds all its members Up, and answers.
     pub async fn proxies_settled(&self) -> Result<()> {
-        let client = self.client()?;
-        for host in self.hosts() {
-            let name = host.name();
-            eventually(PROXIES_SETTLED, &format!("{name}'s proxy in step"), async || {
-                let wanted = self.config_revision().await?;
-                let metrics = metrics(&host).await?;
-                ensure!(
-                    metrics.revision() == Some(wanted),
-                    "at {:?}, not {wanted}",
-                    metrics.revision()
-                );
-                let states = metrics.states();
-                ensure!(
-                    !states.is_empty() && states.values().all(|state| state == "Up"),
-                    "members are {states:?}"
-                );
-                for loopback in LOOPBACKS {
-                    let attempt = once(&host, &client, loopback).await?;
-                    ensure!(attempt.succeeded(), "{loopback}: {attempt}");
-                }
+        let (client, pools) = (&self.client()?, &self.pools(FIRST_MASTER).await?);
+        let settled = |host: Host| async move {
+            let what = format!("{}'s proxy in step", host.name());
+            let check = async || {
+                let wanted = revision_of(&pools.get(POOL).await?)?;
+                is_settled(&host, client, wanted).await
+            };
+            eventually(PROXIES_SETTLED, &what, check).await
+        };
+        try_join_all(self.hosts().into_iter().map(settled))
+            .await
+            .map(drop)
+    }
+
+    /// Kills the proxies that have seen a member fall; kubelet starts them again. A proxy holds a member that fell lately
+    /// down for longer each time, up to two minutes: one scenario's faults would make the next one wait.
+    async fn forget_falls(&self) -> Result<()> {
+        let forget = |host: Host| async move {
+            // A proxy that does not answer is not in step: what waits for that says why.
+            let fell = metrics(&host).await.is_ok_and(|metrics| metrics.has_seen_falls());
+            let (true, Some(pid)) = (fell, host.pid(PROXY)?) else {
+                return Ok(());
+            };
+            let name = host.name().to_string();
+            self.disturb(move |cluster| cluster.kill(&name, PROXY)).await?;
+            let what = format!("{}'s proxy started again", host.name());
+            eventually(PROXY_STARTED, &what, async || {
+                let started = host.pid(PROXY)?.is_some_and(|started| started != pid);
+                ensure!(started, "it does not run");
                 Ok(())
             })
-            .await?;
-        }
-        Ok(())
+            .await
+        };
+        try_join_all(self.hosts().into_iter().map(forget)).await.map(drop)
     }
 
     async fn change_hosts(
@@ -252,7 +275,7 @@ impl Installation {
         let cluster = tokio::task::spawn_blocking(find_or_start)
             .await
             .context("the testbed panicked")??;
-        let installation = Self { cluster, _turn: turn };
+        let installation = Self { cluster, turn };
         installation.rescue_workers().await?;
         if let Err(error) = installation.recovered().await {
             say(format!("repairing the testbed: {error:#}"));
@@ -267,6 +290,23 @@ impl Installation {
         self.wake_kubelets().await?;
         self.nodes_ready().await
     }
+}
+
+/// Fails unless a node's proxy obeys this revision, finds all its members Up, and answers.
+async fn is_settled(host: &Host, client: &Client, wanted: u64) -> Result<()> {
+    let metrics = metrics(host).await?;
+    let revision = metrics.revision();
+    ensure!(revision == Some(wanted), "at {revision:?}, not {wanted}");
+    let states = metrics.states();
+    ensure!(
+        !states.is_empty() && states.values().all(|state| state == "Up"),
+        "members are {states:?}"
+    );
+    for loopback in LOOPBACKS {
+        let attempt = once(host, client, loopback).await?;
+        ensure!(attempt.succeeded(), "{loopback}: {attempt}");
+    }
+    Ok(())
 }
 
 /// The testbed that is there, of the usual size and without faults; a new one where there is none.
@@ -285,6 +325,6 @@ fn find_or_start() -> Result<Cluster> {
     {
         return Cluster::up(&Spec::default());
     }
-    wiring::heal(&cluster)?;
+    cluster.undo_faults()?;
     Ok(cluster)
 }

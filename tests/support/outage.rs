@@ -1,7 +1,8 @@
-//! One outage of one master, measured: the same code with Trivet and without.
+//! One outage of one master, measured: by the same code for workers with Trivet and for workers without, at one time.
 
 mod measured;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,10 +10,11 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use trivet_testbed::Host;
 
-use crate::attempts::{Attempts, LOOPBACKS, Record};
+use crate::attempts::{Attempts, Client, LOOPBACKS, Record};
 use crate::audit;
+use crate::eventually::eventually;
 use crate::fault::Fault;
-use crate::installation::{Installation, Server};
+use crate::installation::{APISERVER, Installation, Server};
 use crate::observe::{History, Observer};
 use crate::proxies::metrics;
 use crate::say::say;
@@ -20,11 +22,14 @@ use crate::say::say;
 pub use self::measured::Measured;
 use self::measured::Onset;
 
-/// New connections a second from each worker.
+/// New connections a second from each worker, through its proxy by both of its loopback addresses.
 const RATE: u32 = 20;
 
 /// Attempts before the fault: they show that what fails later fails because of it.
 const WARM_UP: Duration = Duration::from_secs(3);
+
+/// A kubelet that was restarted a moment ago connects when it has looked at its disk.
+const CONNECTED: Duration = Duration::from_secs(30);
 
 /// How often a person is told that it goes on.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
@@ -34,23 +39,46 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 pub enum Until {
     /// After this long.
     Passed(Duration),
-    /// As soon as every worker has left Ready, at the latest after this long.
-    WorkersNotReady(Duration),
+    /// This long after every worker without Trivet has left Ready.
+    NotReady {
+        /// What may come after it, so that more than the moment is seen.
+        then: Duration,
+        /// By then they must have left.
+        limit: Duration,
+    },
 }
 
-/// Lets `fault` happen to `master` while the workers use `server`, and takes it back.
+/// What a worker's clients use, as its kubelet does.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Where they are.
+    pub worker: Host,
+    /// Its own proxy, or one master without a balancer.
+    pub server: Server,
+}
+
+/// An outage that is over.
+#[derive(Debug)]
+pub struct Outage {
+    fault: Fault,
+    onset: Onset,
+    history: History,
+    records: Vec<(Clients, Record)>,
+}
+
+/// Lets `fault` happen to `master` while `clients` are at work, and takes it back.
 pub async fn outage(
     installation: &Installation,
     fault: Fault,
     master: &str,
-    server: &Server,
+    clients: Vec<Clients>,
     until: Until,
-) -> Result<Measured> {
+) -> Result<Outage> {
     let witness = installation.masters().into_iter().find(|other| other != master);
     let witness = witness.context("nobody is left to watch the outage of the only master")?;
     installation.masters_ready().await?;
     let observer = Observer::start(installation.kubernetes(&witness).await?).await?;
-    let attempts = start_attempts(installation, server)?;
+    let attempts = start_attempts(installation, &clients)?;
     sleep(WARM_UP).await;
 
     say(format!("{master}: {} ({witness} is the witness)", fault.story()));
@@ -63,7 +91,7 @@ pub async fn outage(
         begun,
         complete: Timestamp::now(),
     };
-    let lasted = last(installation, &observer, until).await;
+    last(&clients, &observer, until).await;
 
     // Taken back whatever was seen: the next scenario needs the master.
     let history = observer.finish();
@@ -72,22 +100,80 @@ pub async fn outage(
     installation
         .disturb(move |cluster| fault.undo(cluster, &name))
         .await?;
-    lasted?;
-    measured::judge(fault, &onset, &history, &records?)
+    Ok(Outage {
+        fault,
+        onset,
+        history,
+        records: records?,
+    })
 }
 
-/// The master with most of the workers' connections; of several, the one that a worker's kubelet uses.
-pub async fn busiest_master(installation: &Installation) -> Result<String> {
-    let workers = installation.workers();
+impl Clients {
+    /// Those of every worker, all with the same server.
+    pub fn of_all(installation: &Installation, server: &Server) -> Vec<Self> {
+        let workers = installation.workers().into_iter();
+        let of = |worker| Self {
+            worker,
+            server: server.clone(),
+        };
+        workers.map(of).collect()
+    }
+
+    fn have_trivet(&self) -> bool {
+        self.server == Server::Loopback
+    }
+
+    fn addresses(&self, installation: &Installation) -> Result<Vec<SocketAddr>> {
+        Ok(match &self.server {
+            Server::Loopback => LOOPBACKS.to_vec(),
+            Server::Master(master) => vec![(installation.cluster().host(master)?.ipv4(), APISERVER).into()],
+        })
+    }
+
+    fn start(&self, installation: &Installation, client: &Client) -> Result<Vec<Attempts>> {
+        let addresses = self.addresses(installation)?;
+        let rate = RATE / u32::try_from(addresses.len())?;
+        let start = |to| Attempts::start(&self.worker, client, to, rate);
+        Ok(addresses.into_iter().map(start).collect())
+    }
+}
+
+impl Outage {
+    /// What it did to the workers that use their node's proxy.
+    pub fn with_trivet(&self) -> Result<Measured> {
+        self.measured(Clients::have_trivet)
+    }
+
+    /// What it did to the workers that use the master alone.
+    pub fn without_trivet(&self) -> Result<Measured> {
+        self.measured(|clients| !clients.have_trivet())
+    }
+
+    fn measured(&self, of: impl Fn(&Clients) -> bool) -> Result<Measured> {
+        let chosen = self.records.iter().filter(|(clients, _)| of(clients));
+        let records = chosen.map(|(clients, record)| (clients.worker.name().to_string(), record));
+        measured::judge(self.fault, &self.onset, &self.history, records)
+    }
+}
+
+/// The master with most of the connections of these workers' proxies; of several, the one that a kubelet uses.
+pub async fn busiest_master(installation: &Installation, workers: &[Host]) -> Result<String> {
+    eventually(CONNECTED, "the workers use their proxies", async || {
+        busiest_now(installation, workers).await
+    })
+    .await
+}
+
+async fn busiest_now(installation: &Installation, workers: &[Host]) -> Result<String> {
     let mut kubelets = Vec::new();
-    for worker in &workers {
+    for worker in workers {
         kubelets.extend(audit::serves_kubelet_of(
             &worker.name().to_string(),
             &installation.cluster().masters(),
         )?);
     }
     let mut load = std::collections::BTreeMap::<String, u64>::new();
-    for worker in &workers {
+    for worker in workers {
         for (member, connections) in metrics(worker).await?.connections() {
             *load.entry(member).or_default() += connections;
         }
@@ -99,70 +185,53 @@ pub async fn busiest_master(installation: &Installation) -> Result<String> {
     let (busiest, connections) = busiest.context("the workers' proxies know no member")?;
     ensure!(*connections > 0, "the workers' proxies carry no connection");
     say(format!(
-        "the workers' connections: {load:?}; their kubelets use {}",
+        "the connections of the workers' proxies: {load:?}; their kubelets use {}",
         kubelets.join(" and ")
     ));
     Ok(busiest.clone())
 }
 
-/// With Trivet every second worker uses IPv6: the proxy listens on both.
-fn start_attempts(installation: &Installation, server: &Server) -> Result<Vec<(Host, Attempts)>> {
+fn start_attempts(installation: &Installation, clients: &[Clients]) -> Result<Vec<(Clients, Attempts)>> {
     let client = installation.client()?;
-    let of_worker = |(index, worker): (usize, Host)| {
-        let to = match server {
-            Server::Loopback => *LOOPBACKS
-                .get(index % LOOPBACKS.len())
-                .context("no loopback address")?,
-            Server::Master(master) => (installation.cluster().host(master)?.ipv4(), 6443).into(),
-        };
-        Ok((worker.clone(), Attempts::start(&worker, &client, to, RATE)))
-    };
-    installation
-        .workers()
-        .into_iter()
-        .enumerate()
-        .map(of_worker)
-        .collect()
+    let mut all = Vec::new();
+    for of_worker in clients {
+        let started = of_worker.start(installation, &client)?;
+        all.extend(started.into_iter().map(|attempts| (of_worker.clone(), attempts)));
+    }
+    Ok(all)
 }
 
-async fn finish_attempts(attempts: Vec<(Host, Attempts)>) -> Result<Vec<(String, Record)>> {
+async fn finish_attempts(attempts: Vec<(Clients, Attempts)>) -> Result<Vec<(Clients, Record)>> {
     let mut records = Vec::new();
-    for (worker, attempts) in attempts {
-        records.push((worker.name().to_string(), attempts.finish().await?));
+    for (clients, attempts) in attempts {
+        records.push((clients, attempts.finish().await?));
     }
     Ok(records)
 }
 
-async fn last(installation: &Installation, observer: &Observer, until: Until) -> Result<()> {
-    let (Until::Passed(limit) | Until::WorkersNotReady(limit)) = until;
-    let workers: Vec<_> = installation
-        .workers()
-        .iter()
-        .map(|worker| worker.name().to_string())
-        .collect();
+async fn last(clients: &[Clients], observer: &Observer, until: Until) {
+    let (Until::Passed(limit) | Until::NotReady { limit, .. }) = until;
+    let name = |clients: &Clients| clients.worker.name().to_string();
     let start = Instant::now();
     let mut told = Duration::ZERO;
     while start.elapsed() < limit {
         sleep(Duration::from_secs(1).min(limit.saturating_sub(start.elapsed()))).await;
         let seen = observer.so_far();
-        let all_left = workers.iter().all(|worker| seen.left_ready(worker).is_some());
-        if matches!(until, Until::WorkersNotReady(_)) && all_left {
-            return Ok(());
+        let mut without = clients.iter().filter(|clients| !clients.have_trivet());
+        if let Until::NotReady { then, .. } = until
+            && without.all(|clients| seen.left_ready(&name(clients)).is_some())
+        {
+            return sleep(then).await;
         }
         if start.elapsed() >= told + SIGN_OF_LIFE {
             told = start.elapsed();
-            say(format!(
-                "{:>4} s: {}",
-                told.as_secs(),
-                workers
-                    .iter()
-                    .map(|worker| state(&seen, worker))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ));
+            let states: Vec<_> = clients
+                .iter()
+                .map(|clients| state(&seen, &name(clients)))
+                .collect();
+            say(format!("{:>4} s: {}", told.as_secs(), states.join(", ")));
         }
     }
-    Ok(())
 }
 
 fn state(seen: &History, worker: &str) -> String {

@@ -16,7 +16,6 @@ use tokio::time::{sleep, timeout};
 use trivet_testbed::Host;
 
 use crate::inside::inside;
-use crate::installation::Installation;
 
 /// Where every proxy serves /metrics when `spec` is empty.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7444);
@@ -61,17 +60,10 @@ impl Metrics {
             .collect()
     }
 
-    /// How often each member has left Up since the proxy started: the more often lately, the longer it is held down.
-    pub fn falls(&self) -> BTreeMap<String, u64> {
-        let mut falls = BTreeMap::new();
-        for (labels, value) in self.series("trivet_proxy_upstream_transitions_total") {
-            if let (Some(member), Some(to), Some(times)) =
-                (label(labels, "member"), label(labels, "to"), whole(value))
-            {
-                *falls.entry(member.to_owned()).or_default() += if to == "Up" { 0 } else { times };
-            }
-        }
-        falls
+    /// Whether any member has left Up since the proxy started.
+    pub fn has_seen_falls(&self) -> bool {
+        self.series("trivet_proxy_upstream_transitions_total")
+            .any(|(labels, value)| label(labels, "to") != Some("Up") && whole(value) != Some(0))
     }
 
     /// Labels and value of each series of a metric.
@@ -90,25 +82,6 @@ pub async fn metrics(host: &Host) -> Result<Metrics> {
     inside(host, read)
         .await?
         .with_context(|| format!("failed to read the metrics of {}'s proxy", host.name()))
-}
-
-/// The masters but the first, which scenarios look through, those first that have fallen least in the eyes of any node:
-/// what has fallen seldom is soon back.
-pub async fn steadiest_masters(installation: &Installation) -> Result<Vec<String>> {
-    let mut falls: BTreeMap<_, u64> = installation
-        .masters()
-        .into_iter()
-        .skip(1)
-        .map(|master| (master, 0))
-        .collect();
-    for host in installation.hosts() {
-        for (member, times) in metrics(&host).await?.falls() {
-            falls.entry(member).and_modify(|worst| *worst = times.max(*worst));
-        }
-    }
-    let mut masters: Vec<_> = falls.into_iter().map(|(master, times)| (times, master)).collect();
-    masters.sort();
-    Ok(masters.into_iter().map(|(_, master)| master).collect())
 }
 
 /// When a node's proxy was first seen to obey `revision` or a later one.
@@ -214,10 +187,12 @@ trivet_proxy_upstream_connections{member="cp2"} 0
 
     #[test]
     fn coming_up_is_no_fall() {
-        assert_eq!(
-            sample().falls(),
-            [("cp1".to_owned(), 3), ("cp2".to_owned(), 0)].into()
-        );
+        assert!(sample().has_seen_falls());
+        let text = r#"trivet_proxy_upstream_transitions_total{member="cp1",to="Up"} 3
+trivet_proxy_upstream_transitions_total{member="cp1",to="Down"} 0
+"#;
+        let text = text.to_owned();
+        assert!(!Metrics { text }.has_seen_falls());
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! One scenario at a time: they share one cluster, and each breaks it in its own way.
 
 use std::fs::File;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::time::Instant;
 
 use crate::say::say;
 
@@ -13,6 +15,8 @@ const LOCK: &str = "/run/trivet-scenario.lock";
 #[derive(Debug)]
 pub struct Turn {
     _lock: File,
+    began: Instant,
+    set_up: Duration,
 }
 
 impl Turn {
@@ -30,6 +34,25 @@ impl Turn {
             say("waiting for another scenario to end");
             lock.lock().with_context(|| format!("failed to lock {LOCK}"))?;
         }
-        Ok(Self { _lock: lock })
+        Ok(Self {
+            _lock: lock,
+            began: Instant::now(),
+            set_up: Duration::ZERO,
+        })
+    }
+
+    /// The cluster is in the state that the scenario starts from.
+    pub(crate) fn ready(&mut self) {
+        self.set_up = self.began.elapsed();
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        say(format!(
+            "it took {:.1} s, {:.1} s of them until the cluster was ready for it",
+            self.began.elapsed().as_secs_f32(),
+            self.set_up.as_secs_f32()
+        ));
     }
 }

@@ -3,6 +3,9 @@
 mod bench;
 mod configuration;
 mod generate;
+#[cfg(test)]
+mod promises;
+mod scenarios;
 mod suite;
 
 use std::ffi::OsString;
@@ -31,12 +34,21 @@ enum Command {
     },
     /// Run all checks and tests; those on the real cluster need root and install what is missing.
     Test {
+        /// Run only these scenarios of tests/scenarios, by name or part of it; the cluster stays.
+        #[arg(value_name = "SCENARIO", conflicts_with_all = ["tier", "keep"])]
+        scenarios: Vec<String>,
         /// The parts to run.
         #[arg(long, value_enum, default_value = "all")]
         tier: suite::Tier,
         /// Leave the cluster running afterwards.
         #[arg(long)]
         keep: bool,
+    },
+    /// Run what is too long for every day: outages of minutes, thousands of seeds, and a day of churn (root).
+    Soak {
+        /// For how long connections come and go.
+        #[arg(long, default_value_t = 24)]
+        hours: u32,
     },
     /// Build the operator's and the proxy's images as tars, for `ctr images import` or `docker load`.
     Images {
@@ -74,7 +86,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .unwrap_or(Path::new("."));
     match arguments.command {
         Command::Gen { check } => generate::run(root, check),
-        Command::Test { tier, keep } => suite::run(root, tier, keep),
+        Command::Test {
+            scenarios,
+            tier,
+            keep,
+        } if scenarios.is_empty() => suite::run(root, tier, keep),
+        Command::Test { scenarios, .. } => suite::alone(root, &scenarios),
+        Command::Soak { hours } => suite::soak(root, hours),
         Command::Images { tag } => print_images(&tag),
         Command::Demo => demo(root),
         Command::Bench { arguments } => bench::run(root, &arguments),

@@ -1,15 +1,15 @@
 //! `make test`: everything, from formatting to the real cluster, cheapest part first, each part timed.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use trivet_testbed::{Progress, Stopwatch};
 use trivet_testbed::{binaries, down, images, setup};
 
-use crate::generate;
+use crate::{generate, scenarios};
 
 /// Which parts of the suite to run.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -24,15 +24,52 @@ pub(crate) enum Tier {
 
 /// Runs the parts of `tier`; the first one that fails ends it.
 pub(crate) fn run(root: &Path, tier: Tier, keep: bool) -> Result<()> {
+    reported(root, |suite| suite.run(tier, keep))
+}
+
+/// Runs scenarios by name, whatever they need included; the cluster stays for the next run.
+pub(crate) fn alone(root: &Path, names: &[String]) -> Result<()> {
+    scenarios::check(root, names)?;
+    reported(root, |suite| {
+        suite.packages()?;
+        suite.cluster(&names.join(" "))
+    })
+}
+
+/// Runs what is too long for every day: outages of minutes, thousands of schedules, a search for inputs that break a
+/// parser, and connections that come and go for hours.
+pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
+    reported(root, |suite| {
+        suite.packages()?;
+        suite.part("thousands of schedules", |suite| {
+            suite.fleets("--ignored thousands_of_schedules --nocapture")
+        })?;
+        suite.part("inputs that break a parser", |suite| {
+            let search = "test --package trivet-proxy --test fuzz -- --nocapture";
+            finish(suite.cargo(search).env("TRIVET_FUZZ_SECONDS", "600"))
+        })?;
+        suite.cluster("--ignored soak::")?;
+        suite.take_down()?;
+        suite.part("churn", |suite| {
+            let churn = "test --package trivet-lab --test lab -- --ignored memory_is_bounded --nocapture";
+            finish(suite.cargo(churn).env("TRIVET_CHURN_HOURS", hours.to_string()))
+        })
+    })
+}
+
+fn reported(root: &Path, work: impl FnOnce(&mut Suite<'_>) -> Result<()>) -> Result<()> {
     let mut suite = Suite {
         root,
         progress: Progress::new(),
         taken: Vec::new(),
     };
-    let outcome = suite.run(tier, keep);
+    let outcome = work(&mut suite);
     suite.report();
     outcome
 }
+
+/// The whole workspace with all features, whatever is run of it: other features would build everything again.
+const ALL: &str = "--workspace --all-features";
 
 struct Suite<'root> {
     root: &'root Path,
@@ -43,59 +80,69 @@ struct Suite<'root> {
 
 impl Suite<'_> {
     fn run(&mut self, tier: Tier, keep: bool) -> Result<()> {
-        self.part("Debian packages", |suite| setup::packages(&suite.progress))?;
+        self.packages()?;
         if tier != Tier::Cluster {
             self.unit()?;
         }
         if tier != Tier::Unit {
-            self.cluster(keep)?;
+            self.cluster("")?;
+            if !keep {
+                self.take_down()?;
+            }
         }
         Ok(())
     }
 
+    fn packages(&mut self) -> Result<()> {
+        self.part("Debian packages", |suite| setup::packages(&suite.progress))
+    }
+
     fn unit(&mut self) -> Result<()> {
-        self.part("formatting", |suite| suite.cargo("fmt --all --check"))?;
+        self.part("formatting", |suite| {
+            finish(&mut suite.cargo("fmt --all --check"))
+        })?;
         self.part("lints", |suite| {
-            suite.cargo("clippy --workspace --all-features --all-targets --test * -- --deny warnings")
+            let lints = "clippy --workspace --all-features --all-targets --test * -- --deny warnings";
+            finish(&mut suite.cargo(lints))
         })?;
         self.part("generated files", |suite| generate::run(suite.root, true))?;
         self.part("unit tests", |suite| {
-            suite.cargo("test --workspace --all-features")
+            finish(&mut suite.cargo(&format!("test {ALL}")))
         })?;
-        // What is ignored where nothing is optimised, but for the searches, which have no end of their own.
         self.part("large fleets", |suite| {
-            let optimised = "--config profile.dev.package.trivet-proxy.opt-level=3";
-            let alone = "--ignored --skip one_schedule --skip thousands_of_schedules";
-            suite.cargo(&format!(
-                "test --workspace --all-features {optimised} --test simulation -- {alone}"
-            ))
+            // But for the searches, which have no end of their own.
+            suite.fleets("--ignored --skip one_schedule --skip thousands_of_schedules")
         })?;
         // Two labs at a time on two cores: its promises are about milliseconds.
         self.part("lab", |suite| {
-            suite.cargo("test --workspace --all-features --no-fail-fast --test lab -- --nocapture")
+            let lab = format!("test {ALL} --no-fail-fast --test lab -- --nocapture");
+            finish(&mut suite.cargo(&lab))
         })
     }
 
-    fn cluster(&mut self, keep: bool) -> Result<()> {
+    /// The scenarios that these arguments choose, and all that they need.
+    fn cluster(&mut self, chosen: &str) -> Result<()> {
         self.part("Kubernetes, etcd and helm", |suite| {
             binaries::ensure(&suite.progress).map(drop)
         })?;
         self.part("images", |suite| images::build(&suite.progress).map(drop))?;
         self.part("scenarios", |suite| {
-            let scenarios = scenarios(suite.root)?;
-            let named: Vec<_> = scenarios.iter().map(|name| format!("--test {name}")).collect();
-            // The whole workspace with all features, as for the unit tests: other features would build it all again.
             // One cluster for all scenarios, so one at a time.
-            let all = "test --workspace --all-features --no-fail-fast";
-            suite.cargo(&format!(
-                "{all} {} -- --test-threads=1 --nocapture",
-                named.join(" ")
-            ))
-        })?;
-        if keep {
-            return Ok(());
-        }
+            let one_by_one = "--test-threads=1 --nocapture";
+            let scenarios = format!("test {ALL} --test scenarios -- {one_by_one} {chosen}");
+            finish(&mut suite.cargo(&scenarios))
+        })
+    }
+
+    fn take_down(&mut self) -> Result<()> {
         self.part("taking the testbed down", |suite| down(&suite.progress))
+    }
+
+    /// What is ignored where nothing is optimised.
+    fn fleets(&self, chosen: &str) -> Result<()> {
+        let optimised = "--config profile.dev.package.trivet-proxy.opt-level=3";
+        let simulation = format!("test {ALL} {optimised} --test simulation -- {chosen}");
+        finish(&mut self.cargo(&simulation))
     }
 
     fn part(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
@@ -106,17 +153,10 @@ impl Suite<'_> {
         outcome
     }
 
-    fn cargo(&self, arguments: &str) -> Result<()> {
+    fn cargo(&self, arguments: &str) -> Command {
         let mut cargo = setup::cargo();
-        let status = cargo
-            .args(arguments.split_whitespace())
-            .current_dir(self.root)
-            .status();
-        let status = status.context("failed to start cargo")?;
-        if !status.success() {
-            bail!("`cargo {arguments}` ended with {status}");
-        }
-        Ok(())
+        cargo.args(arguments.split_whitespace()).current_dir(self.root);
+        cargo
     }
 
     fn report(&self) {
@@ -127,67 +167,11 @@ impl Suite<'_> {
     }
 }
 
-/// The scenarios are the Rust files right below tests/; each file's name is its test's.
-fn scenarios(root: &Path) -> Result<Vec<String>> {
-    let folder = root.join("tests");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| format!("failed to read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            names.extend(path.file_stem().and_then(OsStr::to_str).map(str::to_owned));
-        }
+fn finish(cargo: &mut Command) -> Result<()> {
+    let status = cargo.status().context("failed to start cargo")?;
+    if !status.success() {
+        let arguments: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
+        bail!("`cargo {}` ended with {status}", arguments.join(" "));
     }
-    names.sort_unstable();
-    Ok(names)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The section of the documentation that says where each promise is shown.
-    const HEADING: &str = "# Which promise is shown where";
-
-    /// Its rows; F8 is not promised yet.
-    const ROWS: &str =
-        "F1 F2 F3 F4 F5 F6 F7 F9 F10 F11 F12 F13 F14 F15 F16 F17 F18 F19 F20 F21 F25 O8 O11 O12 O13 O14";
-
-    #[test]
-    fn the_documentation_names_tests_that_are_there() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let text = fs::read_to_string(root.join("docs/testbed.md")).unwrap();
-        let (_, section) = text.split_once(HEADING).unwrap();
-        let rows = section
-            .lines()
-            .filter(|line| line.starts_with("| F") || line.starts_with("| O"));
-        let mut named = Vec::new();
-        for row in rows {
-            let cells: Vec<_> = row.split('|').map(str::trim).collect();
-            named.push(cells[1]);
-            let [alone, on_a_cluster] = [(cells[4], "tests/lab/promises"), (cells[5], "tests")]
-                .map(|(cell, folder)| tests_of(&root, cell, folder));
-            assert!(alone + on_a_cluster > 0, "{row}");
-        }
-        assert_eq!(named.join(" "), ROWS);
-    }
-
-    /// How many files a cell names; each is there, and so is each test that is named beside its file.
-    fn tests_of(root: &Path, cell: &str, folder: &str) -> usize {
-        let mut files = 0;
-        let mut code = String::new();
-        for word in cell.split('`').skip(1).step_by(2) {
-            if Path::new(word).extension() == Some(OsStr::new("rs")) {
-                let path = if word.contains('/') {
-                    root.join(word)
-                } else {
-                    root.join(folder).join(word)
-                };
-                code = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{word}: {error}"));
-                files += 1;
-            } else {
-                assert!(code.contains(&format!("fn {word}(")), "{word} is not in its file");
-            }
-        }
-        files
-    }
+    Ok(())
 }

@@ -2,10 +2,16 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
-use super::{Installation, NAMESPACE, POOL};
+use super::{FIRST_MASTER, Installation, NAMESPACE, POOL};
 use crate::say::say;
 
 /// The chart of this checkout.
@@ -14,6 +20,16 @@ pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/trivet")
 /// The release, as in the documentation.
 pub const RELEASE: &str = "trivet";
 
+/// The CRDs as users apply them.
+pub const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+
+/// The manifest that the chart's notes tell users to paste.
+pub const EMPTY_POOL: &str = include_str!("../../../examples/pool-default.yaml");
+
+const CRD: &str = "apiserverpools.trivet.dev";
+
+const OPERATOR: &str = "trivet-operator";
+
 /// Where the proxies of the pool keep their last good documents, as each host sees it.
 const CACHE: &str = "/var/lib/trivet";
 
@@ -21,7 +37,11 @@ impl Installation {
     /// Installs the chart, or brings the release that is there back to the chart's own values.
     pub async fn install(&self) -> Result<()> {
         let tools = self.tools();
-        if self.release_is_stuck().await {
+        let (wanted, found) = (description()?, self.release().await);
+        if found.as_ref().is_some_and(|found| found.is(&wanted)) && self.operator_runs().await? {
+            return Ok(());
+        }
+        if found.is_some_and(|found| found.is_stuck()) {
             say("an earlier helm command did not end: removing its release");
             tools
                 .helm(&format!("uninstall {RELEASE} --namespace {NAMESPACE}"))
@@ -30,7 +50,7 @@ impl Installation {
         tools
             .helm(&format!(
                 "upgrade --install {RELEASE} {CHART} --namespace {NAMESPACE} --create-namespace --reset-values \
-                 --wait --timeout 120s"
+                 --description {wanted} --wait --timeout 120s"
             ))
             .await?;
         Ok(())
@@ -46,7 +66,14 @@ impl Installation {
             ))
             .await?;
         tools
-            .kubectl("delete crd apiserverpools.trivet.dev --ignore-not-found --timeout=60s")
+            .kubectl(&format!("delete crd {CRD} --ignore-not-found --timeout=60s"))
+            .await?;
+        // The pods before their namespace: a namespace that still has pods is looked at again only after half of the time
+        // that they may take to end, which is 35 s for a proxy; a proxy without connections ends at once.
+        tools
+            .kubectl(&format!(
+                "delete daemonsets,pods --all --namespace {NAMESPACE} --timeout=120s"
+            ))
             .await?;
         tools
             .kubectl(&format!(
@@ -66,14 +93,102 @@ impl Installation {
         Ok(())
     }
 
-    /// helm refuses to touch a release that a crashed helm has left in the middle.
-    async fn release_is_stuck(&self) -> bool {
+    /// The release as helm sees it; none if there is none.
+    async fn release(&self) -> Option<Release> {
         let status = format!("status {RELEASE} --namespace {NAMESPACE} --output json");
-        let status = self.tools().helm(&status).await.unwrap_or_default();
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
-        status
-            .pointer("/info/status")
-            .and_then(|status| status.as_str())
-            .is_some_and(|word| word.starts_with("pending") || word == "uninstalling")
+        let status = self.tools().helm(&status).await.ok()?;
+        serde_json::from_str::<Status>(&status)
+            .ok()
+            .map(|status| status.info)
+    }
+
+    /// Whether what the chart brings is there and at work: a scenario may have deleted it behind helm's back.
+    async fn operator_runs(&self) -> Result<bool> {
+        let kubernetes = self.kubernetes(FIRST_MASTER).await?;
+        let crds = Api::<CustomResourceDefinition>::all(kubernetes.clone());
+        let deployments = Api::<Deployment>::namespaced(kubernetes, NAMESPACE);
+        let operator = deployments.get_opt(OPERATOR).await?;
+        let available = operator
+            .and_then(|operator| operator.status)
+            .and_then(|status| status.available_replicas);
+        Ok(available.is_some_and(|replicas| replicas > 0) && crds.get_opt(CRD).await?.is_some())
+    }
+}
+
+/// What we read of `helm status`.
+#[derive(Deserialize)]
+struct Status {
+    info: Release,
+}
+
+#[derive(Deserialize)]
+struct Release {
+    status: String,
+    #[serde(default)]
+    description: String,
+}
+
+impl Release {
+    /// Whether its last revision is a finished one of this description.
+    fn is(&self, description: &str) -> bool {
+        self.status == "deployed" && self.description == description
+    }
+
+    /// helm refuses to touch a release that a crashed helm has left in the middle.
+    fn is_stuck(&self) -> bool {
+        self.status.starts_with("pending") || self.status == "uninstalling"
+    }
+}
+
+/// What a release of this chart with its own values is described by: one word, which changes with the chart.
+fn description() -> Result<String> {
+    let mut files = Vec::new();
+    list(Path::new(CHART), &mut files)?;
+    files.sort();
+    let mut digest = Sha256::new();
+    for file in files {
+        let content = fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;
+        // Lengths keep the end of one file apart from the beginning of the next.
+        digest.update(format!("{} {}\n", file.display(), content.len()));
+        digest.update(content);
+    }
+    Ok(format!("chart-{:x}", digest.finalize()))
+}
+
+fn list(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let failed = || format!("failed to list {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(failed)? {
+        let path = entry.with_context(failed)?.path();
+        if path.is_dir() {
+            list(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_kept_only_if_it_ended_well_and_is_of_this_chart() {
+        let release = |status: &str, description: &str| Release {
+            status: status.to_owned(),
+            description: description.to_owned(),
+        };
+        assert!(release("deployed", "chart-1").is("chart-1"));
+        assert!(!release("deployed", "chart-2").is("chart-1"));
+        assert!(!release("failed", "chart-1").is("chart-1"));
+        assert!(release("pending-upgrade", "chart-1").is_stuck());
+        assert!(!release("failed", "chart-1").is_stuck());
+    }
+
+    #[test]
+    fn the_same_chart_has_the_same_description() {
+        let described = description().unwrap();
+        assert_eq!(described, description().unwrap());
+        assert!(!described.contains(char::is_whitespace), "{described}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
@@ -12,6 +13,15 @@ use crate::say::say;
 
 /// On each host, beside the images that it speaks of: it goes with them.
 const MARK: &str = "/var/lib/containerd/trivet-images.sha256";
+
+/// The images of this process, which are built and read once.
+static IMAGES: OnceLock<Images> = OnceLock::new();
+
+struct Images {
+    archives: Vec<PathBuf>,
+    /// Of all their bytes.
+    digest: String,
+}
 
 impl Installation {
     /// Builds the images and imports them where they are not yet; pods of older ones are replaced.
@@ -37,30 +47,31 @@ impl Installation {
 
 /// Whether any host was given new images.
 fn import(cluster: &Cluster) -> Result<bool> {
-    let archives = images::build(&Progress::new())?;
-    let content = digest(&archives)?;
-    let mark = |host: &Host| host.file(MARK);
+    let Images { archives, digest } = images()?;
+    let has_them = |host: &Host| fs::read_to_string(host.file(MARK)).is_ok_and(|found| found == *digest);
     let hosts = cluster.hosts();
-    if hosts
-        .iter()
-        .all(|host| fs::read_to_string(mark(host)).is_ok_and(|found| found == content))
-    {
+    if hosts.iter().all(has_them) {
         return Ok(false);
     }
-    for archive in &archives {
+    for archive in archives {
         cluster.load_image(archive)?;
     }
     for host in &hosts {
-        let path = mark(host);
-        fs::write(&path, &content).with_context(|| format!("failed to write {}", path.display()))?;
+        let path = host.file(MARK);
+        fs::write(&path, digest).with_context(|| format!("failed to write {}", path.display()))?;
     }
     Ok(true)
 }
 
-fn digest(archives: &[PathBuf]) -> Result<String> {
+fn images() -> Result<&'static Images> {
+    if let Some(images) = IMAGES.get() {
+        return Ok(images);
+    }
+    let archives = images::build(&Progress::new())?;
     let mut digest = Sha256::new();
-    for archive in archives {
+    for archive in &archives {
         digest.update(fs::read(archive).with_context(|| format!("failed to read {}", archive.display()))?);
     }
-    Ok(format!("{:x}", digest.finalize()))
+    let digest = format!("{:x}", digest.finalize());
+    Ok(IMAGES.get_or_init(|| Images { archives, digest }))
 }

@@ -1,7 +1,9 @@
 //! The pool of the scenarios: `default`, with an empty spec.
 
-use anyhow::{Context, Result};
-use kube::api::{ObjectMeta, PostParams};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec};
 
@@ -20,43 +22,63 @@ impl Installation {
     /// Gives the pool its empty spec back, whatever it was edited to.
     pub async fn reset_pool(&self) -> Result<()> {
         let pools = self.pools(FIRST_MASTER).await?;
-        let replace = async || {
-            let found = pools.get_opt(POOL).await?;
+        let reset = async || {
             let mut pool = ApiserverPool::new(POOL, ApiserverPoolSpec::default());
-            let Some(found) = found else {
-                return Ok(pools.create(&PostParams::default(), &pool).await.map(drop)?);
-            };
-            pool.metadata = ObjectMeta {
-                resource_version: found.resource_version(),
-                ..pool.metadata
-            };
-            Ok(pools
-                .replace(POOL, &PostParams::default(), &pool)
-                .await
-                .map(drop)?)
+            match pools.get_opt(POOL).await? {
+                None => drop(pools.create(&PostParams::default(), &pool).await?),
+                Some(found) if is_plain(&found)? => {}
+                Some(found) => {
+                    pool.metadata.resource_version = found.resource_version();
+                    drop(pools.replace(POOL, &PostParams::default(), &pool).await?);
+                }
+            }
+            Ok(())
         };
         // A CRD that was just made is not served at once, and the operator writes status meanwhile.
-        eventually(std::time::Duration::from_secs(30), "an empty pool", replace).await
+        eventually(Duration::from_secs(30), "an empty pool", reset).await
     }
 
-    /// Waits for the pool as users are told to.
+    /// Waits until the pool is Ready by what the operator says of its present spec.
     pub async fn pool_ready(&self) -> Result<()> {
-        self.tools()
-            .kubectl(&format!("wait --for=condition=Ready asp/{POOL} --timeout=60s"))
-            .await?;
-        Ok(())
+        let pools = self.pools(FIRST_MASTER).await?;
+        eventually(Duration::from_secs(60), "the pool Ready", async || {
+            let pool = pools.get(POOL).await?;
+            let generation = pool.metadata.generation;
+            let status = pool.status.unwrap_or_default();
+            let ready = status
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == "Ready");
+            let ready = ready.context("it has no condition Ready")?;
+            ensure!(
+                ready.status == "True" && ready.observed_generation >= generation,
+                "{ready:?}"
+            );
+            Ok(())
+        })
+        .await
     }
 
     /// The revision that the operator says it wrote last.
     pub async fn config_revision(&self) -> Result<u64> {
-        let pool = self
-            .pools(FIRST_MASTER)
-            .await?
-            .get(POOL)
-            .await
-            .context("failed to read the pool")?;
-        let revision = pool.status.and_then(|status| status.config_revision);
-        let revision = revision.context("the pool's status has no configRevision")?;
-        u64::try_from(revision).context("the pool's configRevision is negative")
+        let pool = self.pools(FIRST_MASTER).await?.get(POOL).await;
+        revision_of(&pool.context("failed to read the pool")?)
     }
+}
+
+/// Whether nothing of a pool differs from one that was just made of `spec: {}`.
+fn is_plain(pool: &ApiserverPool) -> Result<bool> {
+    let spec = serde_json::to_value(&pool.spec)?;
+    let metadata = &pool.metadata;
+    Ok(spec == serde_json::to_value(ApiserverPoolSpec::default())?
+        && metadata.annotations.is_none()
+        && metadata.labels.is_none()
+        && metadata.deletion_timestamp.is_none())
+}
+
+/// The revision that the operator says it wrote last.
+pub(super) fn revision_of(pool: &ApiserverPool) -> Result<u64> {
+    let revision = pool.status.as_ref().and_then(|status| status.config_revision);
+    let revision = revision.context("the pool's status has no configRevision")?;
+    u64::try_from(revision).context("the pool's configRevision is negative")
 }

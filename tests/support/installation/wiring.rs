@@ -1,13 +1,14 @@
-//! The cluster below Trivet: faults removed, and the server that the workers' kubelets use.
+//! The cluster below Trivet: kubelets that were cut off, and the server that the workers' kubelets use.
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use trivet_testbed::{Cluster, Component, Host};
+use trivet_testbed::{Component, Host};
 
-use super::{FIRST_MASTER, Installation};
+use super::{APISERVER, FIRST_MASTER, Installation};
 use crate::attempts::{LOOPBACKS, once};
 use crate::say::say;
 
@@ -29,28 +30,28 @@ pub enum Server {
 impl Installation {
     /// Points every worker at `server`; one that uses it already is left alone.
     pub async fn point_workers(&self, server: &Server) -> Result<()> {
-        for worker in self.workers() {
-            self.point(&worker, server).await?;
-        }
-        Ok(())
+        let workers = self.workers();
+        let point = workers.iter().map(|worker| self.point(worker, server));
+        try_join_all(point).await.map(drop)
     }
 
     /// Points workers whose proxy is gone back at a master, so that they can get Ready and be given one.
     pub(super) async fn rescue_workers(&self) -> Result<()> {
-        let client = self.client()?;
-        for worker in self.workers() {
-            if uses(&worker, &self.url(&Server::Loopback)?)?
-                && !once(&worker, &client, LOOPBACKS[0]).await?.succeeded()
-            {
-                say(format!(
-                    "{} has lost its proxy: pointing it at {FIRST_MASTER}",
-                    worker.name()
-                ));
-                self.point(&worker, &Server::Master(FIRST_MASTER.to_owned()))
-                    .await?;
+        let (client, through_proxy) = (&self.client()?, &self.url(&Server::Loopback)?);
+        let rescue = |worker: Host| async move {
+            if !uses(&worker, through_proxy)? || once(&worker, client, LOOPBACKS[0]).await?.succeeded() {
+                return Ok(());
             }
-        }
-        Ok(())
+            say(format!(
+                "{} has lost its proxy: pointing it at {FIRST_MASTER}",
+                worker.name()
+            ));
+            self.point(&worker, &Server::Master(FIRST_MASTER.to_owned()))
+                .await
+        };
+        try_join_all(self.workers().into_iter().map(rescue))
+            .await
+            .map(drop)
     }
 
     /// Restarts the kubelets of nodes that are missing, are not Ready, or were not lately, as an administrator does after an
@@ -63,19 +64,24 @@ impl Installation {
             .await
             .context("failed to list the nodes")?;
         let now = Timestamp::now();
-        for host in self.hosts() {
+        let cut_off = |host: &Host| {
             let name = host.name().to_string();
             let node = nodes.iter().find(|node| node.name_any() == name);
-            if node.is_none_or(|node| was_cut_off(node, now)) {
-                say(format!("waking {name}'s kubelet, which was cut off"));
-                self.disturb(move |cluster| cluster.restart(&name, Component::Kubelet, &[]))
-                    .await?;
-            }
-        }
-        Ok(())
+            node.is_none_or(|node| was_cut_off(node, now))
+        };
+        let wake = |host: Host| async move {
+            let name = host.name().to_string();
+            say(format!("waking {name}'s kubelet, which was cut off"));
+            self.disturb(move |cluster| cluster.restart(&name, Component::Kubelet, &[]))
+                .await
+        };
+        try_join_all(self.hosts().into_iter().filter(cut_off).map(wake))
+            .await
+            .map(drop)
     }
 
-    async fn point(&self, worker: &Host, server: &Server) -> Result<()> {
+    /// Points a worker's kubelet and kube-proxy at `server`; nothing happens to those that use it already.
+    pub async fn point(&self, worker: &Host, server: &Server) -> Result<()> {
         let url = self.url(server)?;
         if uses(worker, &url)? {
             return Ok(());
@@ -89,39 +95,35 @@ impl Installation {
     fn url(&self, server: &Server) -> Result<String> {
         match server {
             Server::Loopback => Ok(format!("https://{}", LOOPBACKS[0])),
-            Server::Master(master) => Ok(format!("https://{}:6443", self.cluster.host(master)?.ipv4())),
+            Server::Master(master) => {
+                let master = self.cluster.host(master)?.ipv4();
+                Ok(format!("https://{master}:{APISERVER}"))
+            }
         }
     }
 }
 
+/// Whether a node is Ready by its own word.
+pub(super) fn is_ready(node: &Node) -> bool {
+    ready(node).is_some()
+}
+
+fn ready(node: &Node) -> Option<&NodeCondition> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// Whether a node is not Ready, or was not within [`ASLEEP`] for another reason than that it was new.
 fn was_cut_off(node: &Node, now: Timestamp) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True");
-    let Some(ready) = ready else {
+    let Some(ready) = ready(node) else {
         return true;
     };
     let (Some(since), Some(created)) = (&ready.last_transition_time, node.creation_timestamp()) else {
         return false;
     };
     now.duration_since(since.0) < ASLEEP && since.0.duration_since(created.0) > ASLEEP
-}
-
-/// Takes back every fault that a scenario may have left.
-pub(super) fn heal(cluster: &Cluster) -> Result<()> {
-    for host in cluster.hosts() {
-        cluster.heal(&host.name().to_string())?;
-    }
-    for master in cluster.masters() {
-        // Starts what was killed, continues what was stopped, and takes other flags back.
-        for component in [Component::Etcd, Component::KubeApiserver] {
-            cluster.start_component(&master.name().to_string(), component)?;
-        }
-    }
-    Ok(())
 }
 
 fn uses(worker: &Host, url: &str) -> Result<bool> {
@@ -143,7 +145,7 @@ fn uses(worker: &Host, url: &str) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
+    use k8s_openapi::api::core::v1::NodeStatus;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::api::ObjectMeta;
 

@@ -39,6 +39,11 @@ impl History {
         self.end = end;
     }
 
+    /// When it ended.
+    pub fn end(&self) -> Timestamp {
+        self.end
+    }
+
     /// How long it lasted.
     pub fn length(&self) -> Duration {
         between(self.start, self.end)

@@ -11,6 +11,9 @@ use crate::attempts::{Attempt, Record};
 use crate::fault::Fault;
 use crate::observe::History;
 
+/// A kubelet renews every 10 s. Half of that on top, and its node would still be 35 s from NotReady.
+const LEASE_LATE: Duration = Duration::from_secs(15);
+
 /// What an outage did to the workers.
 #[derive(Debug, Clone)]
 pub struct Measured {
@@ -53,6 +56,43 @@ impl Measured {
     }
 }
 
+impl Measured {
+    /// Fails if it cost a worker anything: each stayed Ready, its Lease came in time, and no connection was lost that
+    /// began after the fault must have been noticed.
+    pub fn cost_nothing(&self) -> Result<()> {
+        let left = &self.left_ready;
+        ensure!(left.is_empty(), "workers left Ready: {left:?}");
+        for (worker, gap) in &self.lease_gaps {
+            ensure!(*gap <= LEASE_LATE, "{worker} did not renew its Lease for {gap:?}");
+        }
+        let late = &self.failed_after_detection;
+        ensure!(
+            late.is_empty(),
+            "{} connections failed after detection, the first: {:?}",
+            late.len(),
+            late.first()
+        );
+        Ok(())
+    }
+
+    /// Fails unless it cost every worker its place: what would have happened without a balancer.
+    pub fn cost_every_worker(&self) -> Result<()> {
+        ensure!(
+            self.left_ready.len() == self.lease_gaps.len(),
+            "only {:?} left Ready",
+            self.left_ready
+        );
+        for (worker, gap) in &self.lease_gaps {
+            ensure!(*gap > LEASE_LATE, "{worker} renewed its Lease all the same");
+        }
+        ensure!(
+            !self.failed_after_detection.is_empty(),
+            "the master was gone, yet no connection failed"
+        );
+        Ok(())
+    }
+}
+
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -81,15 +121,16 @@ impl fmt::Display for Measured {
 }
 
 /// Sums up an outage. Failures before it mean that there is nothing to compare with.
-pub(super) fn judge(
+pub(super) fn judge<'a>(
     fault: Fault,
     onset: &Onset,
     history: &History,
-    records: &[(String, Record)],
+    records: impl Iterator<Item = (String, &'a Record)>,
 ) -> Result<Measured> {
     let detected = onset.complete.checked_add(fault.detection())?;
     let mut measured = Measured {
-        lasted: Timestamp::now()
+        lasted: history
+            .end()
             .duration_since(onset.begun)
             .try_into()
             .unwrap_or_default(),
@@ -122,10 +163,10 @@ pub(super) fn judge(
         measured.longest_gap = measured.longest_gap.max(record.longest_gap());
         measured
             .lease_gaps
-            .insert(worker.clone(), history.worst_lease_gap(worker));
-        if let Some(left) = history.left_ready(worker) {
+            .insert(worker.clone(), history.worst_lease_gap(&worker));
+        if let Some(left) = history.left_ready(&worker) {
             measured.left_ready.insert(
-                worker.clone(),
+                worker,
                 left.duration_since(onset.begun).try_into().unwrap_or_default(),
             );
         }

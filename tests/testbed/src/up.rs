@@ -282,6 +282,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Takes back every fault: heals all wires, continues what is stopped, starts what is dead, and restarts what has other
+    /// flags than its usual ones.
+    pub fn undo_faults(&self) -> Result<()> {
+        on_each(&self.hosts(), |host| {
+            fault::heal(host)?;
+            self.start_all(host)
+        })
+    }
+
     /// Drops packets on a host's wire until it is healed.
     pub fn inject(&self, host: &str, fault: fault::Fault) -> Result<()> {
         fault.inject(&self.host(host)?)

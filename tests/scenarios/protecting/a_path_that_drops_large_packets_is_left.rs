@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use tokio::time::sleep;
 use trivet_testbed::Fault;
 use trivet_tests::installation::Installation;
-use trivet_tests::proxies::steadiest_masters;
 use trivet_tests::silence::{publish, silence};
 
 /// behaviour.md, F9.
@@ -19,7 +18,7 @@ const LASTS: Duration = Duration::from_secs(9);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_drops_large_packets_is_left_within_six_seconds() -> Result<()> {
     let installation = Installation::protecting().await?;
-    let masters = steadiest_masters(&installation).await?;
+    let masters = installation.other_masters();
     let master = masters.first().context("there is only one master")?;
     let faults = vec![(master.clone(), Fault::DropLarge)];
     let witnesses = silence(&installation, master, faults, async {

@@ -2,15 +2,11 @@
 //! pool that serves every node.
 
 use anyhow::{Result, ensure};
-use trivet_tests::installation::{CHART, Installation, NAMESPACE, RELEASE};
+use trivet_tests::installation::{CHART, CRDS, EMPTY_POOL, Installation, NAMESPACE, RELEASE};
 use trivet_tests::pods::assert_untouched;
 use trivet_tests::say::say;
 
-const EMPTY_POOL: &str = include_str!("../examples/pool-default.yaml");
-
 const CRD_UID: &str = "get crd apiserverpools.trivet.dev --output jsonpath={.metadata.uid}";
-
-const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_alone_installs_upgrades_and_installs_again() -> Result<()> {

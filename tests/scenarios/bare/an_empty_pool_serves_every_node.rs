@@ -5,11 +5,8 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use trivet_testbed::Host;
 use trivet_tests::attempts::{Attempts, Client, LOOPBACKS, once};
-use trivet_tests::installation::{CHART, Installation, NAMESPACE, RELEASE};
+use trivet_tests::installation::{CHART, EMPTY_POOL, Installation, NAMESPACE, RELEASE};
 use trivet_tests::say::say;
-
-/// The manifest that the chart's notes tell users to paste.
-const EMPTY_POOL: &str = include_str!("../examples/pool-default.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_pool_makes_every_nodes_loopback_an_apiserver_endpoint() -> Result<()> {

@@ -1,0 +1,36 @@
+//! Trivet's promises, each shown on a real cluster: one promise a file, in the folder of the state that it starts from.
+//!
+//! The tests run one at a time, in the order of their names, so that those with the same start follow each other and
+//! find their state already there. Any of them may also run alone: each makes its state from whatever it finds.
+
+/// Nothing of Trivet is installed.
+mod bare {
+    mod an_empty_pool_serves_every_node;
+    mod every_way_to_install_works;
+}
+
+/// Trivet serves every node, and the workers' kubelets and kube-proxies use it.
+mod protecting {
+    mod a_lost_master_costs_no_worker;
+    mod a_master_without_etcd_is_left_gently;
+    mod a_path_that_drops_large_packets_is_left;
+    mod a_real_client_misses_no_event;
+    mod a_rebooted_worker_comes_back;
+    mod a_rolling_restart_fails_no_request;
+    mod each_node_judges_a_partition_for_itself;
+    mod edits_reach_every_proxy_and_cost_no_connection;
+    mod masters_that_hide_their_readiness_are_used;
+    mod nothing_that_is_deleted_cuts_a_node_off;
+    mod without_a_master_clients_are_told_at_once;
+}
+
+/// Trivet serves every node; what the kubelets use does not matter.
+mod serving {
+    mod a_broken_spec_changes_nothing;
+    mod a_node_prefers_the_masters_of_its_zone;
+}
+
+/// As `protecting`, with faults of minutes, which `cargo xtask soak` runs.
+mod soak {
+    mod a_master_lost_for_minutes_costs_no_worker;
+}
