@@ -1,5 +1,8 @@
 //! The cluster below Trivet: kubelets that were cut off, and the server that the workers' kubelets use.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +20,9 @@ const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 
 /// client-go watches again after half a minute at most, and twice that with jitter; a second try may be due.
 const ASLEEP: SignedDuration = SignedDuration::from_secs(120);
+
+/// A kubelet that starts brings its node back within some seconds, on a busy machine too.
+const COMES_BACK: SignedDuration = SignedDuration::from_secs(45);
 
 /// What a worker's kubelet and kube-proxy are given as their apiserver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +73,13 @@ impl Installation {
         let cut_off = |host: &Host| {
             let name = host.name().to_string();
             let node = nodes.iter().find(|node| node.name_any() == name);
-            node.is_none_or(|node| was_cut_off(node, now))
+            let woken = woken().get(&name).copied();
+            node.is_none_or(|node| was_cut_off(node, woken, now))
         };
         let wake = |host: Host| async move {
             let name = host.name().to_string();
             say(format!("waking {name}'s kubelet, which was cut off"));
+            woken().insert(name.clone(), Timestamp::now());
             self.disturb(move |cluster| cluster.restart(&name, Component::Kubelet, &[]))
                 .await
         };
@@ -115,15 +123,23 @@ fn ready(node: &Node) -> Option<&NodeCondition> {
         .find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Whether a node is not Ready, or was not within [`ASLEEP`] for another reason than that it was new.
-fn was_cut_off(node: &Node, now: Timestamp) -> bool {
+/// Whether a node is not Ready, or was not within [`ASLEEP`] for another reason than that it was new. One that came back
+/// because its kubelet was woken is awake.
+fn was_cut_off(node: &Node, woken: Option<Timestamp>, now: Timestamp) -> bool {
     let Some(ready) = ready(node) else {
         return true;
     };
     let (Some(since), Some(created)) = (&ready.last_transition_time, node.creation_timestamp()) else {
         return false;
     };
-    now.duration_since(since.0) < ASLEEP && since.0.duration_since(created.0) > ASLEEP
+    let by_waking = woken.is_some_and(|woken| since.0.duration_since(woken).abs() < COMES_BACK);
+    now.duration_since(since.0) < ASLEEP && since.0.duration_since(created.0) > ASLEEP && !by_waking
+}
+
+/// When the kubelet of each host was last woken by this process.
+fn woken() -> MutexGuard<'static, BTreeMap<String, Timestamp>> {
+    static WOKEN: Mutex<BTreeMap<String, Timestamp>> = Mutex::new(BTreeMap::new());
+    WOKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn uses(worker: &Host, url: &str) -> Result<bool> {
@@ -178,15 +194,29 @@ mod tests {
 
     #[test]
     fn a_node_that_came_back_a_moment_ago_was_cut_off_and_a_new_one_was_not() {
-        assert!(was_cut_off(&node("True", 2000), second(2010)));
-        assert!(!was_cut_off(&node("True", 2000), second(2200)));
-        assert!(!was_cut_off(&node("True", 1003), second(1010)));
+        assert!(was_cut_off(&node("True", 2000), None, second(2010)));
+        assert!(!was_cut_off(&node("True", 2000), None, second(2200)));
+        assert!(!was_cut_off(&node("True", 1003), None, second(1010)));
+    }
+
+    #[test]
+    fn a_node_that_came_back_because_its_kubelet_was_woken_is_awake() {
+        assert!(!was_cut_off(
+            &node("True", 2000),
+            Some(second(1990)),
+            second(2010)
+        ));
+        assert!(was_cut_off(&node("True", 2000), Some(second(1500)), second(2010)));
     }
 
     #[test]
     fn a_node_that_is_not_ready_is_cut_off() {
-        assert!(was_cut_off(&node("Unknown", 2000), second(3000)));
-        assert!(was_cut_off(&node("False", 1000), second(1010)));
-        assert!(was_cut_off(&Node::default(), second(1010)));
+        assert!(was_cut_off(
+            &node("Unknown", 2000),
+            Some(second(1990)),
+            second(3000)
+        ));
+        assert!(was_cut_off(&node("False", 1000), None, second(1010)));
+        assert!(was_cut_off(&Node::default(), None, second(1010)));
     }
 }
