@@ -12,7 +12,7 @@ use crate::{
     metrics::{Metrics, members::Series},
     net::socket,
     open::{self, Opened},
-    relay::{Pair, Summary},
+    relay::{Pair, Summary, TailBudget},
     upstream::Upstreams,
 };
 
@@ -27,6 +27,8 @@ pub struct Accepted {
     pub listener: SocketAddr,
     /// Its slot while it says nothing.
     pub silent: SilentClient,
+    /// Where the bytes count that the proxy keeps for it.
+    pub tails: Arc<TailBudget>,
 }
 
 /// Serves a client to its end.
@@ -36,6 +38,7 @@ pub async fn serve(accepted: Accepted, upstreams: Arc<Upstreams>) {
         peer,
         listener,
         silent,
+        tails,
     } = accepted;
     let mut record = Record::new(peer, listener, Arc::clone(upstreams.metrics()));
     let Some(settings) = upstreams.settings() else {
@@ -48,7 +51,7 @@ pub async fn serve(accepted: Accepted, upstreams: Arc<Upstreams>) {
     };
     record.opened(&opened);
     let guard = opened.upstream.guard;
-    let mut pair = Pair::new(client, opened.upstream.stream, opened.unsent);
+    let mut pair = Pair::new(client, opened.upstream.stream, opened.unsent, &tails);
     // The relay needs no settings: an old document is not kept for as long as a connection lasts.
     drop(settings);
     let summary = pair.run(&guard.close_signal, upstreams.metrics()).await;

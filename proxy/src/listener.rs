@@ -25,6 +25,7 @@ use crate::{
     ending::Ending,
     metrics::Metrics,
     net::socket::{self, Fault, Listening},
+    relay::TailBudget,
     upstream::Upstreams,
 };
 
@@ -45,6 +46,7 @@ pub struct Listeners {
     accepting: TaskTracker,
     connections: TaskTracker,
     slots: Arc<Slots>,
+    tails: Arc<TailBudget>,
     stop: CancellationToken,
 }
 
@@ -57,6 +59,7 @@ struct Acceptor {
     bound: Arc<Mutex<Vec<SocketAddr>>>,
     connections: TaskTracker,
     slots: Arc<Slots>,
+    tails: Arc<TailBudget>,
 }
 
 impl Listeners {
@@ -70,6 +73,7 @@ impl Listeners {
             accepting: TaskTracker::new(),
             connections: TaskTracker::new(),
             slots: Arc::default(),
+            tails: Arc::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -140,6 +144,7 @@ impl Listeners {
             bound: Arc::clone(&self.bound),
             connections: self.connections.clone(),
             slots: Arc::clone(&self.slots),
+            tails: Arc::clone(&self.tails),
         };
         self.accepting.spawn(acceptor.run(stop.clone()));
         stop
@@ -270,6 +275,7 @@ impl Acceptor {
             peer,
             listener: self.address,
             silent,
+            tails: Arc::clone(&self.tails),
         };
         self.connections
             .spawn(connection::serve(accepted, Arc::clone(&self.upstreams)));

@@ -5,16 +5,21 @@
 //! slow reader slows its writer down. Between two polls a pair consists of its sockets and its tails.
 
 mod direction;
+mod tail;
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
+    pin::pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
+
+pub use self::tail::{TAILS_LIMIT, TailBudget};
 
 use self::direction::{Broken, Direction};
 use crate::{ending::Ending, metrics::Metrics, net::socket::Fault, upstream::CloseSignal};
@@ -36,6 +41,12 @@ thread_local! {
 pub struct Pair {
     client: TcpStream,
     upstream: TcpStream,
+    flow: Flow,
+}
+
+/// Both directions of a pair.
+#[derive(Debug)]
+struct Flow {
     sent: Direction,
     received: Direction,
     last_reply: LastReply,
@@ -61,14 +72,16 @@ pub struct Summary {
 }
 
 impl Pair {
-    /// Pairs two connections. `unsent` was read from the client already.
-    pub fn new(client: TcpStream, upstream: TcpStream, unsent: Bytes) -> Self {
+    /// Pairs two connections. `unsent` was read from the client already. What is kept of either side counts in `tails`.
+    pub fn new(client: TcpStream, upstream: TcpStream, unsent: Bytes, tails: &Arc<TailBudget>) -> Self {
         Self {
             client,
             upstream,
-            sent: Direction::new(unsent),
-            received: Direction::new(Bytes::new()),
-            last_reply: LastReply::default(),
+            flow: Flow {
+                sent: Direction::new(unsent, Arc::clone(tails)),
+                received: Direction::new(Bytes::new(), Arc::clone(tails)),
+                last_reply: LastReply::default(),
+            },
         }
     }
 
@@ -84,36 +97,42 @@ impl Pair {
 
     /// Relays until both sides have closed, one has failed, or the close signal ends it. Bytes are counted as they move.
     pub async fn run(&mut self, close_signal: &CloseSignal, metrics: &Metrics) -> Summary {
+        let Self {
+            client,
+            upstream,
+            flow,
+        } = self;
+        let mut reset = pin!(client.ready(Interest::ERROR));
         let ending = poll_fn(|cx| {
-            let (sent, received) = (self.sent.moved(), self.received.moved());
-            let turn = self.poll(cx, close_signal);
-            metrics.relayed(self.sent.moved() - sent, self.received.moved() - received);
+            if let Poll::Ready(ending) = close_signal.poll_ended(cx) {
+                return Poll::Ready(ending);
+            }
+            let (sent, received) = (flow.sent.moved(), flow.received.moved());
+            let turn = flow.poll(cx, client, upstream);
+            metrics.relayed(flow.sent.moved() - sent, flow.received.moved() - received);
+            flow.note_overdue_reply(close_signal);
+            // No read shows the client's reset while the upstream is slow and nothing is read from the client.
+            if turn.is_pending() && flow.sent.is_blocked() && reset.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ending::ClientLeft);
+            }
             turn
         })
         .await;
         Summary {
             ending,
-            sent: self.sent.moved(),
-            received: self.received.moved(),
+            sent: flow.sent.moved(),
+            received: flow.received.moved(),
         }
     }
+}
 
-    fn poll(&mut self, cx: &mut Context<'_>, close_signal: &CloseSignal) -> Poll<Ending> {
-        if let Poll::Ready(ending) = close_signal.poll_ended(cx) {
-            return Poll::Ready(ending);
-        }
-        let Self {
-            client,
-            upstream,
-            sent,
-            received,
-            ..
-        } = self;
+impl Flow {
+    fn poll(&mut self, cx: &mut Context<'_>, client: &TcpStream, upstream: &TcpStream) -> Poll<Ending> {
+        let Self { sent, received, .. } = self;
         let (sending, receiving) = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
             let sending = sent.poll(cx, client, upstream, scratch);
             (sending, received.poll(cx, upstream, client, scratch))
         });
-        self.note_overdue_reply(close_signal);
         match (sending, receiving) {
             (Poll::Ready(Err(Broken::Source(_))), _) | (_, Poll::Ready(Err(Broken::Sink(_)))) => {
                 Poll::Ready(Ending::ClientLeft)
@@ -125,9 +144,7 @@ impl Pair {
             (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
         }
     }
-}
 
-impl Pair {
     /// Notes whether the client waits for a reply: traffic shows a hung upstream before a rare probe does.
     fn note_overdue_reply(&mut self, close_signal: &CloseSignal) {
         let (sent, received) = (self.sent.moved(), self.received.moved());

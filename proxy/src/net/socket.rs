@@ -1,10 +1,24 @@
 //! Socket options and process limits: the only place that knows them.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    os::fd::AsRawFd,
+    time::Duration,
+};
 
-use nix::{errno::Errno, sys::resource};
+use nix::{
+    errno::Errno,
+    sys::{
+        resource,
+        socket::{MsgFlags, recv, send},
+    },
+};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 /// The longest queue of clients that are not yet accepted: when all pods of a node reconnect at once no SYN is dropped.
 const BACKLOG: u32 = 4096;
@@ -112,6 +126,67 @@ pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Resul
         view.set_tcp_user_timeout(options.user_timeout)?;
     }
     socket.connect(address).await
+}
+
+/// Reads what there is. A read that does not fill the buffer took all: then the next poll for readability waits without
+/// a system call.
+pub fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    once(stream, Interest::READABLE, buffer.len(), || {
+        Ok(recv(stream.as_raw_fd(), buffer, MsgFlags::empty())?)
+    })
+}
+
+/// Writes what the kernel takes. A write that it does not take whole has filled its buffer: then the next poll for
+/// writability waits without a system call.
+pub fn write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    once(stream, Interest::WRITABLE, bytes.len(), || {
+        Ok(send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+    })
+}
+
+/// Copies what there is and leaves it unread.
+pub fn peek(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    stream.try_io(Interest::READABLE, || {
+        Ok(recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_PEEK)?)
+    })
+}
+
+/// Takes as many bytes as `peeked` holds from the stream, without a copy (`MSG_TRUNC` of tcp(7)).
+pub fn discard(stream: &TcpStream, peeked: &mut [u8]) -> io::Result<()> {
+    let mut rest = peeked;
+    while !rest.is_empty() {
+        let taken = recv(stream.as_raw_fd(), rest, MsgFlags::MSG_TRUNC)?;
+        if taken == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        rest = rest.get_mut(taken..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Moves up to `whole` bytes once. Tokio takes a short count for the end of readiness only where the operation itself
+/// reports that it would block.
+fn once(
+    stream: &TcpStream,
+    interest: Interest,
+    whole: usize,
+    operation: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut moved = None;
+    let outcome = stream.try_io(interest, || {
+        let length = *moved.insert(operation()?);
+        if length < whole {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(length)
+        }
+    });
+    moved.map_or(outcome, Ok)
+}
+
+/// Ends one or both directions of a connection.
+pub fn shutdown(stream: &TcpStream, how: Shutdown) -> io::Result<()> {
+    SockRef::from(stream).shutdown(how)
 }
 
 /// Makes the connection's end a reset: its drop discards what its buffers hold.

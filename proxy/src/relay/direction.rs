@@ -2,16 +2,20 @@
 
 use std::{
     io,
-    pin::{Pin, pin},
+    net::Shutdown,
+    pin::pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    task::yield_now,
-};
+use bytes::Bytes;
+use tokio::{net::TcpStream, task::yield_now};
+
+use super::tail::{Tail, TailBudget};
+use crate::net::socket;
+
+/// The least that one read takes, with which every direction begins: a slow reader holds no more in the long run.
+pub(super) const LEAST: usize = 64 * 1024;
 
 /// Which side failed, and how.
 #[derive(Debug)]
@@ -34,17 +38,34 @@ enum Phase {
 /// One direction: the bytes that were read from the source and not yet taken by the sink, and its phase.
 #[derive(Debug)]
 pub(super) struct Direction {
-    tail: Bytes,
+    tail: Tail,
     phase: Phase,
+    /// How much one read takes: more with each read that fills it and that the sink takes whole, the least again once the
+    /// sink is slow.
+    read_size: usize,
+    /// Whether nothing is read from the source, because the sink is slow.
+    blocked: bool,
     moved: u64,
+}
+
+/// What a turn of an open direction came to.
+enum Turn {
+    /// All that there was has been moved: nothing to do until the source or the sink is ready again.
+    Moved,
+    /// As much as one read takes was moved, and there is more.
+    More,
+    /// The source has ended.
+    Ended,
 }
 
 impl Direction {
     /// A direction whose sink gets `tail` first.
-    pub(super) fn new(tail: Bytes) -> Self {
+    pub(super) fn new(tail: Bytes, budget: Arc<TailBudget>) -> Self {
         Self {
-            tail,
+            tail: Tail::new(tail, budget),
             phase: Phase::Open,
+            read_size: LEAST,
+            blocked: false,
             moved: 0,
         }
     }
@@ -54,22 +75,29 @@ impl Direction {
         self.moved
     }
 
-    /// Moves what there is, at most as much as `scratch` holds in one poll. Ready once the source has ended and the sink
-    /// is shut down.
+    /// Whether nothing is read from the source, because the sink is slow.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Moves what there is, at most as much as one read takes in one poll. Ready once the source has ended and the sink is
+    /// shut down.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        source: &TcpStream,
+        sink: &TcpStream,
         scratch: &mut [u8],
     ) -> Poll<Result<(), Broken>> {
         let mut more = false;
         loop {
-            ready!(self.poll_flush_tail(cx, sink))?;
+            self.blocked = true;
+            ready!(self.poll_flush_tail(cx, sink)).map_err(Broken::Sink)?;
+            self.blocked = false;
             match self.phase {
                 Phase::Done => return Poll::Ready(Ok(())),
                 Phase::Ended => {
-                    ready!(Pin::new(&mut *sink).poll_shutdown(cx)).map_err(Broken::Sink)?;
+                    socket::shutdown(sink, Shutdown::Write).map_err(Broken::Sink)?;
                     self.phase = Phase::Done;
                     return Poll::Ready(Ok(()));
                 }
@@ -79,37 +107,92 @@ impl Direction {
                 }
                 Phase::Open => {}
             }
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *source).poll_read(cx, &mut buffer)).map_err(Broken::Source)?;
-            // A read that did not fill the buffer took all there was: tokio knows that, and the next read waits without
-            // a system call.
-            more = buffer.remaining() == 0;
-            let read = buffer.filled();
-            if read.is_empty() {
-                self.phase = Phase::Ended;
-                continue;
-            }
-            // The kernel takes all of it unless the reader is slow.
-            match Pin::new(&mut *sink).poll_write(cx, read) {
-                Poll::Ready(Ok(taken)) => {
-                    self.moved += taken as u64;
-                    self.tail = Bytes::copy_from_slice(read.get(taken..).unwrap_or_default());
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Sink(error))),
-                Poll::Pending => self.tail = Bytes::copy_from_slice(read),
+            ready!(source.poll_read_ready(cx)).map_err(Broken::Source)?;
+            let turn = if let Some(size) = self.tail.budget().read_size(self.read_size, LEAST) {
+                self.move_some(source, sink, scratch.get_mut(..size).unwrap_or_default())
+            } else {
+                self.blocked = true;
+                ready!(sink.poll_write_ready(cx)).map_err(Broken::Sink)?;
+                self.blocked = false;
+                self.move_without_tail(source, sink, scratch.get_mut(..LEAST).unwrap_or_default())
+            };
+            match turn? {
+                Turn::Moved => {}
+                Turn::More => more = true,
+                Turn::Ended => self.phase = Phase::Ended,
             }
         }
     }
 
-    fn poll_flush_tail(&mut self, cx: &mut Context<'_>, sink: &mut TcpStream) -> Poll<Result<(), Broken>> {
-        while !self.tail.is_empty() {
-            let taken = ready!(Pin::new(&mut *sink).poll_write(cx, &self.tail)).map_err(Broken::Sink)?;
-            self.moved += taken as u64;
-            self.tail.advance(taken);
+    /// Reads, writes, and keeps what the sink does not take.
+    fn move_some(
+        &mut self,
+        source: &TcpStream,
+        sink: &TcpStream,
+        scratch: &mut [u8],
+    ) -> Result<Turn, Broken> {
+        let Some(length) = unless_blocked(socket::read(source, scratch)).map_err(Broken::Source)? else {
+            return Ok(Turn::Moved);
+        };
+        let (size, read) = (scratch.len(), scratch.get(..length).unwrap_or_default());
+        if read.is_empty() {
+            return Ok(Turn::Ended);
         }
-        // An empty slice would keep its large buffer.
-        self.tail = Bytes::new();
+        // The kernel takes all of it unless the reader is slow.
+        let taken = unless_blocked(socket::write(sink, read)).map_err(Broken::Sink)?;
+        let taken = taken.unwrap_or_default();
+        self.moved += taken as u64;
+        if taken < length {
+            self.read_size = LEAST;
+            self.tail.keep(read.get(taken..).unwrap_or_default());
+        } else if length == size {
+            self.read_size = (self.read_size * 2).min(super::SCRATCH);
+        } else if length < self.read_size / 4 {
+            self.read_size = (self.read_size / 2).max(LEAST);
+        }
+        // A read that did not fill the buffer took all there was.
+        Ok(if length == size { Turn::More } else { Turn::Moved })
+    }
+
+    /// Writes what the source has, and takes no more from the source than the sink took.
+    fn move_without_tail(
+        &mut self,
+        source: &TcpStream,
+        sink: &TcpStream,
+        scratch: &mut [u8],
+    ) -> Result<Turn, Broken> {
+        let Some(length) = unless_blocked(socket::peek(source, scratch)).map_err(Broken::Source)? else {
+            return Ok(Turn::Moved);
+        };
+        let seen = scratch.get(..length).unwrap_or_default();
+        if seen.is_empty() {
+            return Ok(Turn::Ended);
+        }
+        let Some(taken) = unless_blocked(socket::write(sink, seen)).map_err(Broken::Sink)? else {
+            return Ok(Turn::Moved);
+        };
+        self.moved += taken as u64;
+        let taken = scratch.get_mut(..taken).unwrap_or_default();
+        socket::discard(source, taken).map_err(Broken::Source)?;
+        Ok(Turn::More)
+    }
+
+    fn poll_flush_tail(&mut self, cx: &mut Context<'_>, sink: &TcpStream) -> Poll<io::Result<()>> {
+        while !self.tail.is_empty() {
+            ready!(sink.poll_write_ready(cx))?;
+            let taken = unless_blocked(self.tail.offer(|bytes| socket::write(sink, bytes)))?;
+            self.moved += taken.unwrap_or_default() as u64;
+        }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// None where the call would block: tokio has noted it, and the next poll waits.
+fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(length) => Ok(Some(length)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

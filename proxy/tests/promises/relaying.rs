@@ -1,21 +1,20 @@
 //! No byte is lost, altered or reordered, and each end hears of the other's end as it was meant.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
     task::JoinHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use trivet_proxy::{
     ending::Ending,
     metrics::Metrics,
     net::socket,
-    relay::{Pair, Summary},
+    relay::{Pair, Summary, TailBudget},
     upstream::CloseSignal,
 };
 
@@ -26,25 +25,39 @@ struct Relayed {
     relay: JoinHandle<Summary>,
 }
 
+/// Small kernel buffers: tails and back-pressure are what is tested. They are set before the handshake, or the window that
+/// it announces would be larger than the buffer behind it, and packets would be lost.
+const BUFFER: u32 = 64 * 1024;
+
+fn small_socket() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(BUFFER).unwrap();
+    socket.set_recv_buffer_size(BUFFER).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket
+}
+
 async fn connected() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = small_socket();
+    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listener.listen(1).unwrap();
     let (near, far) = tokio::join!(
-        TcpStream::connect(listener.local_addr().unwrap()),
+        small_socket().connect(listener.local_addr().unwrap()),
         listener.accept()
     );
     (near.unwrap(), far.unwrap().0)
 }
 
 async fn relayed(unsent: &'static [u8]) -> Relayed {
+    relayed_within(unsent, Arc::default()).await
+}
+
+/// A relay whose tails count in this budget.
+async fn relayed_within(unsent: &'static [u8], tails: Arc<TailBudget>) -> Relayed {
     let (client, from_client) = connected().await;
     let (to_server, server) = connected().await;
-    // Small kernel buffers: tails and back-pressure are what is tested.
-    for stream in [&client, &from_client, &to_server, &server] {
-        SockRef::from(stream).set_send_buffer_size(16 * 1024).unwrap();
-        SockRef::from(stream).set_recv_buffer_size(16 * 1024).unwrap();
-    }
     let relay = tokio::spawn(async move {
-        let mut pair = Pair::new(from_client, to_server, Bytes::from_static(unsent));
+        let mut pair = Pair::new(from_client, to_server, Bytes::from_static(unsent), &tails);
         let summary = pair.run(&CloseSignal::default(), &Metrics::default()).await;
         if summary.ending.resets() {
             socket::reset_on_close(pair.client());
@@ -98,12 +111,14 @@ async fn read_slowly(stream: &mut (impl AsyncReadExt + Unpin), most: usize, seed
 
 #[tokio::test]
 async fn random_streams_arrive_byte_for_byte_both_ways_at_once() {
-    for seed in 0..8 {
+    // With the usual budget, with one that is used up at times, and without any.
+    for (seed, limit) in [64 << 20, 16 << 20, 0].into_iter().cycle().take(9).enumerate() {
+        let (seed, tails) = (seed as u64, Arc::new(TailBudget::new(limit)));
         let Relayed {
             client,
             server,
             relay,
-        } = relayed(b"").await;
+        } = relayed_within(b"", Arc::clone(&tails)).await;
         let (up, down) = (random(seed, 3_000_000), random(seed + 100, 2_000_000));
         let (mut client_reads, mut client_writes) = client.into_split();
         let (mut server_reads, mut server_writes) = server.into_split();
@@ -124,6 +139,66 @@ async fn random_streams_arrive_byte_for_byte_both_ways_at_once() {
                 received: 2_000_000
             }
         );
+        assert_eq!(tails.held(), 0);
+    }
+}
+
+#[tokio::test]
+async fn slow_readers_hold_no_more_than_the_budget_and_lose_nothing() {
+    // The relay keeps nothing more once 8 MiB are left, less than a read.
+    const LIMIT: usize = 9 << 20;
+    let tails = Arc::new(TailBudget::new(LIMIT));
+    let burst = random(1, 1 << 20);
+    let mut readers = Vec::new();
+    let mut most = 0;
+    for _ in 0..60 {
+        let Relayed {
+            mut client,
+            server,
+            relay,
+        } = relayed_within(b"", Arc::clone(&tails)).await;
+        let sent = burst.clone();
+        tokio::spawn(async move {
+            client.write_all(&sent).await.unwrap();
+            client.shutdown().await.unwrap();
+        });
+        // It takes what it can before the next comes.
+        sleep(Duration::from_millis(5)).await;
+        most = most.max(tails.held());
+        readers.push((server, relay));
+    }
+    println!("60 readers that stall make the relay hold {most} bytes");
+    assert!((512 << 10..=(1 << 20) + (64 << 10)).contains(&most), "{most}");
+    for (mut server, relay) in readers {
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).await.unwrap();
+        assert!(received == burst);
+        drop(server);
+        assert_eq!(relay.await.unwrap().ending, Ending::Finished);
+    }
+    assert_eq!(tails.held(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_resets_while_its_upstream_is_slow_is_noticed() {
+    let budgets = [TailBudget::default(), TailBudget::new(0)].map(Arc::new);
+    for tails in budgets {
+        let Relayed {
+            mut client,
+            server,
+            relay,
+        } = relayed_within(b"", tails).await;
+        // The server reads nothing: its buffers fill, and the relay waits for it.
+        let stalled = timeout(Duration::from_millis(300), client.write_all(&vec![7; 20 << 20])).await;
+        assert!(stalled.is_err(), "it went through");
+        socket::reset_on_close(&client);
+        drop(client);
+        let summary = timeout(Duration::from_secs(10), relay).await;
+        assert_eq!(
+            summary.expect("the reset goes unnoticed").unwrap().ending,
+            Ending::ClientLeft
+        );
+        drop(server);
     }
 }
 
@@ -252,13 +327,13 @@ async fn a_reset_in_the_middle_of_a_stream_is_no_orderly_end() {
 }
 
 #[tokio::test]
-async fn an_idle_pair_ends_when_its_tether_says_so() {
+async fn an_idle_pair_ends_by_its_close_signal() {
     let (_client, from_client) = connected().await;
     let (to_server, _server) = connected().await;
-    let close_signal = std::sync::Arc::new(CloseSignal::default());
-    let held = std::sync::Arc::clone(&close_signal);
+    let close_signal = Arc::new(CloseSignal::default());
+    let held = Arc::clone(&close_signal);
     let relay = tokio::spawn(async move {
-        let mut pair = Pair::new(from_client, to_server, Bytes::new());
+        let mut pair = Pair::new(from_client, to_server, Bytes::new(), &Arc::default());
         pair.run(&held, &Metrics::default()).await
     });
     sleep(Duration::from_millis(20)).await;
