@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::{
     admin::{self, Admin},
     balance::place::Place,
-    document::{Documents, InForce, cache::Cache, file, keeper::Keeper, watch as config_map},
+    document::{Documents, InForce, cache::Cache, file, keeper::Keeper, stale, watch as config_map},
     ending::Ending,
     listener::Listeners,
     metrics::Metrics,
@@ -19,6 +19,7 @@ use crate::{
     source::Source,
     status::Subject,
     upstream::Upstreams,
+    warnings::Warnings,
 };
 
 /// File descriptors for everything but client connections: probes, watch, cache, logs and hedges.
@@ -57,6 +58,7 @@ pub struct BoundProxy {
     upstreams: Arc<Upstreams>,
     listeners: Arc<Listeners>,
     readiness: Arc<Readiness>,
+    warnings: Arc<Warnings>,
     admin: Arc<Admin>,
     socket: Option<UnixListener>,
     files: u64,
@@ -75,7 +77,8 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         Arc::clone(&metrics),
         watch::Sender::new(proven),
     );
-    let documents = Arc::new(Documents::new(cache, Arc::clone(&metrics)));
+    let warnings = Arc::new(Warnings::default());
+    let documents = Arc::new(Documents::new(cache, Arc::clone(&metrics), Arc::clone(&warnings)));
     documents.offer_cached();
     if let Some(path) = &config.file
         && let Some(text) = file::look(path).await
@@ -89,6 +92,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         upstreams: Arc::clone(&upstreams),
         listeners: Arc::clone(&listeners),
         readiness: Arc::clone(&readiness),
+        warnings: Arc::clone(&warnings),
     };
     let admin = Admin::new(metrics.registry(), Arc::clone(&readiness), subject);
     let socket = match &config.socket {
@@ -101,6 +105,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         upstreams,
         listeners,
         readiness,
+        warnings,
         admin,
         socket,
         files,
@@ -146,6 +151,11 @@ impl BoundProxy {
                 Arc::clone(&self.documents),
             ));
         }
+        tasks.spawn(stale::resolve(
+            Arc::clone(&self.documents),
+            Arc::clone(&self.upstreams),
+            Arc::clone(&self.warnings),
+        ));
         tasks.spawn(Arc::clone(&self.upstreams).watch_for_overdue_replies());
         tasks.spawn(Arc::clone(&self.upstreams).log_service_changes());
         let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
@@ -156,7 +166,7 @@ impl BoundProxy {
     fn keep(&self, end: CancellationToken) -> Option<AbortOnDropHandle<()>> {
         let cache = Cache::new(self.config.cache.clone()?);
         let (documents, proven) = (self.documents.subscribe(), self.upstreams.subscribe_proven());
-        let keeper = Keeper::new(cache, documents, proven);
+        let keeper = Keeper::new(cache, documents, proven, Arc::clone(&self.warnings));
         Some(AbortOnDropHandle::new(tokio::spawn(keeper.run(end))))
     }
 

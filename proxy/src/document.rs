@@ -1,11 +1,14 @@
-//! Documents: where they come from, and which one is in force. The revision in force only grows, whatever the source.
+//! Documents: where they come from, and which one is in force. The revision in force only grows, whatever the source; the
+//! one exception is a document whose authority is the right one, see [`stale`].
 
 pub mod cache;
 pub mod file;
 pub mod keeper;
+pub mod stale;
 pub mod watch;
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -14,14 +17,18 @@ use tokio::{sync::watch as channel, time::Instant};
 use tracing::{info, warn};
 use trivet_crds::wire::Document;
 
-use self::cache::Cache;
+use self::{cache::Cache, stale::StaleDocument};
 use crate::{
     balance::Identity,
     cause, clock,
     metrics::Metrics,
     settings::{self, Settings},
     source::Source,
+    warnings::{Topic, Warnings},
 };
+
+/// The reason for a document that has the revision of the one in force, but another content.
+const SAME_REVISION: &str = "SameRevision";
 
 /// The result of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +37,8 @@ pub enum OfferResult {
     Followed,
     /// It is in force already.
     Known,
-    /// It is older than the one in force.
-    Older,
+    /// Its revision is not above that of the one in force.
+    Stale,
     /// It cannot be followed.
     Rejected,
 }
@@ -47,6 +54,8 @@ pub struct InForce {
     pub source: Source,
     /// When it came into force.
     pub since: Instant,
+    /// Whether it replaced a document that had the same or a higher revision: no such document may come back from the disk.
+    pub replaces_later: bool,
 }
 
 /// The document in force, and the rules by which a newer one replaces it.
@@ -57,25 +66,46 @@ pub struct Documents {
     history: Mutex<VecDeque<Vec<Identity>>>,
     /// The texts that were rejected last, by source: each is reported once, not at every poll.
     rejected: Mutex<Vec<(Source, String)>>,
+    /// What sources offer and is not followed for its revision, at most one document per source.
+    stale: channel::Sender<Vec<StaleDocument>>,
+    /// The hash of the document that a stale one replaced. It is not followed again for its revision alone.
+    abandoned: Mutex<Option<String>>,
     cache: Option<Cache>,
     metrics: Arc<Metrics>,
+    warnings: Arc<Warnings>,
+}
+
+/// How a document compares with the one in force.
+enum Order {
+    Newer,
+    InForce,
+    /// The reason why it is not followed.
+    Stale(&'static str),
 }
 
 impl Documents {
     /// No document is in force yet. `cache` holds the earlier ones.
-    pub fn new(cache: Option<Cache>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(cache: Option<Cache>, metrics: Arc<Metrics>, warnings: Arc<Warnings>) -> Self {
         Self {
             current: channel::Sender::new(None),
             history: Mutex::default(),
             rejected: Mutex::default(),
+            stale: channel::Sender::default(),
+            abandoned: Mutex::default(),
             cache,
             metrics,
+            warnings,
         }
     }
 
     /// The document in force, and every later one.
     pub fn subscribe(&self) -> channel::Receiver<Option<InForce>> {
         self.current.subscribe()
+    }
+
+    /// The documents that sources offer and that are not followed for their revision.
+    pub fn subscribe_stale(&self) -> channel::Receiver<Vec<StaleDocument>> {
+        self.stale.subscribe()
     }
 
     /// The document in force now.
@@ -112,7 +142,7 @@ impl Documents {
     /// Offers the documents on the disk, the newest first, until one is followed. The older ones become the history.
     pub fn offer_cached(&self) {
         let mut followed = false;
-        for text in self.cache.iter().flat_map(Cache::texts) {
+        for text in self.cached_texts() {
             if followed {
                 let earlier = read(&text, clock::unix_seconds()).ok();
                 self.history()
@@ -133,19 +163,68 @@ impl Documents {
             }
         };
         let revision = settings.document.revision;
-        if let Some(InForce {
-            settings: current, ..
-        }) = self.current.borrow().as_ref()
-        {
-            if revision < current.document.revision {
-                self.reject_older(text, source, revision);
-                return OfferResult::Older;
-            }
-            if revision == current.document.revision {
-                self.reject_twin(&settings, current, source);
+        match self.order(&settings.document) {
+            Order::Newer => {}
+            Order::InForce => {
+                self.drop_stale(source);
                 return OfferResult::Known;
             }
+            Order::Stale(reason) => {
+                if self.first_rejection(text, source, reason) {
+                    let in_force = self.revision();
+                    // Not a warning: the mounted ConfigMap usually lags behind the watch. What lasts is one, see `stale`.
+                    info!(
+                        source = source.as_str(),
+                        reason,
+                        offered = revision,
+                        in_force,
+                        "refused document"
+                    );
+                }
+                self.keep_stale(settings, text, source, reason);
+                return OfferResult::Stale;
+            }
         }
+        self.drop_stale(source);
+        let before = self.follow(Arc::new(settings), text.into(), source, false);
+        if let Some(before) = before {
+            let mut history = self.history();
+            history.push_front(members_of(&before.settings));
+            history.truncate(cache::GENERATIONS);
+        }
+        OfferResult::Followed
+    }
+
+    /// Follows a stale document in place of `judged`, unless that is no longer in force. The members of earlier documents
+    /// are forgotten: they are of another cluster.
+    pub fn follow_stale(&self, stale: &StaleDocument, judged: &InForce) {
+        let is_judged = |in_force: InForce| in_force.text == judged.text;
+        if !self.in_force().is_some_and(is_judged) {
+            return;
+        }
+        warn!(
+            offered = stale.settings.document.revision,
+            in_force = judged.settings.document.revision,
+            "following a document with a lower revision: its authority verifies a member, that of the one in force none"
+        );
+        self.drop_stale(stale.source);
+        self.history().clear();
+        *self.abandoned() = Some(judged.settings.document.hash.clone());
+        self.follow(
+            Arc::clone(&stale.settings),
+            Arc::clone(&stale.text),
+            stale.source,
+            true,
+        );
+    }
+
+    fn follow(
+        &self,
+        settings: Arc<Settings>,
+        text: Arc<str>,
+        source: Source,
+        replaces_later: bool,
+    ) -> Option<InForce> {
         let document = &settings.document;
         let members: Vec<_> = document
             .members
@@ -154,24 +233,93 @@ impl Documents {
             .collect();
         info!(
             pool = document.pool,
-            revision,
+            revision = document.revision,
             source = source.as_str(),
             ?members,
             nodes = document.nodes,
             "following document"
         );
-        let before = self.current.send_replace(Some(InForce {
-            settings: Arc::new(settings),
-            text: text.into(),
+        self.current.send_replace(Some(InForce {
+            settings,
+            text,
             source,
             since: Instant::now(),
-        }));
-        if let Some(before) = before {
-            let mut history = self.history();
-            history.push_front(members_of(&before.settings));
-            history.truncate(cache::GENERATIONS);
+            replaces_later,
+        }))
+    }
+
+    fn order(&self, document: &Document) -> Order {
+        let current = self.current.borrow();
+        let Some(in_force) = current.as_ref() else {
+            return Order::Newer;
+        };
+        let current = &in_force.settings.document;
+        match document.revision.cmp(&current.revision) {
+            Ordering::Equal if document.hash == current.hash => Order::InForce,
+            // Two documents of one revision mean two writers, or an edit by hand.
+            Ordering::Equal => Order::Stale(SAME_REVISION),
+            Ordering::Less => Order::Stale("Older"),
+            Ordering::Greater if self.abandoned().as_ref() == Some(&document.hash) => {
+                Order::Stale("Abandoned")
+            }
+            Ordering::Greater => Order::Newer,
         }
-        OfferResult::Followed
+    }
+
+    /// Keeps what a source offers for [`stale::resolve`]. The cache offers documents only at the start.
+    fn keep_stale(&self, settings: Settings, text: &str, source: Source, reason: &'static str) {
+        if source == Source::Cache {
+            return;
+        }
+        self.stale.send_if_modified(|stale| {
+            if stale
+                .iter()
+                .any(|known| known.source == source && &*known.text == text)
+            {
+                return false;
+            }
+            // A source that offers one stale document after the other is stale since the first.
+            let since = stale
+                .iter()
+                .find(|known| known.source == source)
+                .map(|known| known.since);
+            stale.retain(|known| known.source != source);
+            stale.push(StaleDocument {
+                settings: Arc::new(settings),
+                text: text.into(),
+                source,
+                is_twin: reason == SAME_REVISION,
+                since: since.unwrap_or_else(Instant::now),
+            });
+            true
+        });
+    }
+
+    fn drop_stale(&self, source: Source) {
+        self.stale.send_if_modified(|stale| {
+            let before = stale.len();
+            stale.retain(|known| known.source != source);
+            stale.len() < before
+        });
+    }
+
+    /// The texts on the disk, the newest first.
+    fn cached_texts(&self) -> Vec<String> {
+        let Some(cache) = &self.cache else {
+            return Vec::new();
+        };
+        cache.texts().unwrap_or_else(|error| {
+            let message = format!(
+                "{}: no document can be read from there: {error}",
+                cache.directory().display()
+            );
+            self.warnings.raise(Topic::CacheRead, "CacheUnreadable", message);
+            Vec::new()
+        })
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Option<String>> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current_members(&self) -> Vec<Identity> {
@@ -197,19 +345,6 @@ impl Documents {
         }
     }
 
-    /// Not a warning: the mounted ConfigMap usually lags behind the watch.
-    fn reject_older(&self, text: &str, source: Source, offered: u64) {
-        if self.first_rejection(text, source, "Older") {
-            info!(
-                source = source.as_str(),
-                reason = "Older",
-                offered,
-                in_force = self.revision(),
-                "refused document"
-            );
-        }
-    }
-
     /// Counts a rejection, unless this text of this source was rejected already.
     fn first_rejection(&self, text: &str, source: Source, reason: &'static str) -> bool {
         let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,20 +356,6 @@ impl Documents {
         rejected.push((source, text.to_owned()));
         self.metrics.document_rejected(source, reason);
         true
-    }
-
-    /// Two documents of one revision mean two writers, or an edit by hand.
-    fn reject_twin(&self, offered: &Settings, current: &Settings, source: Source) {
-        if offered.document.hash != current.document.hash {
-            let rejection = Rejection {
-                reason: "SameRevision",
-                message: format!(
-                    "revision {} is in force with another content",
-                    current.document.revision
-                ),
-            };
-            self.reject(&offered.document.hash, source, &rejection);
-        }
     }
 }
 

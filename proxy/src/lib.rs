@@ -25,3 +25,4 @@ pub mod source;
 pub mod status;
 pub mod trust;
 pub mod upstream;
+pub mod warnings;

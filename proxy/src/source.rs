@@ -1,7 +1,7 @@
 //! What brings a document to the proxy.
 
 /// What brought a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// The file named on the command line, in a cluster the mounted ConfigMap.
     File,

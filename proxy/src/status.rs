@@ -26,6 +26,7 @@ use crate::{
     readiness::Readiness,
     settings::{self, Settings},
     upstream::{Origin, Run, Upstreams},
+    warnings::Warnings,
 };
 
 /// A proxy at one moment.
@@ -42,6 +43,9 @@ pub struct Status {
     /// Why it is not ready; absent if it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_because: Option<String>,
+    /// Conditions that last and that somebody should mend, such as a cache that cannot be written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<WarningStatus>,
     /// The document in force; absent until there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<DocumentStatus>,
@@ -51,6 +55,18 @@ pub struct Status {
     pub clients: ClientsStatus,
     /// Its upstreams. A member whose addresses all changed has two until the last connection to an old address has ended.
     pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// A condition that lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WarningStatus {
+    /// In one word: CacheUnreadable, CacheUnwritable, OlderRevision, SameRevision or OtherAuthority.
+    pub reason: String,
+    /// What is wrong, and the way out; for people.
+    pub message: String,
+    /// How long it has lasted.
+    pub age_milliseconds: u64,
 }
 
 /// The document in force.
@@ -174,6 +190,8 @@ pub struct Subject {
     pub listeners: Arc<Listeners>,
     /// Its readiness.
     pub readiness: Arc<Readiness>,
+    /// The conditions that last.
+    pub warnings: Arc<Warnings>,
 }
 
 impl Subject {
@@ -188,6 +206,7 @@ impl Subject {
             node: place.node.clone(),
             zone: place.zone.clone(),
             not_ready_because: self.readiness.objection().map(str::to_owned),
+            warnings: self.warnings(now),
             document: in_force
                 .as_ref()
                 .map(|in_force| DocumentStatus::new(in_force, now)),
@@ -198,6 +217,16 @@ impl Subject {
             },
             upstreams: settings.map_or_else(Vec::new, |settings| self.upstreams(settings, now)),
         }
+    }
+
+    fn warnings(&self, now: Instant) -> Vec<WarningStatus> {
+        let warnings = self.warnings.all().into_iter();
+        let told = warnings.map(|warning| WarningStatus {
+            reason: warning.reason.to_owned(),
+            message: warning.message,
+            age_milliseconds: milliseconds(now.saturating_duration_since(warning.since)),
+        });
+        told.collect()
     }
 
     fn listeners(&self, settings: Option<&Settings>) -> Vec<ListenerStatus> {

@@ -34,14 +34,17 @@ impl Cache {
         Self { directory }
     }
 
-    /// The texts of all documents, the highest revision first. A file that cannot be read is skipped with a log line.
-    pub fn texts(&self) -> Vec<String> {
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The texts of all documents, the highest revision first; none if there is no directory yet. A file that cannot be read
+    /// is skipped with a log line.
+    pub fn texts(&self) -> io::Result<Vec<String>> {
         let files = match generations(&self.directory) {
-            Ok(files) => files,
-            Err(error) => {
-                debug!(directory = %self.directory.display(), %error, "no document cache");
-                return Vec::new();
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files?,
         };
         let read = |(_, path): &(u64, PathBuf)| match fs::read_to_string(path) {
             Ok(text) => Some(text),
@@ -50,7 +53,7 @@ impl Cache {
                 None
             }
         };
-        files.iter().filter_map(read).collect()
+        Ok(files.iter().filter_map(read).collect())
     }
 
     /// Removes files that a crash left half written. If another proxy of this node is writing one of them, its write fails
@@ -68,12 +71,28 @@ impl Cache {
 
     /// Stores a document and removes the oldest ones. It is on the disk when this returns, which may take seconds.
     pub fn store(&self, revision: u64, text: &str) -> io::Result<()> {
-        let name = format!("document-{revision:020}.json");
-        replace(&self.directory, &name, text.as_bytes())?;
+        self.write_document(revision, text)?;
         for (_, path) in generations(&self.directory)?.into_iter().skip(GENERATIONS) {
             remove(&path)?;
         }
         Ok(())
+    }
+
+    /// Stores a document that replaces all others, whatever their revisions: they are of another cluster.
+    pub fn store_alone(&self, revision: u64, text: &str) -> io::Result<()> {
+        self.write_document(revision, text)?;
+        for (_, path) in generations(&self.directory)?
+            .into_iter()
+            .filter(|(other, _)| *other != revision)
+        {
+            remove(&path)?;
+        }
+        Ok(())
+    }
+
+    fn write_document(&self, revision: u64, text: &str) -> io::Result<()> {
+        let name = format!("document-{revision:020}.json");
+        replace(&self.directory, &name, text.as_bytes())
     }
 
     /// The members this node had a verified answer from, of the documents it knows. The same name at another address is
@@ -191,9 +210,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = filled(directory.path(), [9, 100, 10, 99, 8, 7, 11]);
         assert_eq!(
-            cache.texts(),
+            cache.texts().unwrap(),
             ["text 100", "text 99", "text 11", "text 10", "text 9"]
         );
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_yet_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::new(directory.path().join("not/yet/there"));
+        assert!(cache.texts().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_document_that_is_stored_alone_replaces_later_ones_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = filled(directory.path(), [18, 19, 20, 21, 22]);
+        cache.store_alone(1, "of the new cluster").unwrap();
+        assert_eq!(cache.texts().unwrap(), ["of the new cluster"]);
     }
 
     #[test]
@@ -207,7 +241,7 @@ mod tests {
         .unwrap();
         fs::create_dir(directory.path().join("document-00000000000000000004.json")).unwrap();
         fs::write(directory.path().join("document-x.json"), "no revision").unwrap();
-        assert_eq!(cache.texts(), ["text 2", "text 1"]);
+        assert_eq!(cache.texts().unwrap(), ["text 2", "text 1"]);
     }
 
     #[test]
@@ -219,10 +253,10 @@ mod tests {
             "half",
         )
         .unwrap();
-        assert_eq!(cache.texts(), ["text 1"]);
+        assert_eq!(cache.texts().unwrap(), ["text 1"]);
         cache.store(2, "whole").unwrap();
         cache.tidy().unwrap();
-        assert_eq!(cache.texts(), ["whole", "text 1"]);
+        assert_eq!(cache.texts().unwrap(), ["whole", "text 1"]);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
@@ -236,7 +270,7 @@ mod tests {
                     let cache = Cache::new(directory.path().to_owned());
                     for revision in 1..=50 {
                         cache.store(revision, text).unwrap();
-                        assert!(cache.texts().iter().all(|text| texts.contains(text)));
+                        assert!(cache.texts().unwrap().iter().all(|text| texts.contains(text)));
                     }
                 });
             }
@@ -262,7 +296,7 @@ mod tests {
         fs::write(&not_a_directory, "in the way").unwrap();
         let cache = Cache::new(not_a_directory);
         assert!(cache.store(1, "text 1").is_err());
-        assert!(cache.texts().is_empty());
+        assert!(cache.texts().is_err());
         assert!(cache.proven().is_empty());
     }
 

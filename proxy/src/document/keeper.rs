@@ -5,10 +5,14 @@ use std::{collections::BTreeSet, future::pending, io, sync::Arc, time::Duration}
 
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{InForce, cache::Cache};
-use crate::{balance::Identity, source::Source};
+use crate::{
+    balance::Identity,
+    source::Source,
+    warnings::{Topic, Warnings},
+};
 
 /// The first wait after a failed write; it doubles with each further one.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
@@ -23,14 +27,24 @@ pub struct Keeper {
     documents: watch::Receiver<Option<InForce>>,
     proven: watch::Receiver<BTreeSet<Identity>>,
     stored: CacheContent,
+    warnings: Arc<Warnings>,
 }
 
 /// What the disk holds, or should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CacheContent {
-    /// Revision and text of the newest document; none while that one came from the disk.
-    document: Option<(u64, Arc<str>)>,
+    /// The newest document; none while that one came from the disk.
+    document: Option<Stored>,
     proven: BTreeSet<Identity>,
+}
+
+/// A document on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stored {
+    revision: u64,
+    text: Arc<str>,
+    /// Whether it replaces the documents with higher revisions too.
+    alone: bool,
 }
 
 impl Keeper {
@@ -39,6 +53,7 @@ impl Keeper {
         cache: Cache,
         documents: watch::Receiver<Option<InForce>>,
         proven: watch::Receiver<BTreeSet<Identity>>,
+        warnings: Arc<Warnings>,
     ) -> Self {
         let stored = CacheContent {
             document: None,
@@ -49,6 +64,7 @@ impl Keeper {
             documents,
             proven,
             stored,
+            warnings,
         }
     }
 
@@ -64,12 +80,10 @@ impl Keeper {
             let last = stop.is_cancelled();
             wait = match self.write().await {
                 Ok(()) => {
-                    if wait.is_some() {
-                        info!("keeping documents on the disk again");
-                    }
+                    self.warnings.clear(Topic::CacheWrite);
                     None
                 }
-                Err(error) => Some(failed(&error, wait)),
+                Err(error) => Some(self.failed(&error, wait)),
             };
             if last {
                 return;
@@ -91,12 +105,21 @@ impl Keeper {
     /// and must not lose a member of the newest document on the disk.
     async fn write(&mut self) -> io::Result<()> {
         let wanted = self.wanted();
-        if let Some((revision, text)) = wanted.document.clone()
+        if let Some(document) = wanted.document.clone()
             && wanted.document != self.stored.document
         {
             let cache = self.cache.clone();
-            blocking(move || cache.store(revision, &text)).await?;
+            blocking(move || {
+                if document.alone {
+                    cache.store_alone(document.revision, &document.text)
+                } else {
+                    cache.store(document.revision, &document.text)
+                }
+            })
+            .await?;
             self.stored.document = wanted.document;
+            // What could not be read at the start is replaced.
+            self.warnings.clear(Topic::CacheRead);
         }
         if wanted.proven != self.stored.proven {
             let (cache, proven) = (self.cache.clone(), wanted.proven.clone());
@@ -114,10 +137,25 @@ impl Keeper {
             .as_ref()
             .filter(|in_force| in_force.source != Source::Cache);
         CacheContent {
-            document: brought
-                .map(|in_force| (in_force.settings.document.revision, Arc::clone(&in_force.text))),
+            document: brought.map(|in_force| Stored {
+                revision: in_force.settings.document.revision,
+                text: Arc::clone(&in_force.text),
+                alone: in_force.replaces_later,
+            }),
             proven,
         }
+    }
+
+    /// Warns of a failed write, once per outage, and returns the wait before the next attempt.
+    fn failed(&self, error: &io::Error, wait: Option<Duration>) -> Duration {
+        let Some(wait) = wait else {
+            let directory = self.cache.directory().display();
+            let message = format!("{directory}: failed to keep documents on the disk, trying again: {error}");
+            self.warnings.raise(Topic::CacheWrite, "CacheUnwritable", message);
+            return SHORTEST_WAIT;
+        };
+        debug!(%error, "still failing to keep documents on the disk");
+        (wait * 2).min(LONGEST_WAIT)
     }
 
     async fn changed(&mut self) {
@@ -129,17 +167,6 @@ impl Keeper {
             // Nothing changes any more; only the stop is left.
             pending::<()>().await;
         }
-    }
-}
-
-/// Logs a failed write, as a warning only once per outage, and returns the wait before the next attempt.
-fn failed(error: &io::Error, wait: Option<Duration>) -> Duration {
-    if let Some(wait) = wait {
-        debug!(%error, "still failing to keep documents on the disk");
-        (wait * 2).min(LONGEST_WAIT)
-    } else {
-        warn!(%error, "failed to keep documents on the disk, trying again");
-        SHORTEST_WAIT
     }
 }
 

@@ -1,15 +1,17 @@
 //! The text of `trivet-proxy status`: the whole proxy on one screen.
 
-use super::{Observation, Status, UpstreamStatus, layout};
+use super::{Observation, Status, UpstreamStatus, WarningStatus, layout};
 
 /// The proxy, its document, its listeners, its clients, and a row for each upstream.
 pub fn overview(status: &Status) -> String {
-    let head = layout::columns(&[
+    let mut lines = vec![
         line("proxy", proxy(status)),
         line("document", document(status)),
         line("listeners", listeners(status)),
         line("clients", clients(status)),
-    ]);
+    ];
+    lines.extend(status.warnings.iter().map(warning));
+    let head = layout::columns(&lines);
     if status.upstreams.is_empty() {
         return head;
     }
@@ -18,6 +20,12 @@ pub fn overview(status: &Status) -> String {
 
 fn line(name: &str, text: String) -> Vec<String> {
     vec![name.to_owned(), text]
+}
+
+fn warning(warning: &WarningStatus) -> Vec<String> {
+    let WarningStatus { reason, message, .. } = warning;
+    let age = layout::span_of(warning.age_milliseconds);
+    line("warning", format!("{reason} for {age}: {message}"))
 }
 
 fn proxy(status: &Status) -> String {

@@ -119,7 +119,7 @@ impl Disk {
 
     /// The members of the documents on it.
     fn members(&self) -> BTreeSet<Identity> {
-        let texts = self.cache().texts().into_iter();
+        let texts = self.cache().texts().unwrap().into_iter();
         let documents = texts.map(|text| Document::parse(&text).unwrap());
         documents
             .flat_map(|document| document.members)
@@ -128,7 +128,7 @@ impl Disk {
     }
 
     fn documents(&self) -> Documents {
-        Documents::new(Some(self.cache()), Arc::default())
+        Documents::new(Some(self.cache()), Arc::default(), Arc::default())
     }
 }
 

@@ -1,11 +1,21 @@
 //! A newer valid document is followed without disturbing clients; any other document is rejected.
 
-use std::{fs, net::SocketAddr, sync::mpsc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use tokio::{join, runtime::Builder, task::spawn_blocking, time::timeout};
+use trivet_proxy::{
+    document::{Documents, OfferResult},
+    source::Source,
+};
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
+    authority::Authority,
     eventually,
     node::{Node, Pool, all, node_with},
 };
@@ -232,6 +242,7 @@ fn newest_on_the_disk(node: &Node) -> Option<String> {
 #[tokio::test]
 async fn a_disk_that_works_again_soon_holds_what_it_missed() {
     let (node, apiserver) = node_with_a_broken_disk().await;
+    assert_eq!(warnings(&node).await, ["CacheUnreadable", "CacheUnwritable"]);
     fs::remove_file(node.path("cache")).unwrap();
     eventually("both files are there", async || {
         newest_on_the_disk(&node).is_some() && remembered(&node).contains("cp1")
@@ -241,6 +252,7 @@ async fn a_disk_that_works_again_soon_holds_what_it_missed() {
         newest_on_the_disk(&node).unwrap(),
         node.pool().revision(2).member(&apiserver).text()
     );
+    eventually("all is well", async || warnings(&node).await.is_empty()).await;
 }
 
 #[tokio::test]
@@ -298,6 +310,79 @@ async fn the_disk_never_takes_a_proxy_back() {
     node.write(&node.pool().revision(3).member(&apiservers[0]));
     node.start().await;
     node.follows(8).await;
+}
+
+/// The reasons of the warnings in the proxy's status.
+async fn warnings(node: &Node) -> Vec<String> {
+    let warnings = node.status().await.warnings.into_iter();
+    warnings.map(|warning| warning.reason).collect()
+}
+
+#[tokio::test]
+async fn a_host_with_the_cache_of_another_cluster_is_ready_within_30_seconds() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    // The old cluster had a master at the same address, and its revisions are higher. Its five documents fill the cache.
+    let old = node.pool().with_authorities(&Authority::new().bundle);
+    fs::create_dir(node.path("cache")).unwrap();
+    for revision in 16..=20 {
+        let file = node.path(&format!("cache/document-{revision:020}.json"));
+        fs::write(file, old.clone().revision(revision).member(&apiserver).text()).unwrap();
+    }
+    let new = node.pool().revision(1).member(&apiserver);
+    node.write(&new);
+    node.start().await;
+    node.follows(20).await;
+    eventually("it is told", async || warnings(&node).await == ["OtherAuthority"]).await;
+    let ready = async { eventually("ready", async || node.ready().await).await };
+    timeout(Duration::from_secs(30), ready).await.unwrap();
+    node.follows(1).await;
+    assert_eq!(node.who().await.unwrap(), "cp1");
+    eventually("it is told no longer", async || warnings(&node).await.is_empty()).await;
+
+    // The next start needs no file, and does not go back.
+    let kept = node.path("cache/document-00000000000000000001.json");
+    eventually("kept alone", async || {
+        kept.exists() && fs::read_dir(node.path("cache")).unwrap().count() == 2
+    })
+    .await;
+    node.stop().await;
+    fs::remove_file(node.path("pool.json")).unwrap();
+    node.start().await;
+    node.follows(1).await;
+}
+
+#[test]
+fn a_document_that_was_replaced_for_its_authority_does_not_come_back() {
+    let address = "192.0.2.1:6443".parse().unwrap();
+    let of = |authority: &Authority, revision| {
+        let pool = Pool::new(authority, 7443).revision(revision);
+        pool.impatient_with(address).text()
+    };
+    let (old, new) = (Authority::new(), Authority::new());
+    let documents = Documents::new(None, Arc::default(), Arc::default());
+    let offer = |text: &str| documents.offer(text, Source::Watch);
+    assert_eq!(offer(&of(&old, 20)), OfferResult::Followed);
+    assert_eq!(offer(&of(&new, 1)), OfferResult::Stale);
+    let stale = documents.subscribe_stale().borrow().clone();
+    documents.follow_stale(&stale[0], &documents.in_force().unwrap());
+    assert_eq!(documents.revision(), Some(1));
+    assert!(documents.earlier_members().is_empty());
+    assert_eq!(offer(&of(&old, 20)), OfferResult::Stale);
+    assert_eq!(documents.revision(), Some(1));
+    assert_eq!(offer(&of(&new, 21)), OfferResult::Followed);
+    assert!(documents.subscribe_stale().borrow().is_empty());
+}
+
+#[tokio::test]
+async fn another_document_of_the_same_revision_is_told() {
+    let (node, apiservers) = node_with(2).await;
+    node.write(&node.pool().member(&apiservers[0]));
+    eventually("it is told", async || warnings(&node).await == ["SameRevision"]).await;
+    assert!(node.who().await.is_ok());
+    node.write(&node.pool().revision(2).member(&apiservers[0]));
+    node.follows(2).await;
+    eventually("it is told no longer", async || warnings(&node).await.is_empty()).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,319 @@
+//! Stale documents: valid ones that a source offers and that are not followed, because their revision is not above that
+//! of the document in force.
+//!
+//! Usually a stale document is a mounted ConfigMap that lags behind the watch. It can also be the only right one: on a host
+//! that is reused in a new cluster, the cache holds a document of the old cluster, whose revision may be higher. Then its
+//! authority verifies no member. So a stale document with another authority is followed if its authority verifies a
+//! member while that of the document in force verifies none. Whoever can offer such a document can offer one with a higher
+//! revision as well, so this gives nobody new power; and a document from the cache is never followed this way.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::debug;
+
+use super::{Documents, InForce};
+use crate::{
+    balance::{View, health::Reason},
+    probe,
+    settings::{self, Settings},
+    source::Source,
+    upstream::Upstreams,
+    warnings::{Topic, Warnings},
+};
+
+/// How long a document must be in force before its authority can have failed: every member is probed meanwhile.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How long a stale document with the same authority is no news: kubelet updates a mounted ConfigMap within about 90 s.
+const MOUNT_LAG: Duration = Duration::from_secs(120);
+
+/// How often stale documents are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The wait between two attempts to verify the members of one stale document. It doubles up to the longest, so that a
+/// fleet with such a document does not load its apiservers with handshakes.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
+/// The limit of one answer while the members are verified.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many addresses are asked at once.
+const ASKED_AT_ONCE: usize = 8;
+
+/// A stale document.
+#[derive(Clone, Debug)]
+pub struct StaleDocument {
+    /// The document and what follows from it.
+    pub settings: Arc<Settings>,
+    /// The original text.
+    pub text: Arc<str>,
+    /// What offers it.
+    pub source: Source,
+    /// Whether it has the revision of the document in force, but another content.
+    pub is_twin: bool,
+    /// Since when it is offered.
+    pub since: Instant,
+}
+
+/// What the next step for a stale document depends on.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    /// It has the authority of the document in force.
+    same_authority: bool,
+    is_twin: bool,
+    /// The authority of the document in force verifies a member.
+    in_force_verifies: bool,
+    in_force_for: Duration,
+    offered_for: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It may be a lag.
+    Wait,
+    /// Warn, and follow nothing.
+    Warn,
+    /// Warn, and follow it if its authority verifies a member.
+    Verify,
+}
+
+/// When to verify a stale document's members next.
+#[derive(Debug)]
+struct Attempt {
+    hash: String,
+    due: Instant,
+    wait: Duration,
+}
+
+/// Watches the stale documents for ever: warns of them, and follows the one that is right.
+pub async fn resolve(documents: Arc<Documents>, upstreams: Arc<Upstreams>, warnings: Arc<Warnings>) {
+    let mut offered = documents.subscribe_stale();
+    let mut attempts = HashMap::new();
+    loop {
+        let stale = offered.borrow_and_update().clone();
+        for source in Source::ALL {
+            if !stale.iter().any(|stale| stale.source == source) {
+                warnings.clear(Topic::Document(source));
+                attempts.remove(&source);
+            }
+        }
+        for stale in &stale {
+            look_at(stale, &documents, &upstreams, &warnings, &mut attempts).await;
+        }
+        let next = (!stale.is_empty()).then(|| Instant::now() + LOOK_EVERY);
+        let changed = offered.changed();
+        match next {
+            // Either way the loop looks again; the sender lives as long as `documents`.
+            Some(next) => drop(timeout_at(next, changed).await),
+            None => drop(changed.await),
+        }
+        // Many offers at once are one look.
+        sleep_until(Instant::now() + LOOK_EVERY / 10).await;
+    }
+}
+
+async fn look_at(
+    stale: &StaleDocument,
+    documents: &Documents,
+    upstreams: &Upstreams,
+    warnings: &Warnings,
+    attempts: &mut HashMap<Source, Attempt>,
+) {
+    let Some(in_force) = documents.in_force() else {
+        return;
+    };
+    let now = Instant::now();
+    let next = step(Facts {
+        same_authority: authority(&stale.settings) == authority(&in_force.settings),
+        is_twin: stale.is_twin,
+        in_force_verifies: upstreams.view().iter().any(is_verified),
+        in_force_for: now.saturating_duration_since(in_force.since),
+        offered_for: now.saturating_duration_since(stale.since),
+    });
+    if next == Step::Wait {
+        return;
+    }
+    let (reason, message) = warning(stale, &in_force, next);
+    warnings.raise(Topic::Document(stale.source), reason, message);
+    if next == Step::Verify && is_due(attempts, stale, now) && verifies_a_member(&stale.settings).await {
+        documents.follow_stale(stale, &in_force);
+    }
+}
+
+fn step(facts: Facts) -> Step {
+    let Facts {
+        same_authority,
+        is_twin,
+        in_force_verifies,
+        in_force_for,
+        offered_for,
+    } = facts;
+    if !same_authority && !in_force_verifies {
+        return if in_force_for >= SETTLE {
+            Step::Verify
+        } else {
+            Step::Wait
+        };
+    }
+    if is_twin || offered_for >= MOUNT_LAG {
+        Step::Warn
+    } else {
+        Step::Wait
+    }
+}
+
+/// Reason and message for the log and the status.
+fn warning(stale: &StaleDocument, in_force: &InForce, step: Step) -> (&'static str, String) {
+    let (offered, current) = (
+        stale.settings.document.revision,
+        in_force.settings.document.revision,
+    );
+    let (by, from) = (stale.source.as_str(), in_force.source.as_str());
+    if step == Step::Verify {
+        return (
+            "OtherAuthority",
+            format!(
+                "no member has a certificate of the authority of document {current} (from {from}); {by} offers document {offered} with another authority, which is followed once that authority verifies a member"
+            ),
+        );
+    }
+    if stale.is_twin {
+        return (
+            "SameRevision",
+            format!(
+                "{by} offers another document of revision {current}, which is in force from {from}; raise the revision to have it followed"
+            ),
+        );
+    }
+    (
+        "OlderRevision",
+        format!(
+            "{by} offers document {offered}, but document {current} (from {from}) is in force and its revision is higher; raise the revision to have it followed"
+        ),
+    )
+}
+
+fn authority(settings: &Settings) -> &str {
+    settings.document.tls.ca_bundle.trim()
+}
+
+/// Whether the member's last answer was verified.
+fn is_verified(view: &View) -> bool {
+    match view.reason {
+        Reason::Answering
+        | Reason::Recovering
+        | Reason::HeldDown
+        | Reason::NotReady
+        | Reason::Late
+        | Reason::EtcdFailed => true,
+        Reason::Remembered | Reason::Untrusted | Reason::NotProbed | Reason::Refused | Reason::Silent => {
+            false
+        }
+    }
+}
+
+/// Whether the members of this document are to be verified now; if so, plans the next attempt.
+fn is_due(attempts: &mut HashMap<Source, Attempt>, stale: &StaleDocument, now: Instant) -> bool {
+    let hash = &stale.settings.document.hash;
+    let attempt = attempts
+        .entry(stale.source)
+        .or_insert_with(|| Attempt::first(hash, now));
+    if attempt.hash != *hash {
+        *attempt = Attempt::first(hash, now);
+    }
+    if attempt.due > now {
+        return false;
+    }
+    attempt.due = now + attempt.wait;
+    attempt.wait = (attempt.wait * 2).min(LONGEST_WAIT);
+    true
+}
+
+impl Attempt {
+    fn first(hash: &str, now: Instant) -> Self {
+        Self {
+            hash: hash.to_owned(),
+            due: now,
+            wait: FIRST_WAIT,
+        }
+    }
+}
+
+async fn verifies_a_member(settings: &Settings) -> bool {
+    let members = settings.document.members.iter();
+    let addresses: Vec<_> = members
+        .flat_map(|member| settings::identity(member).addresses)
+        .collect();
+    let answers = stream::iter(addresses).map(|address| async move {
+        let answer = probe::verified_answer(address, settings, ANSWER_LIMIT).await;
+        answer
+            .inspect_err(|error| debug!(%address, error, "the stale document's authority does not verify"))
+            .is_ok()
+    });
+    let mut verified = answers.buffer_unordered(ASKED_AT_ONCE);
+    while let Some(is_verified) = verified.next().await {
+        if is_verified {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOREIGN: Facts = Facts {
+        same_authority: false,
+        is_twin: false,
+        in_force_verifies: false,
+        in_force_for: SETTLE,
+        offered_for: Duration::ZERO,
+    };
+
+    #[test]
+    fn another_authority_is_verified_once_that_in_force_had_its_time_and_verified_none() {
+        assert_eq!(step(FOREIGN), Step::Verify);
+        for not_yet in [
+            Facts {
+                in_force_for: SETTLE / 2,
+                ..FOREIGN
+            },
+            Facts {
+                in_force_verifies: true,
+                ..FOREIGN
+            },
+            Facts {
+                same_authority: true,
+                ..FOREIGN
+            },
+        ] {
+            assert_eq!(step(not_yet), Step::Wait, "{not_yet:?}");
+        }
+    }
+
+    #[test]
+    fn a_lag_of_the_mount_is_no_news_and_more_is() {
+        for same_authority in [true, false] {
+            let facts = Facts {
+                same_authority,
+                in_force_verifies: true,
+                ..FOREIGN
+            };
+            assert_eq!(step(facts), Step::Wait);
+            let long = Facts {
+                offered_for: MOUNT_LAG,
+                ..facts
+            };
+            assert_eq!(step(long), Step::Warn);
+            let twin = Facts {
+                is_twin: true,
+                ..facts
+            };
+            assert_eq!(step(twin), Step::Warn);
+        }
+    }
+}
