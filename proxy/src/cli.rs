@@ -88,6 +88,14 @@ pub(crate) struct RunArguments {
     )]
     pub(crate) token_file: PathBuf,
 
+    /// File with the authorities of the apiservers, PEM, for --watch: the token is sent to no other server.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    )]
+    pub(crate) ca_file: PathBuf,
+
     /// Name of this node: proxies of different nodes prefer different members. Defaults to the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,

@@ -90,6 +90,7 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
             namespace: target.namespace,
             name: target.name,
             token_file: run.token_file,
+            authority_file: run.ca_file,
         }),
         place: Place { node, zone: run.zone },
         socket: run.socket,

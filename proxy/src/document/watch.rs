@@ -1,30 +1,32 @@
 //! Documents from the ConfigMap, followed through this proxy's own upstreams, as clients reach them.
+//!
+//! A watch must not be blind for more than a minute. Its connection counts for its upstream as a client's does, so it is
+//! cut when the upstream is silent and moved when that is cut off from its etcd; the kernel's keepalive ends it when only
+//! this connection is silent. What is left is an apiserver that is healthy but sends no events: it sends no bookmarks
+//! either, and a mounted ConfigMap comes by another path.
 
 mod api;
+mod schedule;
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
-use rand::Rng;
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 use trivet_crds::wire;
 
-use self::api::{Api, Error};
+use self::{
+    api::{Api, Error},
+    schedule::{Backoff, Failure},
+};
 use super::Documents;
 use crate::{cause, source::Source, upstream::Upstreams};
-
-/// How long one watch lasts. It is short, so that a watch that stalls silently is noticed.
-const WATCH_SECONDS: u64 = 30;
 
 /// How long a watch may overrun its time before it counts as stalled.
 const WATCH_SLACK: Duration = Duration::from_secs(5);
 
-/// The first wait after a failure. It is jittered, so that the fleet does not come back at once.
-const SHORTEST_WAIT: Duration = Duration::from_millis(200);
-
-/// The longest wait after repeated failures.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A watch that ends earlier was not served: to start the next one at once would be a loop.
+const SERVED: Duration = Duration::from_secs(1);
 
 /// Which ConfigMap to follow, and with which credentials.
 #[derive(Clone, Debug)]
@@ -35,99 +37,174 @@ pub struct ConfigMapTarget {
     pub name: String,
     /// The file with the bearer token. It is read at every request, because kubelet rotates it.
     pub token_file: PathBuf,
+    /// The file with the authorities of the apiservers, PEM. Only who has a certificate of them gets the token; the
+    /// authority of a document is not enough, because a document may come from another cluster, or from whoever can write
+    /// it.
+    pub authority_file: PathBuf,
+}
+
+/// Follows one ConfigMap.
+struct Follower {
+    target: ConfigMapTarget,
+    upstreams: Arc<Upstreams>,
+    documents: Arc<Documents>,
+    /// Whether the last attempt failed: it is logged as a warning only once.
+    failing: bool,
+    /// Whether the apiserver of this connection sends bookmarks: one without a watch cache sends none, and one that has seen
+    /// no change since its start none yet.
+    has_bookmarks: bool,
 }
 
 /// Follows the ConfigMap for ever, with a jittered back-off after failures.
 pub async fn follow(target: ConfigMapTarget, upstreams: Arc<Upstreams>, documents: Arc<Documents>) {
-    let mut wait = SHORTEST_WAIT;
-    let mut failing = false;
+    let mut follower = Follower {
+        target,
+        upstreams,
+        documents,
+        failing: false,
+        has_bookmarks: false,
+    };
+    let mut backoff = Backoff::default();
     loop {
-        let Err(error) = follow_once(&target, &upstreams, &documents, &mut failing).await;
-        // A warning once per outage: a proxy without a token fails for ever.
-        if failing {
-            debug!(
-                error = cause::chain(&error),
-                "still failing to follow the ConfigMap"
-            );
-            wait = (wait * 2).min(LONGEST_WAIT);
+        let started = Instant::now();
+        let error = follower.follow_once().await;
+        let settings = follower.upstreams.settings();
+        let nodes = settings.map_or(0, |settings| settings.document.nodes);
+        wait(&mut backoff, error.failure(), started, nodes).await;
+    }
+}
+
+/// Waits after a failure of an attempt that started then.
+async fn wait(backoff: &mut Backoff, failure: Failure, started: Instant, nodes: u32) {
+    let wait = backoff.next(failure, started.elapsed(), nodes, rand::random());
+    sleep(wait).await;
+}
+
+impl Follower {
+    /// One connection, until it fails; logs why.
+    async fn follow_once(&mut self) -> Error {
+        let Err(error) = self.list_and_watch().await;
+        let told = cause::chain(&error);
+        if self.failing {
+            debug!(error = told, "still failing to follow the ConfigMap");
         } else {
-            warn!(
-                error = cause::chain(&error),
-                "failed to follow the ConfigMap, trying again"
-            );
-            wait = SHORTEST_WAIT;
+            warn!(error = told, "failed to follow the ConfigMap, trying again");
         }
-        failing = true;
-        if error.is_ours() {
-            wait = LONGEST_WAIT;
+        self.failing = true;
+        error
+    }
+
+    /// A list, then watches, until a request fails or a new list is needed.
+    async fn list_and_watch(&mut self) -> Result<Infallible, Error> {
+        let mut api = Api::connect(&self.upstreams, &self.target).await?;
+        self.has_bookmarks = false;
+        let list = api.list(&self.target).await?;
+        let mut version = resource_version(&list).unwrap_or_default().to_owned();
+        for config_map in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+            self.offer(config_map);
         }
-        let chance: f64 = rand::rng().random_range(0.5..1.0);
-        sleep(wait.mul_f64(chance)).await;
+        loop {
+            let started = Instant::now();
+            self.watch_once(&mut api, &mut version).await?;
+            if started.elapsed() < SERVED {
+                return Err(Error::EndedEarly);
+            }
+        }
     }
-}
 
-/// One connection: a list, then watches, until a request fails or a new list is needed. `failing` is cleared after the
-/// list.
-async fn follow_once(
-    target: &ConfigMapTarget,
-    upstreams: &Arc<Upstreams>,
-    documents: &Documents,
-    failing: &mut bool,
-) -> Result<Infallible, Error> {
-    let mut api = Api::connect(upstreams).await?;
-    let list = api.list(target).await?;
-    let mut version = resource_version(&list).unwrap_or_default().to_owned();
-    for config_map in list.get("items").and_then(Value::as_array).into_iter().flatten() {
-        offer(config_map, documents);
+    async fn watch_once(&mut self, api: &mut Api, version: &mut String) -> Result<(), Error> {
+        let time = schedule::watch_time(rand::random());
+        let end = Instant::now() + time + WATCH_SLACK;
+        let mut events = api.watch(&self.target, version, time.as_secs()).await?;
+        if std::mem::take(&mut self.failing) {
+            info!("following the ConfigMap again");
+        }
+        self.upstreams.metrics().watch_event();
+        loop {
+            let limit = schedule::next_event_until(Instant::now(), end, self.has_bookmarks);
+            let event = timeout_at(limit, events.next());
+            let Some(event) = event.await.map_err(|_elapsed| Error::Stalled)?? else {
+                return Ok(());
+            };
+            self.upstreams.metrics().watch_event();
+            self.take_in(&event, version)?;
+        }
     }
-    if std::mem::take(failing) {
-        info!("following the ConfigMap again");
-    }
-    loop {
-        let watch = watch_once(&mut api, target, documents, &mut version);
-        timeout(Duration::from_secs(WATCH_SECONDS) + WATCH_SLACK, watch)
-            .await
-            .map_err(|_elapsed| Error::Stalled)??;
-    }
-}
 
-async fn watch_once(
-    api: &mut Api,
-    target: &ConfigMapTarget,
-    documents: &Documents,
-    version: &mut String,
-) -> Result<(), Error> {
-    let mut events = api.watch(target, version, WATCH_SECONDS).await?;
-    while let Some(event) = events.next().await? {
+    fn take_in(&mut self, event: &Value, version: &mut String) -> Result<(), Error> {
         let Some(object) = event.get("object") else {
-            continue;
+            return Ok(());
         };
         match event.get("type").and_then(Value::as_str) {
-            Some("ADDED" | "MODIFIED") => offer(object, documents),
+            Some("ADDED" | "MODIFIED") => self.offer(object),
             // A deleted ConfigMap changes nothing: the last good document stays in force.
-            Some("DELETED" | "BOOKMARK") => {}
+            Some("DELETED") => {}
+            Some("BOOKMARK") => self.has_bookmarks = true,
             // Usually 410 Gone: the resource version is too old, and a new list is needed.
             Some(_) | None => return Err(Error::Refused(event.to_string())),
         }
         if let Some(newer) = resource_version(object) {
             newer.clone_into(version);
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn offer(config_map: &Value, documents: &Documents) {
-    let text = config_map
-        .get("data")
-        .and_then(|data| data.get(wire::KEY))
-        .and_then(Value::as_str);
-    if let Some(text) = text {
-        documents.offer(text, Source::Watch);
-    } else {
-        warn!(key = wire::KEY, "the ConfigMap has no document");
+    fn offer(&self, config_map: &Value) {
+        let text = config_map
+            .get("data")
+            .and_then(|data| data.get(wire::KEY))
+            .and_then(Value::as_str);
+        if let Some(text) = text {
+            self.documents.offer(text, Source::Watch);
+        } else {
+            warn!(key = wire::KEY, "the ConfigMap has no document");
+        }
     }
 }
 
 fn resource_version(object: &Value) -> Option<&str> {
     object.get("metadata")?.get("resourceVersion")?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// When attempts are made within an hour, in a cluster of 5,000 nodes, if each of them fails like this after this time.
+    async fn attempts(failure: Failure, lasts: Duration) -> Vec<Duration> {
+        let (start, mut made) = (Instant::now(), Vec::new());
+        let mut backoff = Backoff::default();
+        while start.elapsed() < HOUR {
+            let started = Instant::now();
+            made.push(start.elapsed());
+            sleep(lasts).await;
+            wait(&mut backoff, failure, started, 5000).await;
+        }
+        made
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rejected_token_is_tried_again_within_seconds_and_then_every_few_minutes() {
+        let made = attempts(Failure::Denied, Duration::ZERO).await;
+        assert!(
+            made.iter().filter(|at| at.as_secs() < 10).count() >= 3,
+            "{made:?}"
+        );
+        assert!(made.len() <= 30, "{made:?}");
+        for pair in made.windows(2).filter(|pair| pair[0] > HOUR / 2) {
+            assert!(pair[1] >= pair[0] + Duration::from_secs(240), "{made:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_breaks_is_made_anew_within_a_second_after_it_was_good() {
+        let lasts = Duration::from_secs(300);
+        let made = attempts(Failure::Other, lasts).await;
+        assert!(made.len() >= 12, "{made:?}");
+        for pair in made.windows(2) {
+            assert!(pair[1] < pair[0] + lasts + Duration::from_secs(1), "{made:?}");
+        }
+    }
 }

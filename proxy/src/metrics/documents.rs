@@ -39,6 +39,7 @@ pub(super) struct DocumentMetrics {
     applied: Gauge<f64, AtomicU64>,
     source: Family<SourceLabel, Gauge>,
     rejected: Family<RejectionLabels, Counter>,
+    watch_event: Gauge<f64, AtomicU64>,
     listener_bound: Family<ListenerLabel, Gauge>,
 }
 
@@ -65,6 +66,11 @@ impl DocumentMetrics {
             self.rejected.clone(),
         );
         root.register(
+            "watch_last_event_timestamp_seconds",
+            "Unix time of the last sign of life of the ConfigMap's watch: its start, an event or a bookmark; 0 before the first",
+            self.watch_event.clone(),
+        );
+        root.register(
             "listener_bound",
             "1 if the proxy listens on the address, 0 if it should but cannot",
             self.listener_bound.clone(),
@@ -79,9 +85,7 @@ impl Metrics {
         documents
             .revision
             .set(i64::try_from(revision).unwrap_or(i64::MAX));
-        // A clock before 1970 reads as 0.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        documents.applied.set(since.as_secs_f64());
+        documents.applied.set(unix_time());
         for source in Source::ALL {
             let label = SourceLabel {
                 source: source.as_str(),
@@ -91,6 +95,11 @@ impl Metrics {
                 .get_or_create(&label)
                 .set(i64::from(source == by));
         }
+    }
+
+    /// The watch of the ConfigMap started, or brought an event or a bookmark.
+    pub fn watch_event(&self) {
+        self.documents.watch_event.set(unix_time());
     }
 
     /// A document was rejected.
@@ -120,4 +129,10 @@ impl Metrics {
             listener: address.to_owned(),
         });
     }
+}
+
+/// A clock before 1970 reads as 0.
+fn unix_time() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }

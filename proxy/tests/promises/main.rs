@@ -16,3 +16,4 @@ mod relaying;
 mod resorting;
 mod status;
 mod support;
+mod watching;

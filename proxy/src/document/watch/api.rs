@@ -1,11 +1,18 @@
-//! One HTTP/1.1 connection to an apiserver over TLS. The certificate is verified before the token is sent.
+//! One HTTP/1.1 connection to an apiserver over TLS. Its certificate is verified with the authorities of the service
+//! account before the token is sent. Without both files no connection is made.
 
-use std::{error, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
     header,
@@ -16,12 +23,14 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
+use trivet_crds::wire::Tls;
 
-use super::ConfigMapTarget;
+use super::{ConfigMapTarget, schedule::Failure};
 use crate::{
     cause,
     open::walk::{Connected, Walk},
     settings::Settings,
+    trust::{self, Trust},
     upstream::{ConnectionGuard, Upstreams},
 };
 
@@ -43,18 +52,27 @@ pub(super) enum Error {
     /// No upstream took the connection.
     #[error("no upstream could be reached")]
     NoUpstream,
-    /// The token cannot be read.
-    #[error("failed to read the token {}", .0.display())]
-    Token(PathBuf, #[source] io::Error),
+    /// The token or the authorities cannot be read.
+    #[error("failed to read {}", .0.display())]
+    File(PathBuf, #[source] io::Error),
+    /// The file of the authorities holds none.
+    #[error("no authority can be used of {}", .0.display())]
+    Authority(PathBuf, #[source] trust::Error),
     /// The flags and the token make no valid request.
     #[error("failed to build the request")]
     Request(#[from] hyper::http::Error),
     /// The connection broke.
     #[error("connection to {0} broke")]
     Connection(SocketAddr, #[source] Box<dyn error::Error + Send + Sync>),
+    /// The server has no certificate of the service account's authorities.
+    #[error("the certificate of {0} does not verify")]
+    Untrusted(SocketAddr, #[source] io::Error),
     /// The connection was closed because its upstream is silent or drains.
     #[error("connection was ended: {0}")]
     Ended(&'static str),
+    /// The apiserver rejected the token, or its rights: 401 or 403.
+    #[error("the apiserver denied access: {0}")]
+    Denied(String),
     /// The apiserver rejected the request.
     #[error("the apiserver refused: {0}")]
     Refused(String),
@@ -64,12 +82,26 @@ pub(super) enum Error {
     /// The apiserver did not answer in time.
     #[error("no answer in time")]
     Stalled,
+    /// The apiserver ended a watch at once.
+    #[error("the watch ended at once")]
+    EndedEarly,
 }
 
 impl Error {
-    /// Whether an early retry cannot help, because the cause is on this node.
-    pub(super) fn is_ours(&self) -> bool {
-        matches!(self, Self::Token(..) | Self::Request(_))
+    /// What the next attempt depends on.
+    pub(super) fn failure(&self) -> Failure {
+        match self {
+            Self::File(..) | Self::Authority(..) | Self::Request(_) => Failure::Local,
+            Self::Denied(_) | Self::Untrusted(..) => Failure::Denied,
+            Self::NoDocument
+            | Self::NoUpstream
+            | Self::Connection(..)
+            | Self::Ended(_)
+            | Self::Refused(_)
+            | Self::Malformed(_)
+            | Self::Stalled
+            | Self::EndedEarly => Failure::Other,
+        }
     }
 }
 
@@ -83,13 +115,16 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Connects to the first upstream that completes a verified handshake.
-    pub(super) async fn connect(upstreams: &Arc<Upstreams>) -> Result<Self, Error> {
+    /// Connects to the first upstream that completes a verified handshake. The files are read first: a node without a token
+    /// must not cost apiservers a handshake.
+    pub(super) async fn connect(upstreams: &Arc<Upstreams>, target: &ConfigMapTarget) -> Result<Self, Error> {
         let settings = upstreams.settings().ok_or(Error::NoDocument)?;
+        read(&target.token_file).await?;
+        let trust = authority(&target.authority_file, &settings).await?;
         let mut walk = Walk::new(upstreams, &settings);
         let mut last = Error::NoUpstream;
         while let Some(connected) = walk.next().await {
-            match secure(connected, &settings).await {
+            match secure(connected, &settings, &trust).await {
                 Ok(api) => return Ok(api),
                 Err(error) => {
                     debug!(
@@ -127,7 +162,8 @@ impl Api {
         let query = format!(
             "&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
-        let response = self.get(target, &query).await?;
+        let response = timeout(ANSWER_LIMIT, self.get(target, &query));
+        let response = response.await.map_err(|_elapsed| Error::Stalled)??;
         Ok(Events {
             body: response.into_body(),
             buffer: BytesMut::new(),
@@ -137,10 +173,7 @@ impl Api {
     }
 
     async fn get(&mut self, target: &ConfigMapTarget, query: &str) -> Result<Response<Incoming>, Error> {
-        let token = tokio::fs::read_to_string(&target.token_file);
-        let token = token
-            .await
-            .map_err(|error| Error::Token(target.token_file.clone(), error))?;
+        let token = read(&target.token_file).await?;
         let ConfigMapTarget { namespace, name, .. } = target;
         let path =
             format!("/api/v1/namespaces/{namespace}/configmaps?fieldSelector=metadata.name%3D{name}{query}");
@@ -168,10 +201,11 @@ impl Api {
         let body = body
             .map_err(|error| Error::Connection(address, error))?
             .to_bytes();
-        Err(Error::Refused(format!(
-            "{status}: {}",
-            String::from_utf8_lossy(&body).trim()
-        )))
+        let told = format!("{status}: {}", String::from_utf8_lossy(&body).trim());
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied(told),
+            _ => Error::Refused(told),
+        })
     }
 }
 
@@ -208,22 +242,36 @@ impl Events<'_> {
     }
 }
 
-async fn secure(connected: Connected, settings: &Settings) -> Result<Api, Error> {
+async fn read(file: &Path) -> Result<String, Error> {
+    let text = tokio::fs::read_to_string(file).await;
+    text.map_err(|error| Error::File(file.to_owned(), error))
+}
+
+/// The authorities of the service account, for the name that the apiservers' certificates cover.
+async fn authority(file: &Path, settings: &Settings) -> Result<Trust, Error> {
+    let tls = Tls {
+        ca_bundle: read(file).await?,
+        server_name: settings.document.tls.server_name.clone(),
+    };
+    Trust::new(&tls).map_err(|error| Error::Authority(file.to_owned(), error))
+}
+
+async fn secure(connected: Connected, settings: &Settings, trust: &Trust) -> Result<Api, Error> {
     let Connected {
         stream,
         guard,
         address,
     } = connected;
     let broken = |error: Box<dyn error::Error + Send + Sync>| Error::Connection(address, error);
-    let connector = TlsConnector::from(settings.trust.strict());
-    let handshake = timeout(
-        HANDSHAKE_LIMIT,
-        connector.connect(settings.trust.server_name(), stream),
-    )
-    .await;
-    let tls: TlsStream<TcpStream> = handshake
-        .map_err(|_elapsed| Error::Stalled)?
-        .map_err(|error| broken(error.into()))?;
+    let connector = TlsConnector::from(trust.strict());
+    let handshake = timeout(HANDSHAKE_LIMIT, connector.connect(trust.server_name(), stream)).await;
+    let tls: TlsStream<TcpStream> = handshake.map_err(|_elapsed| Error::Stalled)?.map_err(|error| {
+        if is_untrusted(&error) {
+            Error::Untrusted(address, error)
+        } else {
+            broken(error.into())
+        }
+    })?;
     let (sender, connection) = http1::handshake(TokioIo::new(tls))
         .await
         .map_err(|error| broken(error.into()))?;
@@ -240,4 +288,12 @@ async fn secure(connected: Connected, settings: &Settings) -> Result<Api, Error>
         guard,
         _driver: driver,
     })
+}
+
+/// Whether a handshake failed for the server's certificate.
+fn is_untrusted(error: &io::Error) -> bool {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }

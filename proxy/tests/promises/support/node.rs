@@ -16,6 +16,7 @@ use trivet_proxy::{
     admin,
     app::{self, Config},
     balance::place::Place,
+    document::watch::ConfigMapTarget,
     status::Status,
 };
 
@@ -171,6 +172,8 @@ impl Pool {
 pub(crate) struct Node {
     pub(crate) authority: Authority,
     pub(crate) proxy: SocketAddr,
+    /// The ConfigMap that the proxy follows from its next start on.
+    pub(crate) watch: Option<ConfigMapTarget>,
     disk: TempDir,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -196,6 +199,7 @@ impl Node {
         Self {
             authority: Authority::new(),
             proxy: free.local_addr().unwrap(),
+            watch: None,
             disk: tempfile::tempdir().unwrap(),
             running: None,
         }
@@ -223,7 +227,7 @@ impl Node {
         let config = Config {
             file: Some(self.path("pool.json")),
             cache: Some(self.path("cache")),
-            watch: None,
+            watch: self.watch.clone(),
             place: Place {
                 node: "w1".to_owned(),
                 zone: "a".to_owned(),
@@ -244,6 +248,7 @@ impl Node {
         Node {
             authority: Authority::new(),
             proxy: self.proxy,
+            watch: None,
             disk,
             running: None,
         }
@@ -305,6 +310,15 @@ impl Node {
             .lines()
             .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
         value.map(|value| value.parse().unwrap())
+    }
+
+    /// The same as a fraction.
+    pub(crate) async fn metric_f64(&self, line: &str) -> f64 {
+        let metrics = self.metrics().await;
+        let value = metrics
+            .lines()
+            .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 
     /// Waits until the proxy sees this apiserver in this state.
