@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
-use crate::attempts::{Attempts, LOOPBACKS};
+use crate::attempts::{self, LOOPBACKS};
 use crate::fault::Fault;
 use crate::installation::{CHART, EMPTY_POOL, Installation, NAMESPACE, POOL, RELEASE, Server};
 use crate::outage::{Clients, Measured, Until, busiest_master, outage};
@@ -111,7 +111,7 @@ async fn install(installation: &Installation) -> Result<()> {
     let client = installation.client()?;
     for host in installation.hosts() {
         for loopback in LOOPBACKS {
-            let attempts = Attempts::start(&host, &client, loopback, 20);
+            let attempts = attempts::start(&host, &client, loopback, 20);
             tokio::time::sleep(Duration::from_millis(500)).await;
             let record = attempts.finish().await?;
             let servers: Vec<_> = record.servers().into_iter().collect();

@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trivet_testbed::Host;
 
-use crate::attempts::Client;
 use crate::inside::inside;
+use trivet_instruments::Client;
 
 /// As a client that has something to say; well below what any server calls idle.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -49,11 +49,12 @@ impl Held {
     pub async fn open(host: &Host, client: &Client, to: SocketAddr, count: usize) -> Result<Self> {
         let stop = CancellationToken::new();
         let (opened, all_open) = oneshot::channel();
-        let (host, client, stopped) = (host.clone(), client.clone(), stop.clone());
+        let (host, client, stopped) = (host.clone(), client.clone().at(to), stop.clone());
         let work = move || async move {
             let mut open = Vec::new();
             for _ in 0..count {
-                let (tls, server) = client.connect(to).await?;
+                let tls = client.connect().await?;
+                let server = client.server_of(&tls);
                 let server = server.context("a server with a certificate of no master")?;
                 let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
                 let closed = tokio::spawn(async move {

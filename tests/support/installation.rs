@@ -12,15 +12,19 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client as Kubernetes, ResourceExt as _};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use trivet_instruments::trusting;
 use trivet_testbed::{Cluster, Host, Spec};
 
-use crate::attempts::{Client, LOOPBACKS, once};
-use crate::eventually::eventually;
+use crate::attempts::{LOOPBACKS, once};
 use crate::observe;
 use crate::proxies::metrics;
 use crate::say::say;
 use crate::tools::Tools;
 use crate::turn::Turn;
+use trivet_instruments::Client;
+use trivet_instruments::eventually;
 
 pub use self::chart::{CHART, CRDS, EMPTY_POOL, RELEASE};
 pub use self::pool::POOL;
@@ -167,9 +171,12 @@ impl Installation {
             .host(FIRST_MASTER)?
             .file("/etc/kubernetes/pki/ca.crt");
         let authority = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        let authority: Vec<_> = CertificateDer::pem_slice_iter(&authority)
+            .collect::<Result<_, _>>()
+            .context("failed to read the cluster's CA")?;
         // cp4 may join later.
         let names: Vec<_> = (1..=9).map(|number| format!("cp{number}")).collect();
-        Client::new(&authority, &names)
+        Client::new(trusting(authority)?, LOOPBACKS[0], "/readyz").knowing(&names)
     }
 
     /// Runs something of the testbed, which waits in the way of threads, without holding up the scenario.
@@ -189,7 +196,11 @@ impl Installation {
         let ready = |master: Host| async move {
             let what = format!("{}'s apiserver ready", master.name());
             eventually(MASTERS_READY, &what, async || {
-                let attempt = client.attempt((master.ipv4(), APISERVER).into()).await;
+                let attempt = client
+                    .clone()
+                    .at((master.ipv4(), APISERVER).into())
+                    .attempt()
+                    .await;
                 ensure!(attempt.succeeded(), "{attempt}");
                 Ok(())
             })

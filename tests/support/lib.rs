@@ -7,7 +7,6 @@ pub mod attempts;
 pub mod audit;
 pub mod demo;
 pub mod documents;
-pub mod eventually;
 pub mod fault;
 pub mod health;
 pub mod held;

@@ -10,14 +10,15 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use trivet_testbed::Host;
 
-use crate::attempts::{Attempts, Client, LOOPBACKS, Record};
+use crate::attempts::{self, LOOPBACKS};
 use crate::audit;
-use crate::eventually::eventually;
 use crate::fault::Fault;
 use crate::installation::{APISERVER, Installation, Server};
 use crate::observe::{History, Observer};
 use crate::proxies::metrics;
 use crate::say::say;
+use trivet_instruments::eventually;
+use trivet_instruments::{Attempts, Client, Record};
 
 pub use self::measured::Measured;
 use self::measured::Onset;
@@ -133,7 +134,7 @@ impl Clients {
     fn start(&self, installation: &Installation, client: &Client) -> Result<Vec<Attempts>> {
         let addresses = self.addresses(installation)?;
         let rate = RATE / u32::try_from(addresses.len())?;
-        let start = |to| Attempts::start(&self.worker, client, to, rate);
+        let start = |to| attempts::start(&self.worker, client, to, rate);
         Ok(addresses.into_iter().map(start).collect())
     }
 }

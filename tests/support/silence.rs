@@ -11,13 +11,14 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use trivet_testbed::{Cluster, Fault, Host};
 
-use crate::attempts::{Attempt, Attempts, LOOPBACKS, Record};
-use crate::eventually::eventually;
+use crate::attempts::{self, LOOPBACKS};
 use crate::health::{Health, Seen};
 use crate::held::{Connection, Held};
 use crate::installation::Installation;
 use crate::proxies::metrics;
 use crate::say::say;
+use trivet_instruments::eventually;
+use trivet_instruments::{Attempt, Attempts, Record};
 
 /// From each worker, so that every master has some of them.
 const HELD: usize = 12;
@@ -141,7 +142,7 @@ impl Clients {
         Ok(Self {
             worker: worker.name().to_string(),
             held: Held::open(worker, &client, to, HELD).await?,
-            attempts: Attempts::start(worker, &client, to, RATE),
+            attempts: attempts::start(worker, &client, to, RATE),
             health: Health::watch(worker),
         })
     }

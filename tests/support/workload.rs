@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use trivet_testbed::{Host, Progress, images};
 
-use crate::eventually::eventually;
 use crate::installation::Installation;
+use trivet_instruments::eventually;
 
 /// A new namespace gets its ServiceAccount, without which no pod is admitted, within a second or two.
 const ADMITTED: Duration = Duration::from_secs(30);

@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use tokio::time::sleep;
-use trivet_lab::{Lab, eventually};
+use trivet_instruments::promptly;
+use trivet_lab::Lab;
 
 use crate::support::{SECOND, serving};
 
@@ -28,7 +29,7 @@ fn tear(path: &PathBuf) -> Result<()> {
 
 async fn is_used(lab: &Lab) -> Result<()> {
     let client = lab.client();
-    eventually(10 * SECOND, "a member is used", async || {
+    promptly(10 * SECOND, "a member is used", async || {
         client.who().await.is_ok()
     })
     .await
@@ -40,7 +41,7 @@ fn an_older_generation_serves_or_the_next_document() -> Result<()> {
     serving(2, async |lab| {
         lab.write(&lab.whole_pool().revision(2))?;
         lab.proxy().follows(2).await?;
-        eventually(10 * SECOND, "two generations are kept", async || {
+        promptly(10 * SECOND, "two generations are kept", async || {
             cached(lab).is_ok_and(|files| files.len() == 2)
         })
         .await?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
-use trivet_lab::{Dates, Place, eventually};
+use trivet_instruments::promptly;
+use trivet_lab::{Dates, Place};
 
 use crate::support::{SECOND, assert_none_cut, empty, serving};
 
@@ -25,7 +26,7 @@ fn one_that_expires_in_service_is_told_within_60_s_and_keeps_its_connections() -
         let began = Instant::now();
         assert!(watches.on("cp1") > 0, "cp1 has no watch to keep");
         let told = async || lab.proxy().metric(&refused("cp1")).await == Some(1);
-        eventually(
+        promptly(
             75 * SECOND,
             "the metric says that cp1's certificate is out of date",
             told,
@@ -54,7 +55,7 @@ fn one_that_never_proved_itself_is_used_only_when_nobody_else_is_left() -> Resul
         )?;
         lab.start_proxy()?;
         let told = async || lab.proxy().metric(&refused("cp1")).await == Some(1);
-        eventually(10 * SECOND, "cp1's certificate is noticed", told).await?;
+        promptly(10 * SECOND, "cp1's certificate is noticed", told).await?;
         lab.proxy().comes_to_see("cp2", "Up").await?;
         let client = lab.client();
         let before = lab.apiservers[0].counts().await?.requests;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use trivet_lab::eventually;
+use trivet_instruments::promptly;
 
 use crate::support::{SECOND, serving};
 
@@ -77,7 +77,7 @@ fn what_it_holds_stays_and_what_it_missed_comes_once_there_is_room() -> Result<(
         lab.write(&lab.whole_pool().revision(2))?;
         lab.start_proxy()?;
         lab.proxy().follows(2).await?;
-        eventually(10 * SECOND, "revision 2 is kept", async || disk.holds(2)).await?;
+        promptly(10 * SECOND, "revision 2 is kept", async || disk.holds(2)).await?;
 
         disk.fill()?;
         lab.write(&lab.whole_pool().revision(3))?;
@@ -89,7 +89,7 @@ fn what_it_holds_stays_and_what_it_missed_comes_once_there_is_room() -> Result<(
         lab.take_document_away()?;
         lab.start_proxy()?;
         let client = lab.client();
-        eventually(10 * SECOND, "a member is used", async || {
+        promptly(10 * SECOND, "a member is used", async || {
             client.who().await.is_ok()
         })
         .await?;
@@ -102,7 +102,7 @@ fn what_it_holds_stays_and_what_it_missed_comes_once_there_is_room() -> Result<(
         lab.proxy().follows(4).await?;
         assert!(!disk.holds(4), "the disk is not full");
         disk.free()?;
-        eventually(TRIED_AGAIN, "revision 4 is kept", async || disk.holds(4))
+        promptly(TRIED_AGAIN, "revision 4 is kept", async || disk.holds(4))
             .await
             .map(drop)
     })

@@ -17,7 +17,7 @@ fn starts_in_the_dark(kill: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 's
         lab.start_proxy()?;
         let line = "trivet_proxy_listener_bound{listener=\"127.0.0.1:7443\"}";
         let bound = async || lab.proxy().metric(line).await == Some(1);
-        trivet_lab::eventually(10 * SECOND, "the proxy listens", bound).await?;
+        trivet_instruments::promptly(10 * SECOND, "the proxy listens", bound).await?;
         let listening = Instant::now();
         let attempts = lab.attempts_at("/whoami", 10);
         sleep(4 * SECOND).await;

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use tokio::time::Instant;
-use trivet_lab::{Place, eventually};
+use trivet_instruments::promptly;
+use trivet_lab::Place;
 
 use crate::support::{SECOND, empty};
 
@@ -42,7 +43,7 @@ fn usable_within_15_s() -> Result<()> {
         let started = Instant::now();
         let client = lab.client();
         let usable = async || client.who().await.is_ok_and(|name| name == "cp2");
-        let at = eventually(15 * SECOND, "cp2, of an earlier document, is used", usable).await?;
+        let at = promptly(15 * SECOND, "cp2, of an earlier document, is used", usable).await?;
         println!("usable after {:?}", at - started);
         Ok(())
     })

@@ -9,7 +9,8 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
-use trivet_lab::{Lab, eventually};
+use trivet_instruments::promptly;
+use trivet_lab::Lab;
 
 use crate::support::{SECOND, WARM_UP, assert_none_failed, assert_none_slower, empty, serving};
 
@@ -34,7 +35,7 @@ fn tcp_checks() -> Result<()> {
             drop(TcpStream::connect(PROXY).await?);
         }
         let ended = async || lab.proxy().ended("Finished").await >= finished + 20;
-        eventually(5 * SECOND, "the checks have ended", ended).await?;
+        promptly(5 * SECOND, "the checks have ended", ended).await?;
         let cost = accepted(lab).await? - before;
         assert_eq!(cost, 0, "20 TCP checks cost the members {cost} connections");
         assert!(
@@ -56,7 +57,7 @@ fn slot_hogs() -> Result<()> {
             let name = lab.apiservers[index].name().to_owned();
             lab.proxy().comes_to_see(&name, "Up").await?;
         }
-        eventually(10 * SECOND, "the proxy listens", async || {
+        promptly(10 * SECOND, "the proxy listens", async || {
             lab.client().who().await.is_ok()
         })
         .await?;

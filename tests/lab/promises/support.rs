@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::Instant;
-use trivet_lab::{Lab, Programs, Record, Watches};
+use trivet_instruments::{Outcome, Record};
+use trivet_lab::{Lab, Programs, Watches};
 
 /// Long enough for every member to have had connections.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
@@ -58,7 +59,10 @@ pub(crate) fn assert_none_slower(record: &Record, limit: Duration) {
 pub(crate) fn assert_all_reset(record: &Record, limit: Duration) {
     assert!(!record.attempts().is_empty(), "nothing was attempted");
     assert!(
-        record.attempts().iter().all(|attempt| attempt.was_reset()),
+        record
+            .attempts()
+            .iter()
+            .all(|attempt| attempt.outcome == Outcome::Reset),
         "{record}"
     );
     assert_none_slower(record, limit);

@@ -6,12 +6,10 @@ use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
-use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::ring, pki_types::CertificateDer};
+use rustls::{ClientConfig, pki_types::CertificateDer};
+use trivet_instruments::SERVER_NAME;
 
 use crate::behaviour::Identity;
-
-/// The name in every certificate, as in a real cluster.
-pub(crate) const NAME: &str = "kubernetes";
 
 /// When a certificate is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Authority {
 /// with its RSA key is.
 fn names() -> Vec<String> {
     let usual = [
-        NAME,
+        SERVER_NAME,
         "kubernetes.default",
         "kubernetes.default.svc",
         "kubernetes.default.svc.cluster.local",
@@ -90,16 +88,7 @@ fn names() -> Vec<String> {
     usual.map(str::to_owned).into_iter().chain(more).collect()
 }
 
-/// How a client trusts all of these authorities and nobody else. Each connection is a full handshake.
+/// How a client trusts all of these authorities and no other.
 pub(crate) fn trusting(authorities: &[&Authority]) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority.certificate.clone())?;
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    trivet_instruments::trusting(authorities.iter().map(|authority| authority.certificate.clone()))
 }

@@ -7,10 +7,9 @@ use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
 };
 
-use crate::{
-    authority::{Authority, NAME},
-    network::Place,
-};
+use trivet_instruments::SERVER_NAME;
+
+use crate::{authority::Authority, network::Place};
 
 /// The port of every apiserver.
 pub(crate) const APISERVER: u16 = 6443;
@@ -56,7 +55,7 @@ impl Pool {
             nodes: 5,
             tls: Tls {
                 ca_bundle: authority.bundle().to_owned(),
-                server_name: NAME.to_owned(),
+                server_name: SERVER_NAME.to_owned(),
             },
         };
         Self { document }

@@ -11,20 +11,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use rustls::ClientConfig;
 use tempfile::TempDir;
+use trivet_instruments::{Attempts, Client, Record, inside, promptly, stream};
 
 use crate::{
     apiserver::{Apiserver, Recipe},
-    attempts::Attempts,
     authority::{self, Authority, Dates},
-    client::Client,
     document::{APISERVER, PROXY, Pool},
     fault::{self, Fault},
     network::{Network, Place},
-    patience::eventually,
     process,
     proxy::{self, Proxy},
     watches::Watches,
@@ -190,7 +188,7 @@ impl Lab {
         }
         let client = self.client();
         let listening = async || client.who().await.is_ok();
-        eventually(START_LIMIT, "the proxy listens", listening)
+        promptly(START_LIMIT, "the proxy listens", listening)
             .await
             .map(drop)
     }
@@ -224,7 +222,7 @@ impl Lab {
     }
 
     fn client_at(&self, target: SocketAddr) -> Client {
-        Client::new(target, Arc::clone(&self.tls))
+        Client::new(Arc::clone(&self.tls), target, "/whoami")
     }
 
     /// Makes clients from now on trust this authority as well.
@@ -234,9 +232,21 @@ impl Lab {
     }
 
     /// Starts new connections at a steady rate, each with a request for `path`.
+    ///
+    /// Beside them runs a stream to an apiserver that no fault strikes, without the proxy: what the slowest of those took
+    /// tells what this machine, busy as it is, costs at worst.
     pub fn attempts_at(&self, path: &str, per_second: u32) -> Attempts {
+        let (proxy, period) = (
+            self.client().asking(path),
+            Duration::from_secs(1) / per_second.max(1),
+        );
         let reference = self.client_at(SocketAddr::new(Place::Reference.ipv4(), APISERVER));
-        Attempts::start(self.client(), reference, path, per_second)
+        Attempts::start(move |stop| async move {
+            // Half as often will do to meet the same moments, and costs the machine less.
+            let reference = tokio::spawn(stream(reference, period * 2, stop.clone()));
+            let through = stream(proxy, period, stop).await;
+            Ok(Record::new(through).beside(reference.await?))
+        })
     }
 
     /// Starts new connections at a steady rate: the 20 a second of a busy node.
@@ -288,31 +298,13 @@ impl Lab {
         T: Send + 'static,
         F: Future<Output = T>,
     {
-        let path = self.network.path(place);
-        let (done, answer) = tokio::sync::oneshot::channel();
-        thread::Builder::new().spawn(move || {
-            let outcome = enter(&path).map(|runtime| runtime.block_on(work()));
-            // Whoever asked may have gone; then nobody misses the answer.
-            drop(done.send(outcome));
-        })?;
-        answer
-            .await
-            .map_err(|_lost| anyhow!("the work at {place:?} panicked"))?
+        inside(&self.network.path(place), &place.name(), work).await
     }
 
     /// Prints what the proxy has logged: the other half of the story.
     fn tell(&self) {
         println!("the proxy's log:\n{}", proxy::log(self.disk()));
     }
-}
-
-fn enter(namespace: &Path) -> Result<tokio::runtime::Runtime> {
-    let file = File::open(namespace).with_context(|| format!("failed to open {}", namespace.display()))?;
-    setns(file, CloneFlags::CLONE_NEWNET).context("failed to enter a network namespace")?;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start a runtime")
 }
 
 impl Drop for Lab {

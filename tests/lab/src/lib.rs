@@ -5,29 +5,23 @@
 //! has its own namespaces and addresses of its own in them, so that several run side by side.
 
 mod apiserver;
-mod attempts;
 mod authority;
 pub mod behaviour;
-mod client;
 mod document;
 mod fault;
 mod lab;
 mod network;
-mod patience;
 mod process;
 mod proxy;
 mod watches;
 
 pub use self::{
     apiserver::Apiserver,
-    attempts::{Attempt, Attempts, Record},
     authority::{Authority, Dates},
-    client::Client,
     document::Pool,
     fault::Fault,
     lab::{Lab, Programs, run},
     network::Place,
-    patience::eventually,
     process::Usage,
     proxy::Proxy,
     watches::{Stay, Watches},

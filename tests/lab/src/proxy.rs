@@ -10,12 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
+use trivet_instruments::promptly;
 use trivet_proxy::admin;
 
-use crate::{
-    patience::eventually,
-    process::{self, Program, Usage},
-};
+use crate::process::{self, Program, Usage};
 
 /// Far beyond what it takes, so that only a broken promise fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,7 +96,7 @@ impl Proxy {
 
     /// Waits until it sees a member in this state, and says when it did.
     pub async fn comes_to_see(&self, member: &str, state: &str) -> Result<Instant> {
-        eventually(PATIENCE, &format!("{member} is {state}"), async || {
+        promptly(PATIENCE, &format!("{member} is {state}"), async || {
             self.sees(member, state).await
         })
         .await
@@ -108,7 +106,7 @@ impl Proxy {
     pub async fn follows(&self, revision: u64) -> Result<Instant> {
         let line = "trivet_proxy_document_revision";
         let what = format!("revision {revision} is in force");
-        eventually(PATIENCE, &what, async || {
+        promptly(PATIENCE, &what, async || {
             self.metric(line).await == Some(revision)
         })
         .await

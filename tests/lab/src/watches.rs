@@ -7,14 +7,22 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, ReadHalf},
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf},
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::client::TlsStream;
+use trivet_instruments::Client;
 
-use crate::client::Client;
+/// What a client asks that watches; the head of the answer comes at once, ticks follow.
+const REQUEST: &[u8] = b"GET /watch HTTP/1.1\r\nhost: kubernetes\r\n\r\n";
+
+/// Far beyond what it takes to be answered by an apiserver that is well.
+const OPENED: Duration = Duration::from_secs(30);
+
+/// More than any head of an answer.
+const LONGEST_HEAD: usize = 16 * 1024;
 
 /// As client-go, which comes back at once the first time; a little later, so that nothing spins where all is dead.
 const COME_BACK: Duration = Duration::from_millis(20);
@@ -105,7 +113,7 @@ impl Watches {
 
 async fn watch(client: Client, log: Arc<Mutex<Vec<Stay>>>) {
     loop {
-        if let Ok(stream) = client.watch().await {
+        if let Ok(stream) = open(&client).await {
             let (mut reading, _writing) = tokio::io::split(stream);
             let end = ticks(&mut reading, &log).await;
             if let Some(stay) = lock(&log).last_mut().filter(|stay| stay.end.is_none()) {
@@ -114,6 +122,24 @@ async fn watch(client: Client, log: Arc<Mutex<Vec<Stay>>>) {
         }
         sleep(COME_BACK).await;
     }
+}
+
+/// Opens a watch and returns its stream behind the head of the answer.
+async fn open(client: &Client) -> io::Result<TlsStream<TcpStream>> {
+    let opening = async {
+        let mut stream = client.connect().await?;
+        stream.write_all(REQUEST).await?;
+        stream.flush().await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+            if head.len() > LONGEST_HEAD {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Ok(stream)
+    };
+    timeout(OPENED, opening).await?
 }
 
 /// Notes ticks until the stream ends.

@@ -3,8 +3,9 @@
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
+use trivet_instruments::Client;
 use trivet_testbed::Host;
-use trivet_tests::attempts::{Attempts, Client, LOOPBACKS, once};
+use trivet_tests::attempts::{self, LOOPBACKS, once};
 use trivet_tests::installation::{CHART, EMPTY_POOL, Installation, NAMESPACE, RELEASE};
 use trivet_tests::say::say;
 
@@ -56,7 +57,7 @@ async fn an_empty_pool_makes_every_nodes_loopback_an_apiserver_endpoint() -> Res
 
 async fn serves_both_loopbacks(host: &Host, client: &Client) -> Result<()> {
     for loopback in LOOPBACKS {
-        let attempts = Attempts::start(host, client, loopback, 20);
+        let attempts = attempts::start(host, client, loopback, 20);
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         let record = attempts.finish().await?;
         let (name, servers) = (host.name(), record.servers());

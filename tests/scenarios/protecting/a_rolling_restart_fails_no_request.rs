@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
+use trivet_instruments::eventually;
 use trivet_testbed::Component;
-use trivet_tests::attempts::{Attempts, LOOPBACKS};
-use trivet_tests::eventually::eventually;
+use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::installation::Installation;
 use trivet_tests::proxies::metrics;
 use trivet_tests::real_client::RealClient;
@@ -34,7 +34,7 @@ async fn a_rolling_restart_of_all_apiservers_fails_no_request() -> Result<()> {
     let attempts: Vec<_> = workers
         .iter()
         .zip(LOOPBACKS)
-        .map(|(worker, loopback)| Attempts::start(worker, &client, loopback, RATE))
+        .map(|(worker, loopback)| attempts::start(worker, &client, loopback, RATE))
         .collect();
     let real = match workers.first() {
         Some(worker) => RealClient::start(&installation, worker, NAMESPACE).await?,

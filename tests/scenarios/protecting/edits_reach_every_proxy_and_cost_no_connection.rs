@@ -7,10 +7,10 @@ use futures::future::try_join_all;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use trivet_crds::wire::{Document, MemberState};
+use trivet_instruments::eventually;
 use trivet_testbed::Host;
-use trivet_tests::attempts::{Attempts, LOOPBACKS};
+use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::documents::Documents;
-use trivet_tests::eventually::eventually;
 use trivet_tests::installation::{Installation, POOL};
 use trivet_tests::observe::Observer;
 use trivet_tests::pods::assert_untouched;
@@ -60,7 +60,7 @@ async fn twenty_edits_reach_every_proxy_and_no_connection_fails() -> Result<()> 
     let attempts: Vec<_> = workers
         .iter()
         .zip(LOOPBACKS)
-        .map(|(worker, loopback)| Attempts::start(worker, &client, loopback, RATE))
+        .map(|(worker, loopback)| attempts::start(worker, &client, loopback, RATE))
         .collect();
 
     let outcome = edits.all().await;

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use tokio::time::sleep;
+use trivet_instruments::eventually;
+use trivet_instruments::{Attempt, Outcome, Record};
 use trivet_testbed::{Component, Host};
-use trivet_tests::attempts::{Attempt, Attempts, LOOPBACKS, Outcome, Record};
-use trivet_tests::eventually::eventually;
+use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::health::{Health, Seen};
 use trivet_tests::installation::Installation;
 use trivet_tests::proxies::metrics;
@@ -45,7 +46,7 @@ async fn masters_that_hide_their_readiness_are_never_down_and_are_given_connecti
     let watched: Vec<_> = workers
         .iter()
         .zip(LOOPBACKS)
-        .map(|(worker, to)| (Attempts::start(worker, &client, to, RATE), Health::watch(worker)))
+        .map(|(worker, to)| (attempts::start(worker, &client, to, RATE), Health::watch(worker)))
         .collect();
 
     let hidings = hide_one_and_then_all(&installation).await;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
+use trivet_instruments::Attempts;
 use trivet_testbed::Host;
-use trivet_tests::attempts::{Attempts, LOOPBACKS};
+use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::installation::{CRDS, EMPTY_POOL, Installation, NAMESPACE, RELEASE};
 use trivet_tests::observe::Observer;
 use trivet_tests::pods::{Proxies, assert_untouched};
@@ -70,7 +71,7 @@ impl Vigil {
         Ok(Self {
             observer: Observer::start(installation.kubernetes("cp1").await?).await?,
             attempts: workers
-                .map(|(worker, to)| (worker.clone(), Attempts::start(&worker, &client, to, 20)))
+                .map(|(worker, to)| (worker.clone(), attempts::start(&worker, &client, to, 20)))
                 .collect(),
             proxies: installation.proxies("cp1").await?,
         })

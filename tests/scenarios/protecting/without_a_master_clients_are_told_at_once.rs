@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
+use trivet_instruments::eventually;
+use trivet_instruments::{Outcome, Record};
 use trivet_testbed::{Cluster, Component, Fault, Host, Progress, images};
-use trivet_tests::attempts::{Attempts, LOOPBACKS, Outcome, Record};
-use trivet_tests::eventually::eventually;
+use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::installation::Installation;
 use trivet_tests::say::say;
 
@@ -49,7 +50,7 @@ async fn without_a_master_clients_are_told_at_once_and_a_kubelet_starts_its_pods
     let attempts: Vec<_> = workers
         .iter()
         .zip(LOOPBACKS)
-        .map(|(worker, loopback)| Attempts::start(worker, &client, loopback, RATE))
+        .map(|(worker, loopback)| attempts::start(worker, &client, loopback, RATE))
         .collect();
     sleep(NOTICED).await;
     let first = workers.first().context("there is no worker")?;
@@ -140,22 +141,19 @@ spec:
 
 fn told_at_once(name: &str, record: &Record, complete: Timestamp, healed: Timestamp) -> Result<()> {
     let (from, to) = (complete.checked_add(NOTICED)?, healed.checked_sub(TOLD)?);
-    let during = |attempt: &&trivet_tests::attempts::Attempt| (from..to).contains(&attempt.at);
+    let during = |attempt: &&trivet_instruments::Attempt| (from..to).contains(&attempt.at);
     let during: Vec<_> = record.attempts().iter().filter(during).collect();
-    let slowest = during.iter().max_by_key(|attempt| attempt.milliseconds);
+    let slowest = during.iter().max_by_key(|attempt| attempt.took);
     let slowest = slowest.with_context(|| format!("{name} made no attempts meanwhile"))?;
     say(format!(
         "{name}: {} connections while no master answered, the slowest was told after {} ms",
         during.len(),
-        slowest.milliseconds
+        slowest.took.as_millis()
     ));
-    let reset = |attempt: &&&trivet_tests::attempts::Attempt| attempt.outcome != Outcome::Reset;
+    let reset = |attempt: &&&trivet_instruments::Attempt| attempt.outcome != Outcome::Reset;
     let other = during.iter().find(reset);
     ensure!(other.is_none(), "{name}: not reset: {other:?}");
-    ensure!(
-        Duration::from_millis(slowest.milliseconds) <= TOLD,
-        "{name}: held: {slowest}"
-    );
+    ensure!(slowest.took <= TOLD, "{name}: held: {slowest}");
     Ok(())
 }
 

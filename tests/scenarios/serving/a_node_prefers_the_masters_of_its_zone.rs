@@ -8,9 +8,9 @@ use futures::future::try_join_all;
 use serde_json::Value;
 use tokio::time::sleep;
 use trivet_crds::POOL_LABEL;
+use trivet_instruments::eventually;
 use trivet_testbed::Host;
-use trivet_tests::attempts::{Attempts, LOOPBACKS};
-use trivet_tests::eventually::eventually;
+use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, Server};
 use trivet_tests::say::say;
 
@@ -124,7 +124,7 @@ fn near(status: &Value) -> Vec<&str> {
 async fn gives_all_to(installation: &Installation, worker: &Host, master: &str) -> Result<()> {
     let (name, client) = (worker.name(), installation.client()?);
     for to in LOOPBACKS {
-        let attempts = Attempts::start(worker, &client, to, RATE);
+        let attempts = attempts::start(worker, &client, to, RATE);
         sleep(LOOK_ON).await;
         let record = attempts.finish().await?;
         say(format!(

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use trivet_crds::wire::{Document, MemberState};
 
-use crate::attempts::{Attempts, LOOPBACKS};
+use crate::attempts::{self, LOOPBACKS};
 use crate::documents::Documents;
 use crate::installation::{Installation, POOL};
 use crate::proxies::follows;
@@ -29,7 +29,7 @@ pub(super) async fn members(installation: &Installation) -> Result<()> {
     let client = installation.client()?;
     let workers = installation.workers().into_iter().zip(LOOPBACKS);
     let attempts: Vec<_> = workers
-        .map(|(worker, to)| Attempts::start(&worker, &client, to, RATE))
+        .map(|(worker, to)| attempts::start(&worker, &client, to, RATE))
         .collect();
     let mut documents = Documents::watch(installation.kubernetes("cp1").await?);
     let address = installation.cluster().host("cp2")?.ipv6();

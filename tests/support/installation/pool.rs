@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt as _};
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec};
 
 use super::{FIRST_MASTER, Installation};
-use crate::eventually::eventually;
+use trivet_instruments::eventually;
 
 /// The pool's name, as in the documentation.
 pub const POOL: &str = "default";

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
 
-use crate::attempts::{Attempt, Record};
 use crate::fault::Fault;
 use crate::observe::History;
+use trivet_instruments::{Attempt, Record};
 
 /// A kubelet renews every 10 s. Half of that on top, and its node would still be 35 s from NotReady.
 const LEASE_LATE: Duration = Duration::from_secs(15);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep_until};
-use trivet_lab::{Lab, Record, Watches};
+use trivet_instruments::Record;
+use trivet_lab::{Lab, Watches};
 
 use super::{SECOND, WARM_UP, assert_none_failed, assert_none_slower, assert_within};
 
