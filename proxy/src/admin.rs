@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener, UnixStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -133,11 +133,14 @@ impl Admin {
                 Ok(text) => typed(text, "application/json"),
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
+            ("/startupz", AdminSocket::Tcp | AdminSocket::Unix) => {
+                agree(self.readiness.unstarted(Instant::now()), "started")
+            }
             ("/livez", AdminSocket::Tcp | AdminSocket::Unix) => agree(self.readiness.lifeless(), "alive"),
             ("/readyz", AdminSocket::Tcp | AdminSocket::Unix) => agree(self.readiness.objection(), "ready"),
             _ => plain(
                 StatusCode::NOT_FOUND,
-                "try /metrics, /livez or /readyz; and, over the unix socket, /status".to_owned(),
+                "try /metrics, /startupz, /livez or /readyz; and, over the unix socket, /status".to_owned(),
             ),
         }
     }

@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// line and a metric, and the one in force stays.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArguments>),
-    /// Ask the proxy that runs here whether it is ready or alive; for exec probes. Exits 0 for yes, 1 for no with the reason.
+    /// Ask the proxy that runs here whether it has started, is ready or is alive; for exec probes. Exits 0 for yes, 1 for no with the reason.
     Probe(Probe),
     /// Check a wire document as a proxy would.
     ///
@@ -147,6 +147,8 @@ pub(crate) struct Probe {
 /// What to ask the running proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Question {
+    /// Whether it has started: it is ready, or its event loop has turned for 20 s.
+    Startup,
     /// Whether it forwards connections.
     Ready,
     /// Whether its event loop turns.

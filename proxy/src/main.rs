@@ -111,6 +111,7 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
 
 fn ask(probe: Probe) -> Result<ExitCode> {
     let path = match probe.question {
+        Question::Startup => "/startupz",
         Question::Ready => "/readyz",
         Question::Live => "/livez",
     };

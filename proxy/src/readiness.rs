@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use crate::{listener::Listeners, probe, upstream::Upstreams};
@@ -23,12 +23,17 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// The limit of an answer through the own listener.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// A proxy that is not ready after this long has started all the same: a startup probe that goes on failing restarts the
+/// container, and in an outage a restart helps nobody.
+const STARTED: Duration = Duration::from_secs(20);
+
 /// The answers to the exec probes.
 #[derive(Debug)]
 pub struct Readiness {
     listeners: Arc<Listeners>,
     forwarded: AtomicBool,
     ending: AtomicBool,
+    created: Instant,
 }
 
 impl Readiness {
@@ -38,6 +43,7 @@ impl Readiness {
             listeners,
             forwarded: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            created: Instant::now(),
         }
     }
 
@@ -53,6 +59,16 @@ impl Readiness {
             return Some("no member has answered through this proxy's own listener yet");
         }
         None
+    }
+
+    /// Why this proxy has not started yet; none if it has.
+    pub fn unstarted(&self, now: Instant) -> Option<&'static str> {
+        let is_slow = now.saturating_duration_since(self.created) >= STARTED;
+        if is_slow {
+            self.lifeless()
+        } else {
+            self.objection()
+        }
     }
 
     /// Why this proxy must be restarted; none if it is alive. Any answer shows that the event loop turns.
@@ -79,5 +95,26 @@ impl Readiness {
         let settings = upstreams.settings().ok_or("no document yet")?;
         let address: SocketAddr = *self.listeners.bound().first().ok_or("no listener is bound")?;
         probe::verified_answer(address, &settings, ANSWER_LIMIT).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_that_is_not_ready_has_started_after_20_seconds() {
+        let upstreams = Upstreams::new(
+            crate::balance::place::Place::default(),
+            Arc::default(),
+            watch::Sender::default(),
+        );
+        let readiness = Readiness::new(Arc::new(Listeners::new(upstreams)));
+        let after = |seconds| readiness.created + Duration::from_secs(seconds);
+        assert!(readiness.objection().is_some());
+        assert_eq!(readiness.unstarted(after(19)), readiness.objection());
+        assert_eq!(readiness.unstarted(after(20)), None);
     }
 }
