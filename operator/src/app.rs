@@ -53,7 +53,7 @@ pub struct Bound {
 impl Bound {
     /// Finds the cluster and binds the port. Nothing is watched yet.
     pub async fn bind(run: Run) -> anyhow::Result<Self> {
-        let access = Access::infer().await?;
+        let access = Access::infer(run.tls_server_name.clone()).await?;
         let client = access.client()?;
         let metrics = Arc::new(Metrics::default());
         let telemetry = Telemetry {
@@ -66,6 +66,7 @@ impl Bound {
 
         let (pools, pools_writer) = reflector::store();
         let (nodes, nodes_writer) = reflector::store();
+        let (pods, pods_writer) = reflector::store();
         let (prober, health_news) = Prober::new(access.clone());
         let Telemetry {
             watchdog,
@@ -77,6 +78,7 @@ impl Bound {
             client,
             access,
             nodes,
+            pods,
             pools,
             prober,
             settings: Settings::from(&run),
@@ -88,6 +90,7 @@ impl Bound {
         let writers = Writers {
             pools: pools_writer,
             nodes: nodes_writer,
+            pods: pods_writer,
         };
         Ok(Self {
             ctx,

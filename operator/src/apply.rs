@@ -1,8 +1,9 @@
-//! Writes the rendered objects by server-side apply.
+//! Writes the rendered objects by server-side apply, and only those that differ from what is in place.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -11,43 +12,154 @@ use serde::de::DeserializeOwned;
 use crate::MANAGER;
 use crate::render::Desired;
 
+/// The kinds that are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The wire document.
+    ConfigMap,
+    /// The proxies.
+    DaemonSet,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::DaemonSet => "DaemonSet",
+        })
+    }
+}
+
 /// Why an object is not as rendered.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server did not accept it.
-    #[error("failed to apply {kind} {name}")]
-    Apply {
-        /// Its kind.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// Why.
-        source: kube::Error,
-    },
+#[error("failed to apply {kind} {name}")]
+pub struct Error {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub source: kube::Error,
 }
 
 impl Error {
-    /// One fixed word for metrics.
+    /// One fixed word for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Apply { .. } => "ApplyFailed",
+        "ApplyFailed"
+    }
+
+    /// What the API server said, if it refused the object. An API server that is absent, overloaded or was asked with an
+    /// old resourceVersion has said nothing about the object.
+    pub fn refusal(&self) -> Option<String> {
+        match &self.source {
+            kube::Error::Api(status) if !matches!(status.code, 404 | 409 | 429 | 502..=504) => Some(format!(
+                "the API server refuses {} {}: {}",
+                self.kind, self.name, status.message
+            )),
+            _ => None,
         }
     }
 }
 
-/// Applies every object of a pool, the document first, and returns the DaemonSet as it is now.
-pub async fn apply(client: &Client, desired: Desired) -> Result<DaemonSet, Error> {
+/// What an apply has done.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The proxies as they are now.
+    pub daemon_set: Option<DaemonSet>,
+    /// The last write of the DaemonSet that succeeded, which the next apply compares with.
+    pub last: Option<LastApply>,
+    /// Why something is not as rendered.
+    pub failure: Option<Error>,
+}
+
+impl Applied {
+    /// Whether the document of the plan is in force.
+    pub fn has_document(&self) -> bool {
+        self.failure
+            .as_ref()
+            .is_none_or(|failure| failure.kind != Kind::ConfigMap)
+    }
+}
+
+/// A DaemonSet that was written, and what the API server made of it.
+///
+/// The API server fills in defaults, so the rendered object never equals the one in place. But while the generation and
+/// the fields that this operator owns are those of its last write, nobody has changed what it wrote. The operator keeps
+/// this in memory: it writes each DaemonSet once after a start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastApply {
+    rendered: DaemonSet,
+    uid: Option<String>,
+    generation: Option<i64>,
+    owned: Option<FieldsV1>,
+}
+
+impl LastApply {
+    fn new(rendered: DaemonSet, answer: &DaemonSet) -> Self {
+        Self {
+            rendered,
+            uid: answer.metadata.uid.clone(),
+            generation: answer.metadata.generation,
+            owned: owned(answer),
+        }
+    }
+}
+
+/// Applies every object of a pool that differs from what is in place, the document first. `live` is the DaemonSet in
+/// place.
+pub async fn apply(
+    client: &Client,
+    desired: Desired,
+    live: Option<DaemonSet>,
+    last: Option<LastApply>,
+) -> Applied {
     let Desired {
         config_map,
         daemon_set,
     } = desired;
-    if let Some(config_map) = &config_map {
-        put(client, "ConfigMap", config_map).await?;
+    let keep = |failure| Applied {
+        daemon_set: live.clone(),
+        last: last.clone(),
+        failure,
+    };
+    if let Some(config_map) = &config_map
+        && let Err(failure) = put(client, Kind::ConfigMap, config_map).await
+    {
+        return keep(Some(failure));
     }
-    put(client, "DaemonSet", &daemon_set).await
+    if is_in_place(&daemon_set, live.as_ref(), last.as_ref()) {
+        return keep(None);
+    }
+    match put(client, Kind::DaemonSet, &daemon_set).await {
+        Ok(written) => Applied {
+            last: Some(LastApply::new(daemon_set, &written)),
+            daemon_set: Some(written),
+            failure: None,
+        },
+        Err(failure) => keep(Some(failure)),
+    }
 }
 
-async fn put<K>(client: &Client, kind: &'static str, object: &K) -> Result<K, Error>
+/// Whether `live` still is what the last write of `rendered` made of it.
+fn is_in_place(rendered: &DaemonSet, live: Option<&DaemonSet>, last: Option<&LastApply>) -> bool {
+    match (live, last) {
+        (Some(live), Some(last)) => *last == LastApply::new(rendered.clone(), live),
+        (None, _) | (_, None) => false,
+    }
+}
+
+/// The fields that the last writes of this operator own.
+fn owned(object: &DaemonSet) -> Option<FieldsV1> {
+    let is_ours = |entry: &&ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(MANAGER)
+            && entry.operation.as_deref() == Some("Apply")
+            && entry.subresource.is_none()
+    };
+    let entries = object.metadata.managed_fields.as_ref()?;
+    entries.iter().find(is_ours)?.fields_v1.clone()
+}
+
+async fn put<K>(client: &Client, kind: Kind, object: &K) -> Result<K, Error>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     K: Clone + Debug + DeserializeOwned + Serialize,
@@ -57,5 +169,72 @@ where
     // With force, so that this also repairs an object that someone has edited or an earlier installation has left.
     let params = PatchParams::apply(MANAGER).force();
     let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
-    applied.map_err(|source| Error::Apply { kind, name, source })
+    applied.map_err(|source| Error { kind, name, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A DaemonSet whose image was written by us.
+    fn live(generation: i64, owned: &serde_json::Value) -> DaemonSet {
+        serde_json::from_value(json!({ "metadata": {
+            "uid": "1", "generation": generation, "resourceVersion": generation.to_string(),
+            "managedFields": [
+                { "manager": "kube-controller-manager", "operation": "Update", "subresource": "status" },
+                { "manager": MANAGER, "operation": "Apply", "fieldsV1": owned },
+            ],
+        } }))
+        .unwrap()
+    }
+
+    fn rendered(name: &str) -> DaemonSet {
+        serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap()
+    }
+
+    #[test]
+    fn only_a_difference_that_matters_is_written() {
+        let fields = json!({ "f:spec": { "f:minReadySeconds": {} } });
+        let last = LastApply::new(rendered("a"), &live(3, &fields));
+        let in_place =
+            |desired: &str, live: Option<&DaemonSet>| is_in_place(&rendered(desired), live, Some(&last));
+
+        let mut status_changed = live(3, &fields);
+        status_changed.metadata.resource_version = Some("9".to_owned());
+        assert!(in_place("a", Some(&status_changed)), "a change of the status");
+
+        assert!(!in_place("b", Some(&live(3, &fields))), "another desired object");
+        assert!(!in_place("a", Some(&live(4, &fields))), "an edit of the spec");
+        assert!(!in_place("a", Some(&live(3, &json!({})))), "a label taken over");
+        let mut recreated = live(3, &fields);
+        recreated.metadata.uid = Some("2".to_owned());
+        assert!(!in_place("a", Some(&recreated)), "a recreated object");
+        assert!(!in_place("a", None), "a deleted object");
+        assert!(
+            !is_in_place(&rendered("a"), Some(&live(3, &fields)), None),
+            "the first pass after a start"
+        );
+    }
+
+    #[test]
+    fn a_refusal_carries_the_words_of_the_api_server() {
+        let error = |code| Error {
+            kind: Kind::DaemonSet,
+            name: "trivet-default".to_owned(),
+            source: kube::Error::Api(
+                Status::failure("exceeded quota: pods", "Forbidden")
+                    .with_code(code)
+                    .boxed(),
+            ),
+        };
+        assert_eq!(
+            error(403).refusal().as_deref(),
+            Some("the API server refuses DaemonSet trivet-default: exceeded quota: pods")
+        );
+        assert!(error(409).refusal().is_none(), "a conflict is retried");
+        assert!(error(503).refusal().is_none(), "an overload is no refusal");
+    }
 }

@@ -51,6 +51,10 @@ pub struct Run {
     #[arg(long, default_value = "trivet-proxy", value_name = "NAME")]
     pub proxy_service_account: String,
 
+    /// The name that the API server's certificate must cover, where that is not its address
+    #[arg(long, value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+
     /// The address of /livez, /readyz and /metrics
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub address: SocketAddr,
@@ -139,11 +143,13 @@ mod tests {
             "Never",
             "--proxy-image-pull-secrets",
             "a,b",
+            "--tls-server-name=kubernetes",
         ])
         .unwrap();
         assert_eq!(run.proxy_image_pull_policy, PullPolicy::Never);
         assert_eq!(run.proxy_image_pull_secrets, ["a", "b"]);
         assert_eq!(run.proxy_service_account, "trivet-proxy");
+        assert_eq!(run.tls_server_name.as_deref(), Some("kubernetes"));
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
+use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 
 use crate::api::backoff::Backoff;
 use crate::api::client::Access;
+use crate::apply::LastApply;
 use crate::plan::Memory;
 use crate::prober::Prober;
 use crate::render::Settings;
@@ -26,6 +28,8 @@ pub struct Context {
     pub access: Access,
     /// All nodes that have been read.
     pub nodes: Store<Node>,
+    /// All pods of proxies.
+    pub pods: Store<Pod>,
     /// All pools.
     pub pools: Store<ApiserverPool>,
     /// Probes the members.
@@ -55,6 +59,10 @@ pub struct PoolState {
     pub status: Option<ApiserverPoolStatus>,
     /// The refusals that have an event already: each gets one.
     pub reported: Vec<String>,
+    /// The last write of the DaemonSet.
+    pub last_apply: Option<LastApply>,
+    /// When the events of the DaemonSet were last looked at, and what they said.
+    pub refused_pod: Option<(Instant, Option<String>)>,
     /// The delay after a failed pass.
     pub backoff: Backoff,
 }

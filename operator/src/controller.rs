@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use trivet_crds::pool::ApiserverPool;
 use trivet_crds::{POOL_LABEL, wire};
 
-use crate::api::watch::{NodesSeen, trim, watch};
-use crate::apply::{self, apply};
+use crate::api::watch::{NodesSeen, paced, trim_node, trim_pod, watch};
+use crate::apply::{self, Applied, apply};
 use crate::context::Context;
 use crate::logging::chain;
 use crate::observe::{self, observe, proxies};
@@ -33,6 +33,9 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// A refused pool may become acceptable by something that starts no pass over it, such as the end of another pool.
 const REFUSED_RESYNC: Duration = Duration::from_secs(10);
 
+/// The shortest time between two passes that changes of nodes start: in a large outage nodes change by the hundred.
+const NODES_PACE: Duration = Duration::from_secs(1);
+
 /// The shortest delay before the next pass.
 const SOONEST: Duration = Duration::from_millis(200);
 
@@ -42,6 +45,8 @@ pub struct Writers {
     pub pools: Writer<ApiserverPool>,
     /// All nodes.
     pub nodes: Writer<Node>,
+    /// All pods of proxies.
+    pub pods: Writer<Pod>,
 }
 
 /// Why a pass failed. It is retried.
@@ -104,6 +109,15 @@ pub async fn run(
     let sets = watch(sets, Some(POOL_LABEL), "DaemonSet", readiness())
         .touched_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    let pods = watch(
+        Api::<Pod>::namespaced(client.clone(), namespace),
+        Some(POOL_LABEL),
+        "Pod",
+        readiness(),
+    )
+    .modify(trim_pod)
+    .reflect(writers.pods)
+    .take_until(shutdown.clone().cancelled_owned());
     let passes = Controller::for_stream(pools, ctx.pools.clone())
         .watches_stream(maps, pool_of)
         .watches_stream(sets, pool_of)
@@ -111,15 +125,15 @@ pub async fn run(
         .reconcile_all_on(receive(health_news))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(pass, retry, Arc::clone(&ctx));
-    passes
-        .for_each(|outcome| {
-            if let Err(controller::Error::RunnerError(error)) = &outcome {
-                tracing::error!(%error, "passes cannot run");
-            }
-            // `pass` has logged a failed pass. An object whose pool is gone is an orphan and stays.
-            std::future::ready(())
-        })
-        .await;
+    let passes = passes.for_each(|outcome| {
+        if let Err(controller::Error::RunnerError(error)) = &outcome {
+            tracing::error!(%error, "passes cannot run");
+        }
+        // `pass` has logged a failed pass. An object whose pool is gone is an orphan and stays.
+        std::future::ready(())
+    });
+    // The pods start no pass: what matters of them changes the status of their DaemonSet too.
+    tokio::join!(passes, pods.for_each(|_| std::future::ready(())));
 }
 
 /// One pass, measured and logged.
@@ -128,7 +142,7 @@ async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Err
     let _work = ctx.watchdog.begin(&format!("pool {name}"));
     let begun = Instant::now();
     ctx.forget_deleted();
-    let outcome = reconcile(&pool, &ctx).await;
+    let outcome = Box::pin(reconcile(&pool, &ctx)).await;
     let failure = outcome.as_ref().err().map(Error::reason);
     ctx.metrics.passed(&name, begun.elapsed(), failure);
     if let Err(error) = &outcome {
@@ -140,22 +154,47 @@ async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Err
 /// One pass: read, decide, write the difference, report.
 async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error> {
     let name = pool.name_any();
-    let facts = observe(pool, ctx, ctx.pool_states.of(&name).memory).await?;
+    let state = ctx.pool_states.of(&name);
+    let facts = observe(pool, ctx, state.memory).await?;
+    let proxies = proxies::observe(ctx, &name).await?;
     let plan = plan(pool, &facts)?;
-    let daemon_set = match &plan.rollout {
-        Some(rollout) => Some(apply(&ctx.client, render(rollout, &ctx.settings)?).await?),
-        None => proxies::daemon_set(ctx, &name).await?,
+    let applied = match &plan.rollout {
+        Some(rollout) => {
+            let desired = render(rollout, &ctx.settings)?;
+            let live = proxies.daemon_set.clone();
+            Box::pin(apply(&ctx.client, desired, live, state.last_apply)).await
+        }
+        None => Applied {
+            daemon_set: proxies.daemon_set.clone(),
+            last: state.last_apply,
+            failure: None,
+        },
     };
-    ctx.pool_states
-        .change(&name, |state| state.memory = plan.memory.clone());
+    ctx.pool_states.change(&name, |state| {
+        state.last_apply.clone_from(&applied.last);
+        // A removal that has reached the document counts, also if the DaemonSet could not be written.
+        if applied.has_document() {
+            state.memory = plan.memory.clone();
+        }
+    });
     let pass = Pass {
         plan: &plan,
         healths: &facts.healths,
-        daemon_set: daemon_set.as_ref(),
-        failures: &proxies::failures(ctx, &name, daemon_set.as_ref()).await,
+        proxies: &proxies,
+        applied: &applied,
     };
-    report(ctx, pool, pass).await?;
-    Ok(Action::requeue(next_pass(&plan)))
+    // Where the API server has refused an object, the status says so. Where it is absent, a status cannot be written.
+    if applied
+        .failure
+        .as_ref()
+        .is_none_or(|failure| failure.refusal().is_some())
+    {
+        report(ctx, pool, pass).await?;
+    }
+    applied.failure.map_or_else(
+        || Ok(Action::requeue(next_pass(&plan))),
+        |failure| Err(failure.into()),
+    )
 }
 
 fn next_pass(plan: &Plan) -> Duration {
@@ -179,18 +218,19 @@ fn pool_of<K: Resource>(object: K) -> Option<ObjectRef<ApiserverPool>> {
     object.labels().get(POOL_LABEL).map(|pool| ObjectRef::new(pool))
 }
 
-/// Yields an item for each change of the nodes that matters to pools.
+/// Yields an item when the nodes have changed in a way that matters to pools.
 fn node_changes(ctx: &Context, writer: Writer<Node>) -> impl Stream<Item = ()> + Send + 'static {
     let mut seen = NodesSeen::default();
-    watch(
+    let changes = watch(
         Api::<Node>::all(ctx.client.clone()),
         None,
         "Node",
         Arc::clone(&ctx.readiness),
     )
-    .modify(trim)
+    .modify(trim_node)
     .reflect(writer)
-    .filter_map(move |event| std::future::ready(event.ok().filter(|event| seen.observe(event)).map(drop)))
+    .filter_map(move |event| std::future::ready(event.ok().filter(|event| seen.observe(event)).map(drop)));
+    paced(changes, NODES_PACE)
 }
 
 fn receive(mut news: mpsc::Receiver<()>) -> impl Stream<Item = ()> + Send + 'static {

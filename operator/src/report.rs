@@ -4,19 +4,20 @@
 pub mod events;
 pub mod status;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 
-use self::events::{notices, refusals};
+use self::events::{health_changes, membership_changes, notice, unreported, warnings};
 use self::status::{Seen, status};
 use crate::MANAGER;
 use crate::api::events::publish;
+use crate::apply::Applied;
 use crate::context::{Context, PoolState};
 use crate::health::Healths;
+use crate::observe::proxies::Proxies;
 use crate::plan::Plan;
 
 /// The status could not be written.
@@ -34,10 +35,10 @@ pub struct Pass<'a> {
     pub plan: &'a Plan,
     /// The health of the members.
     pub healths: &'a Healths,
-    /// The proxies, once there are any.
-    pub daemon_set: Option<&'a DaemonSet>,
-    /// Why pods of proxies fail.
-    pub failures: &'a [String],
+    /// The proxies, as they were before.
+    pub proxies: &'a Proxies,
+    /// What it has written.
+    pub applied: &'a Applied,
 }
 
 /// Reports one pass over `pool`.
@@ -54,37 +55,48 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         .as_ref()
         .filter(|_| uid == pool.metadata.uid)
         .or(pool.status.as_ref());
-    let Pass {
-        plan,
-        healths,
-        daemon_set,
-        failures,
-    } = pass;
-    let seen = Seen {
+    let failure = pass.applied.failure.as_ref();
+    let refusal = failure.and_then(|failure| Some((failure.kind, failure.refusal()?)));
+    let new = status(&Seen {
         generation: pool.metadata.generation,
-        plan,
-        healths,
-        daemon_set,
-        failures,
+        plan: pass.plan,
+        healths: pass.healths,
+        daemon_set: pass.applied.daemon_set.as_ref(),
+        uncounted: &pass.proxies.uncounted,
+        failures: &pass.proxies.failures,
+        refused: refusal.as_ref().map(|(kind, words)| (*kind, words.as_str())),
         previous,
-        now: Timestamp::now(),
+        now: now(),
+    });
+    let warnings = warnings(pass.plan, failure);
+    let mut notices = health_changes(previous, &new);
+    if pass.applied.has_document() {
+        notices.extend(membership_changes(pass.plan));
+    }
+    for warning in unreported(&warnings, &reported) {
+        ctx.metrics.refused(&name, warning.0);
+        notices.push(notice(warning));
+    }
+    ctx.metrics.revision(&name, pass.plan.revision);
+    let written = if pool.status.as_ref() == Some(&new) {
+        Ok(())
+    } else {
+        write(ctx, &name, &new).await
     };
-    let new = status(&seen);
-    if pool.status.as_ref() != Some(&new) {
-        write(ctx, &name, &new).await?;
-    }
-    let notices = notices(plan, previous, &new, &reported);
-    for (reason, _) in refusals(plan).iter().filter(|(_, note)| !reported.contains(note)) {
-        ctx.metrics.refused(&name, reason);
-    }
-    ctx.metrics.revision(&name, plan.revision);
+    // Also where the status could not be written: the next pass does not find these changes again.
     ctx.pool_states.change(&name, |state| {
         state.uid.clone_from(&pool.metadata.uid);
         state.status = Some(new);
-        state.reported = refusals(plan).into_iter().map(|(_, note)| note).collect();
+        state.reported = warnings.into_iter().map(|(_, note)| note).collect();
     });
     publish(&ctx.recorder, pool, notices).await;
-    Ok(())
+    written
+}
+
+/// The time in the precision of the API, so that a status that was written and read again is equal.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 async fn write(ctx: &Context, name: &str, status: &ApiserverPoolStatus) -> Result<(), Error> {

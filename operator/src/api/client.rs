@@ -71,13 +71,14 @@ pub struct Access {
 }
 
 impl Access {
-    /// From the kubeconfig, or inside a cluster from the service account.
-    pub async fn infer() -> Result<Self, Error> {
-        Self::try_new(
-            Config::infer()
-                .await
-                .map_err(|error| Error::Config(Box::new(error)))?,
-        )
+    /// From the kubeconfig, or inside a cluster from the service account. `tls_server_name` is the name that the API
+    /// server's certificate must cover, if that is not its address.
+    pub async fn infer(tls_server_name: Option<String>) -> Result<Self, Error> {
+        let mut config = Config::infer()
+            .await
+            .map_err(|error| Error::Config(Box::new(error)))?;
+        config.tls_server_name = tls_server_name.or(config.tls_server_name);
+        Self::try_new(config)
     }
 
     /// From a configuration that names the cluster's authorities.

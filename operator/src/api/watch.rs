@@ -6,13 +6,17 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
 
-use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Node;
+use futures::{FutureExt, Stream, StreamExt};
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, NodeCondition, NodeStatus, Pod, PodSpec, PodStatus};
+use kube::api::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::api::backoff::Backoff;
 use crate::serve::readiness::Readiness;
@@ -20,6 +24,13 @@ use crate::serve::readiness::Readiness;
 /// The API server ends a watch after this long and kube starts the next one, so a silently dead watch is noticed a few
 /// seconds later at the latest.
 const WATCH_SECONDS: u32 = 30;
+
+/// Objects of one page of a list. A page is in memory as a whole before its objects are trimmed, and a full node takes
+/// some 20 KB.
+const PAGE: u32 = 100;
+
+/// The resource that says how many pods a node runs.
+const PODS: &str = "pods";
 
 /// An item of a watch. The error never occurs, but kube's `Controller` wants the type.
 pub type Item<K> = Result<Event<K>, watcher::Error>;
@@ -34,7 +45,7 @@ pub fn watch<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let config = label.into_iter().fold(config, watcher::Config::labels);
     watcher(api, config)
         .backoff(Backoff::default())
@@ -45,17 +56,129 @@ where
 }
 
 /// Drops the parts of a node that no code reads, so that the cache of a large cluster stays small.
-pub fn trim(node: &mut Node) {
-    node.metadata.managed_fields = None;
-    node.metadata.annotations = None;
+pub fn trim_node(node: &mut Node) {
+    trim_metadata(&mut node.metadata);
     node.spec = None;
     if let Some(status) = &mut node.status {
-        let addresses = status.addresses.take();
-        *status = k8s_openapi::api::core::v1::NodeStatus {
-            addresses,
-            ..Default::default()
+        let mut conditions = status.conditions.take().unwrap_or_default();
+        conditions.retain(|condition| condition.type_ == "Ready");
+        for condition in &mut conditions {
+            *condition = NodeCondition {
+                type_: std::mem::take(&mut condition.type_),
+                status: std::mem::take(&mut condition.status),
+                ..NodeCondition::default()
+            };
+        }
+        let mut allocatable = status.allocatable.take().unwrap_or_default();
+        allocatable.retain(|resource, _| resource == PODS);
+        *status = NodeStatus {
+            addresses: status.addresses.take(),
+            allocatable: Some(allocatable),
+            conditions: Some(conditions),
+            ..NodeStatus::default()
         };
     }
+}
+
+/// Drops the parts of a proxy's pod that no code reads. What is left of a pod that has no node yet names the node that it
+/// is for.
+pub fn trim_pod(pod: &mut Pod) {
+    trim_metadata(&mut pod.metadata);
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        node_name: node_of(&spec),
+        ..PodSpec::default()
+    });
+    if let Some(status) = &mut pod.status {
+        let mut conditions = status.conditions.take().unwrap_or_default();
+        conditions.retain(|condition| matches!(condition.type_.as_str(), "Ready" | "PodScheduled"));
+        *status = PodStatus {
+            conditions: Some(conditions),
+            container_statuses: status.container_statuses.take(),
+            ..PodStatus::default()
+        };
+        for container in status.container_statuses.iter_mut().flatten() {
+            *container = ContainerStatus {
+                state: container.state.take(),
+                last_state: container.last_state.take(),
+                ..ContainerStatus::default()
+            };
+        }
+    }
+}
+
+fn trim_metadata(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    metadata.annotations = None;
+    metadata.owner_references = None;
+    metadata.generate_name = None;
+}
+
+/// The node of a DaemonSet's pod. Until the pod is scheduled, only its affinity names the node.
+fn node_of(spec: &PodSpec) -> Option<String> {
+    let named = || {
+        let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+        let required = affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()?;
+        let fields = required
+            .node_selector_terms
+            .iter()
+            .flat_map(|term| term.match_fields.iter().flatten());
+        let mut names = fields.filter(|field| field.key == "metadata.name");
+        names.next()?.values.as_ref()?.first().cloned()
+    };
+    spec.node_name.clone().or_else(named)
+}
+
+/// Whether a node reports that it is Ready.
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Whether a node can run pods at all.
+pub fn runs_pods(node: &Node) -> bool {
+    let allocatable = node
+        .status
+        .as_ref()
+        .and_then(|status| status.allocatable.as_ref());
+    // A node that has not said yet how many pods it runs may well run some.
+    allocatable
+        .and_then(|allocatable| allocatable.get(PODS))
+        .is_none_or(|pods| pods.0 != "0")
+}
+
+/// The first item at once, then at most one item in each `gap`, however many `changes` there are.
+pub fn paced(
+    changes: impl Stream<Item = ()> + Send + 'static,
+    gap: Duration,
+) -> impl Stream<Item = ()> + Send + 'static {
+    let mut changes = Box::pin(changes);
+    let mut rest = Box::pin(tokio::time::sleep(Duration::ZERO));
+    let (mut is_due, mut has_ended) = (false, false);
+    futures::stream::poll_fn(move |task| {
+        // Polls on while resting, because the changes fill a cache on their way.
+        while !has_ended && let Poll::Ready(change) = changes.poll_next_unpin(task) {
+            is_due |= change.is_some();
+            has_ended = change.is_none();
+        }
+        if !is_due {
+            return if has_ended {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            };
+        }
+        ready!(rest.poll_unpin(task));
+        rest.as_mut().reset(Instant::now() + gap);
+        is_due = false;
+        Poll::Ready(Some(()))
+    })
 }
 
 /// The parts of all nodes that matter to pools, by which a change is told from a heartbeat. Pure.
@@ -92,10 +215,11 @@ impl NodesSeen {
     }
 }
 
-/// Addresses and labels, the zone among them. Readiness and heartbeats do not count: probes judge members.
+/// Addresses, labels, and whether a proxy is to be expected on the node. Heartbeats do not count.
 fn fingerprint(node: &Node) -> u64 {
     let mut hasher = DefaultHasher::new();
     node.labels().hash(&mut hasher);
+    (is_ready(node), runs_pods(node)).hash(&mut hasher);
     for address in node
         .status
         .iter()
@@ -157,8 +281,48 @@ mod tests {
     fn a_trimmed_node_keeps_what_matters() {
         let full = node("cp1", "10.0.0.1", "2026-01-01T00:00:00Z");
         let mut trimmed = full.clone();
-        trim(&mut trimmed);
+        trim_node(&mut trimmed);
         assert_eq!(fingerprint(&trimmed), fingerprint(&full));
-        assert!(trimmed.status.unwrap().conditions.is_none());
+        let ready = trimmed.status.unwrap().conditions.unwrap();
+        assert!(ready[0].last_heartbeat_time.is_none());
+    }
+
+    #[test]
+    fn a_node_that_stops_being_ready_is_a_change() {
+        let mut lost = node("cp1", "10.0.0.1", "2026-01-01T00:05:00Z");
+        lost.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "Unknown".to_owned();
+        assert!(seen().observe(&Event::Apply(lost)));
+    }
+
+    #[test]
+    fn a_trimmed_pod_names_its_node_before_it_is_scheduled() {
+        let mut pod: Pod = serde_json::from_value(
+            json!({ "spec": { "containers": [], "affinity": { "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+                { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["w1"] }] },
+            ] },
+        } } } }),
+        )
+        .unwrap();
+        trim_pod(&mut pod);
+        assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some("w1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_changes_is_one_item_at_once_and_one_later() {
+        let gap = Duration::from_secs(1);
+        let start = Instant::now();
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let mut items = Box::pin(paced(receiver, gap));
+        sender.unbounded_send(()).unwrap();
+        items.next().await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for _ in 0..1000 {
+            sender.unbounded_send(()).unwrap();
+        }
+        items.next().await.unwrap();
+        assert_eq!(start.elapsed(), gap);
+        drop(sender);
+        assert!(items.next().await.is_none());
     }
 }

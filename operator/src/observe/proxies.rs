@@ -1,15 +1,21 @@
-//! Reads a pool's DaemonSet, and why its pods fail: what the API server says when it refuses a pod, and what kubelet
-//! says when it cannot start one.
+//! Reads a pool's DaemonSet, which of its pods do not count, and why pods fail: what the API server says when it refuses a
+//! pod, and what kubelet says when it cannot start one.
+
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use tokio::time::Instant;
 use trivet_crds::{POOL_LABEL, data_plane_name};
 
 use super::Error;
+use crate::api::watch;
 use crate::context::Context;
 use crate::logging::chain;
+use crate::render::daemon_set::VIRTUAL_NODES;
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
@@ -17,68 +23,164 @@ const LIMIT: usize = 10;
 /// Kubelet's messages can be long. The node's events have the rest.
 const MESSAGE_LIMIT: usize = 500;
 
-/// The DaemonSet of `pool`, if there is one.
-pub async fn daemon_set(ctx: &Context, pool: &str) -> Result<Option<DaemonSet>, Error> {
-    let name = data_plane_name(pool);
-    let api: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    api.get_opt(&name)
-        .await
-        .map_err(|source| Error::DaemonSet { name, source })
+/// The events of a DaemonSet are read once in this time at most: the API server reads all events of the namespace for it.
+const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The label of a pod with the generation of its template.
+const POD_GENERATION: &str = "pod-template-generation";
+
+/// The annotation of a DaemonSet with the generation of its template.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// The proxies of a pool.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// Their DaemonSet, if there is one.
+    pub daemon_set: Option<DaemonSet>,
+    /// The pods on nodes that cannot have an available proxy. By node name.
+    pub uncounted: Vec<Uncounted>,
+    /// Why pods fail. Empty if all of them are available, or if the reasons cannot be read.
+    pub failures: Vec<String>,
 }
 
-/// Why pods of `pool` fail. Empty if all of them are available, or if the reasons cannot be read.
-pub async fn failures(ctx: &Context, pool: &str, daemon_set: Option<&DaemonSet>) -> Vec<String> {
-    let status = daemon_set.and_then(|daemon_set| daemon_set.status.as_ref());
-    let Some(status) = status.filter(|status| status.number_unavailable.unwrap_or_default() > 0) else {
-        return Vec::new();
+/// A pod of the DaemonSet that nobody can expect to be available, because of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncounted {
+    /// The node.
+    pub node: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+    /// Whether the pod counts as ready in the status of the DaemonSet.
+    pub is_ready: bool,
+    /// Whether the pod has the newest template.
+    pub is_updated: bool,
+}
+
+/// Reads the proxies of `pool`: the DaemonSet from the API server, pods and nodes from the caches.
+pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
+    let name = data_plane_name(pool);
+    let api: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let found = api.get_opt(&name).await;
+    let daemon_set = found.map_err(|source| Error::DaemonSet { name, source })?;
+    let Some(status) = daemon_set
+        .as_ref()
+        .and_then(|daemon_set| daemon_set.status.as_ref())
+    else {
+        return Ok(Proxies {
+            daemon_set,
+            ..Proxies::default()
+        });
     };
-    let mut found = Vec::new();
+    let generation = daemon_set
+        .as_ref()
+        .and_then(|daemon_set| daemon_set.annotations().get(TEMPLATE_GENERATION));
+    let mut pods = ctx.pods.state();
+    pods.retain(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
+    // The cache has no order, and a message that changes its order is a change of the status.
+    pods.sort_by(|a, b| (node_of(a), a.name_any()).cmp(&(node_of(b), b.name_any())));
+    let node = |pod: &Pod| ctx.nodes.get(&ObjectRef::new(node_of(pod)?));
+
+    let mut proxies = Proxies::default();
+    let is_available = status.number_unavailable.unwrap_or_default() == 0;
     if status.current_number_scheduled < status.desired_number_scheduled {
-        found.extend(refused_pod(ctx, pool).await);
+        proxies.failures.extend(refused_pod(ctx, pool).await);
     }
-    found.extend(failing_pods(ctx, pool).await);
-    found.truncate(LIMIT);
-    found
+    for pod in &pods {
+        match node(pod).and_then(|node| Some((node.name_any(), why_uncounted(&node)?))) {
+            Some((node, why)) => {
+                let is_updated = generation.is_some() && pod.labels().get(POD_GENERATION) == generation;
+                add(
+                    &mut proxies.uncounted,
+                    Uncounted {
+                        node,
+                        why,
+                        is_ready: is_ready(pod),
+                        is_updated,
+                    },
+                );
+            }
+            None if is_available || proxies.failures.len() >= LIMIT => {}
+            None => proxies.failures.extend(failure(pod)),
+        }
+    }
+    Ok(Proxies {
+        daemon_set,
+        ..proxies
+    })
+}
+
+/// Why the pod on this node cannot be expected to be available.
+fn why_uncounted(node: &Node) -> Option<&'static str> {
+    if node
+        .labels()
+        .get("type")
+        .is_some_and(|type_| VIRTUAL_NODES.contains(&type_.as_str()))
+    {
+        Some("virtual")
+    } else if !watch::runs_pods(node) {
+        Some("runs no pods")
+    } else if !watch::is_ready(node) {
+        Some("not Ready")
+    } else {
+        None
+    }
+}
+
+/// During a rollout a node has two pods, which are one node in the status of the DaemonSet.
+fn add(uncounted: &mut Vec<Uncounted>, new: Uncounted) {
+    match uncounted.last_mut().filter(|last| last.node == new.node) {
+        Some(last) => {
+            last.is_ready |= new.is_ready;
+            last.is_updated |= new.is_updated;
+        }
+        None => uncounted.push(new),
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
 }
 
 /// The latest refusal to create a pod.
 async fn refused_pod(ctx: &Context, pool: &str) -> Option<String> {
+    if let Some((at, message)) = ctx.pool_states.of(pool).refused_pod
+        && at.elapsed() < EVENTS_INTERVAL
+    {
+        return message;
+    }
     let api: Api<Event> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let name = data_plane_name(pool);
     let fields = format!("involvedObject.kind=DaemonSet,involvedObject.name={name},reason=FailedCreate");
-    let events = match api.list(&ListParams::default().fields(&fields)).await {
-        Ok(events) => events.items,
+    let message = match api.list(&ListParams::default().fields(&fields)).await {
+        Ok(events) => latest(events.items),
         Err(error) => {
             tracing::debug!(
                 pool,
                 error = chain(&error),
                 "failed to read the events of the proxies"
             );
-            return None;
+            None
         }
     };
-    let latest = events
-        .into_iter()
-        .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))?;
-    Some(short(&latest.message?))
+    ctx.pool_states.change(pool, |state| {
+        state.refused_pod = Some((Instant::now(), message.clone()));
+    });
+    message
 }
 
-async fn failing_pods(ctx: &Context, pool: &str) -> Vec<String> {
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    match api
-        .list(&ListParams::default().labels(&format!("{POOL_LABEL}={pool}")))
-        .await
-    {
-        Ok(pods) => pods.items.iter().filter_map(failure).take(LIMIT).collect(),
-        Err(error) => {
-            tracing::debug!(
-                pool,
-                error = chain(&error),
-                "failed to read the pods of the proxies"
-            );
-            Vec::new()
-        }
-    }
+fn latest(events: Vec<Event>) -> Option<String> {
+    let at = |event: &Event| event.last_timestamp.as_ref().map(|time| time.0);
+    Some(short(&events.into_iter().max_by_key(at)?.message?))
 }
 
 /// What kubelet or the scheduler says about a pod that does not run.
@@ -157,5 +259,40 @@ mod tests {
             "state": { "waiting": { "reason": "ContainerCreating" } },
         }] });
         assert!(failure(&pod(&status)).is_none());
+    }
+
+    fn node(labels: &serde_json::Value, pods: &str, ready: &str) -> Node {
+        serde_json::from_value(json!({
+            "metadata": { "name": "w1", "labels": labels },
+            "status": { "allocatable": { "pods": pods }, "conditions": [{ "type": "Ready", "status": ready }] },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_ready_nodes_that_run_pods_count() {
+        let why = |labels, pods, ready| why_uncounted(&node(&labels, pods, ready));
+        assert_eq!(why(json!({}), "110", "True"), None);
+        assert_eq!(why(json!({}), "110", "Unknown"), Some("not Ready"));
+        assert_eq!(why(json!({}), "0", "True"), Some("runs no pods"));
+        assert_eq!(
+            why(json!({ "type": "virtual-kubelet" }), "110", "True"),
+            Some("virtual")
+        );
+        assert_eq!(why(json!({ "type": "kwok" }), "110", "True"), Some("virtual"));
+    }
+
+    #[test]
+    fn two_pods_of_one_node_are_one_node() {
+        let pod = |is_ready, is_updated| Uncounted {
+            node: "w1".to_owned(),
+            why: "not Ready",
+            is_ready,
+            is_updated,
+        };
+        let mut uncounted = Vec::new();
+        add(&mut uncounted, pod(true, false));
+        add(&mut uncounted, pod(false, true));
+        assert_eq!(uncounted, [pod(true, true)]);
     }
 }

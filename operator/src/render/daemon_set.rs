@@ -20,6 +20,9 @@ use super::{Settings, labels};
 use crate::plan::Rollout;
 use crate::plan::masters::{CONTROL_PLANE_LABELS, ZONE_LABEL};
 
+/// The values of a node's label `type` that mark nodes without a kubelet. A pod on them is a pod in name only.
+pub const VIRTUAL_NODES: [&str; 2] = ["virtual-kubelet", "kwok"];
+
 /// The program in the proxies' image.
 const PROGRAM: &str = "/trivet-proxy";
 
@@ -92,7 +95,7 @@ fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
         .drain_timeout_seconds
         .saturating_add(DRAIN_MARGIN_SECONDS);
     PodSpec {
-        affinity: affinity(proxy.node_scope),
+        affinity: Some(affinity(proxy.node_scope)),
         // Proxies reach members by address, so an outage of the cluster DNS must not matter.
         dns_policy: Some("Default".to_owned()),
         // A proxy has no use for Services as environment variables, and their number grows with the namespace.
@@ -139,14 +142,20 @@ fn container(rollout: &Rollout, settings: &Settings) -> Container {
         ]),
         // Declares no ports: on the host network they become host ports, and the scheduler would then refuse to place the
         // new proxy beside the old one.
-        readiness_probe: Some(Probe {
+        // Each of these probes starts a process in the container, so they are rare once the proxy has started. A startup
+        // probe that fails too often restarts the container: "until ready" would restart every proxy in an outage.
+        startup_probe: Some(Probe {
             period_seconds: Some(2),
+            failure_threshold: Some(60),
+            ..probe("startup")
+        }),
+        readiness_probe: Some(Probe {
+            period_seconds: Some(10),
             ..probe("ready")
         }),
         liveness_probe: Some(Probe {
-            initial_delay_seconds: Some(10),
-            period_seconds: Some(10),
-            failure_threshold: Some(6),
+            period_seconds: Some(20),
+            failure_threshold: Some(3),
             ..probe("live")
         }),
         resources: Some(proxy.resources.clone()),
@@ -262,29 +271,34 @@ fn mount(name: &str, path: &str) -> VolumeMount {
     }
 }
 
-fn affinity(scope: NodeScope) -> Option<Affinity> {
+/// Keeps proxies off nodes that no kubelet runs, and with `WorkersOnly` off masters.
+fn affinity(scope: NodeScope) -> Affinity {
+    let absent = |label: &str| NodeSelectorRequirement {
+        key: label.to_owned(),
+        operator: "DoesNotExist".to_owned(),
+        values: None,
+    };
+    let mut requirements = vec![NodeSelectorRequirement {
+        key: "type".to_owned(),
+        operator: "NotIn".to_owned(),
+        values: Some(VIRTUAL_NODES.map(str::to_owned).to_vec()),
+    }];
     match scope {
-        NodeScope::AllNodes => None,
-        NodeScope::WorkersOnly => {
-            let absent = |label: &str| NodeSelectorRequirement {
-                key: label.to_owned(),
-                operator: "DoesNotExist".to_owned(),
-                values: None,
-            };
-            let term = NodeSelectorTerm {
-                match_expressions: Some(CONTROL_PLANE_LABELS.map(absent).to_vec()),
-                ..NodeSelectorTerm::default()
-            };
-            Some(Affinity {
-                node_affinity: Some(NodeAffinity {
-                    required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-                        node_selector_terms: vec![term],
-                    }),
-                    ..NodeAffinity::default()
-                }),
-                ..Affinity::default()
-            })
-        }
+        NodeScope::AllNodes => {}
+        NodeScope::WorkersOnly => requirements.extend(CONTROL_PLANE_LABELS.map(absent)),
+    }
+    let term = NodeSelectorTerm {
+        match_expressions: Some(requirements),
+        ..NodeSelectorTerm::default()
+    };
+    Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: vec![term],
+            }),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
     }
 }
 

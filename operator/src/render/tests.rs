@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use trivet_crds::pool::{ApiserverPoolSpec, NodeScope};
 
 use super::*;
@@ -116,4 +117,20 @@ fn no_port_is_declared() {
         .spec
         .unwrap();
     assert!(spec.containers.iter().all(|container| container.ports.is_none()));
+}
+
+#[test]
+fn a_rollout_replaces_ready_proxies_first_and_does_not_wait_for_a_lost_node() {
+    // With room for a second proxy beside the old one, the DaemonSet controller makes new pods on all nodes up to
+    // maxSurge at once, and a pod that never gets ready holds up only its own share.
+    let strategy = rendered(&ApiserverPoolSpec::default())
+        .daemon_set
+        .spec
+        .unwrap()
+        .update_strategy
+        .unwrap();
+    assert_eq!(strategy.type_.as_deref(), Some("RollingUpdate"));
+    let rolling = strategy.rolling_update.unwrap();
+    assert_eq!(rolling.max_unavailable, Some(IntOrString::Int(0)));
+    assert_eq!(rolling.max_surge, Some(IntOrString::String("10%".to_owned())));
 }

@@ -3,67 +3,68 @@
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus};
 
 use crate::api::events::Notice;
+use crate::apply;
 use crate::plan::shrink::REFUSED_SHRINK;
 use crate::plan::{Plan, Verdict};
 
-/// What changed from the status `before` to the status `after`, and every refusal that is not in `reported` yet.
-pub fn notices(
-    plan: &Plan,
-    before: Option<&ApiserverPoolStatus>,
-    after: &ApiserverPoolStatus,
-    reported: &[String],
-) -> Vec<Notice> {
-    let mut notices = Vec::new();
-    for name in &plan.changes.added {
-        let note = format!("{name} is a member since revision {}", plan.revision);
-        notices.push(Notice {
-            is_warning: false,
-            reason: "MemberAdded",
-            member: name.clone(),
-            note,
-        });
-    }
-    for name in &plan.changes.removed {
-        let note = format!("{name} is no longer a member since revision {}", plan.revision);
-        notices.push(Notice {
-            is_warning: false,
-            reason: "MemberRemoved",
-            member: name.clone(),
-            note,
-        });
-    }
-    notices.extend(
-        after
-            .members
-            .iter()
-            .filter_map(|member| health_change(member, before)),
-    );
-    for (reason, note) in refusals(plan)
-        .into_iter()
-        .filter(|(_, note)| !reported.contains(note))
-    {
-        notices.push(Notice {
-            is_warning: true,
-            reason,
-            member: String::new(),
-            note,
-        });
-    }
-    notices
+/// A warning: its reason word and its sentence.
+pub type Warning = (&'static str, String);
+
+/// The members that came and went with the document of `plan`.
+pub fn membership_changes(plan: &Plan) -> Vec<Notice> {
+    let notice = |reason, verb, name: &String| Notice {
+        is_warning: false,
+        reason,
+        member: name.clone(),
+        note: format!("{name} {verb} a member since revision {}", plan.revision),
+    };
+    let added = plan.changes.added.iter();
+    let removed = plan.changes.removed.iter();
+    added
+        .map(|name| notice("MemberAdded", "is", name))
+        .chain(removed.map(|name| notice("MemberRemoved", "is no longer", name)))
+        .collect()
 }
 
-/// Everything that the plan refuses, with its reason word.
-pub fn refusals(plan: &Plan) -> Vec<(&'static str, String)> {
-    match &plan.verdict {
+/// The members that stopped being Up, or are Up again, from one status to the next.
+pub fn health_changes(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoolStatus) -> Vec<Notice> {
+    let members = after.members.iter();
+    members
+        .filter_map(|member| health_change(member, before))
+        .collect()
+}
+
+/// Everything that the plan refuses, and the object that the API server refuses.
+pub fn warnings(plan: &Plan, failure: Option<&apply::Error>) -> Vec<Warning> {
+    let mut warnings = match &plan.verdict {
         Verdict::Refused(refusal) => vec![(refusal.reason(), refusal.to_string())],
         Verdict::Accepted { refused_removals, .. } => refused_removals
             .iter()
             .map(|note| (REFUSED_SHRINK, note.clone()))
             .collect(),
+    };
+    warnings.extend(failure.and_then(|failure| Some((failure.reason(), failure.refusal()?))));
+    warnings
+}
+
+/// The event for a warning.
+pub fn notice((reason, note): &Warning) -> Notice {
+    Notice {
+        is_warning: true,
+        reason,
+        member: String::new(),
+        note: note.clone(),
     }
 }
 
-/// Tells that a member is no longer Up, or is Up again.
+/// The warnings that have no event yet.
+pub fn unreported<'a>(warnings: &'a [Warning], reported: &[String]) -> Vec<&'a Warning> {
+    warnings
+        .iter()
+        .filter(|(_, note)| !reported.contains(note))
+        .collect()
+}
+
 fn health_change(member: &MemberStatus, before: Option<&ApiserverPoolStatus>) -> Option<Notice> {
     let known = before
         .iter()
@@ -98,6 +99,7 @@ fn health_change(member: &MemberStatus, before: Option<&ApiserverPoolStatus>) ->
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
     use serde_json::json;
 
     use super::*;
@@ -116,16 +118,6 @@ mod tests {
         }
     }
 
-    fn unchanged() -> Plan {
-        plan(
-            Verdict::Accepted {
-                notes: Vec::new(),
-                refused_removals: Vec::new(),
-            },
-            Changes::default(),
-        )
-    }
-
     fn status(health: &str) -> ApiserverPoolStatus {
         let member = json!({ "name": "cp1", "addresses": ["10.0.0.1"], "port": 6443, "source": "Node",
                              "state": "Active", "health": health });
@@ -136,33 +128,32 @@ mod tests {
         notices.iter().map(|notice| notice.reason).collect()
     }
 
+    fn accepted() -> Verdict {
+        Verdict::Accepted {
+            notes: Vec::new(),
+            refused_removals: Vec::new(),
+        }
+    }
+
     #[test]
     fn members_that_come_and_go_are_named() {
         let changes = Changes {
             added: vec!["cp4".to_owned()],
             removed: vec!["cp1".to_owned()],
         };
-        let accepted = Verdict::Accepted {
-            notes: Vec::new(),
-            refused_removals: Vec::new(),
-        };
-        let notices = notices(
-            &plan(accepted, changes),
-            None,
-            &ApiserverPoolStatus::default(),
-            &[],
-        );
+        let notices = membership_changes(&plan(accepted(), changes));
         assert_eq!(reasons(&notices), ["MemberAdded", "MemberRemoved"]);
         assert_eq!(
             (notices[0].member.as_str(), notices[1].member.as_str()),
             ("cp4", "cp1")
         );
+        assert_eq!(notices[1].note, "cp1 is no longer a member since revision 4");
     }
 
     #[test]
     fn only_a_change_of_health_is_an_event() {
         let reported = |before: &str, after: &str| {
-            let notices = notices(&unchanged(), Some(&status(before)), &status(after), &[]);
+            let notices = health_changes(Some(&status(before)), &status(after));
             reasons(&notices).first().map(ToString::to_string)
         };
         assert_eq!(reported("Up", "Down").as_deref(), Some("MemberUnhealthy"));
@@ -173,12 +164,23 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_gets_one_event() {
+    fn a_warning_gets_one_event() {
         let refusal = Refusal::NoMembers { notes: Vec::new() };
         let note = refusal.to_string();
-        let plan = plan(Verdict::Refused(refusal), Changes::default());
-        let status = ApiserverPoolStatus::default();
-        assert_eq!(reasons(&notices(&plan, None, &status, &[])), ["NoMembers"]);
-        assert!(notices(&plan, None, &status, &[note]).is_empty());
+        let warnings = warnings(&plan(Verdict::Refused(refusal), Changes::default()), None);
+        assert_eq!(unreported(&warnings, &[]), [&("NoMembers", note.clone())]);
+        assert!(unreported(&warnings, &[note]).is_empty());
+    }
+
+    #[test]
+    fn a_refused_object_gets_an_event_with_the_words_of_the_api_server() {
+        let failure = apply::Error {
+            kind: apply::Kind::DaemonSet,
+            name: "trivet-default".to_owned(),
+            source: kube::Error::Api(Status::failure("no", "Forbidden").with_code(403).boxed()),
+        };
+        let warnings = warnings(&plan(accepted(), Changes::default()), Some(&failure));
+        let note = "the API server refuses DaemonSet trivet-default: no".to_owned();
+        assert_eq!(warnings, [("ApplyFailed", note)]);
     }
 }

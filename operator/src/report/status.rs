@@ -1,13 +1,16 @@
 //! Builds a pool's status. Pure.
 
 pub mod conditions;
+mod proxies;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus, PoolMemberState, ProxiesStatus};
+use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus, PoolMemberState};
 
+use crate::apply::Kind;
 use crate::health::Healths;
+use crate::observe::proxies::Uncounted;
 use crate::plan::{Member, Plan};
 
 /// The longest message of a member that the schema allows.
@@ -24,8 +27,12 @@ pub struct Seen<'a> {
     pub healths: &'a Healths,
     /// The proxies, once there are any.
     pub daemon_set: Option<&'a DaemonSet>,
+    /// The proxies that nobody can expect to be available.
+    pub uncounted: &'a [Uncounted],
     /// Why pods of proxies fail, in the words of the API server or kubelet.
     pub failures: &'a [String],
+    /// The object that the API server has refused, and its words.
+    pub refused: Option<(Kind, &'a str)>,
     /// The status of the last pass.
     pub previous: Option<&'a ApiserverPoolStatus>,
     /// The time that is given to what has changed.
@@ -40,7 +47,9 @@ pub fn status(seen: &Seen<'_>) -> ApiserverPoolStatus {
         .iter()
         .map(|member| member_status(member, seen))
         .collect();
-    let proxies = seen.daemon_set.map(proxies);
+    let proxies = seen
+        .daemon_set
+        .map(|daemon_set| proxies::counts(daemon_set, seen.uncounted));
     let mut status = ApiserverPoolStatus {
         observed_generation: seen.generation,
         conditions: Vec::new(),
@@ -51,9 +60,7 @@ pub fn status(seen: &Seen<'_>) -> ApiserverPoolStatus {
         }),
         proxies,
         endpoints: seen.plan.endpoints.clone(),
-        config_revision: i64::try_from(seen.plan.revision)
-            .ok()
-            .filter(|revision| *revision > 0),
+        config_revision: revision(seen),
     };
     status.conditions = conditions::conditions(seen, &status);
     status
@@ -118,15 +125,13 @@ fn members_summary(members: &[MemberStatus]) -> String {
     format!("{up}/{}", active.len())
 }
 
-fn proxies(daemon_set: &DaemonSet) -> ProxiesStatus {
-    let Some(status) = &daemon_set.status else {
-        return ProxiesStatus::default();
-    };
-    ProxiesStatus {
-        desired: status.desired_number_scheduled,
-        ready: status.number_ready,
-        updated: status.updated_number_scheduled.unwrap_or_default(),
-        unavailable: status.number_unavailable.unwrap_or_default(),
+/// The revision in force. A document that the API server has refused is not.
+fn revision(seen: &Seen<'_>) -> Option<i64> {
+    match seen.refused {
+        Some((Kind::ConfigMap, _)) => seen.previous?.config_revision,
+        Some((Kind::DaemonSet, _)) | None => i64::try_from(seen.plan.revision)
+            .ok()
+            .filter(|revision| *revision > 0),
     }
 }
 

@@ -11,7 +11,7 @@ use super::metrics::Metrics;
 use crate::logging::chain;
 
 /// The kinds that are watched.
-pub const KINDS: [&str; 4] = ["ApiserverPool", "Node", "ConfigMap", "DaemonSet"];
+pub const KINDS: [&str; 5] = ["ApiserverPool", "Node", "ConfigMap", "DaemonSet", "Pod"];
 
 /// Which kinds have been read once.
 ///

@@ -1,17 +1,17 @@
 //! The conditions: Accepted, ProxiesAvailable, and Ready, which summarises them.
 
-use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, PoolMemberState};
 
-use super::{Seen, condition};
+use super::{Seen, condition, proxies};
+use crate::apply::Kind;
 use crate::plan::Verdict;
 use crate::plan::shrink::REFUSED_SHRINK;
 
 /// The spec is obeyed.
 pub const ACCEPTED: &str = "Accepted";
 
-/// Every node that should have a proxy has an available one of the newest template.
+/// Every Ready node that should have a proxy has an available one of the newest template.
 pub const PROXIES_AVAILABLE: &str = "ProxiesAvailable";
 
 /// Accepted, proxies available, and at least one active member Up as seen from the operator.
@@ -21,17 +21,17 @@ pub const READY: &str = "Ready";
 const MESSAGE_LIMIT: usize = 2048;
 
 /// A condition without its times.
-struct Undated {
-    holds: bool,
-    reason: &'static str,
-    message: String,
+pub(super) struct Undated {
+    pub(super) holds: bool,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
 }
 
 /// All conditions, the summary first.
 pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Condition> {
-    let accepted = accepted(&seen.plan.verdict);
-    let available = available(seen.daemon_set, seen.failures);
-    let ready = ready(&accepted, &available, status);
+    let accepted = accepted(seen);
+    let available = proxies::available(seen);
+    let ready = ready(&accepted, &available, seen, status);
     [
         (READY, ready),
         (ACCEPTED, accepted),
@@ -41,8 +41,15 @@ pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Conditio
     .into()
 }
 
-fn accepted(verdict: &Verdict) -> Undated {
-    match verdict {
+fn accepted(seen: &Seen<'_>) -> Undated {
+    if let Some((Kind::ConfigMap, words)) = seen.refused {
+        return Undated {
+            holds: false,
+            reason: "ApplyFailed",
+            message: format!("{words}; the last good configuration stays in force"),
+        };
+    }
+    match &seen.plan.verdict {
         Verdict::Refused(refusal) => Undated {
             holds: false,
             reason: refusal.reason(),
@@ -72,59 +79,7 @@ fn accepted(verdict: &Verdict) -> Undated {
     }
 }
 
-fn available(daemon_set: Option<&DaemonSet>, failures: &[String]) -> Undated {
-    let Some(daemon_set) = daemon_set else {
-        let message = "there is no DaemonSet: it is created once the spec is accepted".to_owned();
-        return Undated {
-            holds: false,
-            reason: "NotCreated",
-            message,
-        };
-    };
-    let status = daemon_set.status.clone().unwrap_or_default();
-    if status.observed_generation < daemon_set.metadata.generation {
-        let message = "the DaemonSet controller has not seen the newest template yet".to_owned();
-        return Undated {
-            holds: false,
-            reason: "Progressing",
-            message,
-        };
-    }
-    let desired = status.desired_number_scheduled;
-    if desired == 0 {
-        let message = "no node matches spec.proxy.nodeScope and spec.proxy.nodeSelector".to_owned();
-        return Undated {
-            holds: false,
-            reason: "NoNodes",
-            message,
-        };
-    }
-    let available = status.number_available.unwrap_or_default();
-    let updated = status.updated_number_scheduled.unwrap_or_default();
-    let counts =
-        format!("{available} of {desired} nodes have an available proxy, {updated} have the newest template");
-    if available >= desired && updated >= desired {
-        return Undated {
-            holds: true,
-            reason: "Available",
-            message: counts,
-        };
-    }
-    if failures.is_empty() {
-        return Undated {
-            holds: false,
-            reason: "Progressing",
-            message: counts,
-        };
-    }
-    Undated {
-        holds: false,
-        reason: "Unavailable",
-        message: format!("{counts}: {}", failures.join("; ")),
-    }
-}
-
-fn ready(accepted: &Undated, available: &Undated, status: &ApiserverPoolStatus) -> Undated {
+fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Undated {
     if let Some(missing) = [accepted, available].into_iter().find(|undated| !undated.holds) {
         return Undated {
             holds: false,
@@ -145,8 +100,10 @@ fn ready(accepted: &Undated, available: &Undated, status: &ApiserverPoolStatus) 
         };
     }
     let message = format!(
-        "{} members are up, {} proxies ready",
-        status.members_summary, status.proxies_summary
+        "{} members are up, {} proxies ready{}",
+        status.members_summary,
+        status.proxies_summary,
+        proxies::names(seen.uncounted)
     );
     Undated {
         holds: true,

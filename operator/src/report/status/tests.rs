@@ -69,7 +69,9 @@ struct Case {
     plan: Plan,
     healths: Healths,
     daemon_set: Option<DaemonSet>,
+    uncounted: Vec<Uncounted>,
     failures: Vec<String>,
+    refused: Option<(Kind, &'static str)>,
     previous: Option<ApiserverPoolStatus>,
 }
 
@@ -82,7 +84,9 @@ impl Case {
             ]),
             healths: healths(&[1, 2], &[]),
             daemon_set: Some(daemon_set(5, 5)),
+            uncounted: Vec::new(),
             failures: Vec::new(),
+            refused: None,
             previous: None,
         }
     }
@@ -93,7 +97,9 @@ impl Case {
             plan: &self.plan,
             healths: &self.healths,
             daemon_set: self.daemon_set.as_ref(),
+            uncounted: &self.uncounted,
             failures: &self.failures,
+            refused: self.refused,
             previous: self.previous.as_ref(),
             now: Timestamp::from_second(seconds).unwrap(),
         })
@@ -245,4 +251,117 @@ fn times_change_only_with_what_they_date() {
     let ready = condition(&changed, "Ready").unwrap();
     assert_eq!(ready.last_transition_time.0.as_second(), 1000);
     assert_eq!(changed.members_summary, "1/2");
+}
+
+fn lost(node: &str) -> Uncounted {
+    Uncounted {
+        node: node.to_owned(),
+        why: "not Ready",
+        is_ready: false,
+        is_updated: false,
+    }
+}
+
+#[test]
+fn a_lost_node_is_named_and_the_pool_stays_ready() {
+    let case = Case {
+        daemon_set: Some(daemon_set(5, 4)),
+        uncounted: vec![lost("w2")],
+        ..Case::good()
+    };
+    let status = case.status();
+    assert_eq!(shown(&status, "Ready"), is("True", "Ready"));
+    assert_eq!(shown(&status, "ProxiesAvailable"), is("True", "Available"));
+    assert_eq!(status.proxies_summary, "4/4");
+    let message = &condition(&status, "Ready").unwrap().message;
+    assert!(message.ends_with("; not counted: w2 (not Ready)"), "{message}");
+}
+
+#[test]
+fn a_missing_proxy_on_a_ready_node_counts_beside_a_lost_node() {
+    let case = Case {
+        daemon_set: Some(daemon_set(5, 3)),
+        uncounted: vec![lost("w2")],
+        failures: vec!["w1: CrashLoopBackOff".to_owned()],
+        ..Case::good()
+    };
+    assert_eq!(shown(&case.status(), "Ready"), is("False", "Unavailable"));
+    assert_eq!(case.status().proxies_summary, "3/4");
+}
+
+#[test]
+fn a_rollout_that_only_a_lost_node_holds_up_is_complete() {
+    let mut case = Case {
+        daemon_set: Some(daemon_set(5, 4)),
+        uncounted: vec![lost("w2")],
+        ..Case::good()
+    };
+    let updated = |case: &mut Case, updated| {
+        let status = case.daemon_set.as_mut().unwrap().status.as_mut().unwrap();
+        status.updated_number_scheduled = Some(updated);
+    };
+    updated(&mut case, 4);
+    assert_eq!(shown(&case.status(), "ProxiesAvailable"), is("True", "Available"));
+    updated(&mut case, 3);
+    assert_eq!(
+        shown(&case.status(), "ProxiesAvailable"),
+        is("False", "Progressing")
+    );
+}
+
+#[test]
+fn a_large_outage_is_told_by_ten_names_and_a_count() {
+    let case = Case {
+        daemon_set: Some(daemon_set(5000, 4000)),
+        uncounted: (0..1000).map(|number| lost(&format!("w{number}"))).collect(),
+        ..Case::good()
+    };
+    let message = condition(&case.status(), "ProxiesAvailable")
+        .unwrap()
+        .message
+        .clone();
+    assert!(message.contains("w9 (not Ready) and 990 more"), "{message}");
+    assert!(!message.contains("w10"), "{message}");
+}
+
+#[test]
+fn a_pool_whose_nodes_are_all_lost_is_not_ready() {
+    let case = Case {
+        daemon_set: Some(daemon_set(1, 0)),
+        uncounted: vec![lost("w1")],
+        ..Case::good()
+    };
+    assert_eq!(shown(&case.status(), "Ready"), is("False", "NoReadyNodes"));
+}
+
+#[test]
+fn a_refused_daemon_set_is_shown_with_the_words_of_the_api_server() {
+    let case = Case {
+        refused: Some((Kind::DaemonSet, "the API server refuses it: exceeded quota")),
+        ..Case::good()
+    };
+    let status = case.status();
+    assert_eq!(shown(&status, "ProxiesAvailable"), is("False", "ApplyFailed"));
+    assert_eq!(shown(&status, "Ready"), is("False", "ApplyFailed"));
+    assert_eq!(shown(&status, "Accepted"), is("True", "Accepted"));
+    let message = &condition(&status, "Ready").unwrap().message;
+    assert!(message.contains("exceeded quota"), "{message}");
+}
+
+#[test]
+fn a_refused_document_is_not_claimed_to_be_in_force() {
+    let mut case = Case::good();
+    case.previous = Some(case.status());
+    case.plan.revision = 5;
+    case.refused = Some((Kind::ConfigMap, "the API server refuses it: forbidden"));
+    let status = case.status();
+    assert_eq!(shown(&status, "Accepted"), is("False", "ApplyFailed"));
+    assert_eq!(status.config_revision, Some(4));
+}
+
+#[test]
+fn a_status_that_was_stored_is_equal_to_itself() {
+    let status = Case::good().status();
+    let stored = serde_json::from_str(&serde_json::to_string(&status).unwrap()).unwrap();
+    assert_eq!(status, stored);
 }

@@ -1,0 +1,140 @@
+//! The operator's caches of a cluster with 5,000 nodes, filled as the operator fills them, take less than 128 MiB.
+//!
+//! A file of its own, because it measures its process.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::client::Body;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use trivet_crds::POOL_LABEL;
+use trivet_operator::api::watch::{trim_node, trim_pod, watch};
+use trivet_operator::serve::readiness::Readiness;
+
+const NODES: usize = 5000;
+
+/// The limit of the whole operator, of which the rest takes some 20 MiB.
+const LIMIT_KIB: u64 = 100 * 1024;
+
+#[tokio::test]
+async fn five_thousand_nodes_and_their_proxies_take_less_than_100_mib() {
+    let client = Client::new(tower::service_fn(answer), "default");
+    let readiness = Arc::new(Readiness::default());
+    let (nodes, writer) = reflector::store();
+    let watching = watch(
+        Api::<Node>::all(client.clone()),
+        None,
+        "Node",
+        Arc::clone(&readiness),
+    )
+    .modify(trim_node)
+    .reflect(writer)
+    .take_until(Box::pin(readiness.read("Node")));
+    watching.for_each(|_| std::future::ready(())).await;
+    let (pods, writer) = reflector::store();
+    let watching = watch(
+        Api::<Pod>::all(client),
+        Some(POOL_LABEL),
+        "Pod",
+        Arc::clone(&readiness),
+    )
+    .modify(trim_pod)
+    .reflect(writer)
+    .take_until(Box::pin(readiness.read("Pod")));
+    watching.for_each(|_| std::future::ready(())).await;
+
+    assert_eq!((nodes.len(), pods.len()), (NODES, NODES));
+    let peak = peak_kib().unwrap();
+    println!("{NODES} nodes and pods: at most {peak} KiB");
+    assert!(peak < LIMIT_KIB, "{peak} KiB");
+}
+
+/// One page of a list; a watch that brings nothing would not be reached.
+async fn answer(request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
+    let query = request.uri().query().unwrap_or_default();
+    let value = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
+    };
+    let number = |name: &str| value(name).and_then(|text| text.parse::<usize>().ok());
+    let (from, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(NODES));
+    let to = (from + limit).min(NODES);
+    let is_nodes = request.uri().path().ends_with("/nodes");
+    let items: Vec<_> = (from..to)
+        .map(|index| if is_nodes { node(index) } else { pod(index) })
+        .collect();
+    let more = if to < NODES { to.to_string() } else { String::new() };
+    let list = json!({
+        "apiVersion": "v1", "kind": if is_nodes { "NodeList" } else { "PodList" },
+        "metadata": { "resourceVersion": "1", "continue": more }, "items": items,
+    });
+    Ok(Response::new(Body::from(list.to_string().into_bytes())))
+}
+
+/// A node as kubelet reports it, with its fifty images.
+fn node(index: usize) -> Value {
+    let labels: Value = (0..20)
+        .map(|label| {
+            (
+                format!("example.com/label-{label}"),
+                json!(format!("value-{index}")),
+            )
+        })
+        .collect();
+    let image = |image: usize| {
+        let digest = format!(
+            "registry.example.com/project/image-{image}@sha256:{:064x}",
+            index * 100 + image
+        );
+        json!({ "names": [digest, format!("registry.example.com/project/image-{image}:1.2.3")], "sizeBytes": 1 })
+    };
+    let condition = |type_: &str, status: &str| {
+        json!({ "type": type_, "status": status, "reason": "KubeletReady", "message": "kubelet is posting its status",
+                "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z" })
+    };
+    json!({
+        "metadata": { "name": format!("node-{index}"), "uid": format!("uid-{index}"), "labels": labels,
+                      "annotations": { "example.com/note": "x".repeat(2000) }, "resourceVersion": "1" },
+        "spec": { "podCIDRs": ["10.0.0.0/24"], "providerID": format!("provider://{index}") },
+        "status": {
+            "addresses": [{ "type": "InternalIP", "address": "10.0.0.1" }, { "type": "Hostname", "address": format!("node-{index}") }],
+            "allocatable": { "cpu": "32", "memory": "128Gi", "pods": "110" },
+            "conditions": [condition("MemoryPressure", "False"), condition("DiskPressure", "False"), condition("Ready", "True")],
+            "images": (0..50).map(image).collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// A proxy's pod as the DaemonSet controller and kubelet leave it.
+fn pod(index: usize) -> Value {
+    let condition = |type_: &str| json!({ "type": type_, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let conditions = ["Initialized", "Ready", "ContainersReady", "PodScheduled"].map(condition);
+    let argument = |argument: usize| json!(format!("--argument-{argument}"));
+    json!({
+        "metadata": { "name": format!("trivet-default-{index}"), "namespace": "trivet-system", "uid": format!("uid-{index}"),
+                      "labels": { POOL_LABEL: "default", "pod-template-generation": "3", "controller-revision-hash": "abcdef" },
+                      "managedFields": [{ "manager": "kubelet", "fieldsV1": { "f:status": "x".repeat(3000) } }], "resourceVersion": "1" },
+        "spec": { "nodeName": format!("node-{index}"), "hostNetwork": true,
+                  "containers": [{ "name": "proxy", "args": (0..30).map(argument).collect::<Vec<_>>() }] },
+        "status": {
+            "phase": "Running", "hostIP": "10.0.0.1",
+            "conditions": conditions,
+            "containerStatuses": [{ "name": "proxy", "image": "proxy", "imageID": "x".repeat(200), "ready": true,
+                                    "restartCount": 0, "state": { "running": { "startedAt": "2026-01-01T00:00:00Z" } } }],
+        },
+    })
+}
+
+/// The most memory that this process ever had in use.
+fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
