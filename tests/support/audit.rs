@@ -50,6 +50,30 @@ pub fn serves_stream(pod: &str, subresource: &str, masters: &[Host]) -> Result<O
     Ok(last.map(|(_, master)| master))
 }
 
+/// What `user` wrote from `from` on, through any master: verb and path.
+pub fn writes_by(user: &str, from: Timestamp, masters: &[Host]) -> Result<Vec<String>> {
+    let mut writes = Vec::new();
+    for master in masters {
+        writes.extend(writes_in(&tail(master)?, user, from));
+    }
+    Ok(writes)
+}
+
+fn writes_in(log: &str, user: &str, from: Timestamp) -> Vec<String> {
+    let is_write = |event: &Event| {
+        let reads = ["get", "list", "watch"];
+        event.user.username == user
+            && event.request_received_timestamp >= from
+            && !reads.contains(&event.verb.as_str())
+    };
+    log.lines()
+        .filter(|line| line.contains(user))
+        .filter_map(|line| serde_json::from_str::<Event>(line).ok())
+        .filter(is_write)
+        .map(|event| format!("{} {}", event.verb, event.request_uri))
+        .collect()
+}
+
 fn last_stream(log: &str, pod: &str, subresource: &str) -> Option<Timestamp> {
     let stream = format!("/pods/{pod}/{subresource}");
     let begins = |event: &Event| {
@@ -123,6 +147,24 @@ mod tests {
             Some("2026-01-01T00:00:11Z".parse().unwrap())
         );
         assert_eq!(last_renewal(&log, "w2"), None);
+    }
+
+    #[test]
+    fn only_a_users_later_writes_are_its_writes() {
+        let log = [
+            event("patch", "operator", "early", 1),
+            event("get", "operator", "read", 11),
+            event("watch", "operator", "watched", 12),
+            event("patch", "somebody", "else", 13),
+            event("patch", "operator", "late", 14),
+        ]
+        .join("\n");
+        let writes = writes_in(&log, "operator", "2026-01-01T00:00:10Z".parse().unwrap());
+        assert_eq!(writes.len(), 1, "{writes:?}");
+        assert!(
+            writes[0].starts_with("patch ") && writes[0].contains("/late?"),
+            "{writes:?}"
+        );
     }
 
     #[test]

@@ -45,4 +45,18 @@ serviceaccount/trivet-proxy
 {{ lower $kind }}/trivet-proxy
 {{- end }}
 {{- end }}
+{{- range $kind := list "ClusterRole" "ClusterRoleBinding" }}
+{{- if include "trivet.foreign" (list $root "rbac.authorization.k8s.io/v1" $kind "" "trivet-proxy") }}
+{{ lower $kind }}/trivet-proxy
+{{- end }}
+{{- end }}
+{{- if .Values.admissionPolicies.enabled }}
+{{- range $kind := list "ValidatingAdmissionPolicy" "ValidatingAdmissionPolicyBinding" }}
+{{- range $name := list "trivet-namespace" "trivet-daemonset-deletion" "trivet-daemonset-writes" }}
+{{- if include "trivet.foreign" (list $root "admissionregistration.k8s.io/v1" $kind "" $name) }}
+{{ lower $kind }}/{{ $name }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -68,6 +68,7 @@ impl Installation {
         tools
             .kubectl(&format!("delete crd {CRD} --ignore-not-found --timeout=60s"))
             .await?;
+        self.allow_deletion().await?;
         // The pods before their namespace: a namespace that still has pods is looked at again only after half of the time
         // that they may take to end, which is 35 s for a proxy; a proxy without connections ends at once.
         tools
@@ -75,10 +76,12 @@ impl Installation {
                 "delete daemonsets,pods --all --namespace {NAMESPACE} --timeout=120s"
             ))
             .await?;
+        self.delete_namespace().await?;
         tools
-            .kubectl(&format!(
-                "delete namespace {NAMESPACE} --ignore-not-found --timeout=120s"
-            ))
+            .kubectl(
+                "delete validatingadmissionpolicy,validatingadmissionpolicybinding,clusterrole,clusterrolebinding \
+                 --selector app.kubernetes.io/name=trivet",
+            )
             .await?;
         // A document of this life must not outrank the first one of the next.
         for host in self.hosts() {
@@ -89,6 +92,35 @@ impl Installation {
                 }
                 Ok(()) | Err(_) => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes the namespace as the documentation tells; an error if it does not go.
+    pub async fn delete_namespace(&self) -> Result<()> {
+        self.allow_deletion().await?;
+        self.tools()
+            .kubectl(&format!(
+                "delete namespace {NAMESPACE} --ignore-not-found --timeout=120s"
+            ))
+            .await
+            .map(drop)
+    }
+
+    /// Says of the namespace, if it is there, that it is meant to be deleted with everything in it.
+    async fn allow_deletion(&self) -> Result<()> {
+        let tools = self.tools();
+        let found = tools
+            .kubectl(&format!(
+                "get namespace {NAMESPACE} --ignore-not-found --output name"
+            ))
+            .await?;
+        if !found.is_empty() {
+            tools
+                .kubectl(&format!(
+                    "annotate --overwrite namespace {NAMESPACE} trivet.dev/allow-delete=true"
+                ))
+                .await?;
         }
         Ok(())
     }
