@@ -24,8 +24,8 @@ fn one_that_is_stopped_is_cut() -> Result<()> {
 /// Where it still answers on connections that it has, nothing is cut.
 fn sick_for_new_connections(door: Door) -> Result<()> {
     serving(3, async move |lab| {
-        let attempts = lab.attempts();
         let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
         sleep(WARM_UP).await;
         lab.apiservers[0]
             .behave(|behaviour| behaviour.door = door)

@@ -10,8 +10,8 @@ use crate::support::{SECOND, WARM_UP, assert_none_failed, assert_none_slower, as
 #[test]
 fn and_is_unready_within_100_ms() -> Result<()> {
     serving(3, async |lab| {
-        let attempts = lab.attempts();
         let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
         sleep(WARM_UP).await;
         assert!(watches.on("cp1") > 0, "cp1 has no watch to lose");
         lab.apiservers[0].kill().await?;

@@ -9,8 +9,8 @@ use crate::support::{SECOND, WARM_UP, assert_none_cut, assert_none_failed, servi
 #[test]
 fn and_keeps_those_it_has() -> Result<()> {
     serving(3, async |lab| {
-        let attempts = lab.attempts();
         let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
         sleep(WARM_UP).await;
         let not_ready = Readiness::failing("informer-sync");
         lab.apiservers[0]

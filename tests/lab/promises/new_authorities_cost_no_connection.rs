@@ -11,8 +11,8 @@ fn nothing_is_lost_on_the_way() -> Result<()> {
     serving(3, async |lab| {
         let new = Authority::new()?;
         lab.trust_too(&new)?;
-        let attempts = lab.attempts();
         let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
         sleep(WARM_UP).await;
         let began = Instant::now();
         lab.write(&lab.whole_pool().revision(2).trusting(&[&lab.authority, &new]))?;
@@ -44,8 +44,8 @@ fn nothing_is_lost_on_the_way() -> Result<()> {
 #[test]
 fn a_bundle_that_fits_nobody_cuts_nobody_off() -> Result<()> {
     serving(3, async |lab| {
-        let attempts = lab.attempts();
         let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
         sleep(WARM_UP).await;
         let began = Instant::now();
         lab.write(&lab.whole_pool().revision(2).trusting(&[&Authority::new()?]))?;

@@ -25,8 +25,8 @@ pub(crate) async fn of_one(
     lab: &mut Lab,
     strike: impl AsyncFnOnce(&mut Lab) -> Result<()>,
 ) -> Result<Silence> {
-    let attempts = lab.attempts();
     let watches = lab.watches(6).await;
+    let attempts = lab.attempts();
     tokio::time::sleep(WARM_UP).await;
     assert!(watches.on("cp1") > 0, "cp1 has no watch to lose");
     strike(lab).await?;
