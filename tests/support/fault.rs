@@ -11,7 +11,7 @@ use trivet_testbed::{Cluster, Component, Fault as WireFault};
 pub enum Fault {
     /// The apiserver dies; the kernel refuses for it.
     Kill,
-    /// The apiserver hangs: its kernel acknowledges, nobody answers.
+    /// The apiserver hangs: its kernel acknowledges, no answer comes.
     Stop,
     /// Its packets are lost both ways, as after a power cut.
     Blackhole,
@@ -39,7 +39,7 @@ impl Fault {
             Self::Stop => {
                 "its apiserver hangs (SIGSTOP); the kernel goes on to acknowledge, so TCP looks healthy"
             }
-            Self::Blackhole => "its packets are lost both ways, as after a power cut; nobody is told",
+            Self::Blackhole => "its packets are lost both ways, as after a power cut; no peer is told",
         }
     }
 

@@ -67,7 +67,7 @@ impl Held {
                 open.push((server, sender, closed));
             }
             if opened.send(()).is_err() {
-                bail!("nobody waits for the connections any more");
+                bail!("the caller no longer waits for the connections");
             }
             let mut held = JoinSet::new();
             for (server, sender, closed) in open {

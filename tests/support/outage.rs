@@ -76,7 +76,7 @@ pub async fn outage(
     until: Until,
 ) -> Result<Outage> {
     let witness = installation.masters().into_iter().find(|other| other != master);
-    let witness = witness.context("nobody is left to watch the outage of the only master")?;
+    let witness = witness.context("no master is left to watch the outage of the only one")?;
     installation.masters_ready().await?;
     let observer = Observer::start(installation.kubernetes(&witness).await?).await?;
     let attempts = start_attempts(installation, &clients)?;

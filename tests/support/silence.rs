@@ -207,7 +207,7 @@ impl Witness {
         Ok(())
     }
 
-    /// Whoever was cut was served again within this time.
+    /// The clients that were cut were served again within this time.
     pub fn was_served_again_within(&self, limit: Duration) -> Result<()> {
         for connection in self.held_by(|server| server == self.master) {
             let (ended, _) = connection.ended.as_ref().context("a connection was not cut")?;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 pub struct Attempt {
     /// When it started, for people and for comparison with what other programs wrote.
     pub at: Timestamp,
-    /// The same moment by a clock that nobody sets.
+    /// The same moment by the monotonic clock, which is never set.
     pub started: Instant,
     /// How long it took, successful or not.
     pub took: Duration,

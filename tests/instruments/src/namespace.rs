@@ -25,7 +25,7 @@ where
     let (done, answer) = oneshot::channel();
     let body = move || {
         let outcome = enter(&network).map(|runtime| runtime.block_on(work()));
-        // The caller may have stopped waiting; then nobody misses the answer.
+        // The caller may have stopped waiting; then the answer is not needed.
         drop(done.send(outcome));
     };
     thread::Builder::new()

@@ -97,7 +97,7 @@ impl Server {
 
     async fn converse(mut self, stream: TcpStream) {
         if self.door() == Door::Resets {
-            // Whether it works is the kernel's affair; the test sees what comes of it.
+            // A failure here shows as a connection that is not reset, which the test asserts.
             drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
             return;
         }

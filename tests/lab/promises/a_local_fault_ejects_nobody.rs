@@ -1,4 +1,4 @@
-//! Everything fails in the same instant (F20): that is the node's own fault, and nobody is ejected for it.
+//! Everything fails in the same instant (F20): that is the node's own fault, and no member is ejected for it.
 
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};

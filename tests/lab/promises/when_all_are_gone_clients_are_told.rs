@@ -1,4 +1,4 @@
-//! Nobody is left (F14): clients are reset within two seconds, memory stays flat, and the first member back is used.
+//! No member is left (F14): clients are reset within two seconds, memory stays flat, and the first member back is used.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn blackholed() -> Result<()> {
     })
 }
 
-/// What accepts may yet answer, so clients are told once nobody answers the probes either.
+/// A member that accepts may still answer, so clients are reset once no member answers its probes either.
 #[test]
 fn hung() -> Result<()> {
     serving(3, async |lab| {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Far beyond what an apiserver takes to start or to obey.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// What it takes to start one.
 #[derive(Clone, Debug)]
@@ -169,7 +169,7 @@ impl Running {
     }
 
     async fn hear(&mut self) -> Result<Counts> {
-        let line = timeout(PATIENCE, self.counts.next_line())
+        let line = timeout(ANSWER_LIMIT, self.counts.next_line())
             .await
             .context("an apiserver of the lab does not answer its test")??;
         let line = line.context("an apiserver of the lab has ended")?;

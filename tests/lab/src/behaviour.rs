@@ -46,7 +46,7 @@ impl Behaviour {
 pub enum Door {
     /// It is served.
     Open,
-    /// It is refused: nobody listens. Those that are open stay.
+    /// It is refused: nothing listens. Those that are open stay.
     Closed,
     /// It is accepted and reset.
     Resets,

@@ -1,4 +1,4 @@
-//! Faults on the wire, made with nftables in the network namespace of whom they strike.
+//! Faults on the wire, made with nftables in the network namespace that they strike.
 
 use anyhow::{Context, Result};
 

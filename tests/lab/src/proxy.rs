@@ -16,7 +16,7 @@ use trivet_proxy::admin;
 use crate::process::{self, Program, Usage};
 
 /// Far beyond what it takes, so that only a broken promise fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A proxy process and its files.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Proxy {
 
     /// The value of one line of its metrics.
     pub async fn metric(&self, line: &str) -> Option<u64> {
-        let (_, metrics) = admin::ask(self.disk.join("proxy.sock"), "/metrics", PATIENCE)
+        let (_, metrics) = admin::ask(self.disk.join("proxy.sock"), "/metrics", LIMIT)
             .await
             .ok()?;
         let found = metrics
@@ -96,7 +96,7 @@ impl Proxy {
 
     /// Waits until it sees a member in this state, and says when it did.
     pub async fn comes_to_see(&self, member: &str, state: &str) -> Result<Instant> {
-        promptly(PATIENCE, &format!("{member} is {state}"), async || {
+        promptly(LIMIT, &format!("{member} is {state}"), async || {
             self.sees(member, state).await
         })
         .await
@@ -106,10 +106,7 @@ impl Proxy {
     pub async fn follows(&self, revision: u64) -> Result<Instant> {
         let line = "trivet_proxy_document_revision";
         let what = format!("revision {revision} is in force");
-        promptly(PATIENCE, &what, async || {
-            self.metric(line).await == Some(revision)
-        })
-        .await
+        promptly(LIMIT, &what, async || self.metric(line).await == Some(revision)).await
     }
 
     /// Client connections that ended for this reason.

@@ -80,7 +80,7 @@ impl Watches {
             .count()
     }
 
-    /// The connections that ended at `since` or later, whoever they were with.
+    /// The connections that ended at `since` or later, with any member.
     pub fn ended_since(&self, since: Instant) -> Vec<Stay> {
         let stays = self.stays().into_iter().flatten();
         stays

@@ -13,8 +13,8 @@ use trivet_tests::say::say;
 /// After the worker without Trivet is NotReady: another renewal of the other worker's Lease.
 const THEN: Duration = Duration::from_secs(10);
 
-/// A node is NotReady 50 s after its last renewal; whoever declares it may himself be on the lost master, and his
-/// successor waits once more.
+/// A node is NotReady 50 s after its last renewal. The controller that declares it may run on the lost master; then its
+/// successor waits as long once more.
 const LIMIT: Duration = Duration::from_secs(150);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! An apiserver without etcd is alive, but of little use: new connections leave it soon, old ones later and one after
-//! the other. If no apiserver has etcd, nobody is better off elsewhere, and nothing is cut.
+//! the other. If no apiserver has etcd, no other one is better, and nothing is cut.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A master's path loses packets of more than 1,000 bytes, as a tunnel does whose MTU nobody knows: handshakes of TCP and
-//! small requests pass, certificates and lists do not. Every node finds out and uses the other masters.
+//! A master's path loses packets of more than 1,000 bytes, as a tunnel does whose MTU its users do not know: handshakes
+//! of TCP and small requests pass, certificates and lists do not. Every node finds out and uses the other masters.
 
 use std::time::Duration;
 

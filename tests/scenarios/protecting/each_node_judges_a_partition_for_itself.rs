@@ -21,8 +21,8 @@ const RECOVERED: Duration = Duration::from_secs(4);
 /// Past the moment by which every client must be served again.
 const LASTS: Duration = Duration::from_secs(6);
 
-/// The operator's own probes, and its way to the API if that was through the master; no promise, only a limit to our
-/// patience.
+/// The operator's own probes, and its way to the API if that was through the master; no promise, only the
+/// limit of this test.
 const OPERATOR_SEES: Duration = Duration::from_secs(60);
 
 /// Twice what a proxy is allowed to take to follow a new document, if there were one.
@@ -99,7 +99,10 @@ async fn a_partition_that_one_node_and_the_operator_see_is_nobody_elses() -> Res
             witness.noticed_nothing()?;
         }
     }
-    ensure!(witnesses.len() >= 2, "nobody was left who still sees {master}");
+    ensure!(
+        witnesses.len() >= 2,
+        "no worker was left that still reaches {master}"
+    );
     let now = installation.config_revision().await?;
     ensure!(
         now == revision,

@@ -1,4 +1,5 @@
-//! Members come and go while clients connect: every proxy follows within two seconds, none restarts, nobody notices.
+//! Members come and go while clients connect: every proxy follows within two seconds, none restarts, no
+//! connection fails.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const RATE: u32 = 50;
 /// From the change of the ConfigMap to every proxy's metrics.
 const IN_STEP: Duration = Duration::from_secs(2);
 
-/// From an edit to the ConfigMap; no promise, only a limit to our patience: kubelet restarts an operator that was
+/// From an edit to the ConfigMap; no promise, only the limit of this test: kubelet restarts an operator that was
 /// killed more than once only after a while.
 const WRITTEN: Duration = Duration::from_secs(90);
 
@@ -176,7 +177,7 @@ impl Edits {
         self.note("cp4 joined", lag?);
         self.used("cp4").await?;
 
-        // As the documentation tells administrators: nobody answers for requests on an apiserver that ends.
+        // As the documentation tells administrators: an apiserver that ends loses the requests that it is serving.
         let aside = json!({ "members": [{ "name": "cp4", "state": "Draining" }] });
         let draining = |document: &Document| state(document, "cp4") == Some(MemberState::Draining);
         self.edit("cp4 draining", aside, draining).await?;

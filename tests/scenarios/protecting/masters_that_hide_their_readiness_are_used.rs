@@ -22,8 +22,8 @@ const HIDDEN: &str = "anonymous-auth=false";
 /// New connections a second from each worker.
 const RATE: u32 = 20;
 
-/// Five good probes, one a second, and some slack for a busy machine; whoever hides its readiness cannot say that it ends,
-/// so it may be held down for some seconds after a restart.
+/// Five good probes, one a second, and some slack for a busy machine; an apiserver that hides its readiness cannot say
+/// that it ends, so it may be held down for some seconds after a restart.
 const BACK: Duration = Duration::from_secs(150);
 
 /// Long enough for more than two probes of every node, and for eighty connections.
@@ -132,7 +132,7 @@ async fn restart(installation: &Installation, master: &str, flags: &[&str]) -> R
     Ok(())
 }
 
-/// Takes the flag back, two masters first and then the one. They are killed: nobody looks on any more, and to end
+/// Takes the flag back, two masters first and then the one. They are killed: nothing is measured any more, and to end
 /// gracefully takes each of them a quarter of a minute.
 async fn show_all(installation: &Installation) -> Result<()> {
     let mut others = installation.masters();
@@ -154,7 +154,7 @@ async fn show(installation: &Installation, master: &str) -> Result<()> {
 }
 
 impl Hiding {
-    /// Whoever hides is as good as who tells.
+    /// A master that hides its readiness is as good as one that tells it.
     fn was_seen_up(&self, worker: &Host, health: &Seen, masters: &[String]) -> Result<()> {
         for master in masters {
             let states = health.states_between(master, self.from, self.to);

@@ -24,7 +24,7 @@ const TOLD: Duration = Duration::from_millis(2000 + 250);
 /// behaviour.md, F14.
 const USABLE: Duration = Duration::from_secs(3);
 
-/// behaviour.md, F2: a proxy has noticed by then that nobody answers.
+/// behaviour.md, F2: a proxy has noticed by then that no apiserver answers.
 const NOTICED: Duration = Duration::from_secs(3);
 
 /// Some attempts after that, each of which may take [`TOLD`].
@@ -161,7 +161,7 @@ fn usable_again(name: &str, record: &Record, healed: Timestamp) -> Result<()> {
     let mut answered = record.attempts().iter().filter(|attempt| attempt.succeeded());
     let first = answered
         .find(|attempt| attempt.end() >= healed)
-        .with_context(|| format!("{name}: nobody was answered again"))?;
+        .with_context(|| format!("{name}: no connection was answered again"))?;
     let after = first.end().duration_since(healed);
     say(format!(
         "{name}: usable {:.2} s after the first master was back",

@@ -89,7 +89,7 @@ async fn an_edit_that_would_leave_no_healthy_member_keeps_the_last_good_configur
     let installation = Installation::serving().await?;
     let revision = installation.config_revision().await?;
     let disabled = ["cp1", "cp2", "cp3"].map(|name| json!({ "name": name, "state": "Disabled" }));
-    // Addresses of the testbed's network that nobody has.
+    // An address of the testbed's network that no host has.
     for spec in [
         json!({ "discovery": { "policy": "None" }, "members": [{ "name": "nobody", "addresses": ["10.213.0.250"] }] }),
         json!({ "discovery": { "policy": "Nodes" }, "members": disabled }),

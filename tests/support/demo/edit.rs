@@ -1,4 +1,4 @@
-//! The demo's edit: a member comes, drains and goes, and nobody notices.
+//! The demo's edit: a member comes, drains and goes, and no connection fails.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::proxies::follows;
 use crate::say::{chapter, say, shell};
 
 /// Several times what is promised, so that a slow machine shows its number instead of an error.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// New connections a second from each worker, as in the tests.
 const RATE: u32 = 50;
@@ -72,10 +72,10 @@ async fn edit(
             .map(|member| member.state)
             == state
     };
-    let published = documents.until(PATIENCE, shown).await?;
+    let published = documents.until(LIMIT, shown).await?;
     let revision = published.document.revision;
     let hosts = installation.hosts();
-    let seen = try_join_all(hosts.iter().map(|host| follows(host, revision, PATIENCE))).await?;
+    let seen = try_join_all(hosts.iter().map(|host| follows(host, revision, LIMIT))).await?;
     let last = seen.into_iter().max().context("there is no host")?;
     let lag = Duration::try_from(last.duration_since(published.at)).unwrap_or_default();
     say(format!(

@@ -61,7 +61,7 @@ impl Installation {
     }
 
     /// Restarts the kubelets of nodes that are missing, are not Ready, or were not lately, as an administrator does after an
-    /// outage that nobody balanced; and a master's kubelet has its own apiserver alone. Left alone, they find their
+    /// outage without a balancer; and a master's kubelet has its own apiserver alone. Left alone, they find their
     /// apiserver, or watch and report their pods again, only after another minute or two.
     pub(super) async fn wake_kubelets(&self) -> Result<()> {
         let nodes = Api::<Node>::all(self.kubernetes(FIRST_MASTER).await?);

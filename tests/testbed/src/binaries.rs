@@ -157,7 +157,7 @@ fn ensure_set(progress: &Progress, set: &Set, cache: &Path) -> Result<PathBuf> {
     }
 
     let _lock = lock(progress, cache)?;
-    // Whoever held the lock before us may have built it.
+    // The process that held the lock before us may have built it.
     if absent(&done, &programs).is_some() {
         check_go(progress, set, &gomod)?;
         check_sources(progress, set)?;

@@ -62,8 +62,8 @@ impl Component {
     }
 
     /// How long it may take to end when it is told to, before it is killed, as kubelet does. An apiserver waits for its
-    /// balancers and then for its requests; the minute that it would give watches which nobody ends is not waited for.
-    pub(crate) fn patience(self) -> Duration {
+    /// balancers and then for its requests; the minute that it would give watches which do not end is not waited for.
+    pub(crate) fn termination_limit(self) -> Duration {
         Duration::from_secs(match self {
             Self::KubeApiserver => 15,
             Self::Etcd
@@ -162,7 +162,7 @@ fn etcd(host: HostName, state: &State) -> Flags {
         ("snapshot-count", "10000".to_owned()),
         ("feature-gates", "InitialCorruptCheck=true".to_owned()),
         ("watch-progress-notify-interval", "5s".to_owned()),
-        // Not kubeadm's: several etcds share one disk here, and nobody keeps this data.
+        // Not kubeadm's: several etcds share one disk here, and this data is not kept.
         ("unsafe-no-fsync", "true".to_owned()),
     ]
 }
@@ -204,7 +204,7 @@ fn apiserver(host: HostName) -> Flags {
         ("requestheader-group-headers", "X-Remote-Group".to_owned()),
         ("requestheader-username-headers", "X-Remote-User".to_owned()),
         ("secure-port", "6443".to_owned()),
-        // Not kubeadm's, but what whoever balances must have: without it an apiserver that is told to end is gone
+        // Not kubeadm's, but what every balancer needs: without it an apiserver that is told to end is gone
         // before anybody can know.
         ("shutdown-delay-duration", "5s".to_owned()),
         (

@@ -169,7 +169,10 @@ pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
         ensure!(host.processes(program)?.is_empty(), "it still runs");
         Ok(())
     };
-    for (signal, within) in [(Signal::SIGTERM, component.patience()), (Signal::SIGKILL, GONE)] {
+    for (signal, within) in [
+        (Signal::SIGTERM, component.termination_limit()),
+        (Signal::SIGKILL, GONE),
+    ] {
         for process in host.processes(program)? {
             process.signal(signal)?;
             // One that is stopped would not see a SIGTERM.
@@ -182,7 +185,7 @@ pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
     bail!("{component} of {} does not end", host.name())
 }
 
-/// From here on nobody starts the program again.
+/// From here on nothing starts the program again.
 fn dismiss_supervisor(host: &Host, program: &str) -> Result<()> {
     for supervisor in host.supervisors(program)? {
         supervisor.signal(Signal::SIGKILL)?;

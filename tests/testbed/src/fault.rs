@@ -34,7 +34,7 @@ pub enum Fault {
     Isolate,
     /// Large packets of port 6443 are lost, both ways: small ones tell nothing of it.
     DropLarge,
-    /// Packets of port 6443 between this host and another are lost, both ways; nobody else notices.
+    /// Packets of port 6443 between this host and another are lost, both ways; other hosts are not affected.
     Sever(HostName),
 }
 

@@ -44,7 +44,7 @@ const BOOTED: &str = "run/trivet-testbed-booted";
 /// caller's alone. A shell knows no higher numbers.
 const CLOSE_OTHERS: &str = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; ";
 
-/// What a host's own programs see, instead of the environment of whoever ran a verb.
+/// What a host's own programs see, instead of the environment of the user that ran a verb.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// One host of the testbed.
@@ -137,7 +137,7 @@ impl Host {
 
     /// Starts a program under a supervisor that outlives us, its output appended to a file of the host.
     pub(crate) fn spawn(&self, command_line: &[String], log: &str) -> Result<()> {
-        // The shell inside ends at once, so that the host's init becomes the program's parent and buries it.
+        // The shell inside ends at once, so that the host's init becomes the program's parent and reaps it.
         let script = "setsid sh \"$@\" >/dev/null 2>&1 </dev/null &";
         let mut command = self.enter("env -i HOME=/root \"PATH=$TESTBED_PATH\"")?;
         command.env("TESTBED_PATH", self.search_path());

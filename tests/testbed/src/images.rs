@@ -14,7 +14,7 @@ use self::archive::Image;
 use crate::progress::Progress;
 use crate::{binaries, quiet, setup};
 
-/// Where the images pretend to come from; every name is already present, so nobody ever pulls.
+/// Where the images pretend to come from; every name is already present, so kubelet never pulls.
 const REGISTRY: &str = "trivet.dev";
 
 /// The tag of the operator's and the proxy's images.

@@ -58,7 +58,7 @@ impl Cluster {
             .find(|master| master.name() != name)
             .with_context(|| format!("{name} is the last master: `down` ends the testbed"))?;
         let watch = Stopwatch::start();
-        // In this order nobody registers the Node again, and no client meets a dead host before it has heard.
+        // In this order the Node is not registered again, and no client meets a dead host before it is told.
         terminate(&host, Component::Kubelet)?;
         let mut kubectl = self.kubectl_through(&other.name().to_string())?;
         output::of(kubectl.args(["delete", "node", "--ignore-not-found", &name.to_string()]))?;

@@ -69,7 +69,7 @@ fn available(meminfo: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// Containers live on overlayfs upon the disk of /var/lib, which can itself not be an overlay.
+/// Containers live on overlayfs on the disk of /var/lib, which can itself not be an overlay.
 fn overlay() -> Result<()> {
     let filesystems = fs::read_to_string("/proc/filesystems").context("failed to read /proc/filesystems")?;
     // A module that is not loaded yet is not listed; mounting loads it.
@@ -81,7 +81,7 @@ fn overlay() -> Result<()> {
         .filesystem_type();
     ensure!(
         kind != nix::sys::statfs::OVERLAYFS_SUPER_MAGIC,
-        "/var/lib is on an overlay, and containers cannot be stacked upon one: mount a volume on /var/lib"
+        "/var/lib is on an overlay, and containers cannot be stacked on one: mount a volume on /var/lib"
     );
     Ok(())
 }

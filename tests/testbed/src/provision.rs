@@ -11,7 +11,7 @@ use crate::host::{BOOT_SCRIPT, Host, OWN_DIRECTORIES, SUPERVISE_SCRIPT};
 use crate::images;
 use crate::state::State;
 
-/// Makes the directories of the machine that hosts mount their own upon, and returns those that were missing.
+/// Makes the directories of the machine that hosts mount their own on, and returns those that were missing.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
     let missing = OWN_DIRECTORIES
         .iter()

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::progress::{Progress, Stopwatch};
 
-/// Often enough that nobody thinks it hangs, seldom enough that a build's log stays readable.
+/// Often enough that it does not seem to hang, seldom enough that a build's log stays readable.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 /// The end of a failed command's output that goes into the error; the reason is there.

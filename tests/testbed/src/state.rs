@@ -128,12 +128,12 @@ impl Lock {
     /// Removes the file too: nothing of ours stays on the machine.
     pub(crate) fn remove(self) -> Result<()> {
         let removed = fs::remove_file(LOCK).with_context(|| format!("failed to remove {LOCK}"));
-        // Unlocked only now: whoever waits for it sees that the file is gone, and makes a new one.
+        // Unlocked only now: a process that waits for it sees that the file is gone, and makes a new one.
         drop(self.file);
         removed
     }
 
-    /// Whoever held it before us may have removed the file that we opened.
+    /// The process that held it before us may have removed the file that we opened.
     fn is_current(&self) -> bool {
         match (self.file.metadata(), fs::metadata(LOCK)) {
             (Ok(ours), Ok(current)) => ours.ino() == current.ino() && ours.dev() == current.dev(),

@@ -55,7 +55,7 @@ impl Silence {
         assert_within("cp1 is Down", self.struck, self.down, limit, &self.record);
     }
 
-    /// Its connections were reset within this time, nobody else's, and each watch ticks again within four seconds.
+    /// Its connections alone were reset, within this time, and each watch ticks again within four seconds.
     pub(crate) fn is_cut_within(&self, limit: Duration) {
         let ended = self.watches.ended_since(self.struck);
         assert!(

@@ -46,7 +46,7 @@ done
 
 : >/run/trivet-testbed-booted
 
-# Wait for ever, and bury whoever dies without a parent.
+# Wait for ever, and reap processes whose parent has ended.
 while :; do
     sleep 86400 &
     wait $! || true
