@@ -1,7 +1,15 @@
 //! The admin server: `/metrics`, `/livez` and `/readyz` over TCP for Prometheus, and everything over a unix socket for the
 //! proxy's own subcommands. Exec probes use the unix socket because another process of the host could take the TCP port.
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::{
@@ -13,6 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener, UnixStream},
@@ -146,10 +155,10 @@ impl Admin {
     }
 }
 
-fn agree(objection: Option<&'static str>, agreed: &'static str) -> Response<Full<Bytes>> {
+fn agree(objection: Option<impl Into<String>>, agreed: &'static str) -> Response<Full<Bytes>> {
     match objection {
         None => plain(StatusCode::OK, agreed.to_owned()),
-        Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.to_owned()),
+        Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.into()),
     }
 }
 
@@ -176,13 +185,43 @@ async fn pause(error: &io::Error) {
     sleep(Duration::from_millis(100)).await;
 }
 
-/// Binds the unix socket, in place of one that an earlier process left.
-pub fn bind_unix(path: &PathBuf) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+/// Why the unix socket cannot be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The path is another kind of file.
+    #[error("--socket {} must be the path of a unix socket, but another kind of file is there; name another path, or remove the file", .0.display())]
+    NotASocket(PathBuf),
+    /// Another process, usually another proxy, listens there.
+    #[error("another process listens on --socket {}; end it first, or name another path", .0.display())]
+    Taken(PathBuf),
+    /// The kernel refuses.
+    #[error("failed to listen on --socket {}", .0.display())]
+    Io(PathBuf, #[source] io::Error),
+}
+
+/// Binds the unix socket, in place of one that an earlier process left. Nothing else is removed: a living proxy whose
+/// socket is gone fails its exec probes, and is restarted.
+pub fn bind_unix(path: &Path) -> Result<UnixListener, BindError> {
+    let failed = |error| BindError::Io(path.to_owned(), error);
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+        Ok(file) if !file.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) if is_served(path).map_err(failed)? => return Err(BindError::Taken(path.to_owned())),
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
     }
-    UnixListener::bind(path)
+    UnixListener::bind(path).map_err(failed)
+}
+
+/// Whether a process listens on a unix socket, even one that is stopped or that has a full backlog.
+fn is_served(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        connected => connected.map(|()| true),
+    }
 }
 
 /// Why a request over the unix socket has no answer.
@@ -233,4 +272,57 @@ pub async fn ask(socket: PathBuf, path: &str, within: Duration) -> Result<(bool,
     timeout(within, exchanged)
         .await
         .map_err(|_elapsed| Error::Silent(within))?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as StdListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_bound_in_place_of_one_that_nobody_listens_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("proxy.sock");
+        drop(StdListener::bind(&path).unwrap());
+        assert!(path.exists());
+        bind_unix(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_living_process_stays_also_if_it_accepts_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("proxy.sock");
+        let living = StdListener::bind(&path).unwrap();
+        for _ in 0..3 {
+            assert!(matches!(bind_unix(&path), Err(BindError::Taken(_))));
+        }
+        let mut waiting = Vec::new();
+        living.set_nonblocking(true).unwrap();
+        while is_served(&path).unwrap() && waiting.len() < 5000 {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            if client.connect(&SockAddr::unix(&path).unwrap()).is_err() {
+                break;
+            }
+            waiting.push(client);
+        }
+        // The backlog is full.
+        assert!(matches!(bind_unix(&path), Err(BindError::Taken(_))));
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn no_file_of_another_kind_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        let error = bind_unix(&path).unwrap_err();
+        assert!(matches!(error, BindError::NotASocket(_)), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+        assert!(matches!(
+            bind_unix(directory.path()),
+            Err(BindError::NotASocket(_))
+        ));
+    }
 }

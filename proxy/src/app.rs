@@ -1,7 +1,8 @@
 //! The whole proxy: bind, run, drain.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{net::UnixListener, sync::watch, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
@@ -46,8 +47,8 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The unix socket cannot be bound.
-    #[error("failed to listen on --socket {}", .0.display())]
-    Socket(PathBuf, #[source] io::Error),
+    #[error(transparent)]
+    Socket(#[from] admin::BindError),
 }
 
 /// A proxy with all of its parts and the newest document that it found.
@@ -86,7 +87,10 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         documents.offer(&text, Source::File);
     }
     let listeners = Arc::new(Listeners::new(Arc::clone(&upstreams)));
-    let readiness = Arc::new(Readiness::new(Arc::clone(&listeners)));
+    let readiness = Arc::new(Readiness::new(
+        Arc::clone(&listeners),
+        Arc::clone(upstreams.vital_tasks()),
+    ));
     let subject = Subject {
         documents: Arc::clone(&documents),
         upstreams: Arc::clone(&upstreams),
@@ -96,7 +100,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
     };
     let admin = Admin::new(metrics.registry(), Arc::clone(&readiness), subject);
     let socket = match &config.socket {
-        Some(path) => Some(admin::bind_unix(path).map_err(|error| Error::Socket(path.clone(), error))?),
+        Some(path) => Some(admin::bind_unix(path)?),
         None => None,
     };
     Ok(BoundProxy {
@@ -134,32 +138,51 @@ impl BoundProxy {
         tasks.shutdown().await;
     }
 
+    /// Starts the tasks that last as long as the proxy.
     fn start(&mut self, tasks: &mut JoinSet<()>) {
+        let vital = Arc::clone(self.upstreams.vital_tasks());
+        let mut spawn = |name, task: BoxFuture<'static, ()>| {
+            let vital = Arc::clone(&vital);
+            tasks.spawn(async move { vital.run(name, task).await });
+        };
         if let Some(listener) = self.socket.take() {
-            tasks.spawn(Arc::clone(&self.admin).serve_unix(listener));
+            spawn(
+                "unix socket",
+                Arc::clone(&self.admin).serve_unix(listener).boxed(),
+            );
         }
         if let Some(address) = self.config.metrics {
-            tasks.spawn(Arc::clone(&self.admin).serve_tcp(address));
+            spawn("metrics", Arc::clone(&self.admin).serve_tcp(address).boxed());
         }
         if let Some(path) = self.config.file.clone() {
-            tasks.spawn(file::follow(path, Arc::clone(&self.documents)));
+            spawn(
+                "document file",
+                file::follow(path, Arc::clone(&self.documents)).boxed(),
+            );
         }
+        let (documents, upstreams) = (Arc::clone(&self.documents), Arc::clone(&self.upstreams));
         if let Some(target) = self.config.watch.clone() {
-            tasks.spawn(config_map::follow(
-                target,
-                Arc::clone(&self.upstreams),
-                Arc::clone(&self.documents),
-            ));
+            let watch = config_map::follow(target, Arc::clone(&upstreams), Arc::clone(&documents));
+            spawn("watch", watch.boxed());
         }
-        tasks.spawn(stale::resolve(
-            Arc::clone(&self.documents),
-            Arc::clone(&self.upstreams),
-            Arc::clone(&self.warnings),
-        ));
-        tasks.spawn(Arc::clone(&self.upstreams).watch_for_overdue_replies());
-        tasks.spawn(Arc::clone(&self.upstreams).log_service_changes());
-        let (readiness, upstreams) = (Arc::clone(&self.readiness), Arc::clone(&self.upstreams));
-        tasks.spawn(async move { readiness.prove(&upstreams).await });
+        let warnings = Arc::clone(&self.warnings);
+        spawn(
+            "stale documents",
+            stale::resolve(documents, Arc::clone(&upstreams), warnings).boxed(),
+        );
+        spawn(
+            "overdue replies",
+            Arc::clone(&upstreams).watch_for_overdue_replies().boxed(),
+        );
+        spawn(
+            "service log",
+            Arc::clone(&upstreams).log_service_changes().boxed(),
+        );
+        let readiness = Arc::clone(&self.readiness);
+        spawn(
+            "readiness",
+            async move { readiness.prove(&upstreams).await }.boxed(),
+        );
     }
 
     /// Starts to write the cache, if there is one. Called before anything changes.
@@ -167,7 +190,9 @@ impl BoundProxy {
         let cache = Cache::new(self.config.cache.clone()?);
         let (documents, proven) = (self.documents.subscribe(), self.upstreams.subscribe_proven());
         let keeper = Keeper::new(cache, documents, proven, Arc::clone(&self.warnings));
-        Some(AbortOnDropHandle::new(tokio::spawn(keeper.run(end))))
+        let vital = Arc::clone(self.upstreams.vital_tasks());
+        let keeper = async move { vital.run("document cache", keeper.run(end)).await };
+        Some(AbortOnDropHandle::new(tokio::spawn(keeper)))
     }
 
     async fn follow(&self, mut documents: watch::Receiver<Option<InForce>>) {

@@ -151,7 +151,7 @@ pub(crate) enum Question {
     Startup,
     /// Whether it forwards connections.
     Ready,
-    /// Whether its event loop turns.
+    /// Whether its event loop turns and no task is missing.
     Live,
 }
 

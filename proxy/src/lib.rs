@@ -25,4 +25,5 @@ pub mod source;
 pub mod status;
 pub mod trust;
 pub mod upstream;
+pub mod vital;
 pub mod warnings;

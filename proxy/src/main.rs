@@ -13,7 +13,13 @@ use tokio::{
 };
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-use trivet_proxy::{admin, app, balance::place::Place, clock, document, log, metrics::Metrics};
+use trivet_proxy::{
+    admin::{self, BindError},
+    app,
+    balance::place::Place,
+    clock, document, log,
+    metrics::Metrics,
+};
 
 use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, RunArguments};
 
@@ -100,7 +106,13 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
     let done = runtime.block_on(async {
         let stop = Stop::new()?;
         info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
-        let bound = app::bind(config, metrics).await?;
+        let bound = match app::bind(config, metrics).await {
+            Err(app::Error::Socket(error @ BindError::NotASocket(_))) => {
+                eprintln!("trivet-proxy: {error}");
+                return Ok(ExitCode::from(USAGE));
+            }
+            bound => bound?,
+        };
         bound.run(stop.requested()).await;
         Ok(ExitCode::SUCCESS)
     });

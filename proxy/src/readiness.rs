@@ -15,7 +15,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
-use crate::{listener::Listeners, probe, upstream::Upstreams};
+use crate::{listener::Listeners, probe, upstream::Upstreams, vital::VitalTasks};
 
 /// How soon the proxy tries its own listener again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -31,6 +31,7 @@ const STARTED: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Readiness {
     listeners: Arc<Listeners>,
+    vital: Arc<VitalTasks>,
     forwarded: AtomicBool,
     ending: AtomicBool,
     created: Instant,
@@ -38,9 +39,10 @@ pub struct Readiness {
 
 impl Readiness {
     /// A proxy that is not ready yet.
-    pub fn new(listeners: Arc<Listeners>) -> Self {
+    pub fn new(listeners: Arc<Listeners>, vital: Arc<VitalTasks>) -> Self {
         Self {
             listeners,
+            vital,
             forwarded: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             created: Instant::now(),
@@ -62,18 +64,22 @@ impl Readiness {
     }
 
     /// Why this proxy has not started yet; none if it has.
-    pub fn unstarted(&self, now: Instant) -> Option<&'static str> {
+    pub fn unstarted(&self, now: Instant) -> Option<String> {
         let is_slow = now.saturating_duration_since(self.created) >= STARTED;
         if is_slow {
             self.lifeless()
         } else {
-            self.objection()
+            self.objection().map(str::to_owned)
         }
     }
 
     /// Why this proxy must be restarted; none if it is alive. Any answer shows that the event loop turns.
-    pub fn lifeless(&self) -> Option<&'static str> {
-        (!self.listeners.alive()).then_some("an accept loop has died")
+    pub fn lifeless(&self) -> Option<String> {
+        if !self.listeners.alive() {
+            return Some("an accept loop has died".to_owned());
+        }
+        let panicked = self.vital.panicked()?;
+        Some(format!("a task that must not end has panicked: {panicked}"))
     }
 
     /// The proxy ends: it is never ready again.
@@ -100,21 +106,32 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::watch;
-
     use super::*;
+    use crate::upstream::fixture;
+
+    fn readiness() -> Readiness {
+        let (upstreams, []) = fixture::proven([]);
+        let vital = Arc::clone(upstreams.vital_tasks());
+        Readiness::new(Arc::new(Listeners::new(upstreams)), vital)
+    }
 
     #[tokio::test]
     async fn a_proxy_that_is_not_ready_has_started_after_20_seconds() {
-        let upstreams = Upstreams::new(
-            crate::balance::place::Place::default(),
-            Arc::default(),
-            watch::Sender::default(),
-        );
-        let readiness = Readiness::new(Arc::new(Listeners::new(upstreams)));
+        let readiness = readiness();
         let after = |seconds| readiness.created + Duration::from_secs(seconds);
         assert!(readiness.objection().is_some());
-        assert_eq!(readiness.unstarted(after(19)), readiness.objection());
+        assert_eq!(readiness.unstarted(after(19)).as_deref(), readiness.objection());
         assert_eq!(readiness.unstarted(after(20)), None);
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_panicked_ends_liveness() {
+        let readiness = readiness();
+        assert_eq!(readiness.lifeless(), None);
+        let vital = Arc::clone(&readiness.vital);
+        let task =
+            tokio::spawn(async move { vital.run("prober", async { panic!("as a prober may") }).await });
+        assert!(task.await.unwrap_err().is_panic());
+        assert!(readiness.lifeless().unwrap().contains("prober"));
     }
 }

@@ -40,6 +40,7 @@ use crate::{
     ending::Ending,
     metrics::{Metrics, members::Series},
     settings::{self, Settings},
+    vital::VitalTasks,
 };
 
 /// A client that waits for so long for an answer makes its upstream worth an extra probe.
@@ -59,6 +60,7 @@ pub struct Upstreams {
     metrics: Arc<Metrics>,
     proven: watch::Sender<BTreeSet<Identity>>,
     tasks: TaskTracker,
+    vital: Arc<VitalTasks>,
     stop: CancellationToken,
 }
 
@@ -97,6 +99,7 @@ impl Upstreams {
             metrics,
             proven,
             tasks: TaskTracker::new(),
+            vital: Arc::default(),
             stop: CancellationToken::new(),
         })
     }
@@ -144,6 +147,11 @@ impl Upstreams {
             proven.retain(is_known);
             proven.len() < before
         });
+    }
+
+    /// The tasks that must not end before the proxy does, the probers among them.
+    pub fn vital_tasks(&self) -> &Arc<VitalTasks> {
+        &self.vital
     }
 
     /// Where this node is.

@@ -49,7 +49,10 @@ fn a_wrong_flag_ends_with_64_and_names_flag_value_and_rule() {
         &["--log-format", "xml", "json"],
     );
     refused(&["run"], &["--config", "--cache-dir"]);
-    refused(&["probe", "sick", "--socket", "x"], &["sick", "ready"]);
+    refused(
+        &["probe", "sick", "--socket", "x"],
+        &["sick", "startup", "ready", "live"],
+    );
     refused(&["status", "-o", "yaml"], &["--output", "yaml", "table", "json"]);
     refused(&["explain"], &["MEMBER"]);
     refused(&["no-such-command"], &["no-such-command"]);
@@ -70,6 +73,18 @@ fn an_empty_zone_is_accepted() {
         &["run", "--config", "x", "--zone", "", "--log-level", "a=b=c"],
         &["--log-level \"a=b=c\""],
     );
+}
+
+#[test]
+fn a_socket_path_that_is_another_file_ends_with_64_and_keeps_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("precious");
+    std::fs::write(&file, "data").unwrap();
+    refused(
+        &["run", "--config", "x", "--socket", file.to_str().unwrap()],
+        &["--socket", "precious", "must be the path of a unix socket"],
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
 }
 
 #[test]

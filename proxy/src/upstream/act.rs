@@ -84,8 +84,10 @@ impl Upstreams {
             self.metrics.state(&identity.name, state);
         }
         let prober = probe::Prober::new(Arc::clone(self), id, identity);
-        self.tasks
-            .spawn(stop.run_until_cancelled_owned(Box::pin(prober.run(wake))));
+        let vital = Arc::clone(&self.vital);
+        let probing = Box::pin(prober.run(wake));
+        let probing = async move { vital.run("prober", probing).await };
+        self.tasks.spawn(stop.run_until_cancelled_owned(probing));
     }
 
     fn tell(&self, id: UpstreamId, from: (State, Reason), to: (State, Reason), detail: &str) {

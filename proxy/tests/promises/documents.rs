@@ -390,10 +390,12 @@ async fn a_proxy_without_a_document_waits_for_one() {
     let mut node = Node::new();
     node.start().await;
     assert!(!node.ready().await);
+    assert!(!node.started().await);
     let apiserver = Apiserver::start("cp1", node.authority.server());
     node.write(&node.pool().member(&apiserver));
     node.sees(&apiserver, "Up").await;
     eventually("ready", async || node.ready().await).await;
+    assert!(node.started().await);
 }
 
 #[tokio::test]

@@ -290,6 +290,11 @@ impl Node {
         self.ask("/readyz").await.is_some_and(|(ready, _)| ready)
     }
 
+    /// Whether the startup probe succeeds.
+    pub(crate) async fn started(&self) -> bool {
+        self.ask("/startupz").await.is_some_and(|(started, _)| started)
+    }
+
     /// What the proxy tells about itself.
     pub(crate) async fn status(&self) -> Status {
         let (known, text) = self.ask("/status").await.unwrap();
