@@ -1,18 +1,19 @@
 //! Verification of the members' certificates. Probes finish the handshake first and verify then, so that a bad
 //! certificate is an outcome and not an I/O error. A connection that carries a token verifies during the handshake.
 
+mod algorithms;
+mod verifier;
+
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        Resumption, WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring},
+    CertificateError, ClientConfig,
+    client::{Resumption, danger::ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use trivet_crds::wire::Tls;
+
+use self::verifier::{KeyOnly, Members};
 
 /// Whether a certificate is one of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub enum Error {
 /// The authorities and the server name of one document, ready for use.
 #[derive(Debug)]
 pub struct Trust {
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<Members>,
     server_name: ServerName<'static>,
     probing: Arc<ClientConfig>,
     strict: Arc<ClientConfig>,
@@ -51,22 +52,23 @@ pub struct Trust {
 impl Trust {
     /// Parses a document's `tls`.
     pub fn new(tls: &Tls) -> Result<Self, Error> {
-        let provider = Arc::new(ring::default_provider());
-        let roots = Arc::new(roots(&tls.ca_bundle)?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| Error::Bundle(error.to_string()))?;
+        let provider = Arc::new(algorithms::provider());
+        let bundle = certificates(&tls.ca_bundle)?;
+        let verifier = Arc::new(Members::new(bundle, Arc::clone(&provider)).map_err(Error::Bundle)?);
         let server_name = ServerName::try_from(tls.server_name.clone())
             .map_err(|_invalid| Error::ServerName(tls.server_name.clone()))?;
-        let strict = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut probing = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(KeyOnly(provider)))
-            .with_no_client_auth();
+        let config = |verifier: Arc<dyn ServerCertVerifier>| {
+            let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()?
+                .dangerous();
+            Ok::<_, rustls::Error>(
+                builder
+                    .with_custom_certificate_verifier(verifier)
+                    .with_no_client_auth(),
+            )
+        };
+        let strict = config(Arc::<Members>::clone(&verifier))?;
+        let mut probing = config(Arc::new(KeyOnly(Arc::clone(&provider))))?;
         // A resumed session shows no certificate to verify.
         probing.resumption = Resumption::disabled();
         Ok(Self {
@@ -124,57 +126,10 @@ fn valid_time(error: &rustls::Error) -> Option<UnixTime> {
     }
 }
 
-fn roots(bundle: &str) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
-        let certificate = certificate.map_err(|error| Error::Bundle(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| Error::Bundle(error.to_string()))?;
-    }
-    Ok(roots)
-}
-
-/// Verifies that the peer holds the key of the certificate it shows. The certificate itself is left to
-/// [`Trust::judge`].
-#[derive(Debug)]
-struct KeyOnly(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for KeyOnly {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+fn certificates(bundle: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = CertificateDer::pem_slice_iter(bundle.as_bytes());
+    let certificates: Result<_, _> = certificates.collect();
+    certificates.map_err(|error| Error::Bundle(error.to_string()))
 }
 
 #[cfg(test)]
@@ -258,6 +213,88 @@ mod tests {
             trust.judge(&[], UnixTime::now()),
             CertificateStatus::Untrusted(_)
         ));
+    }
+
+    const P256: &str = include_str!("../tests/certificates/p256-ca.crt");
+    const P384: &str = include_str!("../tests/certificates/p384-ca.crt");
+    const P521: &str = include_str!("../tests/certificates/p521-ca.crt");
+
+    fn judged_by(bundle: &str, certificate: CertificateDer<'_>) -> CertificateStatus {
+        let trust = Trust::new(&Tls {
+            ca_bundle: bundle.to_owned(),
+            server_name: NAME.to_owned(),
+        });
+        let july_2027 = UnixTime::since_unix_epoch(Duration::from_secs(1_815_000_000));
+        trust.unwrap().judge(&[certificate], july_2027)
+    }
+
+    #[test]
+    fn what_gos_clients_accept_beyond_ring_is_verified() {
+        for (bundle, certificate) in [
+            (P256, &include_bytes!("../tests/certificates/p256-sha512.crt")[..]),
+            (P384, include_bytes!("../tests/certificates/p384-sha512.crt")),
+            (P521, include_bytes!("../tests/certificates/p521-sha256.crt")),
+            (P521, include_bytes!("../tests/certificates/p521-sha384.crt")),
+            (P521, include_bytes!("../tests/certificates/p521-sha512.crt")),
+        ] {
+            let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+            assert_eq!(
+                judged_by(bundle, certificate.clone()),
+                CertificateStatus::Verified,
+                "{bundle}"
+            );
+            let mut forged = certificate.to_vec();
+            *forged.last_mut().unwrap() ^= 1;
+            let forged = judged_by(bundle, forged.into());
+            assert!(
+                matches!(forged, CertificateStatus::Untrusted(_)),
+                "{bundle}: {forged:?}"
+            );
+        }
+    }
+
+    /// A certificate that has signed itself, of an authority or not.
+    fn own_authority(is_ca: IsCa, name: &str, until: i32) -> rcgen::Certificate {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        params.not_before = date_time_ymd(2026, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_that_is_its_own_authority_is_verified_by_its_name_and_dates() {
+        for is_ca in [
+            IsCa::NoCa,
+            IsCa::ExplicitNoCa,
+            IsCa::Ca(BasicConstraints::Unconstrained),
+        ] {
+            let judge = |name, until| {
+                let certificate = own_authority(is_ca, name, until);
+                judged_by(&certificate.pem(), certificate.der().clone())
+            };
+            assert_eq!(judge(NAME, 2030), CertificateStatus::Verified, "{is_ca:?}");
+            assert_eq!(judge(NAME, 2027), CertificateStatus::OutOfDate, "{is_ca:?}");
+            for until in [2027, 2030] {
+                let other = judge("example.com", until);
+                assert!(
+                    matches!(other, CertificateStatus::Untrusted(_)),
+                    "{is_ca:?}: {other:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_authority_that_is_not_in_the_bundle_is_untrusted() {
+        let is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = own_authority(is_ca, NAME, 2030);
+        let bundle = own_authority(is_ca, NAME, 2030).pem();
+        let certificate = judged_by(&bundle, certificate.der().clone());
+        assert!(
+            matches!(certificate, CertificateStatus::Untrusted(_)),
+            "{certificate:?}"
+        );
     }
 
     #[test]

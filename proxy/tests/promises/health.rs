@@ -12,7 +12,7 @@ use trivet_proxy::net::socket;
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
-    eventually,
+    authority, eventually,
     node::{Node, Pool, all, node_with},
 };
 
@@ -166,6 +166,20 @@ async fn a_member_that_answers_anonymous_probes_with_401_or_403_is_up() {
         node.sees(&apiserver, "Up").await;
         assert_eq!(node.who().await.unwrap(), "cp1");
     }
+}
+
+#[tokio::test]
+async fn a_member_with_a_p521_key_is_up() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", authority::p521_server());
+    node.write(
+        &node
+            .pool()
+            .with_authorities(authority::P521_BUNDLE)
+            .member(&apiserver),
+    );
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
 }
 
 #[tokio::test]
