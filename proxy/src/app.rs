@@ -35,6 +35,8 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// The ConfigMap to follow, if any.
     pub watch: Option<config_map::ConfigMapTarget>,
+    /// The file with the token for probes that are refused without one, if any.
+    pub token_file: Option<PathBuf>,
     /// This node's name and zone.
     pub place: Place,
     /// The unix socket of exec probes and `status`, if any.
@@ -76,6 +78,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
     let upstreams = Upstreams::new(
         config.place.clone(),
         Arc::clone(&metrics),
+        config.token_file.clone(),
         watch::Sender::new(proven),
     );
     let warnings = Arc::new(Warnings::default());

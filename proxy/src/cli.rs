@@ -80,7 +80,8 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) watch: Option<ConfigMapName>,
 
-    /// File with the bearer token for --watch; it is read at every request.
+    /// File with the bearer token for --watch, and for probes that an apiserver answers with 401 or 403 without one. It is
+    /// read for every request.
     #[arg(
         long,
         value_name = "FILE",

@@ -95,9 +95,10 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
         watch: run.watch.map(|target| document::watch::ConfigMapTarget {
             namespace: target.namespace,
             name: target.name,
-            token_file: run.token_file,
+            token_file: run.token_file.clone(),
             authority_file: run.ca_file,
         }),
+        token_file: Some(run.token_file),
         place: Place { node, zone: run.zone },
         socket: run.socket,
         metrics: run.metrics_address,

@@ -5,9 +5,10 @@
 
 mod addresses;
 mod connection;
+mod credential;
 pub mod reply;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -76,6 +77,7 @@ enum Heard {
 impl Prober {
     /// A prober of this upstream.
     pub fn new(upstreams: Arc<Upstreams>, id: UpstreamId, identity: Identity) -> Self {
+        let token_file = upstreams.token_file().map(Path::to_owned);
         Self {
             reporter: Reporter {
                 upstreams,
@@ -83,7 +85,7 @@ impl Prober {
                 member: identity.name,
             },
             addresses: Addresses::new(identity.addresses),
-            readiness: ProbeConnection::default(),
+            readiness: ProbeConnection::with_token(token_file),
             liveness: Default::default(),
         }
     }

@@ -11,6 +11,7 @@ mod service;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -58,6 +59,7 @@ pub struct Upstreams {
     inner: Mutex<Inner>,
     place: Place,
     metrics: Arc<Metrics>,
+    token_file: Option<PathBuf>,
     proven: watch::Sender<BTreeSet<Identity>>,
     tasks: TaskTracker,
     vital: Arc<VitalTasks>,
@@ -87,7 +89,13 @@ struct Live {
 
 impl Upstreams {
     /// No upstreams yet, on a node at this place. `proven` is what the node remembers; additions are published there.
-    pub fn new(place: Place, metrics: Arc<Metrics>, proven: watch::Sender<BTreeSet<Identity>>) -> Arc<Self> {
+    /// Probes that are refused without a token are sent again with the one in `token_file`.
+    pub fn new(
+        place: Place,
+        metrics: Arc<Metrics>,
+        token_file: Option<PathBuf>,
+        proven: watch::Sender<BTreeSet<Identity>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 balance: Balance::new(&place.node),
@@ -97,6 +105,7 @@ impl Upstreams {
             }),
             place,
             metrics,
+            token_file,
             proven,
             tasks: TaskTracker::new(),
             vital: Arc::default(),
@@ -167,6 +176,11 @@ impl Upstreams {
     /// The members that this node had a verified answer from, as far as it still knows them.
     pub fn subscribe_proven(&self) -> watch::Receiver<BTreeSet<Identity>> {
         self.proven.subscribe()
+    }
+
+    /// The file with the token of this proxy, if it has one.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
     }
 
     /// What the proxy counts.

@@ -1,21 +1,29 @@
 //! Probe requests over a TLS connection that is kept between probes.
+//!
+//! A token is sent only on a connection whose certificate verifies at that moment: authority, name and dates.
 
-use std::{error, io, net::SocketAddr, sync::Arc};
+use std::{error, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, client::conn::http1, header};
+use hyper::{
+    Request,
+    client::conn::http1,
+    header::{self, HeaderValue},
+};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::{fs, time::Instant};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::reply::Reply;
+use super::{credential::Credential, reply::Reply};
 use crate::{
     cause,
     net::socket::{self, Fault},
     settings::Settings,
+    trust::CertificateStatus,
 };
 
 /// Makes the request longer than a packet, so that a path that drops large packets fails the probe.
@@ -63,6 +71,8 @@ fn io_source<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a io::Erro
 #[derive(Debug, Default)]
 pub(super) struct ProbeConnection {
     open: Option<Open>,
+    token_file: Option<PathBuf>,
+    credential: Credential,
 }
 
 #[derive(Debug)]
@@ -74,7 +84,22 @@ struct Open {
     tls: Arc<rustls::ClientConfig>,
 }
 
+/// A reply, and whether its request carried the token.
+struct Exchange {
+    reply: Reply,
+    with_token: bool,
+}
+
 impl ProbeConnection {
+    /// A connection whose requests carry the token in this file, if there is one, where they are refused without it.
+    /// The file is read for each of these requests, because the token is rotated.
+    pub(super) fn with_token(token_file: Option<PathBuf>) -> Self {
+        Self {
+            token_file,
+            ..Self::default()
+        }
+    }
+
     /// Sends one request and waits for its reply. If this future is dropped early, the connection is closed: a late
     /// reply must not be read as the reply to the next request.
     pub(super) async fn get(
@@ -83,6 +108,47 @@ impl ProbeConnection {
         path: &str,
         settings: &Settings,
     ) -> Result<Reply, Error> {
+        let token = if self.credential.is_needed() {
+            self.token().await
+        } else {
+            None
+        };
+        let first = self.exchange(address, path, settings, token.as_deref()).await?;
+        let withheld = first.reply.withheld() && !first.with_token;
+        if !withheld || !self.credential.may_help(Instant::now()) {
+            return Ok(self.take_in(first));
+        }
+        let Some(token) = self.token().await else {
+            return Ok(first.reply);
+        };
+        let second = self.exchange(address, path, settings, Some(&token)).await?;
+        Ok(self.take_in(second))
+    }
+
+    fn take_in(&mut self, exchange: Exchange) -> Reply {
+        let Exchange { reply, with_token } = exchange;
+        if with_token {
+            self.credential = self.credential.answered(reply.withheld(), Instant::now());
+        }
+        reply
+    }
+
+    async fn token(&self) -> Option<String> {
+        let path = self.token_file.as_ref()?;
+        let text = fs::read_to_string(path).await.inspect_err(|error| {
+            debug!(path = %path.display(), %error, "no token for probes");
+        });
+        let token = text.ok()?.trim().to_owned();
+        (!token.is_empty()).then_some(token)
+    }
+
+    async fn exchange(
+        &mut self,
+        address: SocketAddr,
+        path: &str,
+        settings: &Settings,
+        token: Option<&str>,
+    ) -> Result<Exchange, Error> {
         let current =
             |open: &Open| open.address == address && Arc::ptr_eq(&open.tls, &settings.trust.probing());
         if let Some(open) = self
@@ -92,13 +158,13 @@ impl ProbeConnection {
         {
             // A server may close an idle connection just as a request is sent. That is no failure of the server, so the
             // request is sent again on a new connection.
-            match self.send(open, path, settings).await {
-                Ok(reply) => return Ok(reply),
+            match self.send(open, path, settings, token).await {
+                Ok(exchange) => return Ok(exchange),
                 Err(error) => debug!(%address, error = cause::chain(&error), "kept probe connection ended"),
             }
         }
         let open = open(address, settings).await?;
-        self.send(open, path, settings).await
+        self.send(open, path, settings, token).await
     }
 
     /// Waits until the open connection ends; for ever if none is open.
@@ -112,10 +178,19 @@ impl ProbeConnection {
         self.open = None;
     }
 
-    async fn send(&mut self, mut open: Open, path: &str, settings: &Settings) -> Result<Reply, Error> {
+    async fn send(
+        &mut self,
+        mut open: Open,
+        path: &str,
+        settings: &Settings,
+        token: Option<&str>,
+    ) -> Result<Exchange, Error> {
         let address = open.address;
         let failed = |error: Box<dyn error::Error + Send + Sync>| Error::Http(address, error);
-        let request = request(path, settings).map_err(|error| failed(error.into()))?;
+        // Verified for every request: a certificate may expire while its connection is kept.
+        let certificate = settings.trust.judge(&open.chain, UnixTime::now());
+        let token = token.filter(|_| certificate == CertificateStatus::Verified);
+        let request = request(path, settings, token).map_err(|error| failed(error.into()))?;
         let response = open
             .sender
             .send_request(request)
@@ -130,11 +205,13 @@ impl ProbeConnection {
         let reply = Reply {
             status,
             body,
-            // Judged at every reply: a certificate may expire while its connection is kept.
-            certificate: settings.trust.judge(&open.chain, UnixTime::now()),
+            certificate,
         };
         self.open = Some(open);
-        Ok(reply)
+        Ok(Exchange {
+            reply,
+            with_token: token.is_some(),
+        })
     }
 }
 
@@ -170,13 +247,23 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Open, Error> {
     })
 }
 
-fn request(path: &str, settings: &Settings) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
-    Request::get(path)
+fn request(
+    path: &str,
+    settings: &Settings,
+    token: Option<&str>,
+) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+    let mut request = Request::get(path)
         .header(header::HOST, settings.document.tls.server_name.as_str())
         .header(
             header::USER_AGENT,
             concat!("trivet-proxy/", env!("CARGO_PKG_VERSION")),
         )
-        .header("x-trivet-padding", "0".repeat(PADDING))
-        .body(Empty::new())
+        .header("x-trivet-padding", "0".repeat(PADDING));
+    if let Some(token) = token {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))?;
+        // Keeps the token out of debug output.
+        bearer.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, bearer);
+    }
+    request.body(Empty::new())
 }

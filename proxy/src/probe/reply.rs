@@ -22,12 +22,16 @@ impl Reply {
             return Outcome::Untrusted;
         }
         match self.status {
-            // The apiserver is alive and does not tell its readiness to this caller.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Withheld,
+            _ if self.withheld() => Outcome::Withheld,
             status if status.is_success() => Outcome::Ready,
             _ if self.lacks_etcd() => Outcome::EtcdFailed,
             _ => Outcome::NotReady,
         }
+    }
+
+    /// Whether the apiserver is alive but does not tell its readiness to this caller.
+    pub fn withheld(&self) -> bool {
+        matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
     }
 
     /// Whether the certificate is one of this cluster; its dates do not matter.

@@ -28,7 +28,7 @@ pub(crate) fn proven<const COUNT: usize>(
         node: "w1".to_owned(),
         zone: String::new(),
     };
-    let upstreams = Upstreams::new(place, Arc::default(), watch::Sender::default());
+    let upstreams = Upstreams::new(place, Arc::default(), None, watch::Sender::default());
     configure(&upstreams, addresses);
     let known = upstreams.view();
     let id = |address| {

@@ -12,7 +12,8 @@ use trivet_proxy::net::socket;
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
-    authority, eventually,
+    authority::{self, Authority},
+    eventually,
     node::{Node, Pool, all, node_with},
 };
 
@@ -165,6 +166,86 @@ async fn a_member_that_answers_anonymous_probes_with_401_or_403_is_up() {
         node.start().await;
         node.sees(&apiserver, "Up").await;
         assert_eq!(node.who().await.unwrap(), "cp1");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_tells_only_the_token_is_not_ready_and_without_etcd_as_any_other() {
+    let mut node = Node::new();
+    node.write_token("secret");
+    let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, node.authority.server()));
+    for apiserver in &apiservers {
+        apiserver.demand("secret");
+    }
+    node.write(&apiservers.iter().fold(node.pool(), Pool::member));
+    node.start().await;
+    for apiserver in &apiservers {
+        node.sees(apiserver, "Up").await;
+    }
+    let mut client = node.client_on(&apiservers[0]).await;
+    apiservers[0].set(Mode::NotReady);
+    node.sees(&apiservers[0], "Unready").await;
+    let failed = "trivet_proxy_probes_total{member=\"cp1\",reason=\"EtcdFailed\"}";
+    assert!(node.metric(failed).await.unwrap() >= 1);
+    for _ in 0..10 {
+        assert_eq!(node.who().await.unwrap(), "cp2");
+    }
+    assert_eq!(client.who().await.unwrap(), "cp1");
+    apiservers[0].set(Mode::Ready);
+    node.sees(&apiservers[0], "Up").await;
+}
+
+#[tokio::test]
+async fn a_token_is_sent_once_a_probe_and_read_again_when_it_changes() {
+    let mut node = Node::new();
+    node.write_token("old\n");
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    // Both are good for a while, as where a token is rotated.
+    apiserver.demand("old");
+    apiserver.demand("new");
+    node.write(&node.pool().member(&apiserver));
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    assert_eq!(
+        apiserver.tokens()[0],
+        None,
+        "a token is sent before it is asked for"
+    );
+    // Ready is a proxy that was answered through its own listener, as a client without a token is.
+    eventually("the proxy is ready", async || node.ready().await).await;
+    let so_far = apiserver.tokens().len();
+    node.write_token("new");
+    let is_new = |token: &Option<String>| token.as_deref() == Some("new");
+    eventually("the new token is sent", async || {
+        apiserver.tokens().iter().any(is_new)
+    })
+    .await;
+    let later = apiserver.tokens().split_off(so_far);
+    assert!(!later.contains(&None), "a probe is sent twice: {later:?}");
+}
+
+#[tokio::test]
+async fn no_token_is_sent_under_a_certificate_that_does_not_verify() {
+    let mut node = Node::new();
+    node.write_token("secret");
+    let stranger = Authority::new();
+    let apiservers = [
+        Apiserver::start("cp1", node.authority.expired_server()),
+        Apiserver::start("cp2", stranger.server()),
+    ];
+    for apiserver in &apiservers {
+        apiserver.demand("secret");
+    }
+    node.write(&apiservers.iter().fold(node.pool(), Pool::member));
+    node.start().await;
+    for apiserver in &apiservers {
+        eventually("it is probed", async || apiserver.tokens().len() >= 5).await;
+        let tokens = apiserver.tokens();
+        assert!(
+            tokens.iter().all(Option::is_none),
+            "{}: {tokens:?}",
+            apiserver.name
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
+    header,
     server::conn::http1,
     service::service_fn,
 };
@@ -52,6 +53,8 @@ pub(crate) struct Apiserver {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     mode: watch::Sender<Mode>,
+    tokens: watch::Sender<Vec<String>>,
+    probes: Arc<Mutex<Vec<Option<String>>>>,
     served: Arc<AtomicUsize>,
     _process: AbortOnDropHandle<()>,
 }
@@ -61,6 +64,8 @@ struct Server {
     name: String,
     tls: TlsAcceptor,
     mode: watch::Receiver<Mode>,
+    tokens: watch::Receiver<Vec<String>>,
+    probes: Arc<Mutex<Vec<Option<String>>>>,
     served: Arc<AtomicUsize>,
 }
 
@@ -71,19 +76,25 @@ impl Apiserver {
 
     pub(crate) fn start_at(address: SocketAddr, name: &str, tls: Arc<ServerConfig>) -> Self {
         let (mode, receiver) = watch::channel(Mode::Ready);
+        let (tokens, wanted) = watch::channel(Vec::new());
         let served = Arc::new(AtomicUsize::new(0));
+        let probes = Arc::default();
         let listener = listen(address);
         let address = listener.local_addr().unwrap();
         let process = Server {
             name: name.to_owned(),
             tls: tls.into(),
             mode: receiver,
+            tokens: wanted,
+            probes: Arc::clone(&probes),
             served: Arc::clone(&served),
         };
         Self {
             name: name.to_owned(),
             address,
             mode,
+            tokens,
+            probes,
             served,
             _process: AbortOnDropHandle::new(tokio::spawn(process.run(listener, address))),
         }
@@ -91,6 +102,17 @@ impl Apiserver {
 
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// From now on `/readyz` and `/livez` are answered 401 unless the request carries this token, or another
+    /// that was named so: `anonymous-auth=false`.
+    pub(crate) fn demand(&self, token: &str) {
+        self.tokens.send_modify(|tokens| tokens.push(token.to_owned()));
+    }
+
+    /// The tokens of the requests for `/readyz` so far, none for an anonymous one.
+    pub(crate) fn tokens(&self) -> Vec<Option<String>> {
+        self.probes.lock().unwrap().clone()
     }
 
     /// Requests of clients (not probes) that it answered.
@@ -161,6 +183,7 @@ impl Server {
         self.unless_hung().await;
         let mode = *self.mode.borrow();
         let (status, text) = match (request.uri().path(), mode) {
+            ("/readyz" | "/livez", _) if !self.authorizes(request) => (401, "Unauthorized".to_owned()),
             ("/readyz", Mode::NotReady) => (500, "[+]ping ok\n[-]etcd failed: reason withheld\n".to_owned()),
             ("/readyz", Mode::Status(status)) => (status, "no".to_owned()),
             ("/readyz", Mode::Late(delay)) => {
@@ -176,6 +199,16 @@ impl Server {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         response
+    }
+
+    fn authorizes(&self, request: &Request<Incoming>) -> bool {
+        let given = request.headers().get(header::AUTHORIZATION);
+        let given = given.map(|given| given.to_str().unwrap().trim_start_matches("Bearer ").to_owned());
+        if request.uri().path() == "/readyz" {
+            self.probes.lock().unwrap().push(given.clone());
+        }
+        let wanted = self.tokens.borrow();
+        wanted.is_empty() || given.is_some_and(|given| wanted.contains(&given))
     }
 
     async fn unless_hung(&mut self) {

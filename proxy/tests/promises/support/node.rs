@@ -228,6 +228,7 @@ impl Node {
             file: Some(self.path("pool.json")),
             cache: Some(self.path("cache")),
             watch: self.watch.clone(),
+            token_file: Some(self.path("token")),
             place: Place {
                 node: "w1".to_owned(),
                 zone: "a".to_owned(),
@@ -324,6 +325,12 @@ impl Node {
             .lines()
             .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Writes the proxy's token as kubelet does, as a whole.
+    pub(crate) fn write_token(&self, token: &str) {
+        std::fs::write(self.path("token.tmp"), token).unwrap();
+        std::fs::rename(self.path("token.tmp"), self.path("token")).unwrap();
     }
 
     /// Waits until the proxy sees this apiserver in this state.
