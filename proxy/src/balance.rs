@@ -88,7 +88,6 @@ pub struct Balance {
     hedge_budget: HedgeBudget,
     moved: Option<Instant>,
     earlier: Vec<Target>,
-    heard: Option<Instant>,
 }
 
 impl Balance {
@@ -108,7 +107,6 @@ impl Balance {
             hedge_budget: HedgeBudget::default(),
             moved: None,
             earlier: Vec::new(),
-            heard: None,
         }
     }
 
@@ -134,9 +132,12 @@ impl Balance {
                 if outcome.is_answer() {
                     self.hear(id, now);
                 }
+                if let Some(upstream) = self.upstreams.get_mut(&id) {
+                    upstream.probed = true;
+                }
                 let mut decisions = self.prove(id, verified);
                 decisions.extend(self.judge(id, now, |health, at| health.fold(outcome, asked, via, at)));
-                decisions.extend(self.resort(id, outcome, now));
+                decisions.extend(self.follow_last_resort(id, outcome.is_answer(), now));
                 decisions
             }
             Event::ProbeOverdue(id) => self.late(id, now),
@@ -161,10 +162,23 @@ impl Balance {
     }
 
     /// Where to dial for a new connection, the best first. First every upstream once, by the address that answered
-    /// last, then the other addresses.
+    /// last, then the other addresses. Members that are to be used come before the last resort, unless none of them
+    /// answers; unproven ones come last.
     pub fn candidates(&self) -> Vec<Candidate> {
-        let usable = self.upstreams.iter().filter(|(_, upstream)| upstream.is_usable());
-        let ordered = choice::order(usable.map(|(id, upstream)| upstream.facts(*id)).collect());
+        let of = |group: fn(&Upstream) -> bool| {
+            let usable = self.upstreams.iter().filter(|(_, upstream)| upstream.is_usable());
+            let found = usable.filter(|(_, upstream)| group(upstream));
+            choice::order(found.map(|(id, upstream)| upstream.facts(*id)).collect())
+        };
+        let proven = of(|upstream| !upstream.is_last_resort() && upstream.proven);
+        let unproven = of(|upstream| !upstream.is_last_resort() && !upstream.proven);
+        let resorts = of(Upstream::is_last_resort);
+        let ordered = if self.needs_last_resort() {
+            [resorts, proven, unproven]
+        } else {
+            [proven, resorts, unproven]
+        }
+        .concat();
         let known = ordered
             .iter()
             .filter_map(|id| Some((*id, self.upstreams.get(id)?)));
@@ -241,7 +255,6 @@ impl Balance {
 
     fn configure(&mut self, targets: Vec<Target>, policy: Policy, now: Instant) -> Vec<Decision> {
         self.policy = policy;
-        self.heard = self.heard.or(Some(now));
         let mut decisions = Vec::new();
         let gone: Vec<_> = self
             .upstreams
@@ -292,6 +305,8 @@ impl Balance {
             proven: target.proven,
             health: Health::new(target.proven, now),
             suspect: false,
+            probed: false,
+            drain_again: false,
             extra_probe: None,
             called: None,
             cross_checks: CrossCheckBudget::default(),
@@ -321,45 +336,6 @@ impl Balance {
             (Standing::Active | Standing::LastResort, Standing::Active | Standing::LastResort)
             | (Standing::Draining | Standing::Removed, Standing::Draining | Standing::Removed) => None,
         }
-    }
-
-    /// Turns to the members of earlier documents once none of the current one's has answered for some seconds, and away
-    /// from them as soon as one does: the document may have been overtaken while this node was off, and whoever still
-    /// answers can tell.
-    fn resort(&mut self, id: UpstreamId, outcome: Outcome, now: Instant) -> Vec<Decision> {
-        let current = |upstream: &Upstream| upstream.standing == Standing::Active;
-        if outcome.is_answer() && self.upstreams.get(&id).is_some_and(current) {
-            self.heard = Some(now);
-            let resorts = self
-                .upstreams
-                .iter()
-                .filter(|(_, upstream)| upstream.standing == Standing::LastResort);
-            let resorts: Vec<_> = resorts.map(|(id, _)| *id).collect();
-            let leave = |id| {
-                let drained = self.stand(id, Standing::Removed);
-                drained.into_iter().chain(self.forget(id)).collect::<Vec<_>>()
-            };
-            return resorts.into_iter().flat_map(leave).collect();
-        }
-        let deaf = |since: Instant| now.saturating_duration_since(since) >= last_resort::LAST_RESORT_AFTER;
-        if !self.heard.is_some_and(deaf) {
-            return Vec::new();
-        }
-        let mut decisions = Vec::new();
-        for target in self.earlier.clone() {
-            match self.find(&target.identity) {
-                None => decisions.extend(self.add(target, Standing::LastResort, now)),
-                // Still draining from an earlier change.
-                Some(id) if self.is_removed(id) => decisions.extend(self.stand(id, Standing::LastResort)),
-                Some(_) => {}
-            }
-        }
-        decisions
-    }
-
-    fn is_removed(&self, id: UpstreamId) -> bool {
-        let removed = |upstream: &Upstream| upstream.standing == Standing::Removed;
-        self.upstreams.get(&id).is_some_and(removed)
     }
 
     fn forget(&mut self, id: UpstreamId) -> Vec<Decision> {
@@ -500,6 +476,7 @@ impl Balance {
         if was_up {
             decisions.push(Decision::Probe(id));
         }
+        decisions.extend(self.follow_last_resort(id, false, now));
         decisions
     }
 
@@ -534,6 +511,8 @@ impl Balance {
         if let Some(upstream) = self.upstreams.get_mut(&id) {
             upstream.connections = upstream.connections.saturating_add(1);
             upstream.turn = self.turns;
+            // What its drain may not meet any more is drained once another answers.
+            upstream.drain_again |= upstream.is_leaving();
         }
     }
 

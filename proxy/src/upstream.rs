@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, futures::Notified, watch},
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,7 +35,7 @@ use self::{
 use crate::{
     balance::{
         Balance, Candidate, Event, Identity, Target, UpstreamId, View,
-        health::{Reason, State},
+        health::{Reason, State, answers},
         place::{Distance, Place},
     },
     ending::Ending,
@@ -61,6 +61,8 @@ pub struct Upstreams {
     metrics: Arc<Metrics>,
     token_file: Option<PathBuf>,
     proven: watch::Sender<BTreeSet<Identity>>,
+    /// Notified after each outcome of a probe.
+    probed: Notify,
     tasks: TaskTracker,
     vital: Arc<VitalTasks>,
     stop: CancellationToken,
@@ -107,6 +109,7 @@ impl Upstreams {
             metrics,
             token_file,
             proven,
+            probed: Notify::new(),
             tasks: TaskTracker::new(),
             vital: Arc::default(),
             stop: CancellationToken::new(),
@@ -196,11 +199,25 @@ impl Upstreams {
         if let Some(live) = live {
             live.evidence.note(&event, detail, now);
         }
+        let probed = matches!(event, Event::Probed { .. });
         let decisions = inner.balance.observe(event, now);
         drop(inner);
         for decision in decisions {
             self.carry_out(decision, detail);
         }
+        if probed {
+            self.probed.notify_waiters();
+        }
+    }
+
+    /// Ready after the next outcome of a probe.
+    pub fn next_outcome(&self) -> Notified<'_> {
+        self.probed.notified()
+    }
+
+    /// Whether a member of the last resort is being probed for the first time.
+    pub fn awaits_last_resort(&self) -> bool {
+        self.lock().balance.awaits_last_resort()
     }
 
     /// Where to dial for a new connection, the best first.
@@ -212,7 +229,10 @@ impl Upstreams {
     pub fn expects_answers(&self) -> bool {
         let inner = self.lock();
         let mut usable = inner.live.keys().filter(|id| inner.balance.is_usable(**id));
-        usable.any(|id| inner.balance.health(*id).is_some_and(service::answers))
+        usable.any(|id| {
+            let health = inner.balance.health(*id);
+            health.is_some_and(|(state, reason)| answers(state, reason))
+        })
     }
 
     /// The member's name, for logs and metrics.
@@ -311,6 +331,10 @@ impl Upstreams {
                         "no member is Up: clients are sent to those that answer, and nothing is cut"
                     );
                 }
+                Service::LastResort => warn!(
+                    members,
+                    "no member that is to be used answers: clients are sent to members that drain or were removed"
+                ),
                 Service::Gone => warn!(
                     members,
                     "no member answers its probes: clients are tried with each, and refused where none takes them"

@@ -17,8 +17,8 @@ pub struct Facts {
     pub state: State,
     /// Why.
     pub reason: Reason,
-    /// Whether it is no member of the current document.
-    pub last_resort: bool,
+    /// Its place in the last resort; 0 for a member that is to be used.
+    pub resort: u8,
     /// Whether it left a client waiting since its last good answer.
     pub suspect: bool,
     /// How far it is, as far as the pool's owner cares.
@@ -47,7 +47,7 @@ pub fn order(mut facts: Vec<Facts>) -> Vec<UpstreamId> {
             !upstream.proven,
             upstream.state,
             health,
-            upstream.last_resort,
+            upstream.resort,
             suspicion && upstream.suspect,
             upstream.distance,
             upstream.connections,
@@ -95,7 +95,7 @@ mod tests {
             proven: doubts.0,
             state: health.0,
             reason: health.1,
-            last_resort: doubts.1,
+            resort: u8::from(doubts.1),
             suspect: doubts.2,
             distance,
             connections: load.0,
@@ -135,7 +135,7 @@ mod tests {
             let wellness = ordered(&all, |facts| {
                 let reason = (facts.state != State::Up).then_some(facts.reason);
                 let suspect = suspicion && facts.suspect;
-                (!facts.proven, facts.state, reason, facts.last_resort, suspect)
+                (!facts.proven, facts.state, reason, facts.resort, suspect)
             });
             prop_assert!(wellness.is_sorted(), "{wellness:?}");
         }
@@ -144,7 +144,7 @@ mod tests {
         fn among_equally_well_ones_the_nearer_comes_first_whatever_its_load(all in upstreams()) {
             let equals: Vec<_> = all
                 .into_iter()
-                .map(|facts| Facts { proven: true, state: State::Up, last_resort: false, suspect: false, ..facts })
+                .map(|facts| Facts { proven: true, state: State::Up, resort: 0, suspect: false, ..facts })
                 .collect();
             let distances = ordered(&equals, |facts| facts.distance);
             prop_assert!(distances.is_sorted(), "{distances:?}");

@@ -88,6 +88,25 @@ impl Reason {
     }
 }
 
+/// Whether an upstream of this health is expected to answer a new connection.
+pub fn answers(state: State, reason: Reason) -> bool {
+    match (state, reason) {
+        (State::Up, _) => true,
+        (State::Down, _)
+        | (State::Unready, Reason::Untrusted | Reason::NotProbed | Reason::Refused | Reason::Silent) => false,
+        (
+            State::Unready,
+            Reason::Answering
+            | Reason::Remembered
+            | Reason::Recovering
+            | Reason::HeldDown
+            | Reason::NotReady
+            | Reason::Late
+            | Reason::EtcdFailed,
+        ) => true,
+    }
+}
+
 /// What one question to an upstream brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -234,8 +253,10 @@ impl Health {
             | Outcome::Refused => None,
         };
         match outcome {
-            Outcome::Ready => self.pass(via, now, policy.success_threshold),
-            Outcome::Withheld => self.pass(via, now, policy.success_threshold.max(WITHHELD_THRESHOLD)),
+            Outcome::Ready => self.pass(via, now, policy.success_threshold, true),
+            Outcome::Withheld => {
+                self.pass(via, now, policy.success_threshold.max(WITHHELD_THRESHOLD), false);
+            }
             Outcome::NotReady => self.answer_badly(Reason::NotReady, via, now),
             Outcome::Late => self.answer_badly(Reason::Late, via, now),
             Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, via, now),
@@ -257,6 +278,11 @@ impl Health {
         }
     }
 
+    /// Whether it is expected to answer a new connection.
+    pub fn answers(&self) -> bool {
+        answers(self.state, self.reason)
+    }
+
     /// Whether its latest word is an answer, and no question waits for another.
     pub fn is_answering(&self) -> bool {
         self.answering && self.silence.is_none()
@@ -268,12 +294,14 @@ impl Health {
         alone.then_some(self.since)
     }
 
-    fn pass(&mut self, via: Option<SocketAddr>, now: Instant, threshold: u32) {
+    fn pass(&mut self, via: Option<SocketAddr>, now: Instant, threshold: u32, ready: bool) {
         self.answer(via);
         self.passes = self.passes.saturating_add(1);
         let enough = self.passes >= threshold;
         match (self.state, self.reason) {
-            (State::Up, _) | (State::Unready, Reason::NotProbed) => {
+            (State::Up, _) => self.become_state(State::Up, Reason::Answering, now),
+            // The first answer of a new upstream is enough if it tells its readiness.
+            (State::Unready, Reason::NotProbed) if ready => {
                 self.become_state(State::Up, Reason::Answering, now);
             }
             (State::Unready | State::Down, _) if !enough => {

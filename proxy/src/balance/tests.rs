@@ -433,7 +433,7 @@ fn suspicion_asks_for_one_extra_probe_in_ten_seconds() {
 }
 
 #[test]
-fn a_draining_member_gets_nothing_new_and_may_be_restored() {
+fn a_draining_member_is_a_last_resort_and_may_be_restored() {
     let mut world = World::healthy(2);
     world.tell(Event::Opened, 0);
     let draining = vec![
@@ -444,7 +444,7 @@ fn a_draining_member_gets_nothing_new_and_may_be_restored() {
         target(1),
     ];
     assert_eq!(world.configure(draining), [Decision::Drain(world.ids[0])]);
-    assert_eq!(world.order(), [1]);
+    assert_eq!(world.order(), [1, 0]);
     assert_eq!(
         world.configure(vec![target(0), target(1)]),
         [Decision::Restore(world.ids[0])]
@@ -458,7 +458,7 @@ fn a_removed_member_is_forgotten_with_its_last_connection() {
     let mut world = World::healthy(2);
     world.tell(Event::Opened, 0);
     assert_eq!(world.configure(vec![target(1)]), [Decision::Drain(world.ids[0])]);
-    assert_eq!(world.order(), [1]);
+    assert_eq!(world.order(), [1, 0]);
     let over = world.tell(Event::Closed, 0);
     assert_eq!(over, [Decision::Forget(world.ids[0], target(0).identity)]);
 }
@@ -595,7 +595,7 @@ proptest! {
         for happening in &happenings {
             world.happens(happening);
             let active = world.balance.view().iter().filter(|view| view.standing == Standing::Active).count();
-            prop_assert_eq!(world.order().len(), active);
+            prop_assert!(world.order().len() >= active);
         }
     }
 

@@ -13,11 +13,13 @@ use super::{
 };
 
 impl Standing {
-    /// Whether new connections may go there, if only as a last resort.
-    pub fn is_usable(self) -> bool {
+    /// The order of the last resort: members that drain, then removed ones, then those of earlier documents.
+    fn resort(self) -> u8 {
         match self {
-            Self::Active | Self::LastResort => true,
-            Self::Draining | Self::Removed => false,
+            Self::Active => 0,
+            Self::Draining => 1,
+            Self::Removed => 2,
+            Self::LastResort => 3,
         }
     }
 
@@ -64,6 +66,10 @@ pub(super) struct Upstream {
     pub(super) proven: bool,
     pub(super) health: Health,
     pub(super) suspect: bool,
+    /// Whether a probe of this process has had an outcome.
+    pub(super) probed: bool,
+    /// Whether it got a connection while it drained, as a last resort.
+    pub(super) drain_again: bool,
     pub(super) extra_probe: Option<Instant>,
     /// When the others were last asked because it was late.
     pub(super) called: Option<Instant>,
@@ -79,9 +85,25 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// Whether new connections may go there, if only as a last resort.
+    /// Whether new connections may go there, if only as a last resort. Nothing but an answer to this process makes the
+    /// last resort usable: an address that a member left may be another host's by now.
     pub(super) fn is_usable(&self) -> bool {
-        self.standing.is_usable()
+        match self.standing {
+            Standing::Active => true,
+            Standing::Draining | Standing::Removed | Standing::LastResort => {
+                self.proven && self.probed && self.health.answers()
+            }
+        }
+    }
+
+    /// Whether it gets connections only while no member that is to be used answers.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.standing != Standing::Active
+    }
+
+    /// Whether its connections are drained.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.standing, Standing::Draining | Standing::Removed)
     }
 
     pub(super) fn preferred(&self) -> Option<SocketAddr> {
@@ -96,7 +118,7 @@ impl Upstream {
             proven: self.proven,
             state: self.health.state(),
             reason: self.health.reason(),
-            last_resort: self.standing == Standing::LastResort,
+            resort: self.standing.resort(),
             suspect: self.suspect,
             distance: self.distance,
             connections: self.connections,

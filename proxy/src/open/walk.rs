@@ -2,7 +2,7 @@
 //! that left a dial unanswered is dialled again while there is time: a storm of clients overflows a listener's queue,
 //! and the kernel drops what it would accept a second later.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -118,6 +118,9 @@ impl Walk {
                 return None;
             }
             if self.dials.is_empty() && !self.dial_next() {
+                if self.awaits_last_resort().await {
+                    continue;
+                }
                 return None;
             }
             tokio::select! {
@@ -142,15 +145,38 @@ impl Walk {
         }
     }
 
-    /// The next in order; once all were dialled, those that a new document has added meanwhile.
+    /// Waits for the outcome of a probe while a member of the last resort is being probed for the first time; false if none
+    /// is, and nothing else is left to dial.
+    async fn awaits_last_resort(&mut self) -> bool {
+        let upstreams = Arc::clone(&self.upstreams);
+        let mut outcome = pin!(upstreams.next_outcome());
+        outcome.as_mut().enable();
+        if !upstreams.awaits_last_resort() {
+            return !self.added().is_empty();
+        }
+        // The deadline is the caller's to look at.
+        tokio::select! {
+            () = outcome => {}
+            () = sleep_until(self.deadline) => {}
+        }
+        true
+    }
+
+    /// The next in order; once all were dialled, those that a new document or the last resort has added
+    /// meanwhile.
     fn next_candidate(&mut self) -> Option<Candidate> {
         if self.left.is_empty() {
-            let mut added = self.upstreams.candidates();
-            added.retain(|candidate| !self.known.contains(&candidate.id));
-            self.known.extend(added.iter().map(|candidate| candidate.id));
-            self.left = added.into();
+            self.left = self.added().into();
+            self.known.extend(self.left.iter().map(|candidate| candidate.id));
         }
         self.left.pop_front()
+    }
+
+    /// The candidates that the walk does not know yet.
+    fn added(&self) -> Vec<Candidate> {
+        let mut added = self.upstreams.candidates();
+        added.retain(|candidate| !self.known.contains(&candidate.id));
+        added
     }
 
     fn dial_next(&mut self) -> bool {

@@ -46,10 +46,10 @@ impl Scene<'_> {
     pub(super) fn effect(&self) -> String {
         let new = match (self.view.standing, self.view.proven) {
             (Standing::Draining, _) => {
-                "Draining: it gets no new connection, and the old ones are closed gradually"
+                "Draining: its connections are closed gradually; new ones only while no other member answers"
             }
             (Standing::Removed, _) => {
-                "left the pool: it gets no new connection, and the old ones are closed gradually"
+                "left the pool: its connections are closed gradually; new ones only while no member answers"
             }
             (Standing::LastResort, _) => {
                 "a member of an earlier document: it is used only while no member of the current one answers"

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::balance::{
     Standing, View,
-    health::{Reason, State},
+    health::{Reason, State, answers},
 };
 
 /// So long must it have been so before it is told: a start, or one late probe of each, is no news.
@@ -23,55 +23,39 @@ pub(super) enum Service {
     Up,
     /// None is Up, and clients are sent to members that answer; nothing is cut for it.
     Unready,
+    /// No member that is to be used answers, and clients are sent to the last resort.
+    LastResort,
     /// No member answers its probes: clients are tried with each, and refused where none takes them.
     Gone,
 }
 
 impl Service {
-    /// What these upstreams amount to; none without any that may be dialled, which is before the first document.
+    /// The best that these upstreams have to offer; none without upstreams, which is before the first document.
     pub(super) fn of(upstreams: impl IntoIterator<Item = (Standing, State, Reason)>) -> Option<Self> {
-        let tried = upstreams
-            .into_iter()
-            .filter(|(standing, ..)| standing.is_usable());
-        tried.map(|(_, state, reason)| Self::by(state, reason)).min()
+        upstreams.into_iter().map(Self::by).min()
     }
 
-    fn by(state: State, reason: Reason) -> Self {
-        match (state, reason) {
-            (State::Up, _) => Self::Up,
-            (State::Down, _)
-            | (State::Unready, Reason::Untrusted | Reason::NotProbed | Reason::Refused | Reason::Silent) => {
-                Self::Gone
-            }
-            (
-                State::Unready,
-                Reason::Answering
-                | Reason::Remembered
-                | Reason::Recovering
-                | Reason::HeldDown
-                | Reason::NotReady
-                | Reason::Late
-                | Reason::EtcdFailed,
-            ) => Self::Unready,
+    fn by((standing, state, reason): (Standing, State, Reason)) -> Self {
+        match (standing, state) {
+            (_, state) if !answers(state, reason) => Self::Gone,
+            (Standing::Draining | Standing::Removed | Standing::LastResort, _) => Self::LastResort,
+            (Standing::Active, State::Up) => Self::Up,
+            (Standing::Active, State::Unready | State::Down) => Self::Unready,
         }
     }
 }
 
-/// Whether an upstream of this health is expected to answer a new connection.
-pub(super) fn answers((state, reason): (State, Reason)) -> bool {
-    Service::by(state, reason) != Service::Gone
-}
-
 /// The members and why each is in its state: `cp1 Unready EtcdFailed, cp2 Down Silent`.
 pub(super) fn members(views: &[View]) -> String {
-    let told = views.iter().filter(|view| view.standing.is_usable()).map(|view| {
-        let earlier = if view.standing == Standing::LastResort {
-            " of an earlier document"
-        } else {
-            ""
+    let told = views.iter().map(|view| {
+        let standing = match view.standing {
+            Standing::Active => "",
+            Standing::Draining => " draining",
+            Standing::Removed => " removed",
+            Standing::LastResort => " of an earlier document",
         };
         format!(
-            "{} {} {}{earlier}",
+            "{} {} {}{standing}",
             view.identity.name,
             view.state.as_str(),
             view.reason.as_str()
@@ -130,12 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn members_that_get_no_new_connection_count_for_nothing() {
-        let leaving = (Standing::Draining, State::Up, Reason::Answering);
-        let removed = (Standing::Removed, State::Up, Reason::Answering);
-        let earlier = (Standing::LastResort, State::Up, Reason::Answering);
-        assert_eq!(service(&[leaving, removed]), None);
-        assert_eq!(service(&[leaving, earlier]), Some(Service::Up));
+    fn members_that_drain_or_were_removed_are_the_last_resort() {
+        let silent = (Standing::Active, State::Down, Reason::Silent);
+        let well = (Standing::Active, State::Up, Reason::Answering);
+        for standing in [Standing::Draining, Standing::Removed, Standing::LastResort] {
+            let leaving = (standing, State::Up, Reason::Answering);
+            assert_eq!(service(&[silent, leaving]), Some(Service::LastResort));
+            assert_eq!(service(&[well, leaving]), Some(Service::Up));
+        }
+        assert_eq!(service(&[]), None);
     }
 
     #[test]

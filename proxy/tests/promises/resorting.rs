@@ -54,3 +54,40 @@ async fn a_node_whose_members_were_all_replaced_finds_one_of_an_earlier_document
     .await;
     assert_eq!(node.who().await.unwrap(), replacement.name);
 }
+
+#[tokio::test]
+async fn a_member_that_drains_serves_once_all_others_are_gone() {
+    let (node, apiservers) = node_with(2).await;
+    node.write(
+        &node
+            .pool()
+            .revision(2)
+            .draining(&apiservers[0])
+            .member(&apiservers[1]),
+    );
+    node.follows(2).await;
+    assert_eq!(node.who().await.unwrap(), apiservers[1].name);
+    apiservers[1].set(Mode::Killed);
+    for _ in 0..20 {
+        assert_eq!(node.who().await.unwrap(), apiservers[0].name);
+    }
+    apiservers[1].set(Mode::Ready);
+    node.sees(&apiservers[1], "Up").await;
+    assert_eq!(node.who().await.unwrap(), apiservers[1].name);
+}
+
+#[tokio::test]
+async fn a_removed_member_serves_the_first_client_after_all_others_are_gone() {
+    let (node, apiservers) = node_with(2).await;
+    node.write(&node.pool().revision(2).member(&apiservers[1]));
+    node.follows(2).await;
+    let line = format!(
+        "trivet_proxy_upstream_state{{member=\"{}\",state=\"Up\"}}",
+        apiservers[0].name
+    );
+    eventually("forgotten", async || node.metric(&line).await.is_none()).await;
+    apiservers[1].set(Mode::Killed);
+    for _ in 0..20 {
+        assert_eq!(node.who().await.unwrap(), apiservers[0].name);
+    }
+}

@@ -71,7 +71,7 @@ fn an_earlier_member_is_left_when_a_current_one_is_back() {
         decisions.contains(&Decision::Drain(world.ids[2])),
         "{decisions:?}"
     );
-    assert!(!world.order().contains(&2));
+    assert_eq!(world.order().last(), Some(&2));
     let forgotten = world.tell(Event::Closed, 2);
     assert!(matches!(forgotten[..], [Decision::Forget(..)]), "{forgotten:?}");
 }
@@ -87,4 +87,94 @@ fn an_earlier_member_that_a_document_names_again_stays() {
     assert!(decisions.is_empty(), "{decisions:?}");
     world.probed(0, Outcome::Ready);
     assert!(world.order().contains(&1));
+}
+
+fn draining(index: usize) -> Target {
+    Target {
+        draining: true,
+        ..target(index)
+    }
+}
+
+/// Three members that answered, the first of which drains now.
+fn one_drains() -> World {
+    let mut world = World::healthy(3);
+    world.tell(Event::Opened, 0);
+    world.configure(vec![draining(0), target(1), target(2)]);
+    world
+}
+
+#[test]
+fn a_member_that_drains_is_dialled_after_all_others_and_first_once_none_answers() {
+    let mut world = one_drains();
+    assert_eq!(world.order().last(), Some(&0));
+    for index in [1, 2] {
+        world.tell(Event::Refused, index);
+    }
+    assert_eq!(world.order()[0], 0);
+    world.probed(1, Outcome::Silent);
+    world.probed(2, Outcome::NotReady);
+    assert_eq!(
+        world.order()[0],
+        2,
+        "a member that answers is preferred, ready or not"
+    );
+}
+
+#[test]
+fn a_member_that_drains_and_does_not_answer_is_not_dialled() {
+    for outcome in [Outcome::Refused, Outcome::Untrusted] {
+        let mut world = one_drains();
+        world.probed(0, outcome);
+        assert!(!world.order().contains(&0), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_drain_pauses_while_no_other_member_answers() {
+    let mut world = one_drains();
+    world.tell(Event::Refused, 1);
+    let paused = world.tell(Event::Refused, 2);
+    assert!(paused.contains(&Decision::Restore(world.ids[0])), "{paused:?}");
+    let resumed = world.probed(1, Outcome::Ready);
+    assert!(resumed.contains(&Decision::Drain(world.ids[0])), "{resumed:?}");
+}
+
+#[test]
+fn what_a_member_that_drains_got_as_a_last_resort_is_drained_too() {
+    let mut world = one_drains();
+    world.tell(Event::Opened, 0);
+    let decisions = world.probed(1, Outcome::Ready);
+    assert!(
+        decisions.contains(&Decision::Drain(world.ids[0])),
+        "{decisions:?}"
+    );
+    let decisions = world.probed(1, Outcome::Ready);
+    assert!(decisions.is_empty(), "{decisions:?}");
+}
+
+#[test]
+fn a_removed_member_is_probed_as_soon_as_no_other_answers_and_dialled_once_it_answered() {
+    let mut world = World::healthy(2);
+    world.remember(2);
+    world.tell(Event::Refused, 0);
+    let decisions = world.tell(Event::Refused, 1);
+    world.watch(&decisions);
+    assert_eq!(world.ids.len(), 3, "{decisions:?}");
+    assert!(world.balance.awaits_last_resort());
+    assert!(!world.order().contains(&2), "its address may be another host's");
+    world.probed(2, Outcome::Ready);
+    assert!(!world.balance.awaits_last_resort());
+    assert_eq!(world.order()[0], 2);
+}
+
+#[test]
+fn a_new_member_that_withholds_its_readiness_is_not_up_at_once() {
+    let mut world = World::with(1);
+    for _ in 0..4 {
+        world.probed(0, Outcome::Withheld);
+        assert_eq!(world.balance.view()[0].state, State::Unready);
+    }
+    world.probed(0, Outcome::Withheld);
+    assert_eq!(world.balance.view()[0].state, State::Up);
 }
