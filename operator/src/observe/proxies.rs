@@ -77,7 +77,10 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
     let mut pods = ctx.pods.state();
     pods.retain(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
     // The cache has no order, and a message that changes its order is a change of the status.
-    pods.sort_by(|a, b| (node_of(a), a.name_any()).cmp(&(node_of(b), b.name_any())));
+    pods.sort_by_key(|pod| {
+        let created = pod.creation_timestamp().map(|time| time.0);
+        (node_of(pod).map(str::to_owned), created, pod.name_any())
+    });
     let node = |pod: &Pod| ctx.nodes.get(&ObjectRef::new(node_of(pod)?));
 
     let mut proxies = Proxies::default();
@@ -126,14 +129,10 @@ fn why_uncounted(node: &Node) -> Option<&'static str> {
     }
 }
 
-/// During a rollout a node has two pods, which are one node in the status of the DaemonSet.
+/// During a rollout a node has two pods. The status of the DaemonSet counts only the older one, which comes first.
 fn add(uncounted: &mut Vec<Uncounted>, new: Uncounted) {
-    match uncounted.last_mut().filter(|last| last.node == new.node) {
-        Some(last) => {
-            last.is_ready |= new.is_ready;
-            last.is_updated |= new.is_updated;
-        }
-        None => uncounted.push(new),
+    if uncounted.last().is_none_or(|last| last.node != new.node) {
+        uncounted.push(new);
     }
 }
 
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn two_pods_of_one_node_are_one_node() {
+    fn of_two_pods_of_one_node_the_older_counts() {
         let pod = |is_ready, is_updated| Uncounted {
             node: "w1".to_owned(),
             why: "not Ready",
@@ -293,6 +292,6 @@ mod tests {
         let mut uncounted = Vec::new();
         add(&mut uncounted, pod(true, false));
         add(&mut uncounted, pod(false, true));
-        assert_eq!(uncounted, [pod(true, true)]);
+        assert_eq!(uncounted, [pod(true, false)]);
     }
 }

@@ -103,7 +103,7 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
     ensure!(now.proxies_summary == "4/4", "PROXIES is {}", now.proxies_summary);
     ensure!(message.contains("w2 (not Ready)"), "w2 is not named: {message}");
 
-    edit(installation, json!({ "proxy": { "logLevel": "Debug" } })).await?;
+    edit(installation, json!({ "proxy": { "logLevel": "debug" } })).await?;
     let start = Instant::now();
     let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
     let all = ListParams::default().labels(&format!("{POOL_LABEL}={POOL}"));
