@@ -60,6 +60,24 @@ fn a_document_cut_at_any_byte_is_not_followed() {
 }
 
 #[test]
+fn no_file_name_in_the_cache_hides_the_last_good_document() {
+    let disk = Disk::new();
+    let good = format!("document-{GOOD:020}.json");
+    disk.write(&good, document(GOOD).as_bytes());
+    fuzz("cached_name", &[good.clone().into()], |name| {
+        let name: String = String::from_utf8_lossy(name).chars().take(60).collect();
+        let name = name.replace(['/', '\0'], "");
+        if name == good || fs::write(disk.0.path().join(&name), "{").is_err() {
+            return;
+        }
+        let documents = disk.documents();
+        documents.offer_cached();
+        assert_eq!(documents.revision(), Some(GOOD), "{name:?}");
+        fs::remove_file(disk.0.path().join(&name)).unwrap();
+    });
+}
+
+#[test]
 fn no_list_of_proven_members_keeps_the_proxy_from_starting() {
     let disk = Disk::new();
     fuzz("proven_members", &[PROVEN.into()], |text| {
@@ -144,6 +162,13 @@ fn keep_real_files() {
         .map(|(at, byte)| if at > 512 { 0 } else { byte })
         .collect();
     keep("cached_document", "zeros", &holes);
+    keep("cached_name", "highest", b"document-18446744073709551615.json");
+    keep("cached_name", "beyond", b"document-18446744073709551616.json");
+    keep(
+        "cached_name",
+        "temporary",
+        b".document-00000000000000000009.json.0123456789abcdef.tmp",
+    );
     keep("proven_members", "whole", PROVEN.as_bytes());
     keep("proven_members", "torn", &PROVEN.as_bytes()[..60]);
 }
