@@ -21,7 +21,11 @@ pub mod stranded;
 mod tests;
 mod upstream;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -88,6 +92,8 @@ pub struct Balance {
     hedge_budget: HedgeBudget,
     moved: Option<Instant>,
     earlier: Vec<Target>,
+    /// Upstreams whose connections are drained once a member that is to be used answers: they were the last resort.
+    drain_again: BTreeSet<UpstreamId>,
 }
 
 impl Balance {
@@ -107,6 +113,7 @@ impl Balance {
             hedge_budget: HedgeBudget::default(),
             moved: None,
             earlier: Vec::new(),
+            drain_again: BTreeSet::new(),
         }
     }
 
@@ -131,9 +138,6 @@ impl Balance {
                 }
                 if outcome.is_answer() {
                     self.hear(id, now);
-                }
-                if let Some(upstream) = self.upstreams.get_mut(&id) {
-                    upstream.probed = true;
                 }
                 let mut decisions = self.prove(id, verified);
                 decisions.extend(self.judge(id, now, |health, at| health.fold(outcome, asked, via, at)));
@@ -305,8 +309,6 @@ impl Balance {
             proven: target.proven,
             health: Health::new(target.proven, now),
             suspect: false,
-            probed: false,
-            drain_again: false,
             extra_probe: None,
             called: None,
             cross_checks: CrossCheckBudget::default(),
@@ -511,8 +513,10 @@ impl Balance {
         if let Some(upstream) = self.upstreams.get_mut(&id) {
             upstream.connections = upstream.connections.saturating_add(1);
             upstream.turn = self.turns;
-            // What its drain may not meet any more is drained once another answers.
-            upstream.drain_again |= upstream.is_leaving();
+            // Its drain may be over by now.
+            if upstream.is_leaving() {
+                self.drain_again.insert(id);
+            }
         }
     }
 

@@ -91,10 +91,10 @@ impl Reason {
 /// Whether an upstream of this health is expected to answer a new connection.
 pub fn answers(state: State, reason: Reason) -> bool {
     match (state, reason) {
-        (State::Up, _) => true,
         (State::Down, _)
         | (State::Unready, Reason::Untrusted | Reason::NotProbed | Reason::Refused | Reason::Silent) => false,
-        (
+        (State::Up, _)
+        | (
             State::Unready,
             Reason::Answering
             | Reason::Remembered
@@ -191,6 +191,7 @@ pub struct Health {
     hold: HoldDown,
     silence: Option<Silence>,
     answering: bool,
+    judged: bool,
     stranded_since: Option<Instant>,
     via: Option<SocketAddr>,
 }
@@ -212,6 +213,7 @@ impl Health {
             hold: HoldDown::default(),
             silence: None,
             answering: false,
+            judged: false,
             stranded_since: None,
             via: None,
         }
@@ -242,6 +244,7 @@ impl Health {
     /// Folds in the outcome of a question that was asked at `asked`, by way of `via`.
     pub fn fold(&mut self, outcome: Outcome, asked: Instant, via: Option<SocketAddr>, at: (Instant, Policy)) {
         let (now, policy) = at;
+        self.judged = true;
         self.stranded_since = match outcome {
             Outcome::EtcdFailed => self.stranded_since.or(Some(asked)),
             // Between two answers about etcd it is late, or misses one.
@@ -278,6 +281,11 @@ impl Health {
         }
     }
 
+    /// Whether this process has had an outcome from it.
+    pub fn is_judged(&self) -> bool {
+        self.judged
+    }
+
     /// Whether it is expected to answer a new connection.
     pub fn answers(&self) -> bool {
         answers(self.state, self.reason)
@@ -297,21 +305,18 @@ impl Health {
     fn pass(&mut self, via: Option<SocketAddr>, now: Instant, threshold: u32, ready: bool) {
         self.answer(via);
         self.passes = self.passes.saturating_add(1);
-        let enough = self.passes >= threshold;
-        match (self.state, self.reason) {
-            (State::Up, _) => self.become_state(State::Up, Reason::Answering, now),
-            // The first answer of a new upstream is enough if it tells its readiness.
-            (State::Unready, Reason::NotProbed) if ready => {
-                self.become_state(State::Up, Reason::Answering, now);
-            }
-            (State::Unready | State::Down, _) if !enough => {
-                self.become_state(State::Unready, Reason::Recovering, now);
-            }
-            (State::Unready | State::Down, _) if self.hold.holds(now) => {
-                self.become_state(State::Unready, Reason::HeldDown, now);
-            }
-            (State::Unready | State::Down, _) => self.become_state(State::Up, Reason::Answering, now),
-        }
+        // The first answer of a new upstream is enough if it tells its readiness.
+        let at_once = self.state == State::Up || ready && self.reason == Reason::NotProbed;
+        let (state, reason) = if at_once {
+            (State::Up, Reason::Answering)
+        } else if self.passes < threshold {
+            (State::Unready, Reason::Recovering)
+        } else if self.hold.holds(now) {
+            (State::Unready, Reason::HeldDown)
+        } else {
+            (State::Up, Reason::Answering)
+        };
+        self.become_state(state, reason, now);
     }
 
     fn answer_badly(&mut self, reason: Reason, via: Option<SocketAddr>, now: Instant) {

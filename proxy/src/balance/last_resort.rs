@@ -27,7 +27,8 @@ impl Balance {
     /// rather than be refused.
     pub fn awaits_last_resort(&self) -> bool {
         let mut upstreams = self.upstreams.values();
-        self.needs_last_resort() && upstreams.any(|upstream| upstream.is_last_resort() && !upstream.probed)
+        self.needs_last_resort()
+            && upstreams.any(|upstream| upstream.is_last_resort() && !upstream.health.is_judged())
     }
 
     /// Turns to the last resort as soon as no member that is to be used answers, and away from it as soon as one does:
@@ -59,9 +60,9 @@ impl Balance {
             }
         }
         // To close the connections of the last members that answer would gain nothing.
-        for (id, upstream) in &mut self.upstreams {
+        for (id, upstream) in &self.upstreams {
             if upstream.standing == Standing::Draining && upstream.connections > 0 {
-                upstream.drain_again = true;
+                self.drain_again.insert(*id);
                 decisions.push(Decision::Restore(*id));
             }
         }
@@ -76,10 +77,10 @@ impl Balance {
             decisions.extend(self.stand(id, Standing::Removed));
             decisions.extend(self.forget(id));
         }
-        for (id, upstream) in &mut self.upstreams {
-            if std::mem::take(&mut upstream.drain_again) && upstream.is_leaving() && upstream.connections > 0
-            {
-                decisions.push(Decision::Drain(*id));
+        for id in std::mem::take(&mut self.drain_again) {
+            let upstream = self.upstreams.get(&id);
+            if upstream.is_some_and(|upstream| upstream.is_leaving() && upstream.connections > 0) {
+                decisions.push(Decision::Drain(id));
             }
         }
         decisions

@@ -66,10 +66,6 @@ pub(super) struct Upstream {
     pub(super) proven: bool,
     pub(super) health: Health,
     pub(super) suspect: bool,
-    /// Whether a probe of this process has had an outcome.
-    pub(super) probed: bool,
-    /// Whether it got a connection while it drained, as a last resort.
-    pub(super) drain_again: bool,
     pub(super) extra_probe: Option<Instant>,
     /// When the others were last asked because it was late.
     pub(super) called: Option<Instant>,
@@ -91,7 +87,7 @@ impl Upstream {
         match self.standing {
             Standing::Active => true,
             Standing::Draining | Standing::Removed | Standing::LastResort => {
-                self.proven && self.probed && self.health.answers()
+                self.proven && self.health.is_judged() && self.health.answers()
             }
         }
     }
