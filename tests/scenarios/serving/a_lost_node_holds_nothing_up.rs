@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use trivet_crds::POOL_LABEL;
 use trivet_crds::pool::ApiserverPoolStatus;
+use trivet_instruments::eventually;
 use trivet_testbed::Component;
-use trivet_tests::eventually::eventually;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, Server};
 use trivet_tests::say::say;
 
