@@ -29,6 +29,17 @@ const BACK: Duration = Duration::from_secs(150);
 /// Long enough for more than two probes of every node, and for eighty connections.
 const LOOK_ON: Duration = Duration::from_secs(4);
 
+/// Until every proxy has probed an apiserver that is ready again: two probes, one a second.
+const PROBED: Duration = Duration::from_secs(2);
+
+/// A time in which a master was restarted. An apiserver that starts accepts connections for a second or two before it
+/// answers any, which is silence as any other.
+struct Restart {
+    master: String,
+    from: Timestamp,
+    to: Timestamp,
+}
+
 /// A time in which these masters hid their readiness, and every worker's proxy found all masters Up.
 struct Hiding {
     masters: Vec<String>,
@@ -58,12 +69,12 @@ async fn masters_that_hide_their_readiness_are_never_down_and_are_given_connecti
     }
     // Whatever was seen: the next scenario needs masters that tell.
     let shown = show_all(&installation).await;
-    let hidings = hidings?;
+    let (hidings, restarts) = hidings?;
     for (worker, record, health) in seen {
         let (record, health) = (record?, health?);
         publish(worker, &record, &health, &hidings);
         was_served(worker, &record)?;
-        never_down(worker, &health, &installation.masters())?;
+        never_down(worker, &health, &restarts)?;
         for hiding in &hidings {
             hiding.was_seen_up(worker, &health, &installation.masters())?;
             hiding.was_used(worker, &record)?;
@@ -73,21 +84,19 @@ async fn masters_that_hide_their_readiness_are_never_down_and_are_given_connecti
     installation.nodes_ready().await
 }
 
-async fn hide_one_and_then_all(installation: &Installation) -> Result<Vec<Hiding>> {
+async fn hide_one_and_then_all(installation: &Installation) -> Result<(Vec<Hiding>, Vec<Restart>)> {
     let mut others = installation.masters();
     let one = others.pop().context("there is no master")?;
-    restart(installation, &one, &[HIDDEN]).await?;
+    let mut restarts = vec![restart(installation, &one, &[HIDDEN]).await?];
     let alone = vec![one];
     let alone = look_on(installation, alone.clone(), alone).await?;
     // At once: meanwhile the one that hides is all that is left.
-    try_join_all(
-        others
-            .iter()
-            .map(|master| restart(installation, master, &[HIDDEN])),
-    )
-    .await?;
+    let further = others
+        .iter()
+        .map(|master| restart(installation, master, &[HIDDEN]));
+    restarts.extend(try_join_all(further).await?);
     let all = look_on(installation, installation.masters(), others).await?;
-    Ok(vec![alone, all])
+    Ok((vec![alone, all], restarts))
 }
 
 /// Waits until every worker finds all masters Up, and looks on.
@@ -118,10 +127,10 @@ async fn all_up(worker: &Host) -> Result<()> {
     .await
 }
 
-async fn restart(installation: &Installation, master: &str, flags: &[&str]) -> Result<()> {
+async fn restart(installation: &Installation, master: &str, flags: &[&str]) -> Result<Restart> {
     let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let name = master.to_owned();
-    let start = tokio::time::Instant::now();
+    let (from, start) = (Timestamp::now(), tokio::time::Instant::now());
     installation
         .disturb(move |cluster| cluster.restart(&name, Component::KubeApiserver, &flags))
         .await?;
@@ -129,7 +138,11 @@ async fn restart(installation: &Installation, master: &str, flags: &[&str]) -> R
         "{master}: restarted in {:.1} s",
         start.elapsed().as_secs_f32()
     ));
-    Ok(())
+    Ok(Restart {
+        master: master.to_owned(),
+        from,
+        to: Timestamp::now() + PROBED,
+    })
 }
 
 /// Takes the flag back, two masters first and then the one. They are killed: nothing is measured any more, and to end
@@ -150,7 +163,7 @@ async fn show(installation: &Installation, master: &str) -> Result<()> {
     installation
         .disturb(move |cluster| cluster.kill(&name, Component::KubeApiserver.program()))
         .await?;
-    restart(installation, master, &[]).await
+    restart(installation, master, &[]).await.map(drop)
 }
 
 impl Hiding {
@@ -188,10 +201,11 @@ impl Hiding {
     }
 }
 
-/// From the first restart to the last look no member was Down, though each was gone for a moment.
-fn never_down(worker: &Host, health: &Seen, masters: &[String]) -> Result<()> {
-    for master in masters {
-        let states = health.states_of(master);
+/// No member was Down but while its own apiserver was restarted, hidden or not.
+fn never_down(worker: &Host, health: &Seen, restarts: &[Restart]) -> Result<()> {
+    for Restart { master, from, to } in restarts {
+        let mut states = health.states_between(master, Timestamp::MIN, *from);
+        states.extend(health.states_between(master, *to, Timestamp::MAX));
         ensure!(
             states.contains("Up") && !states.contains("Down"),
             "{}: {master} was {states:?}",
