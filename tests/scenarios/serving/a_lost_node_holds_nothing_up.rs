@@ -34,6 +34,9 @@ async fn a_lost_node_is_named_and_a_rollout_reaches_the_others() -> Result<()> {
     installation
         .point_workers(&Server::Master("cp1".to_owned()))
         .await?;
+    // The set-up restarts proxies that remember a fall, and their pods are ready some seconds after they serve.
+    all_pods_ready(&installation).await?;
+    installation.pool_ready().await?;
     installation
         .disturb(|cluster| cluster.kill("w2", Component::Kubelet.program()))
         .await?;
@@ -125,6 +128,18 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
         start.elapsed().as_secs_f32()
     ));
     Ok(())
+}
+
+async fn all_pods_ready(installation: &Installation) -> Result<()> {
+    let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
+    let all = ListParams::default().labels(&format!("{POOL_LABEL}={POOL}"));
+    eventually(TOLD, "all proxies' pods ready", async || {
+        let pods = pods.list(&all).await?;
+        let ready = pods.iter().filter(|pod| pod_is_ready(pod)).count();
+        ensure!(ready == installation.hosts().len(), "{ready} are");
+        Ok(())
+    })
+    .await
 }
 
 async fn edit(installation: &Installation, spec: Value) -> Result<()> {
