@@ -247,23 +247,37 @@ impl Installation {
     /// Kills the proxies that have seen a member fall; kubelet starts them again. A proxy holds a member that fell lately
     /// down for longer each time, up to two minutes: one scenario's faults would make the next one wait.
     async fn forget_falls(&self) -> Result<()> {
+        let before = self.proxies(FIRST_MASTER).await?;
         let forget = |host: Host| async move {
             // A proxy that does not answer is not in step: what waits for that says why.
             let fell = metrics(&host).await.is_ok_and(|metrics| metrics.has_seen_falls());
             let (true, Some(pid)) = (fell, host.pid(PROXY)?) else {
-                return Ok(());
+                return anyhow::Ok(None);
             };
             let name = host.name().to_string();
-            self.disturb(move |cluster| cluster.kill(&name, PROXY)).await?;
-            let what = format!("{}'s proxy started again", host.name());
+            let killed = name.clone();
+            self.disturb(move |cluster| cluster.kill(&killed, PROXY)).await?;
+            let what = format!("{name}'s proxy started again");
             eventually(PROXY_STARTED, &what, async || {
                 let started = host.pid(PROXY)?.is_some_and(|started| started != pid);
                 ensure!(started, "it does not run");
                 Ok(())
             })
-            .await
+            .await?;
+            Ok(Some(name))
         };
-        try_join_all(self.hosts().into_iter().map(forget)).await.map(drop)
+        let killed = try_join_all(self.hosts().into_iter().map(forget)).await?;
+        // kubelet tells the API of it later, and scenarios count restarts.
+        eventually(PROXY_STARTED, "the restarts counted", async || {
+            let now = self.proxies(FIRST_MASTER).await?;
+            for name in killed.iter().flatten() {
+                let [then, now] =
+                    [&before, &now].map(|proxies| proxies.get(name).map(|proxy| proxy.restarts));
+                ensure!(now > then, "{name}'s proxy: {now:?}");
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn change_hosts(
