@@ -243,6 +243,12 @@ impl Balance {
         self.upstreams.get(&id).is_some_and(Upstream::is_usable)
     }
 
+    /// Whether an upstream is expected to answer a new connection.
+    pub fn expects_answers(&self) -> bool {
+        let mut upstreams = self.upstreams.values();
+        upstreams.any(|upstream| upstream.is_usable() && upstream.health.answers())
+    }
+
     /// What an upstream may get, and why; none once it is forgotten.
     pub fn health(&self, id: UpstreamId) -> Option<(State, Reason)> {
         let health = &self.upstreams.get(&id)?.health;

@@ -35,7 +35,7 @@ use self::{
 use crate::{
     balance::{
         Balance, Candidate, Event, Identity, Target, UpstreamId, View,
-        health::{Reason, State, answers},
+        health::{Reason, State},
         place::{Distance, Place},
     },
     ending::Ending,
@@ -227,12 +227,7 @@ impl Upstreams {
 
     /// Whether an upstream is expected to answer a new connection.
     pub fn expects_answers(&self) -> bool {
-        let inner = self.lock();
-        let mut usable = inner.live.keys().filter(|id| inner.balance.is_usable(**id));
-        usable.any(|id| {
-            let health = inner.balance.health(*id);
-            health.is_some_and(|(state, reason)| answers(state, reason))
-        })
+        self.lock().balance.expects_answers()
     }
 
     /// The member's name, for logs and metrics.

@@ -40,8 +40,8 @@ impl Balance {
         answered: bool,
         now: Instant,
     ) -> Vec<Decision> {
-        let active = |upstream: &Upstream| upstream.standing == Standing::Active;
-        if answered && self.upstreams.get(&id).is_some_and(active) {
+        let by_last_resort = self.upstreams.get(&id).is_none_or(Upstream::is_last_resort);
+        if answered && !by_last_resort {
             self.leave_last_resort()
         } else if self.needs_last_resort() {
             self.take_last_resort(now)
@@ -52,13 +52,15 @@ impl Balance {
 
     fn take_last_resort(&mut self, now: Instant) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        for target in self.earlier.clone() {
+        let earlier = std::mem::take(&mut self.earlier);
+        for target in &earlier {
             match self.find(&target.identity) {
-                None => decisions.extend(self.add(target, Standing::LastResort, now)),
+                None => decisions.extend(self.add(target.clone(), Standing::LastResort, now)),
                 Some(id) if self.is_removed(id) => decisions.extend(self.stand(id, Standing::LastResort)),
                 Some(_) => {}
             }
         }
+        self.earlier = earlier;
         // To close the connections of the last members that answer would gain nothing.
         for (id, upstream) in &self.upstreams {
             if upstream.standing == Standing::Draining && upstream.connections > 0 {
