@@ -102,8 +102,8 @@ pub struct PoolMember {
     #[schemars(range(min = 1, max = 65535))]
     #[serde(default = "apiserver_port")]
     pub port: u16,
-    /// Active members get connections. Draining ones get no new connection and their old ones are closed over
-    /// connection.drainTimeoutSeconds. Disabled ones are not used: set it to retire a master that still runs.
+    /// Active members get connections. Draining ones get new connections only while no Active one takes them, and their
+    /// old ones are closed over connection.drainTimeoutSeconds. Disabled ones are not used: set it to retire a master that still runs.
     #[serde(default)]
     pub state: PoolMemberState,
     /// The failure domain, as topology.kubernetes.io/zone has it on nodes.

@@ -1,4 +1,4 @@
-//! Knows which kinds of objects have been read once, for `/readyz` and for whoever waits for a kind.
+//! Knows which kinds of objects have been read once, for `/readyz` and for the passes that wait for a kind.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

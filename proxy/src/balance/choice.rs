@@ -31,8 +31,8 @@ pub struct Facts {
     pub rank: u64,
 }
 
-/// All of them, the best first: proven before unproven, Up before Unready before Down, the current document's before
-/// earlier ones', trusted before suspect. Among those that are equally well the nearer before the farther, then least
+/// All of them, the best first: proven before unproven, Up before Unready before Down, then in the
+/// order of the last resort, trusted before suspect. Among those that are equally well the nearer before the farther, then least
 /// connections, then whose turn it is (short connections leave no trace in the count), in rendezvous order at first.
 /// Nobody is left out: the last resort is still a resort.
 pub fn order(mut facts: Vec<Facts>) -> Vec<UpstreamId> {

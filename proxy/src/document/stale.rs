@@ -4,8 +4,8 @@
 //! Usually a stale document is a mounted ConfigMap that lags behind the watch. It can also be the only right one: on a host
 //! that is reused in a new cluster, the cache holds a document of the old cluster, whose revision may be higher. Then its
 //! authority verifies no member. So a stale document with another authority is followed if its authority verifies a
-//! member while that of the document in force verifies none. Whoever can offer such a document can offer one with a higher
-//! revision as well, so this gives nobody new power; and a document from the cache is never followed this way.
+//! member while that of the document in force verifies none. A source of such a document can also offer one with a higher
+//! revision, so the rule gives it no new power; and a document from the cache is never followed this way.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

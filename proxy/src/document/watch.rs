@@ -37,9 +37,9 @@ pub struct ConfigMapTarget {
     pub name: String,
     /// The file with the bearer token. It is read at every request, because kubelet rotates it.
     pub token_file: PathBuf,
-    /// The file with the authorities of the apiservers, PEM. Only who has a certificate of them gets the token; the
-    /// authority of a document is not enough, because a document may come from another cluster, or from whoever can write
-    /// it.
+    /// The file with the authorities of the apiservers, PEM. Only a server with a certificate of theirs gets the
+    /// token. The authority of a document is not enough: a document may come from another cluster, or from any writer of
+    /// the ConfigMap.
     pub authority_file: PathBuf,
 }
 

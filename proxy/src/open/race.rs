@@ -117,7 +117,7 @@ impl<U: Copy> Race<U> {
         self.want.is_some() && !self.exhausted
     }
 
-    /// Whether nobody is left who could answer.
+    /// Whether every contender has ended and no other can join.
     pub fn is_over(&self) -> bool {
         self.exhausted && self.contenders.iter().all(|contender| contender.lost)
     }
