@@ -10,7 +10,7 @@ pub(crate) mod fixture;
 mod service;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -84,7 +84,8 @@ struct Live {
     stop: CancellationToken,
     emptying: Option<CancellationToken>,
     cutting: bool,
-    close_signals: HashMap<u64, Arc<CloseSignal>>,
+    /// By serial number, so the oldest connection comes first.
+    close_signals: BTreeMap<u64, Arc<CloseSignal>>,
     evidence: Evidence,
     series: Arc<Series>,
 }
@@ -344,7 +345,7 @@ impl Upstreams {
         let deadline = Instant::now() + within;
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
-            drain::gradually(|| self.close_signals(|_| true), Ending::ProxyDrained, remaining).await;
+            drain::gradually(self, None, Ending::ProxyDrained, remaining).await;
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -356,21 +357,35 @@ impl Upstreams {
         self.tasks.wait().await;
     }
 
-    /// The connections of the chosen upstreams, the oldest first: those are the ones that never end by themselves.
-    fn close_signals(&self, of: impl Fn(UpstreamId) -> bool) -> Vec<Arc<CloseSignal>> {
+    /// The connections of one upstream, or of all.
+    fn close_signals(&self, of: Option<UpstreamId>) -> Vec<Arc<CloseSignal>> {
         let inner = self.lock();
-        let chosen = inner.live.iter().filter(|(id, _)| of(**id));
-        let mut close_signals: Vec<_> = chosen.flat_map(|(_, live)| live.close_signals.clone()).collect();
-        drop(inner);
-        close_signals.sort_by_key(|(serial, _)| *serial);
-        close_signals
-            .into_iter()
-            .map(|(_, close_signal)| close_signal)
-            .collect()
+        let connections = inner.connections(of);
+        connections.flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// The oldest connection of one upstream, or of all, and how many there are. The oldest is the least likely to end by
+    /// itself. A drain asks before each close, so the cost must not grow with the number of connections.
+    fn next_to_close(&self, of: Option<UpstreamId>) -> Option<(Arc<CloseSignal>, usize)> {
+        let inner = self.lock();
+        let left = inner.connections(of).map(BTreeMap::len).sum();
+        let oldest = inner.connections(of).filter_map(BTreeMap::first_key_value);
+        let (_, close_signal) = oldest.min_by_key(|(serial, _)| **serial)?;
+        Some((Arc::clone(close_signal), left))
     }
 
     /// A panic elsewhere must not take the balancer with it: what it left is still a valid state.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn connections(&self, of: Option<UpstreamId>) -> impl Iterator<Item = &BTreeMap<u64, Arc<CloseSignal>>> {
+        let chosen = self
+            .live
+            .iter()
+            .filter(move |(id, _)| of.is_none_or(|of| of == **id));
+        chosen.map(|(_, live)| &live.close_signals)
     }
 }

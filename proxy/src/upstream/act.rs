@@ -1,6 +1,6 @@
 //! Carries out what the balancer decided.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -66,7 +66,7 @@ impl Upstreams {
             stop: self.stop.child_token(),
             emptying: None,
             cutting: false,
-            close_signals: HashMap::new(),
+            close_signals: BTreeMap::new(),
             evidence: Evidence::default(),
             series: Arc::new(self.metrics.member(&identity.name)),
         };
@@ -157,7 +157,7 @@ impl Upstreams {
         if let Some(since) = silent_since {
             self.metrics.failed_over(since.elapsed());
         }
-        let close_signals = self.close_signals(|of| of == id);
+        let close_signals = self.close_signals(Some(id));
         warn!(
             member = self.name(id),
             connections = close_signals.len(),
@@ -189,7 +189,7 @@ impl Upstreams {
         drop(inner);
         let upstreams = Arc::clone(self);
         self.tasks.spawn(async move {
-            let closing = drain::gradually(|| upstreams.close_signals(|of| of == id), ending, within);
+            let closing = drain::gradually(&upstreams, Some(id), ending, within);
             stop.run_until_cancelled(closing).await;
         });
     }

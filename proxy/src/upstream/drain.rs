@@ -1,34 +1,34 @@
 //! Gradual closing: one connection at a time, evenly spread, so that their clients do not reconnect all at once.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::CloseSignal;
-use crate::{balance::drain, ending::Ending};
+use super::Upstreams;
+use crate::{
+    balance::{UpstreamId, drain},
+    ending::Ending,
+};
 
-/// Closes the connections that `close_signals` names, afresh at each step, until none is left or `within` has passed; then
-/// closes what is left at once.
+/// Closes the connections of one upstream, or of all, one after the other until none is left or `within` has passed; then
+/// closes what is left at once. Each step looks anew, because connections also end by themselves, and new ones may come.
 pub(super) async fn gradually(
-    close_signals: impl Fn() -> Vec<Arc<CloseSignal>>,
+    upstreams: &Upstreams,
+    of: Option<UpstreamId>,
     ending: Ending,
     within: Duration,
 ) {
     let deadline = Instant::now() + within;
-    loop {
-        let left = close_signals();
+    while let Some((_, left)) = upstreams.next_to_close(of) {
         let remaining = deadline.saturating_duration_since(Instant::now());
-        if left.is_empty() {
-            return;
-        }
         if remaining.is_zero() {
-            for close_signal in left {
+            for close_signal in upstreams.close_signals(of) {
                 close_signal.end(ending);
             }
             return;
         }
-        sleep(drain::drain_step(remaining, left.len())).await;
-        if let Some(next) = left.first() {
+        sleep(drain::drain_step(remaining, left)).await;
+        if let Some((next, _)) = upstreams.next_to_close(of) {
             next.end(ending);
         }
     }
@@ -36,6 +36,9 @@ pub(super) async fn gradually(
 
 #[cfg(test)]
 mod tests {
+    use nix::time::{ClockId, clock_gettime};
+    use tokio::task::JoinSet;
+
     use super::*;
     use crate::upstream::fixture::{self, in_time};
 
@@ -57,5 +60,48 @@ mod tests {
             assert_eq!(ending, Some(Ending::ProxyDrained), "opened after {late:?}");
             drop(before);
         }
+    }
+
+    /// The CPU time of this thread, which other processes of the machine do not lengthen.
+    fn worked() -> Duration {
+        clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_of_16000_connections_holds_up_nothing_else() {
+        let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
+        let mut connections = JoinSet::new();
+        for _ in 0..16_000 {
+            let guard = upstreams.guard_connection(id).unwrap();
+            connections.spawn(async move { guard.close_signal.ended().await });
+        }
+        let before = worked();
+        let longest = tokio::spawn(async {
+            let mut longest = Duration::ZERO;
+            for _ in 0..59_000 {
+                sleep(Duration::from_millis(1)).await;
+                let started = worked();
+                tokio::task::yield_now().await;
+                longest = longest.max(worked().saturating_sub(started));
+            }
+            longest
+        });
+        gradually(
+            &upstreams,
+            Some(id),
+            Ending::MemberDrained,
+            Duration::from_secs(60),
+        )
+        .await;
+        let took = worked().saturating_sub(before);
+        while let Some(ending) = connections.join_next().await {
+            assert_eq!(ending.unwrap(), Ending::MemberDrained);
+        }
+        let longest = longest.await.unwrap();
+        assert!(longest < Duration::from_millis(50), "one turn took {longest:?}");
+        assert!(
+            took < Duration::from_secs(5),
+            "the drain took {took:?} of the CPU"
+        );
     }
 }
