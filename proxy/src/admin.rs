@@ -155,10 +155,10 @@ impl Admin {
     }
 }
 
-fn agree(objection: Option<impl Into<String>>, agreed: &'static str) -> Response<Full<Bytes>> {
+fn agree(objection: Option<String>, agreed: &'static str) -> Response<Full<Bytes>> {
     match objection {
         None => plain(StatusCode::OK, agreed.to_owned()),
-        Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection.into()),
+        Some(objection) => plain(StatusCode::SERVICE_UNAVAILABLE, objection),
     }
 }
 

@@ -221,6 +221,7 @@ impl BoundProxy {
         let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(
             &addresses,
+            &settings::ports_on_node(&document, &self.config.place.node),
             self.connection_limit(document.connection.max_connections),
         );
         self.upstreams

@@ -1,12 +1,14 @@
 //! Listeners: the local addresses on which the proxy accepts. Each address has one task, which binds it, accepts on it,
 //! and tries to bind it again for as long as the document names it.
 
+pub mod holding;
 pub mod slots;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::SocketAddr,
+    os::fd::{AsRawFd, RawFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,23 +16,33 @@ use std::{
 use nix::errno::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
+    task::spawn_blocking,
     time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use self::slots::Slots;
+use self::{
+    holding::{Holding, Holdings},
+    slots::Slots,
+};
 use crate::{
     connection::{self, Accepted},
     ending::Ending,
     metrics::Metrics,
-    net::socket::{self, Fault, Listening},
+    net::{
+        port_holders::{self, Holder, Socket},
+        socket::{self, Fault},
+    },
     relay::TailBudget,
     upstream::Upstreams,
 };
 
 /// How soon a taken port is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a proxy looks whether another program has come to share its port.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 
 /// How long accepting pauses when this process has no file left. A busy loop would take a CPU; a longer pause would delay
 /// the first client once there are files again.
@@ -42,7 +54,7 @@ pub struct Listeners {
     upstreams: Arc<Upstreams>,
     metrics: Arc<Metrics>,
     wanted: Mutex<HashMap<SocketAddr, CancellationToken>>,
-    bound: Arc<Mutex<Vec<SocketAddr>>>,
+    holdings: Arc<Mutex<Holdings>>,
     accepting: TaskTracker,
     connections: TaskTracker,
     slots: Arc<Slots>,
@@ -56,7 +68,7 @@ struct Acceptor {
     address: SocketAddr,
     upstreams: Arc<Upstreams>,
     metrics: Arc<Metrics>,
-    bound: Arc<Mutex<Vec<SocketAddr>>>,
+    holdings: Arc<Mutex<Holdings>>,
     connections: TaskTracker,
     slots: Arc<Slots>,
     tails: Arc<TailBudget>,
@@ -69,7 +81,7 @@ impl Listeners {
             metrics: Arc::clone(upstreams.metrics()),
             upstreams,
             wanted: Mutex::default(),
-            bound: Arc::default(),
+            holdings: Arc::default(),
             accepting: TaskTracker::new(),
             connections: TaskTracker::new(),
             slots: Arc::default(),
@@ -79,9 +91,19 @@ impl Listeners {
     }
 
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
-    /// keeps its socket. Connections of a removed address go on.
-    pub fn apply(&self, addresses: &[SocketAddr], limit: u32) {
+    /// keeps its socket. Connections of a removed address go on. An address whose port is one of `members_ports`, on which
+    /// members listen on this node, is not bound: it would keep an apiserver that restarts from its port.
+    pub fn apply(&self, addresses: &[SocketAddr], members_ports: &BTreeSet<u16>, limit: u32) {
         self.slots.set_limit(limit);
+        let (refused, addresses): (BTreeSet<SocketAddr>, BTreeSet<_>) = addresses
+            .iter()
+            .copied()
+            .partition(|address| members_ports.contains(&address.port()));
+        for address in &refused {
+            warn!(%address, "not listening on a port on which a member listens on this node");
+            self.metrics.listener(&address.to_string(), false);
+        }
+        lock(&self.holdings).set_members_ports(refused);
         let mut wanted = self.wanted();
         wanted.retain(|address, stop| {
             let stays = addresses.contains(address);
@@ -92,13 +114,20 @@ impl Listeners {
             stays
         });
         for address in addresses {
-            wanted.entry(*address).or_insert_with(|| self.start(*address));
+            wanted.entry(address).or_insert_with(|| self.start(address));
         }
     }
 
     /// The addresses on which the proxy accepts now.
     pub fn bound(&self) -> Vec<SocketAddr> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let holdings = self.holdings().into_iter();
+        let bound = holdings.filter(|(_, holding)| holding.is_bound());
+        bound.map(|(address, _)| address).collect()
+    }
+
+    /// What the proxy has of each listener's address.
+    pub fn holdings(&self) -> BTreeMap<SocketAddr, Holding> {
+        lock(&self.holdings).all()
     }
 
     /// Whether every wanted address still has its task. A task that panicked is not restarted.
@@ -141,7 +170,7 @@ impl Listeners {
             address,
             upstreams: Arc::clone(&self.upstreams),
             metrics: Arc::clone(&self.metrics),
-            bound: Arc::clone(&self.bound),
+            holdings: Arc::clone(&self.holdings),
             connections: self.connections.clone(),
             slots: Arc::clone(&self.slots),
             tails: Arc::clone(&self.tails),
@@ -155,38 +184,121 @@ impl Listeners {
     }
 }
 
-/// Records that an address is bound until this is dropped, also when the accept loop panics.
-struct Bound<'a>(&'a Acceptor);
+/// A panic elsewhere leaves what is known of the addresses valid.
+fn lock(holdings: &Mutex<Holdings>) -> MutexGuard<'_, Holdings> {
+    holdings.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl<'a> Bound<'a> {
+/// What is told of an address while it has its task. Its drop forgets the address, also when the accept loop panics.
+struct Attendance<'a>(&'a Acceptor);
+
+impl<'a> Attendance<'a> {
     fn new(acceptor: &'a Acceptor) -> Self {
-        acceptor.bound().push(acceptor.address);
-        acceptor.metrics.listener(&acceptor.address.to_string(), true);
+        lock(&acceptor.holdings).set(acceptor.address, Holding::Pending);
         Self(acceptor)
     }
 }
 
-impl Drop for Bound<'_> {
+impl Drop for Attendance<'_> {
     fn drop(&mut self) {
-        self.0.bound().retain(|address| *address != self.0.address);
+        let Acceptor {
+            address,
+            metrics,
+            holdings,
+            ..
+        } = self.0;
+        let (before, is_members_port) = {
+            let mut holdings = lock(holdings);
+            (holdings.remove(*address), holdings.is_members_port(*address))
+        };
+        let listener = address.to_string();
+        for stranger in before.iter().flat_map(Holding::strangers) {
+            metrics.stranger_gone(&listener, stranger.name());
+        }
+        if !is_members_port {
+            metrics.listener_gone(&listener);
+        }
+    }
+}
+
+/// The other processes on an address, as they were when they were looked for last.
+#[derive(Debug, Default)]
+struct Others {
+    sockets: BTreeSet<Socket>,
+    holders: Vec<Holder>,
+}
+
+impl Others {
+    /// Looks again. Files of all processes are read only where other sockets than before listen.
+    async fn look(&mut self, address: SocketAddr, own: Option<RawFd>) -> &[Holder] {
+        let known = self.sockets.clone();
+        let looked = spawn_blocking(move || {
+            let sockets = port_holders::sockets(address, own.as_ref());
+            (sockets != known).then(|| (port_holders::holders(&sockets), sockets))
+        });
+        // A look that panics brings nothing new.
+        if let Ok(Some((holders, sockets))) = looked.await {
+            *self = Self { sockets, holders };
+        }
+        &self.holders
     }
 }
 
 impl Acceptor {
     async fn run(self, stop: CancellationToken) {
+        let _attendance = Attendance::new(&self);
         self.listen(&stop).await;
-        self.metrics.listener_gone(&self.address.to_string());
     }
 
     async fn listen(&self, stop: &CancellationToken) {
         let Some(listener) = stop.run_until_cancelled(self.bind()).await else {
             return;
         };
-        let _bound = Bound::new(self);
-        info!(address = %self.address, "listening");
-        stop.run_until_cancelled(self.accept(&listener)).await;
+        self.set(Holding::Held);
+        let accepting = async {
+            tokio::join!(self.accept(&listener), self.look_around(listener.as_raw_fd()));
+        };
+        stop.run_until_cancelled(accepting).await;
         if let Err(error) = self.accept_queued(listener) {
             debug!(address = %self.address, %error, "failed to accept the last clients");
+        }
+    }
+
+    /// Looks, for ever, whether another program shares the port: it gets a part of the clients.
+    async fn look_around(&self, own: RawFd) {
+        let mut others = Others::default();
+        loop {
+            sleep(LOOK_AROUND).await;
+            let holders = others.look(self.address, Some(own)).await;
+            let strangers: Vec<_> = holders.iter().filter(|holder| holder.is_stranger()).collect();
+            self.set(if strangers.is_empty() {
+                Holding::Held
+            } else {
+                Holding::Contested(strangers.into_iter().cloned().collect())
+            });
+        }
+    }
+
+    /// Notes what the proxy has of the address, and tells of it if that is news.
+    fn set(&self, holding: Holding) {
+        let Some(before) = lock(&self.holdings).set(self.address, holding.clone()) else {
+            return;
+        };
+        let listener = self.address.to_string();
+        self.metrics.listener(&listener, holding.is_bound());
+        for stranger in before.strangers() {
+            self.metrics.stranger_gone(&listener, stranger.name());
+        }
+        for stranger in holding.strangers() {
+            self.metrics.stranger(&listener, stranger.name());
+        }
+        match (&holding, holding.fault()) {
+            (Holding::Held, _) => info!(address = listener, "listening"),
+            (_, Some(fault)) => warn!(address = listener, fault, "listener is not as it should be"),
+            (_, None) => info!(
+                address = listener,
+                "skipping a listener whose address this node lacks"
+            ),
         }
     }
 
@@ -228,37 +340,33 @@ impl Acceptor {
     }
 
     async fn bind(&self) -> TcpListener {
-        let mut said = None;
+        let mut others = Others::default();
         loop {
-            let error = match socket::listen(self.address) {
-                Ok(Listening { socket, shared }) => {
-                    if shared {
-                        warn!(address = %self.address, "sharing the port with another proxy of this node until it ends");
-                    }
-                    return socket;
-                }
-                Err(error) => error,
-            };
-            self.metrics.listener(&self.address.to_string(), false);
-            if said != Some(error.kind()) {
-                said = Some(error.kind());
-                self.explain(&error);
+            match self.try_bind(&mut others).await {
+                Ok(listener) => return listener,
+                Err(holding) => self.set(holding),
             }
             sleep(BIND_AGAIN).await;
         }
     }
 
-    fn explain(&self, error: &io::Error) {
+    /// Binds the address, beside others only where none of them is known to be another program.
+    async fn try_bind(&self, others: &mut Others) -> Result<TcpListener, Holding> {
         let address = self.address;
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => {
-                info!(%address, %error, "skipping a listener whose address this node lacks");
+        if !socket::is_free(address).map_err(|error| fault_of(&error))? {
+            let holders = others.look(address, None).await.to_vec();
+            if holders.iter().any(Holder::is_stranger) {
+                return Err(Holding::Taken(holders));
             }
-            Some(Errno::EADDRINUSE) => {
-                warn!(%address, "another process listens on this pool's port; trying again until it is free");
-            }
-            Some(_) | None => warn!(%address, %error, "failed to listen; trying again"),
+            let listener = socket::listen(address).map_err(|error| match error.kind() {
+                io::ErrorKind::AddrInUse => Holding::Taken(holders.clone()),
+                _ => fault_of(&error),
+            })?;
+            let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
+            warn!(%address, ?holders, "sharing the port with another proxy of this node until it ends");
+            return Ok(listener);
         }
+        socket::listen(address).map_err(|error| fault_of(&error))
     }
 
     fn admit(&self, client: TcpStream, peer: SocketAddr) {
@@ -285,8 +393,12 @@ impl Acceptor {
         socket::reset_on_close(client);
         self.metrics.ended(ending);
     }
+}
 
-    fn bound(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+fn fault_of(error: &io::Error) -> Holding {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => Holding::Lacking,
+        Some(Errno::EADDRINUSE) => Holding::Taken(Vec::new()),
+        Some(_) | None => Holding::Failed(format!("failed to listen: {error}")),
     }
 }

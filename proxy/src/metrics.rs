@@ -94,6 +94,7 @@ mod tests {
         metrics.document_applied(1, Source::File);
         metrics.document_rejected(Source::Watch, "Older");
         metrics.listener("127.0.0.1:7443", true);
+        metrics.stranger("127.0.0.1:7443", "haproxy");
         metrics.member("cp1");
         metrics.state("cp1", State::Up);
         metrics.probed("cp1", Outcome::Ready);

@@ -1,3 +1,4 @@
 //! Sockets as the proxy needs them.
 
+pub mod port_holders;
 pub mod socket;

@@ -1,7 +1,7 @@
 //! Readiness and liveness of this proxy.
 //!
-//! Readiness latches after one verified answer through the proxy's own listener; from then on it needs a bound listener
-//! only. If readiness followed the upstreams, the DaemonSet controller would replace every proxy during an outage.
+//! Readiness latches after one verified answer through the proxy's own listener; from then on it needs its listeners'
+//! addresses only. If readiness followed the upstreams, the DaemonSet controller would replace every proxy during an outage.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,12 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
-use crate::{listener::Listeners, probe, upstream::Upstreams, vital::VitalTasks};
+use crate::{
+    listener::{Listeners, holding::Holding},
+    probe,
+    upstream::Upstreams,
+    vital::VitalTasks,
+};
 
 /// How soon the proxy tries its own listener again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -50,15 +55,22 @@ impl Readiness {
     }
 
     /// Why this proxy is not ready; none if it is ready.
-    pub fn objection(&self) -> Option<&'static str> {
+    pub fn objection(&self) -> Option<String> {
         if self.ending.load(Ordering::Relaxed) {
-            return Some("this proxy is ending");
+            return Some("this proxy is ending".to_owned());
         }
-        if self.listeners.bound().is_empty() {
-            return Some("no listener is bound: there is no document yet, or the port is taken");
+        let holdings = self.listeners.holdings();
+        if let Some((address, fault)) = holdings
+            .iter()
+            .find_map(|(address, holding)| Some((address, holding.fault()?)))
+        {
+            return Some(format!("listener {address}: {fault}"));
+        }
+        if !holdings.values().any(Holding::is_bound) {
+            return Some("no listener is bound: there is no document yet".to_owned());
         }
         if !self.forwarded.load(Ordering::Relaxed) {
-            return Some("no member has answered through this proxy's own listener yet");
+            return Some("no member has answered through this proxy's own listener yet".to_owned());
         }
         None
     }
@@ -69,7 +81,7 @@ impl Readiness {
         if is_slow {
             self.lifeless()
         } else {
-            self.objection().map(str::to_owned)
+            self.objection()
         }
     }
 
@@ -120,7 +132,7 @@ mod tests {
         let readiness = readiness();
         let after = |seconds| readiness.created + Duration::from_secs(seconds);
         assert!(readiness.objection().is_some());
-        assert_eq!(readiness.unstarted(after(19)).as_deref(), readiness.objection());
+        assert_eq!(readiness.unstarted(after(19)), readiness.objection());
         assert_eq!(readiness.unstarted(after(20)), None);
     }
 

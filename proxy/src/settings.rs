@@ -1,6 +1,7 @@
 //! The document in force, and the values that connections and probes derive from it.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -83,6 +84,13 @@ pub fn identity(member: &Member) -> Identity {
 pub fn sockets(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
     let on_port = |address: &IpAddr| SocketAddr::new(*address, listener.port);
     listener.addresses.iter().map(on_port)
+}
+
+/// The ports on which members listen on this node.
+pub fn ports_on_node(document: &Document, node: &str) -> BTreeSet<u16> {
+    let members = document.members.iter();
+    let here = members.filter(|member| !node.is_empty() && member.node_name == node);
+    here.map(|member| member.port).collect()
 }
 
 /// Whether a member gets no new connection.

@@ -22,7 +22,7 @@ use crate::{
         place::{self, Distance},
     },
     document::{Documents, InForce},
-    listener::Listeners,
+    listener::{Listeners, holding::Holding},
     readiness::Readiness,
     settings::{self, Settings},
     upstream::{Origin, Run, Upstreams},
@@ -96,6 +96,9 @@ pub struct ListenerStatus {
     pub address: String,
     /// Whether the proxy listens on it.
     pub bound: bool,
+    /// What is wrong with it, if anything: who has taken it, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// The clients of the proxy.
@@ -205,7 +208,7 @@ impl Subject {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: place.node.clone(),
             zone: place.zone.clone(),
-            not_ready_because: self.readiness.objection().map(str::to_owned),
+            not_ready_because: self.readiness.objection(),
             warnings: self.warnings(now),
             document: in_force
                 .as_ref()
@@ -230,7 +233,7 @@ impl Subject {
     }
 
     fn listeners(&self, settings: Option<&Settings>) -> Vec<ListenerStatus> {
-        let bound = self.listeners.bound();
+        let holdings = self.listeners.holdings();
         let wanted = settings
             .into_iter()
             .flat_map(|settings| &settings.document.listeners);
@@ -238,7 +241,8 @@ impl Subject {
             .flat_map(settings::sockets)
             .map(|address| ListenerStatus {
                 address: address.to_string(),
-                bound: bound.contains(&address),
+                bound: holdings.get(&address).is_some_and(Holding::is_bound),
+                fault: holdings.get(&address).and_then(Holding::fault),
             })
             .collect()
     }

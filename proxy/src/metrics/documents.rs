@@ -20,6 +20,13 @@ struct ListenerLabel {
     listener: String,
 }
 
+/// A metric of another program on a listener's address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StrangerLabels {
+    listener: String,
+    program: String,
+}
+
 /// A metric by source of documents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
@@ -41,6 +48,7 @@ pub(super) struct DocumentMetrics {
     rejected: Family<RejectionLabels, Counter>,
     watch_event: Gauge<f64, AtomicU64>,
     listener_bound: Family<ListenerLabel, Gauge>,
+    listener_stranger: Family<StrangerLabels, Gauge>,
 }
 
 impl DocumentMetrics {
@@ -74,6 +82,11 @@ impl DocumentMetrics {
             "listener_bound",
             "1 if the proxy listens on the address, 0 if it should but cannot",
             self.listener_bound.clone(),
+        );
+        root.register(
+            "listener_stranger",
+            "1 while another program listens on the address of a listener",
+            self.listener_stranger.clone(),
         );
     }
 }
@@ -121,6 +134,25 @@ impl Metrics {
                 listener: address.to_owned(),
             })
             .set(i64::from(bound));
+    }
+
+    /// Another program listens on the address of a listener.
+    pub fn stranger(&self, address: &str, program: &str) {
+        self.documents
+            .listener_stranger
+            .get_or_create(&StrangerLabels {
+                listener: address.to_owned(),
+                program: program.to_owned(),
+            })
+            .set(1);
+    }
+
+    /// It no longer does.
+    pub fn stranger_gone(&self, address: &str, program: &str) {
+        self.documents.listener_stranger.remove(&StrangerLabels {
+            listener: address.to_owned(),
+            program: program.to_owned(),
+        });
     }
 
     /// The address is no longer a listener.

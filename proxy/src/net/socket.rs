@@ -67,28 +67,20 @@ impl UpstreamOptions {
     }
 }
 
-/// A listening socket, and whether another process listens on the same port.
-#[derive(Debug)]
-pub struct Listening {
-    /// The socket.
-    pub socket: TcpListener,
-    /// Whether the port is shared with another process that set SO_REUSEPORT too: a predecessor that has not ended yet.
-    pub shared: bool,
+/// Whether nobody listens on `address`, not even a process that would share it.
+pub fn is_free(address: SocketAddr) -> io::Result<bool> {
+    match bind(address, false) {
+        Ok(_alone) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
-/// Listens on `address`, with TCP_NODELAY for every accepted connection. The port may be shared with a process of the
-/// same user that sets SO_REUSEPORT too, as this proxy's predecessor and successor do, so that an upgrade leaves no moment
-/// without a listener. Whether it is shared is reported.
-pub fn listen(address: SocketAddr) -> io::Result<Listening> {
-    let shared = match bind(address, false) {
-        Ok(_alone) => false,
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => true,
-        Err(error) => return Err(error),
-    };
-    Ok(Listening {
-        socket: bind(address, true)?.listen(BACKLOG)?,
-        shared,
-    })
+/// Listens on `address`, with TCP_NODELAY for every accepted connection. The port is shared with any process of the same
+/// user that sets SO_REUSEPORT too, as this proxy's predecessor and successor do, so that an upgrade leaves no moment
+/// without a listener.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bind(address, true)?.listen(BACKLOG)
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
@@ -280,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn accepted_connections_have_no_delay() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap().socket;
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         assert!(accepted.nodelay().unwrap());

@@ -58,7 +58,11 @@ fn document(status: &Status) -> String {
 
 fn listeners(status: &Status) -> String {
     let told = status.listeners.iter().map(|listener| {
-        let fault = if listener.bound { "" } else { " (not bound)" };
+        let fault = match &listener.fault {
+            Some(fault) => format!(" ({fault})"),
+            None if listener.bound => String::new(),
+            None => " (not bound)".to_owned(),
+        };
         format!("{}{fault}", listener.address)
     });
     let told: Vec<_> = told.collect();

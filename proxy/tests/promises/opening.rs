@@ -381,6 +381,101 @@ async fn a_server_that_takes_its_time_to_read_keeps_its_connection() {
     sent.await.unwrap().unwrap();
 }
 
+/// A program that listens on the address, with SO_REUSEPORT if it would share it, until it is dropped.
+struct Program(std::process::Child);
+
+impl Program {
+    fn listening_on(address: std::net::SocketAddr, shares: bool) -> Self {
+        let script = format!(
+            "import socket, time\n\
+             s = socket.socket()\n\
+             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, {})\n\
+             s.bind(('{}', {}))\n\
+             s.listen()\n\
+             print('listening', flush=True)\n\
+             time.sleep(1000)\n",
+            u8::from(shares),
+            address.ip(),
+            address.port()
+        );
+        let mut command = std::process::Command::new("python3");
+        let mut child = command
+            .args(["-c", &script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = [0; 9];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut told).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_never_shared_with_another_program_and_that_is_named() {
+    for shares in [false, true] {
+        let mut node = Node::new();
+        let apiserver = Apiserver::start("cp1", node.authority.server());
+        let program = Program::listening_on(node.proxy, shares);
+        node.write(&Pool::new(&node.authority, node.proxy.port()).member(&apiserver));
+        node.start().await;
+        let listener = node.proxy;
+        let line = format!("trivet_proxy_listener_stranger{{listener=\"{listener}\",program=\"python3\"}}");
+        crate::support::eventually("named", async || node.metric(&line).await == Some(1)).await;
+        let status = node.status().await;
+        let fault = status.listeners[0].fault.clone().unwrap();
+        let pid = program.0.id();
+        assert!(
+            fault.starts_with(&format!("taken by python3 (pid {pid},")),
+            "{fault}"
+        );
+        assert!(status.not_ready_because.unwrap().contains(&fault));
+        drop(program);
+        crate::support::eventually("ready", async || node.ready().await).await;
+        assert_eq!(node.metric(&line).await, None);
+        assert_eq!(node.who().await.unwrap(), "cp1");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_comes_to_share_the_port_makes_the_proxy_unready() {
+    let (node, _apiservers) = node_with(1).await;
+    crate::support::eventually("ready", async || node.ready().await).await;
+    let program = Program::listening_on(node.proxy, true);
+    crate::support::eventually("not ready", async || !node.ready().await).await;
+    let fault = node.status().await.listeners[0].fault.clone().unwrap();
+    assert!(fault.starts_with("shared with python3"), "{fault}");
+    drop(program);
+    crate::support::eventually("ready again", async || node.ready().await).await;
+}
+
+#[tokio::test]
+async fn the_port_of_a_member_on_this_node_is_left_to_it() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    let port = apiserver.address.port();
+    // Nothing listens there: an apiserver that listens on all addresses would need it when it restarts.
+    let free: std::net::SocketAddr = ([127, 0, 0, 2], port).into();
+    let pool = Pool::new(&node.authority, port).listening_on(free.ip());
+    node.write(&pool.member(&apiserver).at("w1", ""));
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    let status = node.status().await;
+    assert_eq!(
+        status.listeners[0].fault.as_deref(),
+        Some("not bound: a member listens on this port of this node")
+    );
+    assert!(!node.ready().await);
+    assert!(TcpStream::connect(free).await.is_err(), "the proxy took it");
+}
+
 #[tokio::test]
 async fn a_taken_port_is_waited_for() {
     let mut node = Node::new();

@@ -71,6 +71,12 @@ impl Pool {
         Self { document }
     }
 
+    /// Whose proxies listen on this address instead of 127.0.0.1.
+    pub(crate) fn listening_on(mut self, address: IpAddr) -> Self {
+        self.document.listeners[0].addresses = vec![address];
+        self
+    }
+
     pub(crate) fn revision(mut self, revision: u64) -> Self {
         self.document.revision = revision;
         self
