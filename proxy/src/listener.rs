@@ -92,13 +92,15 @@ impl Listeners {
 
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
     /// keeps its socket. Connections of a removed address go on. An address whose port is one of `members_ports`, on which
-    /// members listen on this node, is not bound: it would keep an apiserver that restarts from its port.
+    /// members listen on this node, is not bound: it would keep an apiserver that restarts from its port. One that is bound
+    /// already stays, because a document with a wrong port must not take the node's listener away.
     pub fn apply(&self, addresses: &[SocketAddr], members_ports: &BTreeSet<u16>, limit: u32) {
         self.slots.set_limit(limit);
+        let bound = self.bound();
         let (refused, addresses): (BTreeSet<SocketAddr>, BTreeSet<_>) = addresses
             .iter()
             .copied()
-            .partition(|address| members_ports.contains(&address.port()));
+            .partition(|address| members_ports.contains(&address.port()) && !bound.contains(address));
         for address in &refused {
             warn!(%address, "not listening on a port on which a member listens on this node");
             self.metrics.listener(&address.to_string(), false);

@@ -477,6 +477,26 @@ async fn the_port_of_a_member_on_this_node_is_left_to_it() {
 }
 
 #[tokio::test]
+async fn a_listener_that_serves_stays_when_a_member_is_said_to_be_on_its_port() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    let port = apiserver.address.port();
+    let listener: std::net::SocketAddr = ([127, 0, 0, 2], port).into();
+    let pool = || {
+        let pool = Pool::new(&node.authority, port).listening_on(listener.ip());
+        pool.member(&apiserver)
+    };
+    node.write(&pool());
+    let edited = pool().revision(2).at("w1", "");
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    node.write(&edited);
+    node.follows(2).await;
+    assert_eq!(node.status().await.listeners[0].fault, None);
+    TcpStream::connect(listener).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_taken_port_is_waited_for() {
     let mut node = Node::new();
     let apiserver = Apiserver::start("cp1", node.authority.server());
