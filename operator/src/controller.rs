@@ -30,8 +30,8 @@ use crate::report::{self, Pass, report};
 /// Some things change without an event: the cluster's authorities, DNS names, and whatever a silently dead watch misses.
 const RESYNC: Duration = Duration::from_secs(30);
 
-/// A refused pool may become acceptable by something that starts no pass over it, such as the end of another pool.
-const REFUSED_RESYNC: Duration = Duration::from_secs(10);
+/// A rejected spec may become acceptable by something that starts no pass over it, such as the end of another pool.
+const REJECTED_RESYNC: Duration = Duration::from_secs(10);
 
 /// The shortest time between two passes that changes of nodes start: in a large outage nodes change by the hundred.
 const NODES_PACE: Duration = Duration::from_secs(1);
@@ -200,7 +200,7 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
 fn next_pass(plan: &Plan) -> Duration {
     let at_most = match plan.verdict {
         Verdict::Accepted { .. } => RESYNC,
-        Verdict::Refused(_) => REFUSED_RESYNC,
+        Verdict::Rejected(_) => REJECTED_RESYNC,
     };
     plan.next_look
         .map_or(at_most, |wait| wait.clamp(SOONEST, at_most))

@@ -7,7 +7,7 @@ pub mod document;
 pub mod facts;
 pub mod masters;
 pub mod members;
-pub mod refusal;
+pub mod rejection;
 pub mod shrink;
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use trivet_crds::wire::{self, Document, MAX_MEMBERS};
 
 pub use self::facts::{Current, Facts, Memory};
 pub use self::members::Member;
-pub use self::refusal::Refusal;
+pub use self::rejection::Rejection;
 use self::shrink::Guarded;
 
 /// The annotation with which a pool's owner lets discovery remove members at once. Its value is the pool's generation,
@@ -29,7 +29,7 @@ pub const ALLOW_SHRINK: &str = "trivet.dev/allow-shrink";
 /// What a pass is to bring about.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Whether the spec is obeyed.
+    /// Whether the spec is obeyed: accepted with notes, or rejected.
     pub verdict: Verdict,
     /// What to write; `None` leaves everything as it is.
     pub rollout: Option<Rollout>,
@@ -47,7 +47,7 @@ pub struct Plan {
     pub next_look: Option<Duration>,
 }
 
-/// Whether the spec is obeyed.
+/// Whether the spec is obeyed: accepted with notes, or rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is, with these remarks for its owner.
@@ -58,7 +58,7 @@ pub enum Verdict {
         refused_removals: Vec<String>,
     },
     /// It is not: what was in force stays.
-    Refused(Refusal),
+    Rejected(Rejection),
 }
 
 /// The objects' content.
@@ -91,11 +91,11 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let name = pool.name_any();
     let listeners = match document::listeners(spec) {
         Ok(listeners) => listeners,
-        Err(refusal) => return Ok(refused(refusal, facts, Vec::new())),
+        Err(rejection) => return Ok(rejected(rejection, facts, Vec::new())),
     };
     let endpoints = document::endpoints(&listeners);
-    if let Some(refusal) = conflict::find(&listeners, &spec.proxy.metrics, facts) {
-        return Ok(refused(refusal, facts, endpoints));
+    if let Some(rejection) = conflict::find(&listeners, &spec.proxy.metrics, facts) {
+        return Ok(rejected(rejection, facts, endpoints));
     }
 
     let allow = is_shrink_allowed(pool);
@@ -108,8 +108,8 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let mut members = wanted.members;
     members.extend(guarded.kept);
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    if let Some(refusal) = unfit(&members, &wanted.notes, facts, allow) {
-        return Ok(refused(refusal, facts, endpoints));
+    if let Some(rejection) = unfit(&members, &wanted.notes, facts, allow) {
+        return Ok(rejected(rejection, facts, endpoints));
     }
 
     let document = document::build(&name, spec, listeners, &members, facts)?;
@@ -145,21 +145,21 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
 }
 
 /// Why these members cannot be put in force; `None` if they can.
-fn unfit(members: &[Member], notes: &[String], facts: &Facts, allow: bool) -> Option<Refusal> {
+fn unfit(members: &[Member], notes: &[String], facts: &Facts, allow: bool) -> Option<Rejection> {
     let withdrawn = withdrawn(members, facts);
     let leaves_nobody = !members.iter().any(|member| is_healthy(member, facts));
     if leaves_nobody && !withdrawn.is_empty() && !allow {
-        return Some(Refusal::NoHealthyMember { withdrawn });
+        return Some(Rejection::NoHealthyMember { withdrawn });
     }
     match members
         .iter()
         .filter(|member| member.state != PoolMemberState::Disabled)
         .count()
     {
-        0 => Some(Refusal::NoMembers {
+        0 => Some(Rejection::NoMembers {
             notes: notes.to_vec(),
         }),
-        found if found > MAX_MEMBERS => Some(Refusal::TooManyMembers { found }),
+        found if found > MAX_MEMBERS => Some(Rejection::TooManyMembers { found }),
         _ => None,
     }
 }
@@ -183,9 +183,9 @@ fn withdrawn(members: &[Member], facts: &Facts) -> Vec<String> {
 }
 
 /// The plan that changes nothing.
-fn refused(refusal: Refusal, facts: &Facts, endpoints: Vec<String>) -> Plan {
+fn rejected(rejection: Rejection, facts: &Facts, endpoints: Vec<String>) -> Plan {
     Plan {
-        verdict: Verdict::Refused(refusal),
+        verdict: Verdict::Rejected(rejection),
         rollout: None,
         members: facts
             .current

@@ -6,7 +6,7 @@ use trivet_crds::pool::ProxyMetrics;
 use trivet_crds::wire::Listener;
 
 use super::facts::Facts;
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 
 /// A pool's place in the queue; the smaller wins. Fields in order of weight.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ pub struct Rival {
 }
 
 /// The conflict that keeps this pool from its listeners, if there is one.
-pub fn find(listeners: &[Listener], metrics: &ProxyMetrics, facts: &Facts) -> Option<Refusal> {
+pub fn find(listeners: &[Listener], metrics: &ProxyMetrics, facts: &Facts) -> Option<Rejection> {
     let mine = claims(listeners, metrics);
     let ahead = facts
         .rivals
@@ -41,7 +41,7 @@ pub fn find(listeners: &[Listener], metrics: &ProxyMetrics, facts: &Facts) -> Op
         .flat_map(|rival| rival.claims.iter().map(move |claim| (rival, claim)))
         .find_map(|(rival, theirs)| {
             let claim = mine.iter().find(|claim| overlap(claim, theirs))?;
-            Some(Refusal::Conflict {
+            Some(Rejection::Conflict {
                 what: format!("{}, port {}", claim.0, claim.1),
                 holder: holder(rival),
             })
@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    fn refused(rivals: Vec<Rival>) -> Option<Refusal> {
+    fn rejected(rivals: Vec<Rival>) -> Option<Rejection> {
         let mut facts = facts();
         facts.precedence = Precedence {
             is_idle: true,
@@ -117,19 +117,19 @@ mod tests {
 
     #[test]
     fn the_older_pool_wins() {
-        assert!(refused(vec![rival("old", true, 50, 7443)]).is_some());
-        assert!(refused(vec![rival("young", true, 200, 7443)]).is_none());
+        assert!(rejected(vec![rival("old", true, 50, 7443)]).is_some());
+        assert!(rejected(vec![rival("young", true, 200, 7443)]).is_none());
     }
 
     #[test]
     fn who_serves_already_wins_over_the_older() {
-        assert!(refused(vec![rival("serving", false, 200, 7443)]).is_some());
+        assert!(rejected(vec![rival("serving", false, 200, 7443)]).is_some());
     }
 
     #[test]
     fn other_ports_are_no_conflict_but_the_metrics_port_is() {
-        assert!(refused(vec![rival("old", true, 50, 8443)]).is_none());
-        assert!(refused(vec![rival("old", true, 50, 7444)]).is_some());
+        assert!(rejected(vec![rival("old", true, 50, 8443)]).is_none());
+        assert!(rejected(vec![rival("old", true, 50, 7444)]).is_some());
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
             has_pool: false,
             ..rival("gone", false, i64::MIN, 7443)
         };
-        let message = refused(vec![orphan]).unwrap().to_string();
+        let message = rejected(vec![orphan]).unwrap().to_string();
         assert!(
             message.contains("DaemonSet and ConfigMap trivet-gone"),
             "{message}"

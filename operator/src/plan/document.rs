@@ -7,7 +7,7 @@ use trivet_crds::wire::{self, Document, Listener};
 
 use super::facts::Facts;
 use super::members::Member;
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 use crate::api::client::SERVER_NAME;
 
 /// From here on the number of nodes is told in steps of this size, below in powers of two.
@@ -49,9 +49,9 @@ pub fn build(
 }
 
 /// The listeners, parsed.
-pub fn listeners(spec: &ApiserverPoolSpec) -> Result<Vec<Listener>, Refusal> {
+pub fn listeners(spec: &ApiserverPoolSpec) -> Result<Vec<Listener>, Rejection> {
     let parse = |text: &String| {
-        let invalid = || Refusal::Invalid {
+        let invalid = || Rejection::Invalid {
             field: "spec.listeners[].addresses",
             value: text.clone(),
             rule: "is no loopback address",

@@ -145,9 +145,9 @@ impl World {
     }
 }
 
-fn refused(plan: &Plan) -> &'static str {
+fn rejected(plan: &Plan) -> &'static str {
     match &plan.verdict {
-        Verdict::Refused(refusal) => refusal.reason(),
+        Verdict::Rejected(rejection) => rejection.reason(),
         Verdict::Accepted { .. } => "",
     }
 }
@@ -155,7 +155,7 @@ fn refused(plan: &Plan) -> &'static str {
 fn refused_removals(plan: &Plan) -> &[String] {
     match &plan.verdict {
         Verdict::Accepted { refused_removals, .. } => refused_removals,
-        Verdict::Refused(_) => &[],
+        Verdict::Rejected(_) => &[],
     }
 }
 
@@ -276,7 +276,7 @@ fn an_edit_that_would_leave_no_healthy_member_changes_nothing() {
     }
     let revision = world.revision();
     let plan = world.pass();
-    assert_eq!(refused(&plan), "NoHealthyMember");
+    assert_eq!(rejected(&plan), "NoHealthyMember");
     assert!(plan.rollout.is_none());
     assert_eq!(world.revision(), revision);
     assert_eq!(plan.members.len(), 3);
@@ -285,7 +285,7 @@ fn an_edit_that_would_leave_no_healthy_member_changes_nothing() {
     world.pool.spec.discovery.policy = DiscoveryPolicy::None;
     world.facts.discovered = Discovered::Off;
     world.list("typo", &["10.0.0.99"], PoolMemberState::Active);
-    assert_eq!(refused(&world.pass()), "NoHealthyMember");
+    assert_eq!(rejected(&world.pass()), "NoHealthyMember");
     assert_eq!(world.names().len(), 3);
 }
 
@@ -295,10 +295,10 @@ fn disabling_every_member_changes_nothing() {
     for name in ["cp1", "cp2", "cp3"] {
         world.list(name, &[], PoolMemberState::Disabled);
     }
-    assert_eq!(refused(&world.pass()), "NoHealthyMember");
+    assert_eq!(rejected(&world.pass()), "NoHealthyMember");
     world.pool.meta_mut().annotations = Some([(ALLOW_SHRINK.to_owned(), "1".to_owned())].into());
     assert_eq!(
-        refused(&world.pass()),
+        rejected(&world.pass()),
         "NoMembers",
         "not even its owner's yes empties a pool"
     );
@@ -311,7 +311,7 @@ fn an_edit_of_something_else_is_obeyed_while_all_members_are_down() {
     world.alive.clear();
     world.pool.spec.connection.drain_timeout_seconds = 5;
     let plan = world.wait(Duration::from_secs(10));
-    assert_eq!(refused(&plan), "");
+    assert_eq!(rejected(&plan), "");
     assert_eq!(world.revision(), 2);
 }
 
@@ -319,11 +319,11 @@ fn an_edit_of_something_else_is_obeyed_while_all_members_are_down() {
 fn a_pool_without_members_says_how_to_get_some() {
     let mut world = World::with_masters(0);
     let plan = world.pass();
-    assert_eq!(refused(&plan), "NoMembers");
-    let Verdict::Refused(refusal) = plan.verdict else {
+    assert_eq!(rejected(&plan), "NoMembers");
+    let Verdict::Rejected(rejection) = plan.verdict else {
         panic!()
     };
-    assert!(refusal.to_string().contains("spec.members"), "{refusal}");
+    assert!(rejection.to_string().contains("spec.members"), "{rejection}");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_selector_that_matches_every_node_is_refused() {
     world.pass();
     assert_eq!(world.names().len(), 40);
     world.discover(&(1..=100).collect::<Vec<_>>());
-    assert_eq!(refused(&world.pass()), "TooManyMembers");
+    assert_eq!(rejected(&world.pass()), "TooManyMembers");
     assert_eq!(world.names().len(), 40);
 }
 
@@ -501,7 +501,7 @@ fn a_refusal_does_not_forget_the_revision_of_a_lost_document() {
     let mut world = World::with_masters(0);
     world.facts.current.highest_revision = 41;
     let plan = world.pass();
-    assert_eq!(refused(&plan), "NoMembers");
+    assert_eq!(rejected(&plan), "NoMembers");
     assert_eq!(plan.revision, 41);
 }
 

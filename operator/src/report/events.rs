@@ -37,7 +37,7 @@ pub fn health_changes(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoo
 /// Everything that the plan refuses, and the object that the API server refuses.
 pub fn warnings(plan: &Plan, failure: Option<&apply::Error>) -> Vec<Warning> {
     let mut warnings = match &plan.verdict {
-        Verdict::Refused(refusal) => vec![(refusal.reason(), refusal.to_string())],
+        Verdict::Rejected(rejection) => vec![(rejection.reason(), rejection.to_string())],
         Verdict::Accepted { refused_removals, .. } => refused_removals
             .iter()
             .map(|note| (REFUSED_SHRINK, note.clone()))
@@ -103,7 +103,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::{Changes, Memory, Refusal};
+    use crate::plan::{Changes, Memory, Rejection};
 
     fn plan(verdict: Verdict, changes: Changes) -> Plan {
         Plan {
@@ -165,9 +165,9 @@ mod tests {
 
     #[test]
     fn a_warning_gets_one_event() {
-        let refusal = Refusal::NoMembers { notes: Vec::new() };
-        let note = refusal.to_string();
-        let warnings = warnings(&plan(Verdict::Refused(refusal), Changes::default()), None);
+        let rejection = Rejection::NoMembers { notes: Vec::new() };
+        let note = rejection.to_string();
+        let warnings = warnings(&plan(Verdict::Rejected(rejection), Changes::default()), None);
         assert_eq!(unreported(&warnings, &[]), [&("NoMembers", note.clone())]);
         assert!(unreported(&warnings, &[note]).is_empty());
     }

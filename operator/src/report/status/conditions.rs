@@ -50,10 +50,10 @@ fn accepted(seen: &Seen<'_>) -> Undated {
         };
     }
     match &seen.plan.verdict {
-        Verdict::Refused(refusal) => Undated {
+        Verdict::Rejected(rejection) => Undated {
             holds: false,
-            reason: refusal.reason(),
-            message: refusal.to_string(),
+            reason: rejection.reason(),
+            message: rejection.to_string(),
         },
         Verdict::Accepted {
             notes,

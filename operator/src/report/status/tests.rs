@@ -5,7 +5,7 @@ use trivet_crds::pool::{MemberHealth, MemberSource};
 
 use super::*;
 use crate::health::Answer;
-use crate::plan::{Changes, Memory, Refusal, Verdict};
+use crate::plan::{Changes, Memory, Rejection, Verdict};
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 
@@ -198,7 +198,7 @@ fn a_selector_that_matches_no_node_is_shown() {
 #[test]
 fn a_refused_spec_is_not_ready_for_the_same_reason() {
     let mut case = Case::good();
-    case.plan.verdict = Verdict::Refused(Refusal::NoHealthyMember {
+    case.plan.verdict = Verdict::Rejected(Rejection::NoHealthyMember {
         withdrawn: vec!["cp1".to_owned()],
     });
     let status = case.status();

@@ -2,7 +2,7 @@
 
 /// Why a spec is not obeyed. What was in force stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum Rejection {
     /// Another pool has the listener.
     #[error(
         "{what} is already used by {holder}; give this pool another port, or remove the other pool and its objects"
@@ -50,7 +50,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl Rejection {
     /// One fixed word for the condition, the event and the metric.
     pub fn reason(&self) -> &'static str {
         match self {
