@@ -3,6 +3,10 @@
 //! The derive says `nullable` for `Option`, floats for bounds and unsigned formats that Kubernetes does not know; CEL
 //! rules and list types are not its business. All of that happens here, once. The repeated nested defaults stay: the API
 //! server checks each default against the rules as it is written.
+//!
+//! Fields of list entries have no default in the schema: an API server adds defaults to the entries that a user wrote, and
+//! `kubectl apply` and GitOps tools, which compare whole lists, would find a difference for ever. Their default is part of
+//! their description, and applied where the operator reads a pool.
 
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
@@ -38,7 +42,7 @@ pub fn apiserver_pool() -> Result<Value, Error> {
             rules.push(json!({ "rule": rule.cel, "message": rule.message }));
         }
     }
-    conform(schema);
+    conform(schema, Place::Object);
     // Also for those who never use Helm: an upgrade of a release that once owned the CRD would delete it otherwise.
     if let Some(Value::Object(metadata)) = crd.get_mut("metadata") {
         metadata.insert(
@@ -72,9 +76,24 @@ fn node<'schema>(root: &'schema mut Value, at: &str) -> Result<&'schema mut Map<
         .ok_or_else(|| Error::NoSuchNode(at.to_owned()))
 }
 
+/// Where a schema node stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Not inside of a list.
+    Object,
+    /// Inside of a list's entries.
+    Entry,
+}
+
 /// Brings one schema node and all below it to the conventions.
-fn conform(schema: &mut Value) {
+fn conform(schema: &mut Value, place: Place) {
     let Value::Object(fields) = schema else { return };
+    if place == Place::Entry
+        && let Some(default) = fields.remove("default")
+        && let Some(Value::String(description)) = fields.get_mut("description")
+    {
+        *description = format!("{description} Default: {}.", plain(&default));
+    }
     fields.remove("nullable");
     fields.remove("title");
     if let Some(Value::String(description)) = fields.get_mut("description") {
@@ -93,12 +112,24 @@ fn conform(schema: &mut Value) {
         }
     }
     if let Some(Value::Object(properties)) = fields.get_mut("properties") {
-        properties.values_mut().for_each(conform);
+        properties
+            .values_mut()
+            .for_each(|property| conform(property, place));
     }
-    for nested in ["items", "additionalProperties"] {
-        if let Some(nested) = fields.get_mut(nested) {
-            conform(nested);
-        }
+    if let Some(items) = fields.get_mut("items") {
+        conform(items, Place::Entry);
+    }
+    if let Some(values) = fields.get_mut("additionalProperties") {
+        conform(values, place);
+    }
+}
+
+/// A default as a sentence has it: the values without quotes and brackets.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" and "),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     }
 }
 
@@ -124,7 +155,7 @@ mod tests {
     use kube_cel::Validator;
 
     use super::*;
-    use crate::pool::ApiserverPoolSpec;
+    use crate::pool::{ApiserverPoolSpec, PoolMemberState};
 
     fn schema() -> Value {
         let crd = apiserver_pool().unwrap();
@@ -236,6 +267,125 @@ mod tests {
         };
         refused(two(6443), "spec.members: two members");
         assert!(refusals(two(6444), None).is_empty());
+    }
+
+    #[test]
+    fn a_member_without_a_port_has_the_default_one() {
+        let two = |port: u16| {
+            json!({ "members": [
+                { "name": "a", "addresses": ["10.0.0.1"] },
+                { "name": "b", "addresses": ["10.0.0.1"], "port": port },
+            ] })
+        };
+        refused(two(6443), "spec.members: two members");
+        assert!(refusals(two(6444), None).is_empty());
+    }
+
+    #[test]
+    fn a_listener_may_spell_out_its_defaults_or_leave_them_out() {
+        let full = json!({ "listeners": [{ "name": "apiserver", "addresses": ["::1", "127.0.0.1"], "port": 7443 }] });
+        let short = json!({ "listeners": [{ "name": "apiserver" }] });
+        for (new, old) in [(&full, &short), (&short, &full), (&short, &json!({}))] {
+            assert_eq!(
+                refusals(new.clone(), Some(old.clone())),
+                Vec::<String>::new(),
+                "{old} to {new}"
+            );
+        }
+        let moved = json!({ "listeners": [{ "name": "apiserver", "port": 7453 }] });
+        let fewer = json!({ "listeners": [{ "name": "apiserver", "addresses": ["127.0.0.1"] }] });
+        for new in [moved, fewer] {
+            let refusals = refusals(new.clone(), Some(short.clone()));
+            assert!(
+                refusals.iter().any(|message| message.contains("immutable")),
+                "{new}: {refusals:?}"
+            );
+        }
+    }
+
+    /// Every schema node inside of lists' entries, with its path.
+    fn entries(path: &str, schema: &Value, is_entry: bool, check: &mut dyn FnMut(&str, &Value)) {
+        if is_entry {
+            check(path, schema);
+        }
+        if let Some(Value::Object(properties)) = schema.get("properties") {
+            for (name, property) in properties {
+                entries(&format!("{path}.{name}"), property, is_entry, check);
+            }
+        }
+        if let Some(items) = schema.get("items") {
+            entries(&format!("{path}[]"), items, true, check);
+        }
+    }
+
+    #[test]
+    fn the_api_server_adds_nothing_to_an_entry_of_a_list() {
+        let mut seen = 0;
+        entries("", &schema(), false, &mut |path, schema| {
+            seen += 1;
+            assert!(schema.get("default").is_none(), "{path}: {schema}");
+        });
+        assert!(seen > 10, "the schema has lists");
+        let pool = json!({ "spec": {
+            "members": [{ "name": "a" }],
+            "listeners": [{ "name": "apiserver" }],
+        } });
+        let defaulted = defaulted(&pool);
+        assert_eq!(defaulted["spec"]["members"], pool["spec"]["members"]);
+        assert_eq!(defaulted["spec"]["listeners"], pool["spec"]["listeners"]);
+    }
+
+    #[test]
+    fn what_an_entry_leaves_out_means_the_documented_default() {
+        let spec: ApiserverPoolSpec = serde_json::from_value(json!({
+            "members": [{ "name": "a" }],
+            "listeners": [{ "name": "apiserver" }],
+        }))
+        .unwrap();
+        assert_eq!(spec.members[0].port, 6443);
+        assert_eq!(spec.members[0].state, PoolMemberState::Active);
+        assert_eq!(spec.listeners, ApiserverPoolSpec::default().listeners);
+        for (path, default) in [
+            ("members.*.port", "Default: 6443."),
+            ("members.*.state", "Default: Active."),
+            ("listeners.*.port", "Default: 7443."),
+            ("listeners.*.addresses", "Default: 127.0.0.1 and ::1."),
+        ] {
+            let schema = schema();
+            let mut node = &schema["properties"]["spec"];
+            for step in path.split('.') {
+                node = match step {
+                    "*" => &node["items"],
+                    property => &node["properties"][property],
+                };
+            }
+            let description = node["description"].as_str().unwrap();
+            assert!(description.ends_with(default), "{path}: {description}");
+        }
+    }
+
+    #[test]
+    fn a_server_name_is_one_that_a_certificate_can_have() {
+        let check = |name: &str| json!({ "healthCheck": { "tlsServerName": name } });
+        for good in [
+            "kubernetes",
+            "api.example.com",
+            "10.0.0.1",
+            "fd00::1",
+            "3com.example",
+        ] {
+            assert_eq!(refusals(check(good), None), Vec::<String>::new(), "{good}");
+        }
+        for bad in [
+            "https://api",
+            "API.example.com",
+            "api:6443",
+            "a_b",
+            "a.",
+            "10.0.0",
+        ] {
+            refused(check(bad), "spec.healthCheck.tlsServerName: ");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The `ApiserverPool`: one object that says which apiservers a cluster's nodes use, and how.
 //!
-//! The field docs are what `kubectl explain asp.spec` shows. Every field has a default in the schema, so that
-//! `spec: {}` is a working pool; every rule is CEL in the schema, so that no webhook stands between a user and a sick
+//! The field docs are what `kubectl explain asp.spec` shows. Every field has a default, so that `spec: {}` is a working
+//! pool; those of list entries are applied in code and not by the schema (see `crdgen`); every rule is CEL in the schema, so that no webhook stands between a user and a sick
 //! control plane.
 
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ pub struct ApiserverPoolSpec {
 pub struct PoolMember {
     /// Unique in the pool. The name of a discovered member is that of its node.
     #[schemars(
-        length(min = 1, max = 63),
+        length(min = 1, max = 253),
         regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
@@ -209,6 +209,10 @@ pub enum Locality {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PoolHealthCheck {
+    /// The name that the certificate of every apiserver must have: a DNS name or an IP address. Certificates of kubeadm,
+    /// k3s and RKE2 have the name kubernetes.
+    #[schemars(length(min = 1, max = 253))]
+    pub tls_server_name: String,
     /// Time between two probes of one apiserver by one proxy; stretched to nodes/500 seconds, at most 15 s, in clusters
     /// where that is longer.
     #[schemars(range(min = 250, max = 15000))]
@@ -486,6 +490,7 @@ impl Default for PoolListener {
 impl Default for PoolHealthCheck {
     fn default() -> Self {
         Self {
+            tls_server_name: "kubernetes".to_owned(),
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,
             failure_threshold: 2,

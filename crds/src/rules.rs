@@ -20,12 +20,12 @@ pub(crate) const RULES: &[Rule] = &[
     },
     Rule {
         at: "/spec",
-        cel: "self.discovery.policy != 'None' || (has(self.members) && self.members.exists(m, m.state == 'Active' && has(m.addresses)))",
+        cel: "self.discovery.policy != 'None' || (has(self.members) && self.members.exists(m, (!has(m.state) || m.state == 'Active') && has(m.addresses)))",
         message: "spec.members: with discovery.policy None at least one member must be Active and have an address; add one, or set discovery.policy to Nodes",
     },
     Rule {
         at: "/spec/members",
-        cel: "self.all(m, !has(m.addresses) || self.all(n, m.name == n.name || !has(n.addresses) || m.port != n.port || !m.addresses.exists(a, a in n.addresses)))",
+        cel: "self.all(m, !has(m.addresses) || self.all(n, m.name == n.name || !has(n.addresses) || (has(m.port) ? m.port : 6443) != (has(n.port) ? n.port : 6443) || !m.addresses.exists(a, a in n.addresses)))",
         message: "spec.members: two members have the same address and port; list each apiserver once, with all of its addresses",
     },
     Rule {
@@ -40,13 +40,18 @@ pub(crate) const RULES: &[Rule] = &[
     },
     Rule {
         at: "/spec/listeners/*",
-        cel: "self.addresses == oldSelf.addresses && self.port == oldSelf.port",
+        cel: "(has(self.port) ? self.port : 7443) == (has(oldSelf.port) ? oldSelf.port : 7443) && [has(self.addresses) ? self.addresses : ['127.0.0.1', '::1']].all(new, [has(oldSelf.addresses) ? oldSelf.addresses : ['127.0.0.1', '::1']].all(old, new.all(a, a in old) && old.all(a, a in new)))",
         message: "spec.listeners: addresses and port are immutable, because kubelets are configured with them; create a second pool with the new ones, move the kubelets there, then delete this pool",
     },
     Rule {
         at: "/spec/listeners/*/addresses",
         cel: "self.all(a, isIP(a) && ip(a).isLoopback())",
         message: "spec.listeners[].addresses: only loopback addresses such as 127.0.0.1 and ::1, so that no other host can use the proxy",
+    },
+    Rule {
+        at: "/spec/healthCheck/tlsServerName",
+        cel: "isIP(self) || (self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && !self.matches('^[0-9.]+$'))",
+        message: "spec.healthCheck.tlsServerName: must be a lower-case DNS name or an IP address that the certificates of all apiservers have, without scheme and port",
     },
     Rule {
         at: "/spec/healthCheck",

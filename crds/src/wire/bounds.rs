@@ -39,6 +39,9 @@ const POOL_NAME: RangeInclusive<usize> = 1..=40;
 const MEMBER_NAME: RangeInclusive<usize> = 1..=253;
 const ZONE: RangeInclusive<usize> = 0..=63;
 
+/// Length of the name that certificates must have: that of a DNS name.
+const SERVER_NAME: RangeInclusive<usize> = 1..=253;
+
 /// A number of the document: its path in the document and, below `spec`, in the pool; its bounds; its value.
 type Number = (&'static str, RangeInclusive<u32>, fn(&Document) -> u32);
 
@@ -101,6 +104,7 @@ pub(super) fn check(document: &Document) -> Result<(), Violation> {
     )?;
     members(document)?;
     listeners(&document.listeners)?;
+    length("tls.serverName", &document.tls.server_name, &SERVER_NAME)?;
     for (field, bounds, value) in NUMBERS {
         number(field, value(document), bounds)?;
     }

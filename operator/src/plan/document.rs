@@ -8,7 +8,6 @@ use trivet_crds::wire::{self, Document, Listener};
 use super::facts::Facts;
 use super::members::Member;
 use super::rejection::Rejection;
-use crate::api::client::SERVER_NAME;
 
 /// From here on the number of nodes is told in steps of this size, below in powers of two.
 const NODES_STEP: u32 = 512;
@@ -39,7 +38,7 @@ pub fn build(
         nodes: nodes(facts.node_count, current.map(|document| document.nodes)),
         tls: wire::Tls {
             ca_bundle: facts.authorities.clone(),
-            server_name: SERVER_NAME.to_owned(),
+            server_name: spec.health_check.tls_server_name.clone(),
         },
     };
     match current {

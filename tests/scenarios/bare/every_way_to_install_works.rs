@@ -6,6 +6,11 @@ use trivet_tests::installation::{CHART, CRDS, EMPTY_POOL, Installation, NAMESPAC
 use trivet_tests::pods::assert_untouched;
 use trivet_tests::say::say;
 
+/// The examples that are pools.
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+
+const POOL_VERSION: &str = "get asp default --output jsonpath={.metadata.resourceVersion}";
+
 const CRD_UID: &str = "get crd apiserverpools.trivet.dev --output jsonpath={.metadata.uid}";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,6 +94,39 @@ async fn a_crd_of_ones_own_is_left_alone_by_the_chart() -> Result<()> {
         tools.kubectl(CRD_UID).await? == own,
         "the release took or replaced a CRD that it does not own"
     );
+    Ok(())
+}
+
+/// A user and a GitOps tool compare what they wrote with what the API server has: a default that it adds inside of a list
+/// would be a difference for ever. No operator runs here, because none is needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_example_that_is_applied_twice_changes_nothing() -> Result<()> {
+    let installation = Installation::bare().await?;
+    let tools = installation.tools();
+    tools.kubectl(&format!("apply --filename {CRDS}")).await?;
+    tools
+        .kubectl("wait --for=condition=Established crd apiserverpools.trivet.dev --timeout=30s")
+        .await?;
+    for example in ["pool-default", "pool-members", "pool-zones"] {
+        let file = format!("{EXAMPLES}/{example}.yaml");
+        for mode in ["", "--server-side"] {
+            let apply = format!("apply {mode} --filename {file}");
+            tools.kubectl(&apply).await?;
+            let before = tools.kubectl(POOL_VERSION).await?;
+            let said = tools.kubectl(&apply).await?;
+            let after = tools.kubectl(POOL_VERSION).await?;
+            ensure!(
+                before == after && (!mode.is_empty() || said.contains("unchanged")),
+                "`kubectl {apply}` changed {example} the second time, from {before} to {after}: {said}"
+            );
+            // It fails where there is a difference.
+            tools.kubectl(&format!("diff {mode} --filename {file}")).await?;
+            tools.kubectl("delete asp default --timeout=30s").await?;
+        }
+        say(format!(
+            "{example}: the second apply changes nothing, client-side and server-side"
+        ));
+    }
     Ok(())
 }
 

@@ -113,6 +113,18 @@ const CASES: &[Case] = &[
         "1024 to 65535",
     ),
     (
+        |d| d.tls.server_name.clear(),
+        "tls.serverName",
+        "\"\"",
+        "1 to 253",
+    ),
+    (
+        |d| d.tls.server_name = "n".repeat(254),
+        "tls.serverName",
+        "\"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn\"… of 254 bytes",
+        "1 to 253",
+    ),
+    (
         |d| d.health_check.period_milliseconds = 1,
         "healthCheck.periodMilliseconds",
         "1",
@@ -310,6 +322,14 @@ mod schema {
         ] {
             let bound = schema(path)[key].as_u64().unwrap();
             assert!(bound <= most as u64, "{path}: {bound}");
+        }
+        for (path, bounds) in [
+            ("members.*.name", MEMBER_NAME),
+            ("healthCheck.tlsServerName", SERVER_NAME),
+        ] {
+            let schema = schema(path);
+            assert_eq!(schema["minLength"], json!(bounds.start()), "{path}");
+            assert_eq!(schema["maxLength"], json!(bounds.end()), "{path}");
         }
         // The other half of a document's members are discovered.
         let members = schema("members")["maxItems"].as_u64().unwrap();
