@@ -172,10 +172,8 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
     };
     ctx.pool_states.change(&name, |state| {
         state.last_apply.clone_from(&applied.last);
-        // A removal that has reached the document counts, also if the DaemonSet could not be written.
-        if applied.has_document() {
-            state.memory = plan.memory.clone();
-        }
+        // Also where a write has failed: the next pass sees by the ConfigMap what has arrived.
+        state.memory = plan.memory.clone();
     });
     let pass = Pass {
         plan: &plan,

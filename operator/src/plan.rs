@@ -5,8 +5,11 @@
 pub mod conflict;
 pub mod document;
 pub mod facts;
+pub mod fitness;
+pub mod history;
 pub mod masters;
 pub mod members;
+pub mod permission;
 pub mod rejection;
 pub mod shrink;
 
@@ -14,17 +17,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, MemberSource, PoolMemberState, ProxyTemplate};
-use trivet_crds::wire::{self, Document, MAX_MEMBERS};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, MemberSource, ProxyTemplate};
+use trivet_crds::wire::{self, Document};
 
-pub use self::facts::{Current, Facts, Memory};
+pub use self::facts::{Current, Facts, Marks, Memory};
+use self::fitness::{Fitness, is_healthy};
 pub use self::members::Member;
+use self::members::Wanted;
+use self::permission::Permission;
 pub use self::rejection::Rejection;
-use self::shrink::Guarded;
-
-/// The annotation with which a pool's owner lets discovery remove members at once. Its value is the pool's generation,
-/// so that it says yes to one state of the spec and not to every later one.
-pub const ALLOW_SHRINK: &str = "trivet.dev/allow-shrink";
 
 /// What a pass is to bring about.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub struct Plan {
     pub revision: u64,
     /// What a kubeconfig on the nodes says.
     pub endpoints: Vec<String>,
-    /// What the next pass must know.
+    /// What the next pass must know, also if nothing can be written.
     pub memory: Memory,
     /// When something becomes due by itself.
     pub next_look: Option<Duration>,
@@ -66,10 +67,10 @@ pub enum Verdict {
 pub struct Rollout {
     /// What the proxies follow.
     pub document: Document,
-    /// Whether it must be written.
-    pub is_new: bool,
-    /// Names of the members that the spec lists with addresses, for the next pass.
-    pub explicit: BTreeSet<String>,
+    /// What is noted beside it.
+    pub marks: Marks,
+    /// Whether the ConfigMap has both already.
+    pub is_written: bool,
     /// The resourceVersion of the ConfigMap that this plan was made for: a write over another one fails.
     pub version: Option<String>,
     /// How the proxies' pods look.
@@ -88,33 +89,62 @@ pub struct Changes {
 /// Makes the plan for `pool`.
 pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let spec = &pool.spec;
-    let name = pool.name_any();
-    let listeners = match document::listeners(spec) {
-        Ok(listeners) => listeners,
-        Err(rejection) => return Ok(rejected(rejection, facts, Vec::new())),
-    };
+    let wanted = members::wanted(spec, facts);
+    let dropped = shrink::dropped(spec, facts, &wanted.members);
+    let memory = history::remember(facts, &dropped, shrink::delay(spec));
+    match obey(pool, facts, wanted, &memory) {
+        Ok(plan) => Ok(plan),
+        Err(Obstacle::Rejection(rejection)) => Ok(rejected(rejection, spec, facts, memory)),
+        Err(Obstacle::Document(error)) => Err(error),
+    }
+}
+
+/// Why there is no plan that obeys the spec.
+enum Obstacle {
+    Rejection(Rejection),
+    Document(wire::Error),
+}
+
+impl From<Rejection> for Obstacle {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejection(rejection)
+    }
+}
+
+impl From<wire::Error> for Obstacle {
+    fn from(error: wire::Error) -> Self {
+        Self::Document(error)
+    }
+}
+
+/// The plan that obeys the spec.
+fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) -> Result<Plan, Obstacle> {
+    let spec = &pool.spec;
+    let listeners = document::listeners(spec)?;
     let endpoints = document::endpoints(&listeners);
     if let Some(rejection) = conflict::find(&listeners, &spec.proxy.metrics, facts) {
-        return Ok(rejected(rejection, facts, endpoints));
+        return Err(rejection.into());
     }
 
-    let allow = is_shrink_allowed(pool);
-    let wanted = members::wanted(spec, facts);
-    let guarded = if allow {
-        Guarded::default()
-    } else {
-        shrink::guard(spec, facts, &wanted.members)
-    };
-    let mut members = wanted.members;
+    let permission = Permission::of(pool, memory);
+    let guarded = shrink::guard(spec, facts, memory, &wanted.members);
+    let unguarded = shrink::unguarded(&guarded, facts).filter(|_| permission.is_open());
+    let is_guard_overruled = unguarded.is_some();
+    let guarded = unguarded.unwrap_or(guarded);
+    let mut members = wanted.members.clone();
     members.extend(guarded.kept);
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    if let Some(rejection) = unfit(&members, &wanted.notes, facts, allow) {
-        return Ok(rejected(rejection, facts, endpoints));
-    }
+    let fitness = fitness::check(&members, &wanted, facts, &permission)?;
+    let is_permission_used = is_guard_overruled || fitness == Fitness::Permitted;
 
-    let document = document::build(&name, spec, listeners, &members, facts)?;
-    let is_new = facts.current.document.as_ref() != Some(&document);
-    let mut notes = wanted.notes;
+    let document = document::build(&pool.name_any(), spec, listeners, &members, facts)?;
+    let marks = Marks {
+        explicit: explicit(spec),
+        used_permission: permission.used(is_permission_used, memory),
+    };
+    let is_written = facts.current.document.as_ref() == Some(&document) && facts.current.marks == marks;
+    let mut notes: Vec<_> = permission.note(is_permission_used).into_iter().collect();
+    notes.extend(wanted.notes);
     if !members.iter().any(|member| is_healthy(member, facts)) {
         notes.push(
             "no active member is ready as seen from the operator; proxies use what answers them".to_owned(),
@@ -129,14 +159,15 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
         revision: document.revision,
         memory: Memory {
             revision: document.revision,
-            ..guarded.memory
+            leaving: guarded.removed,
+            ..memory.clone()
         },
         next_look: guarded.next_look,
         endpoints,
         rollout: Some(Rollout {
             document,
-            is_new,
-            explicit: explicit(spec),
+            marks,
+            is_written,
             version: facts.current.version.clone(),
             template: spec.proxy.clone(),
         }),
@@ -144,46 +175,9 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     })
 }
 
-/// Why these members cannot be put in force; `None` if they can.
-fn unfit(members: &[Member], notes: &[String], facts: &Facts, allow: bool) -> Option<Rejection> {
-    let withdrawn = withdrawn(members, facts);
-    let leaves_nobody = !members.iter().any(|member| is_healthy(member, facts));
-    if leaves_nobody && !withdrawn.is_empty() && !allow {
-        return Some(Rejection::NoHealthyMember { withdrawn });
-    }
-    match members
-        .iter()
-        .filter(|member| member.state != PoolMemberState::Disabled)
-        .count()
-    {
-        0 => Some(Rejection::NoMembers {
-            notes: notes.to_vec(),
-        }),
-        found if found > MAX_MEMBERS => Some(Rejection::TooManyMembers { found }),
-        _ => None,
-    }
-}
-
-/// The members in force that would get no new connection any more.
-fn withdrawn(members: &[Member], facts: &Facts) -> Vec<String> {
-    let stays = |old: &wire::Member| {
-        members
-            .iter()
-            .any(|new| new.state == PoolMemberState::Active && new.is_same_server(old))
-    };
-    let active = facts
-        .current
-        .members
-        .iter()
-        .filter(|old| old.state == wire::MemberState::Active);
-    active
-        .filter(|old| !stays(old))
-        .map(|old| old.name.clone())
-        .collect()
-}
-
-/// The plan that changes nothing.
-fn rejected(rejection: Rejection, facts: &Facts, endpoints: Vec<String>) -> Plan {
+/// The plan that changes nothing. It still remembers what this pass has seen.
+fn rejected(rejection: Rejection, spec: &ApiserverPoolSpec, facts: &Facts, memory: Memory) -> Plan {
+    let listeners = document::listeners(spec).unwrap_or_default();
     Plan {
         verdict: Verdict::Rejected(rejection),
         rollout: None,
@@ -196,29 +190,19 @@ fn rejected(rejection: Rejection, facts: &Facts, endpoints: Vec<String>) -> Plan
         changes: Changes::default(),
         // Also where the document is lost: the next one must be higher.
         revision: facts.current.highest_revision,
-        endpoints,
-        memory: facts.memory.clone(),
+        endpoints: document::endpoints(&listeners),
+        memory,
         next_look: None,
     }
 }
 
 fn in_force(member: &wire::Member, facts: &Facts) -> Member {
-    let source = if facts.current.explicit.contains(&member.name) {
+    let source = if facts.current.marks.explicit.contains(&member.name) {
         MemberSource::Spec
     } else {
         MemberSource::Node
     };
     Member::of_document(member, source)
-}
-
-fn is_healthy(member: &Member, facts: &Facts) -> bool {
-    member.state == PoolMemberState::Active && facts.healths.is_up(&member.addresses, member.port)
-}
-
-fn is_shrink_allowed(pool: &ApiserverPool) -> bool {
-    let said = pool.annotations().get(ALLOW_SHRINK);
-    let generation = pool.metadata.generation.map(|generation| generation.to_string());
-    said.is_some() && said.map(|value| value.trim()) == generation.as_deref()
 }
 
 fn explicit(spec: &ApiserverPoolSpec) -> BTreeSet<String> {

@@ -45,7 +45,7 @@ impl From<&Run> for Settings {
 /// Every object of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    /// The wire document, unless the one in force is up to date.
+    /// The wire document and its marks, unless both are in place.
     pub config_map: Option<ConfigMap>,
     /// The proxies.
     pub daemon_set: DaemonSet,
@@ -54,8 +54,7 @@ pub struct Desired {
 /// Renders the objects of a plan.
 pub fn render(rollout: &Rollout, settings: &Settings) -> Result<Desired, wire::Error> {
     Ok(Desired {
-        config_map: rollout
-            .is_new
+        config_map: (!rollout.is_written)
             .then(|| config_map::render(rollout, settings))
             .transpose()?,
         daemon_set: daemon_set::render(rollout, settings),

@@ -7,8 +7,8 @@ use kube::ResourceExt;
 use trivet_crds::pool::{ApiserverPool, MemberSource, PoolMemberState};
 use trivet_crds::wire::{self, Document};
 
-use crate::plan::Current;
-use crate::render::config_map::EXPLICIT_MEMBERS;
+use crate::plan::{Current, Marks};
+use crate::render::config_map::{EXPLICIT_MEMBERS, USED_PERMISSION};
 
 /// What is in force for `pool`, by its ConfigMap and its status. Pure.
 pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
@@ -23,8 +23,8 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
         .and_then(|status| u64::try_from(status.config_revision?).ok())
         .unwrap_or_default();
     let stated = text.and_then(|text| stated_revision(text)).unwrap_or_default();
-    let annotation = map.and_then(|map| map.annotations().get(EXPLICIT_MEMBERS).cloned());
-    let names = annotation.unwrap_or_default();
+    let annotation = |name| map.and_then(|map| map.annotations().get(name).cloned());
+    let names = annotation(EXPLICIT_MEMBERS).unwrap_or_default();
     let explicit = names
         .split(',')
         .filter(|name| !name.is_empty())
@@ -37,7 +37,10 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
     Current {
         document,
         members,
-        explicit,
+        marks: Marks {
+            explicit,
+            used_permission: annotation(USED_PERMISSION).unwrap_or_default(),
+        },
         highest_revision: told.max(stated),
         version: map.and_then(ResourceExt::resource_version),
     }
@@ -129,7 +132,7 @@ mod tests {
         assert_eq!(current.members[1].state, wire::MemberState::Draining);
         assert_eq!(current.members[1].node_name, "n1");
         assert_eq!(current.members[1].zone, "a");
-        assert_eq!(current.explicit, ["extra".to_owned()].into());
+        assert_eq!(current.marks.explicit, ["extra".to_owned()].into());
     }
 
     #[test]

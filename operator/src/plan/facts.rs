@@ -46,6 +46,16 @@ pub enum Discovered {
     Masters(Vec<Master>),
 }
 
+impl Discovered {
+    /// Whether discovery has found anything. An empty answer says as little as none: no cluster is without masters.
+    pub fn has_masters(&self) -> bool {
+        match self {
+            Self::Masters(masters) => !masters.is_empty(),
+            Self::Off | Self::Unknown => false,
+        }
+    }
+}
+
 /// What is in force, as the ConfigMap has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Current {
@@ -53,12 +63,29 @@ pub struct Current {
     pub document: Option<Document>,
     /// The members in force: the document's, or where that is lost the ones that the pool's status remembers.
     pub members: Vec<wire::Member>,
-    /// Those of them that the spec listed with addresses. Their removal is the owner's word, not discovery's.
-    pub explicit: BTreeSet<String>,
+    /// What earlier passes have noted beside the document.
+    pub marks: Marks,
     /// The highest revision ever seen for this pool.
     pub highest_revision: u64,
     /// The ConfigMap's resourceVersion.
     pub version: Option<String>,
+}
+
+impl Current {
+    /// Whether a member of this name is in force.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.name == name)
+    }
+}
+
+/// What the operator notes beside the document, in the annotations of the ConfigMap: a restart keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The members that the spec listed with addresses. If no node backs such a member, its removal is an edit of the
+    /// owner; otherwise the owner has returned it to discovery.
+    pub explicit: BTreeSet<String>,
+    /// The last permission to shrink that has been used; empty if there was none.
+    pub used_permission: String,
 }
 
 /// What passes tell each other. It is lost with the operator, which only makes the next one wait longer.
@@ -66,8 +93,13 @@ pub struct Current {
 pub struct Memory {
     /// Since when discovery's source is without a member that is still in force.
     pub absent: BTreeMap<String, Instant>,
-    /// When discovery last removed members, one entry each.
-    pub removals: Vec<Instant>,
+    /// Which members discovery has removed, and when.
+    pub removals: Vec<(String, Instant)>,
+    /// The members that the last plan has removed because discovery dropped them. Whether the write arrived is seen in
+    /// the next pass.
+    pub leaving: BTreeSet<String>,
+    /// The last used permission, for the case that the ConfigMap is lost.
+    pub used_permission: String,
     /// The highest revision this operator has decided on.
     pub revision: u64,
 }

@@ -185,8 +185,10 @@ fn replace(entry: &PoolMember, facts: &Facts, wanted: &mut Wanted) {
         }
         !is_replaced
     });
-    if facts.discovered == Discovered::Unknown
-        && let Some(old) = known.filter(|old| member.is_same_server(old))
+    let mut in_force = facts.current.members.iter();
+    if matches!(&facts.discovered, Discovered::Unknown | Discovered::Masters(_))
+        && !facts.discovered.has_masters()
+        && let Some(old) = in_force.find(|old| member.is_same_server(old))
     {
         keep_place(&mut member, old);
     }
@@ -194,7 +196,8 @@ fn replace(entry: &PoolMember, facts: &Facts, wanted: &mut Wanted) {
 }
 
 /// What discovery said of the member that an entry replaces holds while discovery says nothing: a source that cannot be
-/// read must not make proxies choose another way.
+/// read, or that finds nothing, must not make proxies choose another way, and the entry's end must not remove a member
+/// that discovery had.
 fn keep_place(member: &mut Member, old: &wire::Member) {
     member.node_name.clone_from(&old.node_name);
     if member.zone.is_empty() {

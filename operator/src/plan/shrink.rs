@@ -4,6 +4,7 @@
 //! removal delay and it gave no verified answer all the while. A label typo, a deleted Node object or an empty list is
 //! one source's word against an apiserver that answers, and is not enough.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,51 +18,84 @@ use super::members::{Member, override_of};
 /// The reason word of a removal that discovery wanted and did not get, in the condition, the event and the metric.
 pub const REFUSED_SHRINK: &str = "RefusedShrink";
 
-/// What the guard decided.
+/// What the guard has decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guarded {
     /// Members that nobody names any more and that stay nevertheless.
     pub kept: Vec<Member>,
+    /// The names of those that go.
+    pub removed: BTreeSet<String>,
     /// One sentence for each refusal.
     pub refused: Vec<String>,
-    /// For the next pass.
-    pub memory: Memory,
     /// When the next removal may be due.
     pub next_look: Option<Duration>,
 }
 
-/// Decides which members in force stay although `wanted` does not have them.
-pub fn guard(spec: &ApiserverPoolSpec, facts: &Facts, wanted: &[Member]) -> Guarded {
-    let delay = Duration::from_secs(u64::from(spec.discovery.removal_delay_seconds));
-    let mut memory = facts.memory.clone();
-    memory
-        .removals
-        .retain(|at| facts.now.saturating_duration_since(*at) < delay);
-    let guarded = Guarded {
-        memory,
-        ..Guarded::default()
+/// The time for which discovery's source must be without a member.
+pub fn delay(spec: &ApiserverPoolSpec) -> Duration {
+    Duration::from_secs(u64::from(spec.discovery.removal_delay_seconds))
+}
+
+/// The members in force that nobody names any more, and that were discovery's to begin with.
+pub fn dropped<'a>(spec: &ApiserverPoolSpec, facts: &'a Facts, wanted: &[Member]) -> Vec<&'a wire::Member> {
+    let is_wanted = |old: &wire::Member| {
+        let mut same = wanted.iter();
+        same.any(|member| member.name == old.name || member.is_same_server(old))
     };
-    Guard {
+    let is_owners = |old: &wire::Member| {
+        // An entry for a node's member only replaced what discovery said. Without the entry discovery counts again.
+        let is_listed_alone = facts.current.marks.explicit.contains(&old.name) && old.node_name.is_empty();
+        is_listed_alone || facts.discovered == Discovered::Off
+    };
+    let is_disabled = |old: &wire::Member| {
+        let entry = override_of(spec, &old.name);
+        entry.is_some_and(|entry| entry.state == PoolMemberState::Disabled)
+    };
+    let members = facts.current.members.iter();
+    members
+        .filter(|old| !(is_wanted(old) || is_owners(old) || is_disabled(old)))
+        .collect()
+}
+
+/// Decides which members in force stay although `wanted` does not have them. `memory` includes this pass.
+pub fn guard(spec: &ApiserverPoolSpec, facts: &Facts, memory: &Memory, wanted: &[Member]) -> Guarded {
+    let dropped = dropped(spec, facts, wanted);
+    let guard = Guard {
         spec,
         facts,
+        memory,
         wanted,
-        delay,
-        guarded,
+        delay: delay(spec),
+        guarded: Guarded::default(),
+    };
+    guard.decide(&dropped)
+}
+
+/// What `guarded` becomes without the guard. `None` if it would be the same: also without the guard nothing is removed
+/// because discovery cannot be read or finds nothing.
+pub fn unguarded(guarded: &Guarded, facts: &Facts) -> Option<Guarded> {
+    if !facts.discovered.has_masters() || guarded.kept.is_empty() {
+        return None;
     }
-    .decide()
+    let kept = guarded.kept.iter().map(|member| member.name.clone());
+    Some(Guarded {
+        removed: guarded.removed.iter().cloned().chain(kept).collect(),
+        ..Guarded::default()
+    })
 }
 
 /// One decision under way.
 struct Guard<'a> {
     spec: &'a ApiserverPoolSpec,
     facts: &'a Facts,
+    memory: &'a Memory,
     wanted: &'a [Member],
     delay: Duration,
     guarded: Guarded,
 }
 
 /// Whether a dropped member may go.
-enum Ruling {
+enum Departure {
     /// It may go now, if the limits allow it.
     Due,
     /// It has to wait: that is the normal course of things.
@@ -73,84 +107,62 @@ enum Ruling {
     },
 }
 
-impl<'a> Guard<'a> {
-    fn decide(mut self) -> Guarded {
+impl Guard<'_> {
+    fn decide(mut self, dropped: &[&wire::Member]) -> Guarded {
         let mut due = Vec::new();
-        for old in &self.facts.current.members {
-            if !self.is_dropped_by_discovery(old) {
-                continue;
-            }
-            match self.ruling(old) {
-                Ruling::Due => due.push(old),
-                Ruling::Waits { until, why } => self.keep(old, why.to_owned(), Some(until)),
-                Ruling::Refused { look_again, why } => self.refuse(old, why, look_again),
+        for old in dropped {
+            match self.departure(old) {
+                Departure::Due => due.push(*old),
+                Departure::Waits { until, why } => self.keep(old, why.to_owned(), Some(until)),
+                Departure::Refused { look_again, why } => self.refuse(old, why, look_again),
             }
         }
-        self.remove(due);
-        let Guarded { kept, memory, .. } = &mut self.guarded;
-        memory
-            .absent
-            .retain(|name, _| kept.iter().any(|member| &member.name == name));
+        self.remove(&due);
         self.guarded
     }
 
-    /// Whether `old` is named by nobody any more, and was discovery's to begin with.
-    fn is_dropped_by_discovery(&self, old: &wire::Member) -> bool {
-        let is_wanted = self
-            .wanted
-            .iter()
-            .any(|member| member.name == old.name || member.is_same_server(old));
-        let is_owners =
-            self.facts.current.explicit.contains(&old.name) || self.facts.discovered == Discovered::Off;
-        let entry = override_of(self.spec, &old.name);
-        let is_disabled = entry.is_some_and(|entry| entry.state == PoolMemberState::Disabled);
-        !(is_wanted || is_owners || is_disabled)
+    fn departure(&self, old: &wire::Member) -> Departure {
+        let now = self.facts.now;
+        match &self.facts.discovered {
+            Discovered::Unknown | Discovered::Off => Departure::Waits {
+                until: now + self.delay,
+                why: "the nodes cannot be read, so nothing is known to be gone",
+            },
+            Discovered::Masters(masters) if masters.is_empty() => Departure::Refused {
+                look_again: None,
+                why: "discovery finds no control-plane node at all, which is no reason to remove one"
+                    .to_owned(),
+            },
+            Discovered::Masters(_) => {
+                let absent_since = self.memory.absent.get(&old.name).copied();
+                self.departure_since(old, absent_since.unwrap_or(now))
+            }
+        }
     }
 
-    fn ruling(&mut self, old: &wire::Member) -> Ruling {
-        match &self.facts.discovered {
-            Discovered::Unknown | Discovered::Off => {
-                // Not known to be gone: its time has not even begun.
-                self.guarded.memory.absent.remove(&old.name);
-                let why = "the nodes cannot be read, so nothing is known to be gone";
-                return Ruling::Waits {
-                    until: self.facts.now + self.delay,
-                    why,
-                };
-            }
-            Discovered::Masters(masters) if masters.is_empty() => {
-                self.guarded.memory.absent.remove(&old.name);
-                let why = "discovery finds no control-plane node at all, which is no reason to remove one";
-                return Ruling::Refused {
-                    look_again: None,
-                    why: why.to_owned(),
-                };
-            }
-            Discovered::Masters(_) => {}
-        }
+    fn departure_since(&self, old: &wire::Member, absent_since: Instant) -> Departure {
         let now = self.facts.now;
-        let absent_since = *self.guarded.memory.absent.entry(old.name.clone()).or_insert(now);
         let time_is_up = absent_since + self.delay;
         let answered_at = self.facts.healths.verified_at(&old.addresses, old.port);
         let due_at = answered_at.map_or(time_is_up, |answered| time_is_up.max(answered + self.delay));
         if now < time_is_up {
             let why =
                 "discovery dropped it; it goes after removalDelaySeconds unless it answers or comes back";
-            Ruling::Waits { until: due_at, why }
+            Departure::Waits { until: due_at, why }
         } else if now < due_at {
             let why = format!(
                 "discovery dropped it but its apiserver answers; to retire it add {{name: {}, state: Disabled}} to \
                  spec.members",
                 old.name
             );
-            Ruling::Refused {
+            Departure::Refused {
                 look_again: Some(due_at),
                 why,
             }
         } else if self.was_probed_since(old, absent_since) {
-            Ruling::Due
+            Departure::Due
         } else {
-            Ruling::Waits {
+            Departure::Waits {
                 until: now + self.delay,
                 why: "it has not been probed yet",
             }
@@ -165,20 +177,20 @@ impl<'a> Guard<'a> {
     }
 
     /// Takes the members that are due out, as far as the limits allow, and keeps the rest.
-    fn remove(&mut self, due: Vec<&'a wire::Member>) {
+    fn remove(&mut self, due: &[&wire::Member]) {
         let healths = &self.facts.healths;
         let mut staying = self.wanted.iter().chain(&self.guarded.kept);
         let somebody_is_up = staying.any(|member| {
             member.state == PoolMemberState::Active && healths.is_up(&member.addresses, member.port)
         });
         let budget = self.budget();
-        for (index, old) in due.into_iter().enumerate() {
+        for (index, old) in due.iter().enumerate() {
             let why = if !somebody_is_up {
                 "no other member is ready, so it may be the operator that is cut off"
             } else if index >= budget {
                 "only a minority may go within one removalDelaySeconds"
             } else {
-                self.guarded.memory.removals.push(self.facts.now);
+                self.guarded.removed.insert(old.name.clone());
                 continue;
             };
             self.refuse(old, why.to_owned(), Some(self.facts.now + self.delay));
@@ -187,10 +199,13 @@ impl<'a> Guard<'a> {
 
     /// How many members may still go within the current delay: never a majority.
     fn budget(&self) -> usize {
-        let gone = self.guarded.memory.removals.len();
-        let before = self.facts.current.members.len().saturating_add(gone);
+        let Facts { current, .. } = self.facts;
+        let removals = &self.memory.removals;
+        // One that has come back since is in force, and is not counted as a second member.
+        let absent = removals.iter().filter(|(name, _)| !current.has(name));
+        let before = current.members.len().saturating_add(absent.count());
         let minority = (before.saturating_sub(1) / 2).max(1);
-        minority.saturating_sub(gone)
+        minority.saturating_sub(removals.len())
     }
 
     fn refuse(&mut self, old: &wire::Member, why: String, look_again: Option<Instant>) {

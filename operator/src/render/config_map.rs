@@ -1,31 +1,39 @@
 //! The ConfigMap with the wire document.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
 use trivet_crds::{data_plane_name, wire};
 
 use super::{Settings, labels};
-use crate::plan::Rollout;
+use crate::plan::{Marks, Rollout};
 
 /// The annotation with the names of the members that the spec lists with addresses. By it a later pass tells a removal by
 /// the pool's owner, which is obeyed at once, from one by discovery, which is not.
 pub const EXPLICIT_MEMBERS: &str = "trivet.dev/explicit-members";
 
+/// The annotation with the last used permission to shrink: pool UID and generation.
+pub const USED_PERMISSION: &str = "trivet.dev/used-allow-shrink";
+
 /// Renders the ConfigMap.
 pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire::Error> {
     let pool = &rollout.document.pool;
-    let explicit = rollout
-        .explicit
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(",");
+    let Marks {
+        explicit,
+        used_permission,
+    } = &rollout.marks;
+    let explicit = explicit.iter().map(String::as_str).collect::<Vec<_>>();
+    let mut annotations = BTreeMap::from([(EXPLICIT_MEMBERS.to_owned(), explicit.join(","))]);
+    if !used_permission.is_empty() {
+        annotations.insert(USED_PERMISSION.to_owned(), used_permission.clone());
+    }
     Ok(ConfigMap {
         metadata: ObjectMeta {
             name: Some(data_plane_name(pool)),
             namespace: Some(settings.namespace.clone()),
             labels: Some(labels(pool)),
-            annotations: Some([(EXPLICIT_MEMBERS.to_owned(), explicit)].into()),
+            annotations: Some(annotations),
             // The plan was made for this version. If someone else has written since, this write must fail.
             resource_version: rollout.version.clone(),
             ..ObjectMeta::default()

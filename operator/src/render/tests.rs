@@ -1,14 +1,12 @@
 //! The rendered objects, compared with the golden files beside this one.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use trivet_crds::pool::{ApiserverPoolSpec, NodeScope};
 
 use super::*;
 use crate::plan::members::Member;
 use crate::plan::tests::facts;
-use crate::plan::{Rollout, document};
+use crate::plan::{Marks, Rollout, document};
 use trivet_crds::pool::{MemberSource, PoolMemberState};
 
 fn settings() -> Settings {
@@ -38,8 +36,8 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
     let listeners = document::listeners(spec).unwrap();
     Rollout {
         document: document::build("default", spec, listeners, members, &facts()).unwrap(),
-        is_new: true,
-        explicit: BTreeSet::new(),
+        marks: Marks::default(),
+        is_written: false,
         version: None,
         template: spec.proxy.clone(),
     }
@@ -89,7 +87,7 @@ fn an_edit_of_the_members_does_not_touch_the_pods() {
 #[test]
 fn a_document_in_force_is_not_written_again() {
     let rollout = Rollout {
-        is_new: false,
+        is_written: true,
         ..rollout(&ApiserverPoolSpec::default(), &[member("cp1", "10.0.0.11")])
     };
     assert!(render(&rollout, &settings()).unwrap().config_map.is_none());

@@ -1,0 +1,37 @@
+//! Remembers what the guard needs to know of earlier passes.
+//!
+//! Every pass adds what it has seen, also a pass whose spec is rejected or whose writes fail. What a plan has removed is
+//! counted when the ConfigMap shows it: a write whose answer is lost may have arrived, and one that was answered is the
+//! same to the next pass.
+
+use std::time::Duration;
+
+use trivet_crds::wire;
+
+use super::facts::{Facts, Memory};
+
+/// The memory with what this pass has seen. `dropped` are the members in force that discovery's source has not.
+pub fn remember(facts: &Facts, dropped: &[&wire::Member], delay: Duration) -> Memory {
+    let mut memory = facts.memory.clone();
+    let leaving = std::mem::take(&mut memory.leaving).into_iter();
+    let gone = leaving.filter(|name| !facts.current.has(name));
+    memory.removals.extend(gone.map(|name| (name, facts.now)));
+    memory
+        .removals
+        .retain(|(_, at)| facts.now.saturating_duration_since(*at) < delay);
+
+    // Where nothing is known to be gone, the time of absence has not begun.
+    let is_known = facts.discovered.has_masters();
+    let absent = dropped.iter().filter(|_| is_known).map(|old| {
+        let since = facts.memory.absent.get(&old.name).copied();
+        (old.name.clone(), since.unwrap_or(facts.now))
+    });
+    memory.absent = absent.collect();
+
+    if !facts.current.marks.used_permission.is_empty() {
+        memory
+            .used_permission
+            .clone_from(&facts.current.marks.used_permission);
+    }
+    memory
+}
