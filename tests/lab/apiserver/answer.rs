@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Channel, Full, channel::Sender, combinators::BoxBo
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
+    header::AUTHORIZATION,
 };
 use tokio::{
     sync::watch,
@@ -83,6 +84,9 @@ impl Answerer {
         let delay = self.behaviour.borrow().delay;
         sleep(delay).await;
         match request.uri().path() {
+            "/readyz" | "/livez" if !self.is_told(&request) => {
+                text(StatusCode::UNAUTHORIZED, "Unauthorized".to_owned())
+            }
             "/readyz" => self.readyz().await,
             "/livez" => text(StatusCode::OK, "ok".to_owned()),
             "/watch" => self.watch(),
@@ -95,6 +99,14 @@ impl Answerer {
             "/whoami" => text(StatusCode::OK, self.name.to_string()),
             _ => text(StatusCode::NOT_FOUND, "no such thing".to_owned()),
         }
+    }
+
+    /// Whether the caller may know of its health.
+    fn is_told(&self, request: &Request<Incoming>) -> bool {
+        let behaviour = self.behaviour.borrow();
+        let sent = request.headers().get(AUTHORIZATION);
+        let is_sent = |token: &String| sent.is_some_and(|sent| *sent == format!("Bearer {token}"));
+        behaviour.token.as_ref().is_none_or(is_sent)
     }
 
     async fn readyz(&self) -> Response<Body> {

@@ -41,6 +41,19 @@ pub(crate) fn serving(
     })
 }
 
+/// The same, where the members tell of their health only callers with a token, as with `anonymous-auth=false`.
+pub(crate) fn serving_with_a_token(
+    members: u8,
+    scenario: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    empty(members, async move |lab: &mut Lab| {
+        lab.start_apiservers(members, SHUTDOWN_DELAY).await?;
+        lab.demand_a_token().await?;
+        lab.serve().await?;
+        scenario(lab).await
+    })
+}
+
 /// Every attempt was answered.
 pub(crate) fn assert_none_failed(record: &Record) {
     assert!(!record.attempts().is_empty(), "nothing was attempted");

@@ -26,6 +26,8 @@ pub struct Behaviour {
     pub stalled: bool,
     /// The certificate for connections from now on.
     pub identity: Identity,
+    /// The token without which nobody is told of its health, as with `anonymous-auth=false`; none tells everybody.
+    pub token: Option<String>,
 }
 
 impl Behaviour {
@@ -37,6 +39,7 @@ impl Behaviour {
             delay: Duration::ZERO,
             stalled: false,
             identity,
+            token: None,
         }
     }
 }

@@ -179,6 +179,18 @@ impl Lab {
         Ok(())
     }
 
+    /// Makes the apiservers tell of their health only those that have a token, and gives one to the proxy.
+    pub async fn demand_a_token(&mut self) -> Result<()> {
+        let token = "token-of-the-proxy";
+        fs::write(self.disk().join(proxy::TOKEN), token).context("failed to write the token")?;
+        for apiserver in &mut self.apiservers {
+            apiserver
+                .behave(|behaviour| behaviour.token = Some(token.to_owned()))
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Starts the proxy before all members that have an apiserver, and waits until each of them is Up.
     pub async fn serve(&mut self) -> Result<()> {
         self.write(&self.whole_pool())?;
