@@ -216,8 +216,8 @@ impl BoundProxy {
         let InForce { settings, source, .. } = in_force;
         let document = Arc::clone(&settings.document);
         self.upstreams.apply(settings);
-        self.upstreams.remember(self.documents.earlier_members());
-        self.upstreams.forget_proofs_but(&self.documents.known_members());
+        self.upstreams.remember(self.documents.earlier_paths());
+        self.upstreams.forget_proofs_but(&self.documents.known_paths());
         let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(
             &addresses,

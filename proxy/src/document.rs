@@ -19,7 +19,7 @@ use trivet_crds::wire::Document;
 
 use self::{cache::Cache, stale::StaleDocument};
 use crate::{
-    balance::Identity,
+    balance::PathKey,
     cause, clock,
     metrics::Metrics,
     settings::{self, Settings},
@@ -62,8 +62,8 @@ pub struct InForce {
 #[derive(Debug)]
 pub struct Documents {
     current: channel::Sender<Option<InForce>>,
-    /// The members of earlier documents, the latest document first; as many documents as the disk keeps.
-    history: Mutex<VecDeque<Vec<Identity>>>,
+    /// The paths of earlier documents, the latest document first; as many documents as the disk keeps.
+    history: Mutex<VecDeque<Vec<PathKey>>>,
     /// The texts that were rejected last, by source: each is reported once, not at every poll.
     rejected: Mutex<Vec<(Source, String)>>,
     /// What sources offer and is not followed for its revision, at most one document per source.
@@ -119,21 +119,21 @@ impl Documents {
         self.current.borrow().as_ref().map(revision)
     }
 
-    /// The members of the document in force and of the earlier ones that the disk keeps.
-    pub fn known_members(&self) -> BTreeSet<Identity> {
-        let mut known: BTreeSet<_> = self.current_members().into_iter().collect();
+    /// The paths of the document in force and of the earlier ones that the disk keeps.
+    pub fn known_paths(&self) -> BTreeSet<PathKey> {
+        let mut known: BTreeSet<_> = self.current_paths().into_iter().collect();
         known.extend(self.history().iter().flatten().cloned());
         known
     }
 
-    /// The members of earlier documents that are not in the one in force, the latest first.
-    pub fn earlier_members(&self) -> Vec<Identity> {
-        let mut known = self.current_members();
+    /// The paths of earlier documents that are not in the one in force, the latest first.
+    pub fn earlier_paths(&self) -> Vec<PathKey> {
+        let mut known = self.current_paths();
         let mut earlier = Vec::new();
-        for identity in self.history().iter().flatten() {
-            if !known.contains(identity) {
-                known.push(identity.clone());
-                earlier.push(identity.clone());
+        for path in self.history().iter().flatten() {
+            if !known.contains(path) {
+                known.push(path.clone());
+                earlier.push(path.clone());
             }
         }
         earlier
@@ -145,8 +145,7 @@ impl Documents {
         for text in self.cached_texts() {
             if followed {
                 let earlier = read(&text, clock::unix_seconds()).ok();
-                self.history()
-                    .extend(earlier.map(|settings| members_of(&settings)));
+                self.history().extend(earlier.map(|settings| paths_of(&settings)));
             } else {
                 followed = self.offer(&text, Source::Cache) == OfferResult::Followed;
             }
@@ -189,7 +188,7 @@ impl Documents {
         let before = self.follow(Arc::new(settings), text.into(), source, false);
         if let Some(before) = before {
             let mut history = self.history();
-            history.push_front(members_of(&before.settings));
+            history.push_front(paths_of(&before.settings));
             history.truncate(cache::GENERATIONS);
         }
         OfferResult::Followed
@@ -322,13 +321,13 @@ impl Documents {
         self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current_members(&self) -> Vec<Identity> {
+    fn current_paths(&self) -> Vec<PathKey> {
         let current = self.current.borrow();
-        let members = current.iter().map(|in_force| members_of(&in_force.settings));
-        members.flatten().collect()
+        let paths = current.iter().map(|in_force| paths_of(&in_force.settings));
+        paths.flatten().collect()
     }
 
-    fn history(&self) -> MutexGuard<'_, VecDeque<Vec<Identity>>> {
+    fn history(&self) -> MutexGuard<'_, VecDeque<Vec<PathKey>>> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -359,8 +358,13 @@ impl Documents {
     }
 }
 
-fn members_of(settings: &Settings) -> Vec<Identity> {
-    settings.document.members.iter().map(settings::identity).collect()
+fn paths_of(settings: &Settings) -> Vec<PathKey> {
+    settings
+        .document
+        .members
+        .iter()
+        .flat_map(settings::paths)
+        .collect()
 }
 
 /// Why a text is not followed; the document in force stays.

@@ -10,7 +10,7 @@ use std::{
 use trivet_crds::wire::{Document, Listener, Member, MemberState};
 
 use crate::{
-    balance::{Identity, health::Policy, schedule},
+    balance::{PathKey, health::Policy, schedule},
     net::socket::UpstreamOptions,
     trust::{self, Trust},
 };
@@ -68,16 +68,12 @@ impl Settings {
     }
 }
 
-/// What makes a member the same upstream across documents.
-pub fn identity(member: &Member) -> Identity {
-    let addresses = member
-        .addresses
-        .iter()
-        .map(|address| SocketAddr::new(*address, member.port));
-    Identity {
-        name: member.name.clone(),
-        addresses: addresses.collect(),
-    }
+/// The paths to a member: one for each of its addresses, the preferred first.
+pub fn paths(member: &Member) -> impl Iterator<Item = PathKey> {
+    member.addresses.iter().map(|address| PathKey {
+        member: member.name.clone(),
+        address: SocketAddr::new(*address, member.port),
+    })
 }
 
 /// The addresses of a listener.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub use self::{account::account, overview::overview};
 use crate::{
     balance::{
-        Standing, View,
+        self, Standing, View,
         health::State,
         place::{self, Distance},
     },
@@ -53,7 +53,7 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Its clients.
     pub clients: ClientsStatus,
-    /// Its upstreams. A member whose addresses all changed has two until the last connection to an old address has ended.
+    /// Its upstreams.
     pub upstreams: Vec<UpstreamStatus>,
 }
 
@@ -111,16 +111,19 @@ pub struct ClientsStatus {
     pub limit: u64,
 }
 
-/// One upstream.
+/// One upstream: what is true of its best path. Its connections are those of all its paths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamStatus {
     /// The member's name.
     pub member: String,
-    /// The address that is dialled first.
+    /// The address of its best path.
     pub address: String,
-    /// All addresses of the member.
+    /// All its addresses. One that has left the document stays until its last connection has ended.
     pub addresses: Vec<String>,
+    /// Each path of its own: an address, its health and its connections.
+    #[serde(default)]
+    pub paths: Vec<PathStatus>,
     /// Up, Unready or Down.
     pub state: String,
     /// Why, in one word.
@@ -161,10 +164,38 @@ pub struct UpstreamStatus {
     pub evidence: Vec<Observation>,
 }
 
+/// One path: an address of a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathStatus {
+    /// IP and port.
+    pub address: String,
+    /// Up, Unready or Down.
+    pub state: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// How long it has been in this state.
+    pub state_milliseconds: u64,
+    /// Its connections, attempts included.
+    pub connections: u64,
+    /// Active, Draining, Removed or LastResort.
+    pub standing: String,
+    /// Whether this node has had a verified answer from it.
+    pub proven: bool,
+    /// Whether a client waited too long for it since its last good answer.
+    pub suspect: bool,
+    /// The outcome of its last probe; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe: Option<Observation>,
+}
+
 /// An outcome, once or several times in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observation {
+    /// The address that it is about.
+    #[serde(default)]
+    pub address: String,
     /// Who observed it: Probe or Client.
     pub origin: String,
     /// The outcome, in one word.
@@ -248,31 +279,39 @@ impl Subject {
     }
 
     fn upstreams(&self, settings: &Settings, now: Instant) -> Vec<UpstreamStatus> {
-        let with_evidence = self.upstreams.with_evidence();
-        let answers = |view: &View| {
+        let mut members: Vec<Vec<(View, Vec<Run>)>> = Vec::new();
+        for path in self.upstreams.with_evidence() {
+            let is_of_member = |paths: &&mut Vec<(View, Vec<Run>)>| {
+                paths
+                    .first()
+                    .is_some_and(|(first, _)| first.key.member == path.0.key.member)
+            };
+            match members.iter_mut().find(is_of_member) {
+                Some(paths) => paths.push(path),
+                None => members.push(vec![path]),
+            }
+        }
+        let answers = |(view, _): &(View, Vec<Run>)| {
             view.standing == Standing::Active && view.progress.passes > 0 && view.state != State::Down
         };
-        with_evidence
-            .iter()
-            .map(|(view, runs)| {
-                let other_answers = with_evidence
-                    .iter()
-                    .any(|(other, _)| other.id != view.id && answers(other));
-                let scene = prose::Scene {
-                    view,
-                    policy: settings.policy,
-                    other_answers,
-                    now,
-                };
-                UpstreamStatus::new(&scene, self.distance(settings, view), runs)
-            })
-            .collect()
+        let told = members.iter().enumerate().filter_map(|(index, paths)| {
+            let view = balance::best(paths.iter().map(|(view, _)| view))?;
+            let mut others = members.iter().enumerate().filter(|(other, _)| *other != index);
+            let scene = prose::Scene {
+                view,
+                policy: settings.policy,
+                other_answers: others.any(|(_, paths)| paths.iter().any(answers)),
+                now,
+            };
+            Some(UpstreamStatus::new(&scene, self.distance(settings, view), paths))
+        });
+        told.collect()
     }
 
     /// The distance of a member of the document; Elsewhere for one that is no longer in it.
     fn distance(&self, settings: &Settings, view: &View) -> Distance {
         let mut members = settings.document.members.iter();
-        let member = members.find(|member| settings::identity(member) == view.identity);
+        let member = members.find(|member| settings::paths(member).any(|path| path == view.key));
         member
             .map(|member| self.upstreams.place().distance(member))
             .unwrap_or_default()
@@ -294,29 +333,37 @@ impl DocumentStatus {
 }
 
 impl UpstreamStatus {
-    fn new(scene: &prose::Scene<'_>, distance: Distance, runs: &[Run]) -> Self {
+    fn new(scene: &prose::Scene<'_>, distance: Distance, paths: &[(View, Vec<Run>)]) -> Self {
         let prose::Scene {
             view, policy, now, ..
         } = scene;
-        let evidence: Vec<_> = runs.iter().map(|run| Observation::new(run, *now)).collect();
-        let last_probe = runs.iter().find(|run| run.origin == Origin::Probe);
+        let best = PathStatus::new(view, runs_of(paths, view), *now);
+        let mut by_preference: Vec<_> = paths.iter().collect();
+        by_preference.sort_by_key(|(path, _)| (path.id != view.id, path.preference));
+        let paths: Vec<_> = by_preference
+            .iter()
+            .map(|(path, runs)| PathStatus::new(path, runs, *now))
+            .collect();
+        let mut evidence: Vec<_> = by_preference
+            .iter()
+            .flat_map(|(path, runs)| runs.iter().map(|run| Observation::new(path, run, *now)))
+            .collect();
+        evidence.sort_by_key(|found| found.last_milliseconds_ago);
         let progress = &view.progress;
         Self {
-            member: view.identity.name.clone(),
-            address: view
-                .address
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
-            addresses: view.identity.addresses.iter().map(ToString::to_string).collect(),
-            state: view.state.as_str().to_owned(),
-            reason: view.reason.as_str().to_owned(),
+            member: view.key.member.clone(),
+            address: best.address,
+            addresses: paths.iter().map(|path| path.address.clone()).collect(),
+            connections: paths.iter().map(|path| path.connections).sum(),
+            paths,
+            state: best.state,
+            reason: best.reason,
             reason_means: prose::reason(view.reason).to_owned(),
-            state_milliseconds: milliseconds(now.saturating_duration_since(progress.since)),
-            connections: count(view.connections),
-            standing: view.standing.as_str().to_owned(),
+            state_milliseconds: best.state_milliseconds,
+            standing: best.standing,
             distance: distance.as_str().to_owned(),
-            proven: view.proven,
-            suspect: view.suspect,
+            proven: best.proven,
+            suspect: best.suspect,
             effect: scene.effect(),
             way_back: scene.way_back(),
             good_answers: progress.passes,
@@ -324,17 +371,40 @@ impl UpstreamStatus {
             silent_questions: progress.silent,
             silent_questions_tolerated: policy.failure_threshold,
             hold_down_milliseconds: milliseconds(scene.held()),
-            last_probe: last_probe.map(|run| Observation::new(run, *now)),
+            last_probe: best.last_probe,
             evidence,
         }
     }
 }
 
+fn runs_of<'a>(paths: &'a [(View, Vec<Run>)], view: &View) -> &'a [Run] {
+    let found = paths.iter().find(|(path, _)| path.id == view.id);
+    found.map_or(&[], |(_, runs)| runs)
+}
+
+impl PathStatus {
+    fn new(view: &View, runs: &[Run], now: Instant) -> Self {
+        let last_probe = runs.iter().find(|run| run.origin == Origin::Probe);
+        Self {
+            address: view.key.address.to_string(),
+            state: view.state.as_str().to_owned(),
+            reason: view.reason.as_str().to_owned(),
+            state_milliseconds: milliseconds(now.saturating_duration_since(view.progress.since)),
+            connections: count(view.connections),
+            standing: view.standing.as_str().to_owned(),
+            proven: view.proven,
+            suspect: view.suspect,
+            last_probe: last_probe.map(|run| Observation::new(view, run, now)),
+        }
+    }
+}
+
 impl Observation {
-    fn new(run: &Run, now: Instant) -> Self {
+    fn new(view: &View, run: &Run, now: Instant) -> Self {
         let ago = |then: Instant| milliseconds(now.saturating_duration_since(then));
         let microseconds = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         Self {
+            address: view.key.address.to_string(),
             origin: run.origin.as_str().to_owned(),
             outcome: run.outcome.to_owned(),
             detail: run.detail.clone(),

@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     balance::{
-        Balance, Candidate, Event, Identity, Target, UpstreamId, View,
+        Balance, Candidate, Event, PathId, PathKey, Target, View,
         health::{Reason, State},
         place::{Distance, Place},
     },
@@ -60,7 +60,7 @@ pub struct Upstreams {
     place: Place,
     metrics: Arc<Metrics>,
     token_file: Option<PathBuf>,
-    proven: watch::Sender<BTreeSet<Identity>>,
+    proven: watch::Sender<BTreeSet<PathKey>>,
     /// Notified after each outcome of a probe.
     probed: Notify,
     tasks: TaskTracker,
@@ -72,14 +72,14 @@ pub struct Upstreams {
 struct Inner {
     balance: Balance,
     settings: Option<Arc<Settings>>,
-    live: HashMap<UpstreamId, Live>,
+    live: HashMap<PathId, Live>,
     serial: u64,
 }
 
-/// What runs for one upstream.
+/// What runs for one path.
 #[derive(Debug)]
 struct Live {
-    name: String,
+    key: PathKey,
     probe: Arc<Notify>,
     stop: CancellationToken,
     emptying: Option<CancellationToken>,
@@ -87,6 +87,8 @@ struct Live {
     /// By serial number, so the oldest connection comes first.
     close_signals: BTreeMap<u64, Arc<CloseSignal>>,
     evidence: Evidence,
+    /// Whether the certificate that it showed last does not verify; none before the first.
+    certificate_refused: Option<bool>,
     series: Arc<Series>,
 }
 
@@ -97,7 +99,7 @@ impl Upstreams {
         place: Place,
         metrics: Arc<Metrics>,
         token_file: Option<PathBuf>,
-        proven: watch::Sender<BTreeSet<Identity>>,
+        proven: watch::Sender<BTreeSet<PathKey>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
@@ -117,44 +119,48 @@ impl Upstreams {
         })
     }
 
-    /// Puts a document in force. Members that stay keep their health and their connections.
+    /// Puts a document in force. Paths that stay keep their health and their connections.
     pub fn apply(self: &Arc<Self>, settings: Arc<Settings>) {
         let proven = self.proven.borrow().clone();
         let locality = settings.document.balancing.locality;
-        let targets = settings.document.members.iter().map(|member| {
-            let identity = settings::identity(member);
-            Target {
-                draining: settings::drains(member),
-                proven: proven.contains(&identity),
-                distance: self.place.counted_distance(locality, member),
-                identity,
-            }
+        let members = settings.document.members.iter();
+        let targets = members.flat_map(|member| {
+            let draining = settings::drains(member);
+            let distance = self.place.counted_distance(locality, member);
+            let proven = &proven;
+            let paths = settings::paths(member).enumerate();
+            paths.map(move |(preference, key)| Target {
+                preference,
+                draining,
+                proven: proven.contains(&key),
+                distance,
+                key,
+            })
         });
         let event = Event::Configured(targets.collect(), settings.policy);
         self.lock().settings = Some(settings);
         self.observe(event, "");
     }
 
-    /// Keeps the members of earlier documents for the time when nobody else answers.
-    pub fn remember(self: &Arc<Self>, earlier: Vec<Identity>) {
+    /// Keeps the paths of earlier documents for the time when no other answers.
+    pub fn remember(self: &Arc<Self>, earlier: Vec<PathKey>) {
         let proven = self.proven.borrow().clone();
-        let targets = earlier.into_iter().map(|identity| Target {
+        let targets = earlier.into_iter().map(|key| Target {
+            preference: 0,
             draining: false,
-            proven: proven.contains(&identity),
-            // Who may be out of date by years is no neighbour: the first that answers will do.
+            proven: proven.contains(&key),
+            // What may be out of date by years is not near: the first that answers will do.
             distance: Distance::Elsewhere,
-            identity,
+            key,
         });
         self.observe(Event::Remembered(targets.collect()), "");
     }
 
-    /// Forgets who proved itself and is neither among these nor an upstream any more: else what a node remembers grows
-    /// with every master that it ever had. Whoever comes back proves itself again with its first probe.
-    pub fn forget_proofs_but(&self, known: &BTreeSet<Identity>) {
+    /// Forgets the proofs of paths that are neither among these nor in use any more: else what a node remembers grows
+    /// with every master that it ever had. One that comes back proves itself again with its first probe.
+    pub fn forget_proofs_but(&self, known: &BTreeSet<PathKey>) {
         let views = self.view();
-        let is_known = |identity: &Identity| {
-            known.contains(identity) || views.iter().any(|view| view.identity == *identity)
-        };
+        let is_known = |key: &PathKey| known.contains(key) || views.iter().any(|view| view.key == *key);
         self.proven.send_if_modified(|proven| {
             let before = proven.len();
             proven.retain(is_known);
@@ -177,8 +183,8 @@ impl Upstreams {
         self.lock().settings.clone()
     }
 
-    /// The members that this node had a verified answer from, as far as it still knows them.
-    pub fn subscribe_proven(&self) -> watch::Receiver<BTreeSet<Identity>> {
+    /// The paths that this node had a verified answer from, as far as it still knows them.
+    pub fn subscribe_proven(&self) -> watch::Receiver<BTreeSet<PathKey>> {
         self.proven.subscribe()
     }
 
@@ -231,15 +237,6 @@ impl Upstreams {
         self.lock().balance.expects_answers()
     }
 
-    /// The member's name, for logs and metrics.
-    pub fn name(&self, id: UpstreamId) -> String {
-        self.lock()
-            .live
-            .get(&id)
-            .map(|live| live.name.clone())
-            .unwrap_or_default()
-    }
-
     /// How long to wait for a first byte before the first flight is sent to another upstream as well.
     pub fn hedge_delay(&self, configured: Duration) -> Duration {
         self.lock().balance.hedge_delay(configured)
@@ -251,26 +248,53 @@ impl Upstreams {
     }
 
     /// Whether a first flight that nobody of `asked` has answered since then may be sent to another.
-    pub fn spend_hedge(&self, asked: &[UpstreamId], since: Instant) -> bool {
+    pub fn spend_hedge(&self, asked: &[PathId], since: Instant) -> bool {
         self.lock().balance.spend_hedge(asked, since)
     }
 
-    /// What an upstream may get, and why; none once it is forgotten.
-    pub fn health(&self, id: UpstreamId) -> Option<(State, Reason)> {
+    /// What a path may get, and why; none once it is forgotten.
+    pub fn health(&self, id: PathId) -> Option<(State, Reason)> {
         self.lock().balance.health(id)
     }
 
-    /// Whether all of these upstreams are silent.
-    pub fn are_silent(&self, asked: &[UpstreamId]) -> bool {
+    /// Whether a path is probed at the full rate.
+    pub fn is_in_use(&self, id: PathId) -> bool {
+        self.lock().balance.is_in_use(id)
+    }
+
+    /// A path has shown a certificate that verifies, or one that does not. The metric is about the member.
+    pub fn certificate_shown(&self, id: PathId, verified: bool) {
+        let mut inner = self.lock();
+        let Some(live) = inner.live.get_mut(&id) else {
+            return;
+        };
+        live.certificate_refused = Some(!verified);
+        let series = Arc::clone(&live.series);
+        drop(inner);
+        self.show_certificate(&series.member);
+    }
+
+    fn show_certificate(&self, member: &str) {
+        let inner = self.lock();
+        let paths = inner.live.values().filter(|live| live.key.member == member);
+        let refused = paths.filter_map(|live| live.certificate_refused).max();
+        drop(inner);
+        if let Some(refused) = refused {
+            self.metrics.certificate(member, !refused);
+        }
+    }
+
+    /// Whether all of these paths are silent.
+    pub fn are_silent(&self, asked: &[PathId]) -> bool {
         self.lock().balance.are_silent(asked)
     }
 
-    /// All upstreams as they are.
+    /// All paths as they are.
     pub fn view(&self) -> Vec<View> {
         self.lock().balance.view()
     }
 
-    /// All upstreams as they are, each with what was heard of it lately, the latest first.
+    /// All paths as they are, each with what was heard of it lately, the latest first.
     pub fn with_evidence(&self) -> Vec<(View, Vec<Run>)> {
         let inner = self.lock();
         let heard = |id| inner.live.get(&id).map(|live| live.evidence.runs());
@@ -357,16 +381,16 @@ impl Upstreams {
         self.tasks.wait().await;
     }
 
-    /// The connections of one upstream, or of all.
-    fn close_signals(&self, of: Option<UpstreamId>) -> Vec<Arc<CloseSignal>> {
+    /// The connections of one path, or of all.
+    fn close_signals(&self, of: Option<PathId>) -> Vec<Arc<CloseSignal>> {
         let inner = self.lock();
         let connections = inner.connections(of);
         connections.flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// The oldest connection of one upstream, or of all, and how many there are. The oldest is the least likely to end by
+    /// The oldest connection of one path, or of all, and how many there are. The oldest is the least likely to end by
     /// itself. A drain asks before each close, so the cost must not grow with the number of connections.
-    fn next_to_close(&self, of: Option<UpstreamId>) -> Option<(Arc<CloseSignal>, usize)> {
+    fn next_to_close(&self, of: Option<PathId>) -> Option<(Arc<CloseSignal>, usize)> {
         let inner = self.lock();
         let left = inner.connections(of).map(BTreeMap::len).sum();
         let oldest = inner.connections(of).filter_map(BTreeMap::first_key_value);
@@ -381,7 +405,7 @@ impl Upstreams {
 }
 
 impl Inner {
-    fn connections(&self, of: Option<UpstreamId>) -> impl Iterator<Item = &BTreeMap<u64, Arc<CloseSignal>>> {
+    fn connections(&self, of: Option<PathId>) -> impl Iterator<Item = &BTreeMap<u64, Arc<CloseSignal>>> {
         let chosen = self
             .live
             .iter()

@@ -1,68 +1,147 @@
-//! The order in which upstreams are tried for a new connection.
+//! The order in which paths are tried for a new connection.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, net::SocketAddr};
 
-use super::UpstreamId;
-use super::health::{Reason, State};
-use super::place::Distance;
+use super::{
+    Candidate,
+    health::{Reason, State},
+    member::MemberId,
+    path::PathId,
+    place::Distance,
+};
 
-/// What the choice knows of one upstream.
+/// What the choice knows of one path.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(super) struct Facts {
     /// Which one.
-    pub id: UpstreamId,
+    pub(super) id: PathId,
+    /// Whose.
+    pub(super) member: MemberId,
+    /// Where it leads.
+    pub(super) address: SocketAddr,
+    /// Its place in the member's list of addresses.
+    pub(super) preference: usize,
     /// Whether this node ever had a verified answer from it.
-    pub proven: bool,
+    pub(super) proven: bool,
     /// What it may get.
-    pub state: State,
+    pub(super) state: State,
     /// Why.
-    pub reason: Reason,
-    /// Its place in the last resort; 0 for a member that is to be used.
-    pub resort: u8,
+    pub(super) reason: Reason,
+    /// Its place in the last resort; 0 for a path that is to be used.
+    pub(super) resort: u8,
     /// Whether it left a client waiting since its last good answer.
-    pub suspect: bool,
-    /// How far it is, as far as the pool's owner cares.
-    pub distance: Distance,
+    pub(super) suspect: bool,
+    /// How far its member is, as far as the pool's owner cares.
+    pub(super) distance: Distance,
     /// Connections it has now.
-    pub connections: usize,
+    pub(super) connections: usize,
     /// When it got its latest connection, counted in connections; 0 if never.
-    pub turn: u64,
-    /// Its rendezvous rank on this node.
-    pub rank: u64,
+    pub(super) turn: u64,
+    /// The member's rendezvous rank on this node.
+    pub(super) rank: u64,
 }
 
-/// All of them, the best first: proven before unproven, Up before Unready before Down, then in the
-/// order of the last resort, trusted before suspect. Among those that are equally well the nearer before the farther, then least
-/// connections, then whose turn it is (short connections leave no trace in the count), in rendezvous order at first.
-/// Nobody is left out: the last resort is still a resort.
-pub fn order(mut facts: Vec<Facts>) -> Vec<UpstreamId> {
-    let suspicion = suspicion_counts(&facts);
-    facts.sort_by_key(|upstream| {
-        let health = if upstream.state == State::Up {
-            Reason::Answering
-        } else {
-            upstream.reason
+/// Which paths come first, whatever their health: those that are to be used before the last resort, unless none of them
+/// answers, and unproven ones last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Group {
+    First,
+    Second,
+    Unproven,
+}
+
+/// How well a path is, the best first, without regard to suspicion.
+pub(super) type Wellness = (Group, State, Reason, u8);
+
+/// How well a member is, by its best path, and what it has to do.
+struct Member {
+    id: MemberId,
+    best: (Wellness, bool, usize),
+    connections: usize,
+    turn: u64,
+}
+
+impl Facts {
+    /// How a path compares with the other paths of its member: the least first. The place in the member's list decides
+    /// last, so that two paths that are equally well do not take turns.
+    pub(super) fn fitness(&self, resorts_first: bool) -> (Wellness, bool, usize) {
+        (self.wellness(resorts_first), self.suspect, self.preference)
+    }
+
+    fn wellness(&self, resorts_first: bool) -> Wellness {
+        let group = match (self.resort > 0, self.proven) {
+            (true, _) if resorts_first => Group::First,
+            (true, _) => Group::Second,
+            (false, false) => Group::Unproven,
+            (false, true) if resorts_first => Group::Second,
+            (false, true) => Group::First,
         };
-        (
-            !upstream.proven,
-            upstream.state,
-            health,
-            upstream.resort,
-            suspicion && upstream.suspect,
-            upstream.distance,
-            upstream.connections,
-            upstream.turn,
-            Reverse(upstream.rank),
-        )
-    });
-    facts.into_iter().map(|upstream| upstream.id).collect()
+        let reason = match self.state {
+            State::Up => Reason::Answering,
+            State::Unready | State::Down => self.reason,
+        };
+        (group, self.state, reason, self.resort)
+    }
 }
 
-/// Suspicion is soft evidence: it moves new connections only while it concerns at most half of what is Up.
-fn suspicion_counts(facts: &[Facts]) -> bool {
-    let up = facts.iter().filter(|upstream| upstream.state == State::Up);
-    let (suspects, all) = up.fold((0, 0), |(suspects, all), upstream| {
-        (suspects + usize::from(upstream.suspect), all + 1)
+/// All of them, the best first: proven before unproven, Up before Unready before Down, then in the order of the last
+/// resort, trusted before suspect. Among those that are equally well each member comes once, by its best path, before a
+/// second path of any. Then the nearer member before the farther, then least connections, then whose turn it is (short
+/// connections leave no trace in the count), in rendezvous order at first: these count for a member, over all its paths.
+/// None is left out: the last resort is still a resort. `resorts_first` says that it is needed.
+pub(super) fn order(facts: &[Facts], resorts_first: bool) -> Vec<Candidate> {
+    let members = members(facts, resorts_first);
+    let suspicion = suspicion_counts(&members);
+    let keyed = facts.iter().filter_map(|path| {
+        let member = members.iter().find(|member| member.id == path.member)?;
+        let fitness = path.fitness(resorts_first);
+        let well = (fitness.0, suspicion && path.suspect, fitness != member.best);
+        let turn = (
+            path.distance,
+            member.connections,
+            member.turn,
+            Reverse(path.rank),
+            // Two members of one rank stay apart, and the paths of one member in the order of its list.
+            path.member,
+            path.preference,
+        );
+        let candidate = Candidate {
+            id: path.id,
+            address: path.address,
+        };
+        Some(((well, turn), candidate))
+    });
+    let mut keyed: Vec<_> = keyed.collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+fn members(facts: &[Facts], resorts_first: bool) -> Vec<Member> {
+    let mut members: Vec<Member> = Vec::with_capacity(facts.len());
+    for path in facts {
+        let best = path.fitness(resorts_first);
+        match members.iter_mut().find(|member| member.id == path.member) {
+            Some(member) => {
+                member.best = member.best.min(best);
+                member.connections += path.connections;
+                member.turn = member.turn.max(path.turn);
+            }
+            None => members.push(Member {
+                id: path.member,
+                best,
+                connections: path.connections,
+                turn: path.turn,
+            }),
+        }
+    }
+    members
+}
+
+/// Suspicion is soft evidence: it moves new connections only while it concerns at most half of the members that are Up.
+fn suspicion_counts(members: &[Member]) -> bool {
+    let up = members.iter().filter(|member| member.best.0.1 == State::Up);
+    let (suspects, all) = up.fold((0, 0), |(suspects, all), member| {
+        (suspects + usize::from(member.best.1), all + 1)
     });
     suspects * 2 <= all
 }
@@ -91,7 +170,10 @@ mod tests {
         let doubts = (any::<bool>(), any::<bool>(), any::<bool>());
         let load = (0..3_usize, 0..3_u64, any::<u64>());
         (health, doubts, distance(), load).prop_map(|(health, doubts, distance, load)| Facts {
-            id: UpstreamId(0),
+            id: PathId(0),
+            member: MemberId(0),
+            address: SocketAddr::from(([10, 0, 0, 1], 6443)),
+            preference: 0,
             proven: doubts.0,
             state: health.0,
             reason: health.1,
@@ -104,56 +186,127 @@ mod tests {
         })
     }
 
-    fn upstreams() -> impl Strategy<Value = Vec<Facts>> {
+    /// Up to nine members with one path each.
+    fn members_with_one_path() -> impl Strategy<Value = Vec<Facts>> {
         prop::collection::vec(some_facts(), 1..10).prop_map(|facts| {
             let numbered = (0..).zip(facts);
             let numbered = numbered.map(|(id, facts)| Facts {
-                id: UpstreamId(id),
+                id: PathId(id),
+                member: MemberId(id),
                 ..facts
             });
             numbered.collect()
         })
     }
 
-    /// How well each is in the order of their turn, as the words on [`order`] say it.
-    fn ordered<K>(all: &[Facts], key: impl Fn(&Facts) -> K) -> Vec<K> {
-        let of = |id| all.iter().find(|facts| facts.id == id).unwrap();
-        order(all.to_vec()).into_iter().map(|id| key(of(id))).collect()
+    /// Up to nine paths of three members, each member at one distance.
+    fn members_with_several_paths() -> impl Strategy<Value = Vec<Facts>> {
+        prop::collection::vec((some_facts(), 0..3_u64), 1..10).prop_map(|facts| {
+            let numbered = (0..).zip(facts).enumerate();
+            let numbered = numbered.map(|(preference, (id, (facts, member)))| Facts {
+                id: PathId(id),
+                member: MemberId(member),
+                preference,
+                distance: Distance::Elsewhere,
+                rank: member,
+                ..facts
+            });
+            numbered.collect()
+        })
+    }
+
+    fn ordered(all: &[Facts], resorts_first: bool) -> Vec<&Facts> {
+        let of = |candidate: Candidate| all.iter().find(|facts| facts.id == candidate.id).unwrap();
+        order(all, resorts_first).into_iter().map(of).collect()
     }
 
     proptest! {
         #[test]
-        fn nobody_is_left_out_or_named_twice(all in upstreams()) {
-            let mut ids = order(all.clone());
+        fn none_is_left_out_or_named_twice(all in members_with_several_paths(), resorts_first: bool) {
+            let mut ids: Vec<_> = ordered(&all, resorts_first).iter().map(|facts| facts.id).collect();
             ids.sort();
             prop_assert_eq!(ids, all.iter().map(|facts| facts.id).collect::<Vec<_>>());
         }
 
         #[test]
-        fn whoever_is_well_beats_whoever_is_not_however_near_that_is(all in upstreams()) {
-            let suspicion = suspicion_counts(&all);
-            let wellness = ordered(&all, |facts| {
-                let reason = (facts.state != State::Up).then_some(facts.reason);
-                let suspect = suspicion && facts.suspect;
-                (!facts.proven, facts.state, reason, facts.resort, suspect)
-            });
+        fn a_path_that_is_well_beats_one_that_is_not_however_near_that_is(
+            all in members_with_one_path(),
+            resorts_first: bool,
+        ) {
+            let suspicion = suspicion_counts(&members(&all, resorts_first));
+            let wellness: Vec<_> = ordered(&all, resorts_first)
+                .iter()
+                .map(|facts| (facts.wellness(resorts_first), suspicion && facts.suspect))
+                .collect();
             prop_assert!(wellness.is_sorted(), "{wellness:?}");
         }
 
         #[test]
-        fn among_equally_well_ones_the_nearer_comes_first_whatever_its_load(all in upstreams()) {
+        fn among_equally_well_ones_the_nearer_comes_first_whatever_its_load(all in members_with_one_path()) {
             let equals: Vec<_> = all
                 .into_iter()
                 .map(|facts| Facts { proven: true, state: State::Up, resort: 0, suspect: false, ..facts })
                 .collect();
-            let distances = ordered(&equals, |facts| facts.distance);
+            let distances: Vec<_> = ordered(&equals, false).iter().map(|facts| facts.distance).collect();
             prop_assert!(distances.is_sorted(), "{distances:?}");
         }
 
         #[test]
-        fn where_all_are_equally_far_distance_changes_nothing(all in upstreams(), distance in distance()) {
-            let at = |distance| all.iter().map(|facts| Facts { distance, ..facts.clone() }).collect();
-            prop_assert_eq!(order(at(distance)), order(at(Distance::Elsewhere)));
+        fn where_all_are_equally_far_distance_changes_nothing(
+            all in members_with_one_path(),
+            distance in distance(),
+        ) {
+            let at = |distance| -> Vec<_> {
+                all.iter().map(|facts| Facts { distance, ..facts.clone() }).collect()
+            };
+            prop_assert_eq!(order(&at(distance), false), order(&at(Distance::Elsewhere), false));
         }
+
+        #[test]
+        fn each_member_comes_once_before_a_second_path_that_is_no_better(all in members_with_several_paths()) {
+            let equals: Vec<_> = all
+                .into_iter()
+                .map(|facts| Facts { proven: true, state: State::Up, resort: 0, suspect: false, ..facts })
+                .collect();
+            let order: Vec<_> = ordered(&equals, false).iter().map(|facts| facts.member).collect();
+            let mut members = order.clone();
+            members.sort();
+            members.dedup();
+            let mut first = order[..members.len()].to_vec();
+            first.sort();
+            prop_assert_eq!(first, members, "{:?}", order);
+        }
+
+        #[test]
+        fn the_paths_of_a_member_come_the_best_first(all in members_with_several_paths()) {
+            let order = ordered(&all, false);
+            for member in (0..3).map(MemberId) {
+                let paths = order.iter().filter(|facts| facts.member == member);
+                let fitness: Vec<_> = paths.map(|facts| facts.wellness(false)).collect();
+                prop_assert!(fitness.is_sorted(), "{fitness:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_and_turns_count_for_a_member_over_all_its_paths() {
+        let path = |id, member, connections| Facts {
+            id: PathId(id),
+            member: MemberId(member),
+            address: SocketAddr::from(([10, 0, 0, 1], 6443)),
+            preference: usize::try_from(id).unwrap(),
+            proven: true,
+            state: State::Up,
+            reason: Reason::Answering,
+            resort: 0,
+            suspect: false,
+            distance: Distance::Elsewhere,
+            connections,
+            turn: 0,
+            rank: 0,
+        };
+        let all = [path(0, 0, 0), path(1, 0, 3), path(2, 1, 2)];
+        let ids: Vec<_> = ordered(&all, false).iter().map(|facts| facts.id.0).collect();
+        assert_eq!(ids, [2, 0, 1]);
     }
 }

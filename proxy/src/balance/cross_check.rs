@@ -1,11 +1,12 @@
-//! Whether it is an upstream's own fault that it lets us wait, the others can tell. In a large fleet their next probe may
-//! be many seconds away: they are asked at once, where a connection is at stake, but not the oftener the more are late.
+//! Cross-checks: whether it is a path's own fault that it is overdue, others can tell. In a large fleet their next probe
+//! may be many seconds away, so they are probed at once where a connection is at stake. Their rate is bounded, however many
+//! are overdue.
 
 use std::{cmp::Reverse, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Balance, Decision, Standing, UpstreamId, upstream::Upstream};
+use super::{Balance, Decision, PathId, path::Standing};
 
 /// So many questions at once: three upstreams that fall within an interval are told by the rest without delay, each of
 /// them when it is late and when it falls.
@@ -40,52 +41,61 @@ impl CrossCheckBudget {
 }
 
 impl Balance {
-    /// Asks all others at once, for one is late and who else is silent is not known yet. `called` is when they were last
-    /// asked about it.
+    /// Probes all that can tell, because `late` is overdue and which others are silent is not known yet. `called` is when
+    /// they were last probed for it.
     pub(super) fn cross_check(
         &mut self,
-        late: UpstreamId,
+        late: PathId,
         called: Option<Instant>,
         now: Instant,
     ) -> Vec<Decision> {
         let earned_back = self.policy.probe_interval * AT_ONCE;
         let lately = |called: Instant| now.saturating_duration_since(called) < earned_back;
         let spared = if called.is_some_and(lately) { SPARED } else { 0 };
-        let witnesses = self.witnesses(late).into_iter();
+        let witnesses = self.witnesses_at_stake(late).into_iter();
         let called = witnesses.filter_map(|witness| self.call(witness, spared, now));
         called.collect()
     }
 
-    /// Asks the best of the others at once, for one has fallen: those that are Up, and of them who was heard last.
-    pub(super) fn cross_check_after_a_fall(&mut self, fallen: UpstreamId, now: Instant) -> Vec<Decision> {
-        let mut witnesses = self.witnesses(fallen);
+    /// Probes the best that can tell, because one has fallen: those that are Up, and of them those heard last.
+    pub(super) fn cross_check_after_a_fall(&mut self, fallen: PathId, now: Instant) -> Vec<Decision> {
+        let mut witnesses = self.witnesses_at_stake(fallen);
         witnesses.sort_by_key(|id| {
-            let witness = self.upstreams.get(id);
-            witness.map(|upstream| (upstream.health.state(), Reverse(upstream.heard)))
+            let witness = self.paths.get(id);
+            witness.map(|path| (path.health.state(), Reverse(path.heard)))
         });
         let witnesses = witnesses.into_iter();
         let called = witnesses.filter_map(|witness| self.call(witness, 0, now));
         called.take(AFTER_A_FALL).collect()
     }
 
-    /// Who can tell; nobody needs to where no connection is at stake.
-    fn witnesses(&self, silent: UpstreamId) -> Vec<UpstreamId> {
-        let at_stake = |upstream: &Upstream| upstream.connections > 0;
-        if !self.upstreams.get(&silent).is_some_and(at_stake) {
+    /// Probes the other paths of a member, because the one in use has fallen: new connections take the best of them, and
+    /// their own next probe may be many seconds away.
+    pub(super) fn probe_siblings(&self, fallen: PathId) -> Vec<Decision> {
+        let Some(path) = self.paths.get(&fallen) else {
             return Vec::new();
-        }
-        let able =
-            |upstream: &Upstream| upstream.standing == Standing::Active && upstream.health.is_answering();
-        let others = self.upstreams.iter().filter(|(id, _)| **id != silent);
-        let witnesses = others.filter(|(_, upstream)| able(upstream));
-        witnesses.map(|(id, _)| *id).collect()
+        };
+        let siblings = self.paths_of(path.member);
+        let siblings = siblings.filter(|(id, sibling)| *id != fallen && sibling.standing == Standing::Active);
+        siblings.map(|(id, _)| Decision::Probe(id)).collect()
     }
 
-    /// Asks a witness, unless it was asked enough already.
-    fn call(&mut self, witness: UpstreamId, spared: u32, now: Instant) -> Option<Decision> {
+    /// Those that can tell; none where no connection is at stake.
+    fn witnesses_at_stake(&self, silent: PathId) -> Vec<PathId> {
+        match self.paths.get(&silent) {
+            Some(path) if path.connections > 0 => {
+                let witnesses = self.witnesses(silent, path);
+                witnesses.map(|(id, _)| id).collect()
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// Probes a witness, unless it was probed enough already.
+    fn call(&mut self, witness: PathId, spared: u32, now: Instant) -> Option<Decision> {
         let interval = self.policy.probe_interval;
-        let upstream = self.upstreams.get_mut(&witness)?;
-        let called = upstream.cross_checks.spend(spared, interval, now);
+        let path = self.paths.get_mut(&witness)?;
+        let called = path.cross_checks.spend(spared, interval, now);
         called.then_some(Decision::Probe(witness))
     }
 }

@@ -1,36 +1,52 @@
 //! What the balancer wants done.
 
 use super::{
-    Identity, UpstreamId,
+    PathId, PathKey,
     health::{Reason, State},
 };
+
+/// A change of health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What it was.
+    pub from: (State, Reason),
+    /// What it is.
+    pub to: (State, Reason),
+}
+
+impl Change {
+    /// Whether the state changed, not only its reason.
+    pub fn is_of_state(self) -> bool {
+        self.from.0 != self.to.0
+    }
+}
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Start to probe this upstream.
-    Watch(UpstreamId, Identity),
+    /// Start to probe this path.
+    Watch(PathId, PathKey),
     /// Probe it now.
-    Probe(UpstreamId),
-    /// Say that its health changed.
+    Probe(PathId),
+    /// Say that its health changed, and that of its member with it, if that did.
     Tell {
         /// Whose.
-        id: UpstreamId,
-        /// From what.
-        from: (State, Reason),
-        /// To what.
-        to: (State, Reason),
+        id: PathId,
+        /// The path's health.
+        path: Change,
+        /// The member's health.
+        member: Change,
     },
     /// Remember on disk that it is proven.
-    Remember(UpstreamId, Identity),
+    Remember(PathId, PathKey),
     /// Reset all its connections.
-    Cut(UpstreamId),
+    Cut(PathId),
     /// Close its connections gradually.
-    Drain(UpstreamId),
+    Drain(PathId),
     /// Close its connections gradually, so that their clients find an upstream that has its etcd.
-    Move(UpstreamId),
+    Move(PathId),
     /// Close no more of its connections.
-    Restore(UpstreamId),
+    Restore(PathId),
     /// Stop probing it; nothing is left of it.
-    Forget(UpstreamId, Identity),
+    Forget(PathId, PathKey),
 }

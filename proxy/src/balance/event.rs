@@ -1,60 +1,60 @@
 //! What the balancer is told.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
-    Identity, UpstreamId,
+    PathId, PathKey,
     health::{Outcome, Policy},
     place::Distance,
 };
 
-/// A member of the document in force.
+/// A path of the document in force: one address of a member.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Which.
-    pub identity: Identity,
-    /// Whether it drains.
+    pub key: PathKey,
+    /// Its place in the member's list of addresses: among paths that are equally well the first is used.
+    pub preference: usize,
+    /// Whether its member drains.
     pub draining: bool,
     /// Whether this node remembers a verified answer from it.
     pub proven: bool,
-    /// How far it is, as far as the pool's owner cares.
+    /// How far its member is, as far as the pool's owner cares.
     pub distance: Distance,
 }
 
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A new document is in force: all its members, in order.
+    /// A new document is in force: all paths of its members, in order.
     Configured(Vec<Target>, Policy),
-    /// The members of earlier documents that are not in the current one.
+    /// The paths of earlier documents that are not in the current one.
     Remembered(Vec<Target>),
-    /// A question to an upstream found its end.
+    /// A probe of a path has ended.
     Probed {
-        /// Whom it was put to.
-        id: UpstreamId,
-        /// When.
+        /// Which path.
+        id: PathId,
+        /// When the request was sent.
         asked: Instant,
-        /// By which address.
-        via: Option<SocketAddr>,
         /// Whether the answer came with a certificate that the cluster's authorities signed and that is valid today.
         verified: bool,
         /// What it brought.
         outcome: Outcome,
     },
-    /// A question to it waits for its answer for longer than it should.
-    ProbeOverdue(UpstreamId),
+    /// A probe of it waits for its answer for longer than it should.
+    ProbeOverdue(PathId),
     /// A client's dial was refused.
-    Refused(UpstreamId),
-    /// A client waits for this upstream longer than it should: to connect, or for its first byte.
-    OpenOverdue(UpstreamId),
+    Refused(PathId),
+    /// A client waits for this path longer than it should: to connect, or for its first byte.
+    OpenOverdue(PathId),
     /// A client's connection has sent bytes and got none for longer than it should.
-    ReplyOverdue(UpstreamId),
+    ReplyOverdue(PathId),
     /// The first byte came, so long after the client's first flight.
-    Answered(UpstreamId, Duration),
-    /// A connection, or an attempt at one, counts for this upstream from now on.
-    Opened(UpstreamId),
+    Answered(PathId, Duration),
+    /// A connection, or an attempt at one, counts for this path from now on.
+    Opened(PathId),
     /// And from now on it does not.
-    Closed(UpstreamId),
+    Closed(PathId),
 }

@@ -1,11 +1,11 @@
-//! The health of one upstream: Up, Unready or Down, folded from what probes and dials bring.
+//! The health of one path: Up, Unready or Down, folded from what probes and dials bring.
 //!
-//! Only silence makes an upstream Down. Whatever answers, and be it by a refusal, is at worst Unready.
+//! Only silence makes a path Down. One that answers, even by a refusal, is at worst Unready.
 
 mod progress;
 mod silence;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -180,7 +180,7 @@ pub struct Policy {
     pub probe_interval: Duration,
 }
 
-/// The health of one upstream.
+/// The health of one path.
 #[derive(Clone, Debug)]
 pub struct Health {
     state: State,
@@ -193,11 +193,10 @@ pub struct Health {
     answering: bool,
     judged: bool,
     stranded_since: Option<Instant>,
-    via: Option<SocketAddr>,
 }
 
 impl Health {
-    /// An upstream nobody has asked yet: trusted if this node has had a verified answer from it before.
+    /// A path that was not probed yet: trusted if this node has had a verified answer from it before.
     pub fn new(proven: bool, now: Instant) -> Self {
         let (state, reason) = if proven {
             (State::Up, Reason::Remembered)
@@ -215,7 +214,6 @@ impl Health {
             answering: false,
             judged: false,
             stranded_since: None,
-            via: None,
         }
     }
 
@@ -229,11 +227,6 @@ impl Health {
         self.reason
     }
 
-    /// Which of its addresses answered last.
-    pub fn via(&self) -> Option<SocketAddr> {
-        self.via
-    }
-
     /// For how long it has been alive but cut off from its etcd, if it is. What it serves then is old, and watches through
     /// it stand still.
     pub fn stranded_for(&self, now: Instant) -> Option<Duration> {
@@ -241,8 +234,8 @@ impl Health {
         Some(now.saturating_duration_since(since))
     }
 
-    /// Folds in the outcome of a question that was asked at `asked`, by way of `via`.
-    pub fn fold(&mut self, outcome: Outcome, asked: Instant, via: Option<SocketAddr>, at: (Instant, Policy)) {
+    /// Folds in the outcome of a question that was asked at `asked`.
+    pub fn fold(&mut self, outcome: Outcome, asked: Instant, at: (Instant, Policy)) {
         let (now, policy) = at;
         self.judged = true;
         self.stranded_since = match outcome {
@@ -256,14 +249,14 @@ impl Health {
             | Outcome::Refused => None,
         };
         match outcome {
-            Outcome::Ready => self.pass(via, now, policy.success_threshold, true),
+            Outcome::Ready => self.pass(now, policy.success_threshold, true),
             Outcome::Withheld => {
-                self.pass(via, now, policy.success_threshold.max(WITHHELD_THRESHOLD), false);
+                self.pass(now, policy.success_threshold.max(WITHHELD_THRESHOLD), false);
             }
-            Outcome::NotReady => self.answer_badly(Reason::NotReady, via, now),
-            Outcome::Late => self.answer_badly(Reason::Late, via, now),
-            Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, via, now),
-            Outcome::Untrusted => self.answer_badly(Reason::Untrusted, via, now),
+            Outcome::NotReady => self.answer_badly(Reason::NotReady, now),
+            Outcome::Late => self.answer_badly(Reason::Late, now),
+            Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, now),
+            Outcome::Untrusted => self.answer_badly(Reason::Untrusted, now),
             Outcome::Refused => self.refuse(now),
             Outcome::Silent => self.stay_silent(asked, now, policy),
         }
@@ -302,8 +295,8 @@ impl Health {
         alone.then_some(self.since)
     }
 
-    fn pass(&mut self, via: Option<SocketAddr>, now: Instant, threshold: u32, ready: bool) {
-        self.answer(via);
+    fn pass(&mut self, now: Instant, threshold: u32, ready: bool) {
+        self.answer();
         self.passes = self.passes.saturating_add(1);
         // The first answer of a new upstream is enough if it tells its readiness.
         let at_once = self.state == State::Up || ready && self.reason == Reason::NotProbed;
@@ -319,17 +312,16 @@ impl Health {
         self.become_state(state, reason, now);
     }
 
-    fn answer_badly(&mut self, reason: Reason, via: Option<SocketAddr>, now: Instant) {
-        self.answer(via);
+    fn answer_badly(&mut self, reason: Reason, now: Instant) {
+        self.answer();
         self.passes = 0;
         self.become_state(State::Unready, reason, now);
     }
 
-    fn answer(&mut self, via: Option<SocketAddr>) {
+    fn answer(&mut self) {
         self.silent = 0;
         self.silence = None;
         self.answering = true;
-        self.via = via.or(self.via);
     }
 
     fn refuse(&mut self, now: Instant) {

@@ -1,4 +1,4 @@
-//! The probe schedule: how often an upstream is probed, and after which time a probe is overdue.
+//! The probe schedule: how often a path is probed, and after which time a probe is overdue.
 
 use std::time::Duration;
 
@@ -19,6 +19,16 @@ const LATE_WITHOUT_ETCD: Duration = Duration::from_millis(4500);
 /// The time between two probes of one upstream: no member gets more than about 500 a second from the whole fleet.
 pub fn probe_interval(nodes: u32, period: Duration) -> Duration {
     (Duration::from_secs(u64::from(nodes)) / 500).clamp(period.min(LONGEST_INTERVAL), LONGEST_INTERVAL)
+}
+
+/// How many intervals lie between two probes of a path that is not in use: its member is probed by another one.
+const STANDBY_INTERVALS: u32 = 5;
+
+/// Whether a path is probed again so long after its last probe. `in_use` is
+/// [`Balance::is_in_use`](super::Balance::is_in_use).
+pub fn is_due(in_use: bool, since: Duration, interval: Duration) -> bool {
+    // Half an interval early rather than late: the prober looks only once an interval.
+    in_use || since + interval / 2 >= (interval * STANDBY_INTERVALS).min(LONGEST_INTERVAL)
 }
 
 /// How long to wait for a member's readiness before it is asked for a sign of life as well. One that is known to be silent
@@ -67,6 +77,18 @@ mod tests {
         assert_eq!(probe_interval(5000, SECOND), 10 * SECOND);
         assert_eq!(probe_interval(1_000_000, SECOND), 15 * SECOND);
         assert_eq!(probe_interval(1, 60 * SECOND), 15 * SECOND);
+    }
+
+    #[test]
+    fn a_path_that_is_not_in_use_is_probed_five_times_less_often_but_every_15_seconds() {
+        for (nodes, due) in [(5, 5), (5000, 15), (1_000_000, 15)] {
+            let interval = probe_interval(nodes, SECOND);
+            let looks = (1..20).map(|look| interval * look);
+            let mut due_at = looks.filter(|since| is_due(false, *since, interval));
+            let first = due_at.next().unwrap();
+            assert!(first.abs_diff(due * SECOND) <= interval / 2, "{nodes}: {first:?}");
+            assert!(is_due(true, interval, interval));
+        }
     }
 
     #[test]

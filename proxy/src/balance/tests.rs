@@ -3,6 +3,7 @@
 mod cross_checks;
 mod invariants;
 mod moves;
+mod paths;
 mod places;
 mod resorts;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{health::Reason, *};
+use super::{health::Reason, place::Distance, *};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,7 +21,7 @@ struct World {
     balance: Balance,
     start: Instant,
     now: Instant,
-    ids: Vec<UpstreamId>,
+    ids: Vec<PathId>,
 }
 
 fn policy() -> Policy {
@@ -32,13 +33,17 @@ fn policy() -> Policy {
 }
 
 fn target(index: usize) -> Target {
-    let name = format!("cp{index}");
-    let address = SocketAddr::from(([10, 0, 0, u8::try_from(index).unwrap()], 6443));
+    at(index, &format!("10.0.0.{index}:6443"))
+}
+
+/// A path to the member of this number.
+fn at(index: usize, address: &str) -> Target {
     Target {
-        identity: Identity {
-            name,
-            addresses: vec![address],
+        key: PathKey {
+            member: format!("cp{index}"),
+            address: address.parse().unwrap(),
         },
+        preference: 0,
         draining: false,
         proven: false,
         distance: Distance::default(),
@@ -47,6 +52,10 @@ fn target(index: usize) -> Target {
 
 impl World {
     fn with(members: usize) -> Self {
+        Self::of((0..members).map(target).collect())
+    }
+
+    fn of(paths: Vec<Target>) -> Self {
         let now = Instant::now();
         let mut world = Self {
             balance: Balance::new("w1"),
@@ -54,7 +63,7 @@ impl World {
             now,
             ids: Vec::new(),
         };
-        let decisions = world.configure((0..members).map(target).collect());
+        let decisions = world.configure(paths);
         world.ids = decisions
             .into_iter()
             .map(|decision| match decision {
@@ -91,7 +100,6 @@ impl World {
         let event = Event::Probed {
             id: self.ids[index],
             asked: self.now,
-            via: None,
             verified,
             outcome,
         };
@@ -99,7 +107,7 @@ impl World {
         self.balance.observe(event, self.now)
     }
 
-    fn tell(&mut self, event: fn(UpstreamId) -> Event, index: usize) -> Vec<Decision> {
+    fn tell(&mut self, event: fn(PathId) -> Event, index: usize) -> Vec<Decision> {
         self.balance.observe(event(self.ids[index]), self.now)
     }
 
@@ -126,7 +134,7 @@ impl World {
     }
 }
 
-fn cuts(decisions: &[Decision], id: UpstreamId) -> bool {
+fn cuts(decisions: &[Decision], id: PathId) -> bool {
     decisions.contains(&Decision::Cut(id))
 }
 
@@ -460,69 +468,18 @@ fn a_removed_member_is_forgotten_with_its_last_connection() {
     assert_eq!(world.configure(vec![target(1)]), [Decision::Drain(world.ids[0])]);
     assert_eq!(world.order(), [1, 0]);
     let over = world.tell(Event::Closed, 0);
-    assert_eq!(over, [Decision::Forget(world.ids[0], target(0).identity)]);
+    assert_eq!(over, [Decision::Forget(world.ids[0], target(0).key)]);
 }
 
 #[test]
-fn a_member_that_moved_is_another_upstream_and_must_prove_itself() {
+fn a_member_that_moved_must_prove_itself() {
     let mut world = World::healthy(1);
-    let moved = Target {
-        identity: Identity {
-            name: "cp0".to_owned(),
-            ..target(7).identity
-        },
-        ..target(7)
-    };
-    let decisions = world.configure(vec![moved]);
+    let decisions = world.configure(vec![at(0, "10.0.0.7:6443")]);
     assert!(matches!(
         decisions.as_slice(),
         [Decision::Drain(_), Decision::Forget(..), Decision::Watch(..)]
     ));
     assert!(!world.balance.view()[0].proven);
-}
-
-#[test]
-fn the_address_that_answered_is_dialled_first_and_the_others_last() {
-    let mut world = World::with(0);
-    let (four, six): (SocketAddr, SocketAddr) = (
-        "10.0.0.1:6443".parse().unwrap(),
-        "[fd00::1]:6443".parse().unwrap(),
-    );
-    let both = Identity {
-        name: "both".to_owned(),
-        addresses: vec![four, six],
-    };
-    world.configure(vec![
-        Target {
-            identity: both,
-            draining: false,
-            proven: true,
-            distance: Distance::default(),
-        },
-        target(9),
-    ]);
-    let dialled = |world: &World| -> Vec<SocketAddr> {
-        world
-            .balance
-            .candidates()
-            .into_iter()
-            .map(|candidate| candidate.address)
-            .collect()
-    };
-    assert_eq!(dialled(&world), [four, target(9).identity.addresses[0], six]);
-    let id = world.balance.candidates()[0].id;
-    let (asked, via) = (world.now, Some(six));
-    world.balance.observe(
-        Event::Probed {
-            id,
-            asked,
-            via,
-            verified: true,
-            outcome: Outcome::Ready,
-        },
-        world.now,
-    );
-    assert_eq!(dialled(&world), [six, target(9).identity.addresses[0], four]);
 }
 
 /// Anything that can happen to a balancer of four members.

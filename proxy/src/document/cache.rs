@@ -1,4 +1,4 @@
-//! The last good documents and the proven members, on the node's disk: a proxy starts from them if no apiserver answers.
+//! The last good documents and the proven paths, on the node's disk: a proxy starts from them if no apiserver answers.
 
 use std::{
     collections::BTreeSet,
@@ -11,12 +11,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::balance::Identity;
+use crate::balance::PathKey;
 
 /// How many documents are kept: enough to survive several broken writes.
 pub const GENERATIONS: usize = 5;
 
-/// The file of the proven members.
+/// The file of the proven paths.
 const PROVEN: &str = "proven.json";
 
 /// The suffix of a file that is being written; its name starts with a dot.
@@ -95,50 +95,56 @@ impl Cache {
         replace(&self.directory, &name, text.as_bytes())
     }
 
-    /// The members this node had a verified answer from, of the documents it knows. The same name at another address is
-    /// not among them: what answered there was another server.
-    pub fn proven(&self) -> BTreeSet<Identity> {
+    /// The paths this node had a verified answer from, of the documents it knows. The same name at another address is
+    /// not among them: what answered there was another server. So is no entry with several addresses, as an earlier release
+    /// wrote them: it does not tell which of them answered.
+    pub fn proven(&self) -> BTreeSet<PathKey> {
         let path = self.directory.join(PROVEN);
         let entries: Vec<Proven> = match fs::read(&path).map(|bytes| serde_json::from_slice(&bytes)) {
             Ok(Ok(entries)) => entries,
             Ok(Err(error)) => {
-                warn!(file = %path.display(), %error, "skipping the list of proven members");
+                warn!(file = %path.display(), %error, "skipping the list of proven paths");
                 Vec::new()
             }
             Err(error) => {
-                debug!(file = %path.display(), %error, "no list of proven members");
+                debug!(file = %path.display(), %error, "no list of proven paths");
                 Vec::new()
             }
         };
-        entries
-            .into_iter()
-            .map(|entry| Identity {
-                name: entry.name,
-                addresses: entry.addresses,
-            })
-            .collect()
+        entries.into_iter().filter_map(Proven::path).collect()
     }
 
-    /// Keeps the list of proven members. It shrinks only with the documents: to the members of the one in force and of as
-    /// many before it as there are generations, so that a crash between the two files forgets nobody whom a document on
+    /// Keeps the list of proven paths. It shrinks only with the documents: to the paths of the one in force and of as
+    /// many before it as there are generations, so that a crash between the two files forgets none that a document on
     /// the disk names.
-    pub fn store_proven(&self, proven: BTreeSet<Identity>) -> io::Result<()> {
+    pub fn store_proven(&self, proven: BTreeSet<PathKey>) -> io::Result<()> {
         let entries: Vec<_> = proven.into_iter().map(Proven::from).collect();
         replace(&self.directory, PROVEN, &serde_json::to_vec_pretty(&entries)?)
     }
 }
 
+/// A proven path: one address in the list. Releases before and after each other read it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Proven {
     name: String,
     addresses: Vec<SocketAddr>,
 }
 
-impl From<Identity> for Proven {
-    fn from(identity: Identity) -> Self {
+impl Proven {
+    fn path(self) -> Option<PathKey> {
+        let [address] = self.addresses.try_into().ok()?;
+        Some(PathKey {
+            member: self.name,
+            address,
+        })
+    }
+}
+
+impl From<PathKey> for Proven {
+    fn from(path: PathKey) -> Self {
         Self {
-            name: identity.name,
-            addresses: identity.addresses,
+            name: path.member,
+            addresses: vec![path.address],
         }
     }
 }
@@ -301,16 +307,33 @@ mod tests {
     }
 
     #[test]
-    fn who_proved_itself_is_remembered() {
+    fn a_path_that_proved_itself_is_remembered() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path().join("not/yet/there"));
-        let member = Identity {
-            name: "cp1".to_owned(),
-            addresses: vec!["10.0.0.1:6443".parse().unwrap()],
-        };
-        cache.store_proven(BTreeSet::from([member.clone()])).unwrap();
-        assert_eq!(cache.proven(), BTreeSet::from([member]));
+        let paths = ["10.0.0.1:6443", "[fd00::1]:6443"].map(|address| PathKey {
+            member: "cp1".to_owned(),
+            address: address.parse().unwrap(),
+        });
+        cache.store_proven(BTreeSet::from(paths.clone())).unwrap();
+        assert_eq!(cache.proven(), BTreeSet::from(paths));
         fs::write(directory.path().join("not/yet/there").join(PROVEN), "{").unwrap();
         assert!(cache.proven().is_empty());
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_release_with_several_addresses_proves_none_of_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = r#"[
+            {"name": "cp1", "addresses": ["10.0.0.1:6443", "[fd00::1]:6443"]},
+            {"name": "cp2", "addresses": ["10.0.0.2:6443"]},
+            {"name": "cp3", "addresses": []}
+        ]"#;
+        fs::write(directory.path().join(PROVEN), text).unwrap();
+        let sole = PathKey {
+            member: "cp2".to_owned(),
+            address: "10.0.0.2:6443".parse().unwrap(),
+        };
+        let cache = Cache::new(directory.path().to_owned());
+        assert_eq!(cache.proven(), BTreeSet::from([sole]));
     }
 }

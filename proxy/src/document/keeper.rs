@@ -1,4 +1,4 @@
-//! Writes what the next start needs to the node's disk: the document in force and the proven members. A disk that is full,
+//! Writes what the next start needs to the node's disk: the document in force and the proven paths. A disk that is full,
 //! read-only or slow blocks nothing else: a failed write is retried until it succeeds.
 
 use std::{collections::BTreeSet, future::pending, io, sync::Arc, time::Duration};
@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::{InForce, cache::Cache};
 use crate::{
-    balance::Identity,
+    balance::PathKey,
     source::Source,
     warnings::{Topic, Warnings},
 };
@@ -25,7 +25,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub struct Keeper {
     cache: Cache,
     documents: watch::Receiver<Option<InForce>>,
-    proven: watch::Receiver<BTreeSet<Identity>>,
+    proven: watch::Receiver<BTreeSet<PathKey>>,
     stored: CacheContent,
     warnings: Arc<Warnings>,
 }
@@ -35,7 +35,7 @@ pub struct Keeper {
 struct CacheContent {
     /// The newest document; none while that one came from the disk.
     document: Option<Stored>,
-    proven: BTreeSet<Identity>,
+    proven: BTreeSet<PathKey>,
 }
 
 /// A document on the disk.
@@ -52,7 +52,7 @@ impl Keeper {
     pub fn new(
         cache: Cache,
         documents: watch::Receiver<Option<InForce>>,
-        proven: watch::Receiver<BTreeSet<Identity>>,
+        proven: watch::Receiver<BTreeSet<PathKey>>,
         warnings: Arc<Warnings>,
     ) -> Self {
         let stored = CacheContent {
@@ -101,8 +101,8 @@ impl Keeper {
         }
     }
 
-    /// Writes what differs from the disk. The document comes first: the list of proven members shrinks with the documents,
-    /// and must not lose a member of the newest document on the disk.
+    /// Writes what differs from the disk. The document comes first: the list of proven paths shrinks with the documents,
+    /// and must not lose a path of the newest document on the disk.
     async fn write(&mut self) -> io::Result<()> {
         let wanted = self.wanted();
         if let Some(document) = wanted.document.clone()

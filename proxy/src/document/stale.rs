@@ -200,7 +200,7 @@ fn authority(settings: &Settings) -> &str {
     settings.document.tls.ca_bundle.trim()
 }
 
-/// Whether the member's last answer was verified.
+/// Whether the path's last answer was verified.
 fn is_verified(view: &View) -> bool {
     match view.reason {
         Reason::Answering
@@ -245,7 +245,8 @@ impl Attempt {
 async fn verifies_a_member(settings: &Settings) -> bool {
     let members = settings.document.members.iter();
     let addresses: Vec<_> = members
-        .flat_map(|member| settings::identity(member).addresses)
+        .flat_map(settings::paths)
+        .map(|path| path.address)
         .collect();
     let answers = stream::iter(addresses).map(|address| async move {
         let answer = probe::verified_answer(address, settings, ANSWER_LIMIT).await;

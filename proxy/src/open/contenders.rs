@@ -21,7 +21,7 @@ use super::{
     walk::{Connected, Walk},
 };
 use crate::{
-    balance::{Event, UpstreamId},
+    balance::{Event, PathId},
     ending::Ending,
     metrics::members::Series,
     net::socket::{self, Fault},
@@ -41,7 +41,7 @@ pub struct Winner {
 struct Contenders {
     hello: Bytes,
     upstreams: Arc<Upstreams>,
-    race: Race<UpstreamId>,
+    race: Race<PathId>,
     awaited: FuturesUnordered<BoxFuture<'static, Finished>>,
     series: BTreeMap<ContenderId, Arc<Series>>,
 }
@@ -251,7 +251,7 @@ mod tests {
         hello: Bytes,
         members: [TcpListener; 2],
         upstreams: Arc<Upstreams>,
-        ids: [UpstreamId; 2],
+        ids: [PathId; 2],
         client: TcpStream,
         _far_end: TcpStream,
         first: Connected,
@@ -293,7 +293,7 @@ mod tests {
         std::future::pending::<()>().await;
     }
 
-    fn blamed(upstreams: &Upstreams, id: UpstreamId) -> bool {
+    fn blamed(upstreams: &Upstreams, id: PathId) -> bool {
         let metrics = metrics::encode(&upstreams.metrics().registry());
         let views = upstreams.view();
         metrics.contains("dial_failures_total{") || views.iter().any(|view| view.id == id && view.suspect)

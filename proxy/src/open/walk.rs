@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::deadline;
 use crate::{
-    balance::{Candidate, Event, UpstreamId},
+    balance::{Candidate, Event, PathId},
     net::socket::{self, Fault, UpstreamOptions},
     settings::Settings,
     upstream::{ConnectionGuard, Upstreams},
@@ -47,7 +47,7 @@ struct Dialled {
 pub struct Walk {
     upstreams: Arc<Upstreams>,
     left: VecDeque<Candidate>,
-    known: Vec<UpstreamId>,
+    known: Vec<PathId>,
     dials: FuturesUnordered<BoxFuture<'static, Dialled>>,
     waiting: Vec<Waiting>,
     options: UpstreamOptions,
@@ -95,7 +95,7 @@ impl Walk {
 
     /// Starts over with all upstreams but `chosen`, for a client that was slow to speak or that `chosen` left waiting: its
     /// two seconds count from now. Nothing changes within the hedge delay of the start.
-    pub fn start_over(&mut self, chosen: UpstreamId) {
+    pub fn start_over(&mut self, chosen: PathId) {
         let now = Instant::now();
         let young = self.deadline + self.hedge_delay >= now + deadline::OPEN_DEADLINE;
         if young {
@@ -307,7 +307,7 @@ mod tests {
         }
     }
 
-    fn connections(upstreams: &Arc<Upstreams>, ids: [UpstreamId; 2]) -> [usize; 2] {
+    fn connections(upstreams: &Arc<Upstreams>, ids: [PathId; 2]) -> [usize; 2] {
         let views = upstreams.view();
         ids.map(|id| views.iter().find(|view| view.id == id).unwrap().connections)
     }

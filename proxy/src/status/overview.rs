@@ -1,8 +1,8 @@
 //! The text of `trivet-proxy status`: the whole proxy on one screen.
 
-use super::{Observation, Status, UpstreamStatus, WarningStatus, layout};
+use super::{Observation, PathStatus, Status, UpstreamStatus, WarningStatus, layout};
 
-/// The proxy, its document, its listeners, its clients, and a row for each upstream.
+/// The proxy, its document, its listeners, its clients, and a row for each path of each upstream.
 pub fn overview(status: &Status) -> String {
     let mut lines = vec![
         line("proxy", proxy(status)),
@@ -93,28 +93,31 @@ fn upstreams(upstreams: &[UpstreamStatus]) -> String {
         "DISTANCE",
     ];
     let head = head.map(str::to_owned).to_vec();
-    let rows: Vec<_> = std::iter::once(head).chain(upstreams.iter().map(row)).collect();
+    let paths = upstreams
+        .iter()
+        .flat_map(|upstream| upstream.paths.iter().map(move |path| row(upstream, path)));
+    let rows: Vec<_> = std::iter::once(head).chain(paths).collect();
     layout::columns(&rows)
 }
 
-fn row(upstream: &UpstreamStatus) -> Vec<String> {
+fn row(upstream: &UpstreamStatus, path: &PathStatus) -> Vec<String> {
     let probe = |tell: fn(&Observation) -> String| {
-        let told = upstream.last_probe.as_ref().map(tell);
+        let told = path.last_probe.as_ref().map(tell);
         told.unwrap_or_else(|| "-".to_owned())
     };
-    let proven = if upstream.proven { "yes" } else { "no" };
+    let proven = if path.proven { "yes" } else { "no" };
     vec![
         upstream.member.clone(),
-        upstream.address.clone(),
-        upstream.state.clone(),
-        upstream.reason.clone(),
-        layout::span_of(upstream.state_milliseconds),
-        upstream.connections.to_string(),
+        path.address.clone(),
+        path.state.clone(),
+        path.reason.clone(),
+        layout::span_of(path.state_milliseconds),
+        path.connections.to_string(),
         probe(|probe| probe.outcome.clone()),
         probe(|probe| layout::latency(probe.latency_microseconds)),
         probe(|probe| layout::span_of(probe.last_milliseconds_ago)),
         proven.to_owned(),
-        upstream.standing.clone(),
+        path.standing.clone(),
         upstream.distance.clone(),
     ]
 }

@@ -12,7 +12,7 @@ use crate::balance::{
 
 /// An upstream in its context.
 pub(super) struct Scene<'a> {
-    /// The upstream.
+    /// Its best path.
     pub(super) view: &'a View,
     /// The thresholds of health.
     pub(super) policy: Policy,
@@ -134,7 +134,7 @@ fn in_a_row(questions: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Balance, Event, Identity, Target, health::Outcome, place::Distance};
+    use crate::balance::{Balance, Event, PathKey, Target, health::Outcome, place::Distance};
 
     const POLICY: Policy = Policy {
         failure_threshold: 2,
@@ -147,10 +147,11 @@ mod tests {
         let mut balance = Balance::new("w1");
         let mut now = Instant::now();
         let target = Target {
-            identity: Identity {
-                name: "cp1".to_owned(),
-                addresses: vec!["10.0.0.1:6443".parse().unwrap()],
+            key: PathKey {
+                member: "cp1".to_owned(),
+                address: "10.0.0.1:6443".parse().unwrap(),
             },
+            preference: 0,
             draining: false,
             proven: true,
             distance: Distance::default(),
@@ -162,7 +163,6 @@ mod tests {
             let event = Event::Probed {
                 id,
                 asked: now,
-                via: None,
                 verified: false,
                 outcome: *outcome,
             };

@@ -7,11 +7,7 @@ use tracing::{info, warn};
 
 use super::{Evidence, Live, Upstreams, drain};
 use crate::{
-    balance::{
-        Decision, Identity, Standing, UpstreamId, cuts,
-        health::{Reason, State},
-        stranded,
-    },
+    balance::{Change, Decision, PathId, PathKey, cuts, health::State, stranded},
     ending::Ending,
     probe,
 };
@@ -22,21 +18,22 @@ const AT_ONCE: Duration = Duration::from_millis(5);
 impl Upstreams {
     pub(super) fn carry_out(self: &Arc<Self>, decision: Decision, detail: &str) {
         match decision {
-            Decision::Watch(id, identity) => self.watch(id, identity),
+            Decision::Watch(id, key) => self.watch(id, key),
             Decision::Probe(id) => {
                 if let Some(live) = self.lock().live.get(&id) {
                     live.probe.notify_one();
                 }
             }
-            Decision::Tell { id, from, to } => self.tell(id, from, to, detail),
-            Decision::Remember(_, identity) => {
-                info!(member = identity.name, "upstream proved itself");
+            Decision::Tell { id, path, member } => self.tell(id, path, member, detail),
+            Decision::Remember(_, key) => {
+                info!(member = key.member, address = %key.address, "upstream proved itself");
                 self.proven.send_modify(|proven| {
-                    proven.insert(identity);
+                    proven.insert(key);
                 });
             }
             Decision::Cut(id) => self.cut(id),
             Decision::Drain(id) => {
+                self.show_state_of(id);
                 let within = self
                     .settings()
                     .map(|settings| settings.drain_timeout)
@@ -45,6 +42,7 @@ impl Upstreams {
             }
             Decision::Move(id) => self.empty(id, Ending::MemberStranded, stranded::MOVE_WITHIN),
             Decision::Restore(id) => {
+                self.show_state_of(id);
                 if let Some(emptying) = self
                     .lock()
                     .live
@@ -54,69 +52,76 @@ impl Upstreams {
                     emptying.cancel();
                 }
             }
-            Decision::Forget(id, identity) => self.forget(id, &identity),
+            Decision::Forget(id, key) => self.forget(id, &key),
         }
     }
 
-    fn watch(self: &Arc<Self>, id: UpstreamId, identity: Identity) {
-        info!(member = identity.name, addresses = ?identity.addresses, "upstream added");
+    fn watch(self: &Arc<Self>, id: PathId, key: PathKey) {
+        info!(member = key.member, address = %key.address, "upstream added");
         let live = Live {
-            name: identity.name.clone(),
+            key: key.clone(),
             probe: Arc::new(Notify::new()),
             stop: self.stop.child_token(),
             emptying: None,
             cutting: false,
             close_signals: BTreeMap::new(),
             evidence: Evidence::default(),
-            series: Arc::new(self.metrics.member(&identity.name)),
+            certificate_refused: None,
+            series: Arc::new(self.metrics.member(&key.member)),
         };
         let (wake, stop) = (Arc::clone(&live.probe), live.stop.clone());
-        let mut inner = self.lock();
-        inner.live.insert(id, live);
-        let state = inner
-            .balance
-            .view()
-            .into_iter()
-            .find(|view| view.id == id)
-            .map(|view| view.state);
-        drop(inner);
-        if let Some(state) = state {
-            self.metrics.state(&identity.name, state);
-        }
-        let prober = probe::Prober::new(Arc::clone(self), id, identity);
+        self.lock().live.insert(id, live);
+        self.show_state(&key.member);
+        let prober = probe::Prober::new(Arc::clone(self), id, key);
         let vital = Arc::clone(&self.vital);
         let probing = Box::pin(prober.run(wake));
         let probing = async move { vital.run("prober", probing).await };
         self.tasks.spawn(stop.run_until_cancelled_owned(probing));
     }
 
-    fn tell(&self, id: UpstreamId, from: (State, Reason), to: (State, Reason), detail: &str) {
-        let member = self.name(id);
-        if !self
-            .view()
-            .iter()
-            .any(|view| view.id == id && view.standing == Standing::Removed)
-        {
-            self.metrics.state(&member, to.0);
-            if from.0 != to.0 {
-                self.metrics.turned(&member, to.0);
-            }
-        }
-        let loud = from.0 != to.0 && to.0 != State::Up;
-        let (from, to, reason) = (from.0.as_str(), to.0.as_str(), to.1.as_str());
-        if loud {
-            warn!(member, from, to, reason, detail, "upstream health changed");
-        } else {
-            info!(member, from, to, reason, detail, "upstream health changed");
+    /// Sets the state of a member in the metrics: it follows from all its paths, and so changes with their number too.
+    fn show_state(&self, member: &str) {
+        let health = self.lock().balance.member_health(member);
+        if let Some((state, _)) = health {
+            self.metrics.state(member, state);
         }
     }
 
-    fn cut(self: &Arc<Self>, id: UpstreamId) {
+    fn show_state_of(&self, id: PathId) {
+        let key = self.lock().live.get(&id).map(|live| live.key.clone());
+        if let Some(key) = key {
+            self.show_state(&key.member);
+        }
+    }
+
+    /// Tells of a path's change. It is a warning only where the member changes with it for the worse.
+    fn tell(&self, id: PathId, path: Change, member: Change, detail: &str) {
+        let Some(PathKey {
+            member: name,
+            address,
+        }) = self.lock().live.get(&id).map(|live| live.key.clone())
+        else {
+            return;
+        };
+        self.show_state(&name);
+        if member.is_of_state() {
+            self.metrics.turned(&name, member.to.0);
+        }
+        let (from, to, reason) = (path.from.0.as_str(), path.to.0.as_str(), path.to.1.as_str());
+        let member_is = member.to.0.as_str();
+        if member.is_of_state() && member.to.0 != State::Up {
+            warn!(member = name, %address, from, to, reason, member_is, detail, "upstream health changed");
+        } else {
+            info!(member = name, %address, from, to, reason, member_is, detail, "upstream health changed");
+        }
+    }
+
+    fn cut(self: &Arc<Self>, id: PathId) {
         let nodes = self.settings().map_or(0, |settings| settings.document.nodes);
         self.cut_after(id, cuts::cut_delay(nodes, rand::random()));
     }
 
-    fn cut_after(self: &Arc<Self>, id: UpstreamId, delay: Duration) {
+    fn cut_after(self: &Arc<Self>, id: PathId, delay: Duration) {
         let mut inner = self.lock();
         let Some(live) = inner.live.get_mut(&id) else {
             return;
@@ -138,15 +143,16 @@ impl Upstreams {
         });
     }
 
-    fn cut_now(&self, id: UpstreamId) {
+    fn cut_now(&self, id: PathId) {
         let mut inner = self.lock();
         let down = inner
             .balance
             .health(id)
             .is_some_and(|(state, _)| state == State::Down);
-        let mut silent_since = None;
+        let (mut silent_since, mut key) = (None, None);
         if let Some(live) = inner.live.get_mut(&id) {
             live.cutting = false;
+            key = Some(live.key.clone());
             silent_since = down.then(|| live.evidence.cut()).flatten();
         }
         drop(inner);
@@ -158,18 +164,17 @@ impl Upstreams {
             self.metrics.failed_over(since.elapsed());
         }
         let close_signals = self.close_signals(Some(id));
-        warn!(
-            member = self.name(id),
-            connections = close_signals.len(),
-            "cutting the connections of a silent upstream"
-        );
+        if let Some(PathKey { member, address }) = key {
+            let connections = close_signals.len();
+            warn!(member, %address, connections, "cutting the connections of a silent upstream");
+        }
         for close_signal in close_signals {
             close_signal.end(Ending::MemberSilent);
         }
     }
 
-    /// Closes the connections of an upstream one after the other, in place of what was done to them before.
-    fn empty(self: &Arc<Self>, id: UpstreamId, ending: Ending, within: Duration) {
+    /// Closes the connections of a path one after the other, in place of what was done to them before.
+    fn empty(self: &Arc<Self>, id: PathId, ending: Ending, within: Duration) {
         let stop = self.stop.child_token();
         let mut inner = self.lock();
         let Some(live) = inner.live.get_mut(&id) else {
@@ -180,7 +185,8 @@ impl Upstreams {
         }
         let reason = ending.as_str();
         info!(
-            member = live.name,
+            member = live.key.member,
+            address = %live.key.address,
             connections = live.close_signals.len(),
             reason,
             ?within,
@@ -194,16 +200,20 @@ impl Upstreams {
         });
     }
 
-    fn forget(&self, id: UpstreamId, identity: &Identity) {
+    fn forget(&self, id: PathId, key: &PathKey) {
         let mut inner = self.lock();
         if let Some(live) = inner.live.remove(&id) {
             live.stop.cancel();
         }
-        let replaced = inner.live.values().any(|other| other.name == identity.name);
+        let mut siblings = inner.live.values();
+        let is_known = siblings.any(|other| other.key.member == key.member);
         drop(inner);
-        info!(member = identity.name, "upstream removed");
-        if !replaced {
-            self.metrics.member_gone(&identity.name);
+        info!(member = key.member, address = %key.address, "upstream removed");
+        if is_known {
+            self.show_state(&key.member);
+            self.show_certificate(&key.member);
+        } else {
+            self.metrics.member_gone(&key.member);
         }
     }
 }
@@ -214,7 +224,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        balance::health::Outcome,
+        balance::health::{Outcome, Reason},
         upstream::fixture::{self, in_time, probed},
     };
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{CloseSignal, Upstreams};
 use crate::{
-    balance::{Event, UpstreamId},
+    balance::{Event, PathId},
     metrics::members::Series,
 };
 
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub struct ConnectionGuard {
     upstreams: Arc<Upstreams>,
-    id: UpstreamId,
+    id: PathId,
     serial: u64,
     series: Arc<Series>,
     /// By which the connection is ended from outside.
@@ -23,7 +23,7 @@ pub struct ConnectionGuard {
 
 impl ConnectionGuard {
     /// Whose connection it is.
-    pub fn id(&self) -> UpstreamId {
+    pub fn id(&self) -> PathId {
         self.id
     }
 
@@ -42,7 +42,7 @@ impl Drop for ConnectionGuard {
 impl Upstreams {
     /// Counts a connection, or an attempt at one, for an upstream; none if it may not be dialled any more: whoever chose
     /// it did so a while ago.
-    pub fn guard_connection(self: &Arc<Self>, id: UpstreamId) -> Option<ConnectionGuard> {
+    pub fn guard_connection(self: &Arc<Self>, id: PathId) -> Option<ConnectionGuard> {
         let mut inner = self.lock();
         if !inner.balance.is_usable(id) {
             return None;
@@ -66,7 +66,7 @@ impl Upstreams {
         })
     }
 
-    fn release(self: &Arc<Self>, id: UpstreamId, serial: u64) {
+    fn release(self: &Arc<Self>, id: PathId, serial: u64) {
         if let Some(live) = self.lock().live.get_mut(&id) {
             live.close_signals.remove(&serial);
             live.series.connections.dec();

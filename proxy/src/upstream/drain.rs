@@ -6,18 +6,13 @@ use tokio::time::{Instant, sleep};
 
 use super::Upstreams;
 use crate::{
-    balance::{UpstreamId, drain},
+    balance::{PathId, drain},
     ending::Ending,
 };
 
 /// Closes the connections of one upstream, or of all, one after the other until none is left or `within` has passed; then
 /// closes what is left at once. Each step looks anew, because connections also end by themselves, and new ones may come.
-pub(super) async fn gradually(
-    upstreams: &Upstreams,
-    of: Option<UpstreamId>,
-    ending: Ending,
-    within: Duration,
-) {
+pub(super) async fn gradually(upstreams: &Upstreams, of: Option<PathId>, ending: Ending, within: Duration) {
     let deadline = Instant::now() + within;
     while let Some((_, left)) = upstreams.next_to_close(of) {
         let remaining = deadline.saturating_duration_since(Instant::now());

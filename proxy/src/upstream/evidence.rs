@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::balance::{Event, UpstreamId, health::Outcome};
+use crate::balance::{Event, PathId, health::Outcome};
 
 /// Runs kept of each origin: a flap or two, and what came before.
 const RUNS: usize = 8;
@@ -68,7 +68,7 @@ pub(super) struct Evidence {
 
 impl Evidence {
     /// Whom an event is about, if it says how an upstream is.
-    pub(super) fn subject(event: &Event) -> Option<UpstreamId> {
+    pub(super) fn subject(event: &Event) -> Option<PathId> {
         match event {
             Event::Probed { id, .. }
             | Event::Refused(id)
@@ -180,16 +180,17 @@ fn shortened(detail: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Balance, Decision, Identity, Target, health::Policy, place::Distance};
+    use crate::balance::{Balance, Decision, PathKey, Target, health::Policy, place::Distance};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn some_upstream() -> UpstreamId {
+    fn some_upstream() -> PathId {
         let target = Target {
-            identity: Identity {
-                name: "cp1".to_owned(),
-                addresses: vec!["10.0.0.1:6443".parse().unwrap()],
+            key: PathKey {
+                member: "cp1".to_owned(),
+                address: "10.0.0.1:6443".parse().unwrap(),
             },
+            preference: 0,
             draining: false,
             proven: true,
             distance: Distance::default(),
@@ -210,7 +211,6 @@ mod tests {
         Event::Probed {
             id: some_upstream(),
             asked,
-            via: None,
             verified: false,
             outcome,
         }

@@ -12,7 +12,7 @@ use trivet_crds::wire::{API_VERSION, Balancing, Connection, Document, HealthChec
 use super::Upstreams;
 use crate::{
     balance::{
-        Event, Identity, Target, UpstreamId,
+        Event, PathId, PathKey, Target,
         health::{Outcome, Policy},
         place::{Distance, Place},
     },
@@ -23,7 +23,7 @@ use crate::{
 /// them: the test says what is heard of them.
 pub(crate) fn proven<const COUNT: usize>(
     addresses: [SocketAddr; COUNT],
-) -> (Arc<Upstreams>, [UpstreamId; COUNT]) {
+) -> (Arc<Upstreams>, [PathId; COUNT]) {
     let place = Place {
         node: "w1".to_owned(),
         zone: String::new(),
@@ -32,7 +32,7 @@ pub(crate) fn proven<const COUNT: usize>(
     configure(&upstreams, addresses);
     let known = upstreams.view();
     let id = |address| {
-        let found = known.iter().find(|view| view.address == Some(address));
+        let found = known.iter().find(|view| view.key.address == address);
         found.unwrap().id
     };
     (upstreams, addresses.map(id))
@@ -41,10 +41,11 @@ pub(crate) fn proven<const COUNT: usize>(
 /// Makes these the members, the first of them the nearest.
 pub(crate) fn configure<const COUNT: usize>(upstreams: &Arc<Upstreams>, addresses: [SocketAddr; COUNT]) {
     let targets = addresses.map(|address| Target {
-        identity: Identity {
-            name: address.to_string(),
-            addresses: vec![address],
+        key: PathKey {
+            member: address.to_string(),
+            address,
         },
+        preference: 0,
         draining: false,
         proven: true,
         distance: if Some(&address) == addresses.first() {
@@ -62,11 +63,10 @@ pub(crate) fn configure<const COUNT: usize>(upstreams: &Arc<Upstreams>, addresse
 }
 
 /// What a probe of this upstream brought just now.
-pub(crate) fn probed(id: UpstreamId, outcome: Outcome) -> Event {
+pub(crate) fn probed(id: PathId, outcome: Outcome) -> Event {
     Event::Probed {
         id,
         asked: Instant::now(),
-        via: None,
         verified: false,
         outcome,
     }

@@ -45,9 +45,15 @@ impl Service {
     }
 }
 
-/// The members and why each is in its state: `cp1 Unready EtcdFailed, cp2 Down Silent`.
+/// The members and why each is in its state: `cp1 Unready EtcdFailed, cp2 Down Silent`. One with several addresses is named
+/// with each of them.
 pub(super) fn members(views: &[View]) -> String {
     let told = views.iter().map(|view| {
+        let paths = views.iter().filter(|other| other.key.member == view.key.member);
+        let address = match paths.count() {
+            0 | 1 => String::new(),
+            _ => format!(" at {}", view.key.address),
+        };
         let standing = match view.standing {
             Standing::Active => "",
             Standing::Draining => " draining",
@@ -55,8 +61,8 @@ pub(super) fn members(views: &[View]) -> String {
             Standing::LastResort => " of an earlier document",
         };
         format!(
-            "{} {} {}{standing}",
-            view.identity.name,
+            "{}{address} {} {}{standing}",
+            view.key.member,
             view.state.as_str(),
             view.reason.as_str()
         )

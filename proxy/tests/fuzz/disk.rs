@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, sync::Arc};
 use tempfile::TempDir;
 use trivet_crds::wire::Document;
 use trivet_proxy::{
-    balance::Identity,
+    balance::PathKey,
     document::{
         Documents,
         cache::{Cache, GENERATIONS},
@@ -22,7 +22,15 @@ use crate::{
 /// The revision of the good document on the disk; a newer file lies beside it.
 const GOOD: u64 = 7;
 
+/// As this release writes it.
 const PROVEN: &str = r#"[
+  {"name": "cp1", "addresses": ["10.0.0.11:6443"]},
+  {"name": "cp1", "addresses": ["[fd00::11]:6443"]},
+  {"name": "cp2", "addresses": ["10.0.0.12:6443"]}
+]"#;
+
+/// As an earlier release wrote it: the entry of several addresses does not tell which of them answered.
+const PROVEN_BY_MEMBER: &str = r#"[
   {"name": "cp1", "addresses": ["10.0.0.11:6443", "[fd00::11]:6443"]},
   {"name": "cp2", "addresses": ["10.0.0.12:6443"]}
 ]"#;
@@ -78,39 +86,47 @@ fn no_file_name_in_the_cache_hides_the_last_good_document() {
 }
 
 #[test]
-fn no_list_of_proven_members_keeps_the_proxy_from_starting() {
+fn no_list_of_proven_paths_keeps_the_proxy_from_starting() {
     let disk = Disk::new();
-    fuzz("proven_members", &[PROVEN.into()], |text| {
-        disk.write("proven.json", text);
-        let proven = disk.cache().proven();
-        // No member is proven that the file does not name.
-        let text = String::from_utf8_lossy(text);
-        assert!(
-            proven
-                .iter()
-                .all(|member| text.contains('\\') || text.contains(&member.name))
-        );
-    });
+    fuzz(
+        "proven_members",
+        &[PROVEN.into(), PROVEN_BY_MEMBER.into()],
+        |text| {
+            disk.write("proven.json", text);
+            let proven = disk.cache().proven();
+            // No path is proven whose member the file does not name.
+            let text = String::from_utf8_lossy(text);
+            assert!(
+                proven
+                    .iter()
+                    .all(|path| text.contains('\\') || text.contains(&path.member))
+            );
+        },
+    );
 }
 
 #[test]
-fn a_crash_at_any_moment_forgets_no_member_of_a_document_on_the_disk() {
+fn a_crash_at_any_moment_forgets_no_path_of_a_document_on_the_disk() {
     let disk = Disk::new();
     let documents = disk.documents();
     for revision in 1..=12 {
-        // The list of proven members may be written before this document is, and a crash may come at any moment.
-        let on_disk_before = disk.members();
+        // The list of proven paths may be written before this document is, and a crash may come at any moment.
+        let on_disk_before = disk.paths();
         let text = of_its_own_member(revision);
         documents.offer(&text, Source::File);
         disk.cache().store(revision, &text).unwrap();
-        let known = documents.known_members();
+        let known = documents.known_paths();
         assert!(on_disk_before.is_subset(&known), "revision {revision}");
-        assert!(disk.members().is_subset(&known), "revision {revision}");
-        assert!(known.len() <= GENERATIONS + 1, "revision {revision}: {known:?}");
+        assert!(disk.paths().is_subset(&known), "revision {revision}");
+        // Each member has two addresses.
+        assert!(
+            known.len() <= 2 * (GENERATIONS + 1),
+            "revision {revision}: {known:?}"
+        );
     }
     let again = disk.documents();
     again.offer_cached();
-    assert_eq!(again.known_members(), disk.members());
+    assert_eq!(again.known_paths(), disk.paths());
 }
 
 /// A document whose only member is in no other revision.
@@ -135,13 +151,13 @@ impl Disk {
         Cache::new(self.0.path().to_owned())
     }
 
-    /// The members of the documents on it.
-    fn members(&self) -> BTreeSet<Identity> {
+    /// The paths of the documents on it.
+    fn paths(&self) -> BTreeSet<PathKey> {
         let texts = self.cache().texts().unwrap().into_iter();
         let documents = texts.map(|text| Document::parse(&text).unwrap());
         documents
             .flat_map(|document| document.members)
-            .map(|member| settings::identity(&member))
+            .flat_map(|member| settings::paths(&member).collect::<Vec<_>>())
             .collect()
     }
 
@@ -170,5 +186,6 @@ fn keep_real_files() {
         b".document-00000000000000000009.json.0123456789abcdef.tmp",
     );
     keep("proven_members", "whole", PROVEN.as_bytes());
+    keep("proven_members", "by_member", PROVEN_BY_MEMBER.as_bytes());
     keep("proven_members", "torn", &PROVEN.as_bytes()[..60]);
 }

@@ -367,7 +367,7 @@ fn a_document_that_was_replaced_for_its_authority_does_not_come_back() {
     let stale = documents.subscribe_stale().borrow().clone();
     documents.follow_stale(&stale[0], &documents.in_force().unwrap());
     assert_eq!(documents.revision(), Some(1));
-    assert!(documents.earlier_members().is_empty());
+    assert!(documents.earlier_paths().is_empty());
     assert_eq!(offer(&of(&old, 20)), OfferResult::Stale);
     assert_eq!(documents.revision(), Some(1));
     assert_eq!(offer(&of(&new, 21)), OfferResult::Followed);

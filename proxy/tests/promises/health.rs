@@ -37,6 +37,7 @@ async fn a_hung_member_is_down_and_its_clients_are_reset() {
 #[tokio::test]
 async fn a_refusal_at_the_second_address_does_not_hide_silence_at_the_first() {
     let mut node = Node::new();
+    let silent = "trivet_proxy_connections_ended_total{reason=\"MemberSilent\"}";
     let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, node.authority.server()));
     let pool = node.pool();
     node.write(&apiservers.iter().fold(pool, Pool::member_with_a_dead_address));
@@ -46,9 +47,11 @@ async fn a_refusal_at_the_second_address_does_not_hide_silence_at_the_first() {
     }
     let mut client = node.client_on(&apiservers[0]).await;
     apiservers[0].set(Mode::Hung);
-    node.sees(&apiservers[0], "Down").await;
     let end = timeout(Duration::from_secs(20), client.end()).await.unwrap();
     assert_eq!(end, ErrorKind::ConnectionReset);
+    assert_eq!(node.metric(silent).await, Some(1));
+    // It answers at one of its addresses, if only by a refusal.
+    node.sees(&apiservers[0], "Unready").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 use trivet_proxy::balance::{
-    Balance, Decision, Identity, Target, UpstreamId, cuts, drain,
+    Balance, Decision, PathId, PathKey, Target, cuts, drain,
     health::{Policy, State},
     schedule, stranded,
 };
@@ -46,7 +46,7 @@ pub(crate) struct Fleet<'a> {
 struct Node {
     balance: Balance,
     /// The upstreams of the members.
-    ids: Vec<UpstreamId>,
+    ids: Vec<PathId>,
     upstreams: Vec<Upstream>,
     clients: Vec<Client>,
     /// How often its proxy has restarted.
@@ -267,8 +267,8 @@ impl<'a> Fleet<'a> {
     fn carry_out(&mut self, node: usize, decision: Decision) {
         match decision {
             Decision::Probe(id) => self.wake(node, self.member(node, id)),
-            Decision::Tell { id, to, .. } => {
-                if to.0 == State::Down {
+            Decision::Tell { id, path, .. } => {
+                if path.to.0 == State::Down {
                     self.seen.downs.push((self.now, node, self.member(node, id)));
                 }
             }
@@ -289,7 +289,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn member(&self, node: usize, id: UpstreamId) -> usize {
+    fn member(&self, node: usize, id: PathId) -> usize {
         self.nodes[node]
             .ids
             .iter()
@@ -385,13 +385,11 @@ fn name(kind: &str, index: usize) -> String {
 
 fn target(member: usize) -> Target {
     Target {
-        identity: Identity {
-            name: name("cp", member),
-            addresses: vec![SocketAddr::from((
-                [10, 0, 0, u8::try_from(member).unwrap()],
-                6443,
-            ))],
+        key: PathKey {
+            member: name("cp", member),
+            address: SocketAddr::from(([10, 0, 0, u8::try_from(member).unwrap()], 6443)),
         },
+        preference: 0,
         draining: false,
         proven: false,
         distance: trivet_proxy::balance::place::Distance::Elsewhere,

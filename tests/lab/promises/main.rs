@@ -35,6 +35,7 @@ mod idle_connections_outlive_a_fault_of_seven_seconds;
 mod members_that_hide_their_readiness_are_up;
 mod memory_is_bounded;
 mod new_authorities_cost_no_connection;
+mod one_address_that_fails_costs_no_connection;
 mod probes_never_exceed_their_rate;
 mod support;
 mod when_all_are_gone_clients_are_told;

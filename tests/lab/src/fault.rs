@@ -19,15 +19,44 @@ pub enum Fault {
     DumbTo,
     /// Those longer than this do neither arrive nor leave.
     Longer(u16),
+    /// None of this address family arrives and none leaves.
+    BlackholeOf(Family),
     /// A firewall answers new connections with a reset.
     Reject,
+    /// The same for this address family.
+    RejectOf(Family),
     /// No new connection leaves: the table of connections is full. Those that are known go on.
     NoNewConnection,
 }
 
+/// An address family: one of the two addresses of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Its name in nftables.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+}
+
 impl Fault {
     fn rules(self) -> String {
+        let of = |family: Family, verdict| format!("meta nfproto {} {verdict}", family.as_str());
         let (arriving, leaving) = match self {
+            Self::BlackholeOf(family) => return Self::table(&of(family, "drop"), None),
+            Self::RejectOf(family) => {
+                let reset = of(family, "tcp flags & (syn | ack) == syn reject with tcp reset");
+                return Self::table(&reset, Some(""));
+            }
             Self::Blackhole => ("drop", "drop"),
             Self::DeafTo => ("drop", ""),
             Self::DumbTo => ("", "drop"),
@@ -90,6 +119,12 @@ mod tests {
         );
         assert!(!Fault::DeafTo.rules().contains("oifname"));
         assert!(!Fault::DumbTo.rules().contains("iifname"));
+    }
+
+    #[test]
+    fn a_fault_of_one_family_leaves_the_other_alone() {
+        let rules = Fault::BlackholeOf(Family::V6).rules();
+        assert_eq!(rules.matches("tcp meta nfproto ipv6 drop").count(), 2);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use self::{
     apiserver::Apiserver,
     authority::{Authority, Dates},
     document::Pool,
-    fault::Fault,
+    fault::{Family, Fault},
     lab::{Lab, Programs, run},
     network::Place,
     process::Usage,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trivet_proxy::{
-    balance::{Event, UpstreamId},
+    balance::{Event, PathId},
     open::deadline,
 };
 
@@ -211,7 +211,7 @@ impl Fleet<'_> {
         }
     }
 
-    pub(super) fn tell_of(&mut self, node: usize, member: usize, event: fn(UpstreamId) -> Event) {
+    pub(super) fn tell_of(&mut self, node: usize, member: usize, event: fn(PathId) -> Event) {
         let id = self.nodes[node].ids[member];
         self.tell(node, event(id));
     }

@@ -32,7 +32,6 @@ impl Fleet<'_> {
                 Some(outcome) => Event::Probed {
                     id,
                     asked: self.instant(report.asked),
-                    via: None,
                     verified: outcome.is_answer(),
                     outcome,
                 },

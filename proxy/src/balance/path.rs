@@ -1,19 +1,47 @@
-//! One upstream as the balancer keeps it.
+//! One path as the balancer keeps it: an address of a member.
 
 use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
 use super::{
-    Identity, Standing, UpstreamId,
     choice::Facts,
     cross_check::CrossCheckBudget,
+    event::Target,
     health::{Health, Progress, Reason, State},
+    member::MemberId,
     place::Distance,
 };
 
+/// One path for as long as this process knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathId(pub(super) u64);
+
+/// What makes a path the same across documents, and what a proof is about: another server may answer at another address
+/// of the same member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathKey {
+    /// The member's name.
+    pub member: String,
+    /// The address and port.
+    pub address: SocketAddr,
+}
+
+/// What the pool's owner wants of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It gets connections.
+    Active,
+    /// It gets no new ones, and its old ones are closed gradually.
+    Draining,
+    /// As Draining; and it is forgotten with its last connection.
+    Removed,
+    /// Of an earlier document: used while none of the current one's answers.
+    LastResort,
+}
+
 impl Standing {
-    /// The order of the last resort: members that drain, then removed ones, then those of earlier documents.
+    /// The order of the last resort: members that drain, then removed paths, then those of earlier documents.
     fn resort(self) -> u8 {
         match self {
             Self::Active => 0,
@@ -34,13 +62,13 @@ impl Standing {
     }
 }
 
-/// One upstream as a table of the state shows it.
+/// One path as a table of the state shows it.
 #[derive(Clone, Debug)]
 pub struct View {
     /// Which.
-    pub id: UpstreamId,
-    /// The member behind it.
-    pub identity: Identity,
+    pub id: PathId,
+    /// The member behind it, and its address.
+    pub key: PathKey,
     /// What its owner wants of it.
     pub standing: Standing,
     /// What it may get.
@@ -53,21 +81,23 @@ pub struct View {
     pub suspect: bool,
     /// Connections and attempts it has now.
     pub connections: usize,
-    /// Which of its addresses is dialled first.
-    pub address: Option<SocketAddr>,
+    /// Its place in the member's list of addresses.
+    pub preference: usize,
     /// How far it is from its next change of state.
     pub progress: Progress,
 }
 
 #[derive(Debug)]
-pub(super) struct Upstream {
-    pub(super) identity: Identity,
+pub(super) struct Path {
+    pub(super) key: PathKey,
+    pub(super) member: MemberId,
+    pub(super) preference: usize,
     pub(super) standing: Standing,
     pub(super) proven: bool,
     pub(super) health: Health,
     pub(super) suspect: bool,
     pub(super) extra_probe: Option<Instant>,
-    /// When the others were last asked because it was late.
+    /// When others were last asked because it was late.
     pub(super) called: Option<Instant>,
     /// What it may still be asked because of others.
     pub(super) cross_checks: CrossCheckBudget,
@@ -80,7 +110,34 @@ pub(super) struct Upstream {
     pub(super) distance: Distance,
 }
 
-impl Upstream {
+impl Path {
+    /// A path that has no connection yet, of a member with this rank on this node.
+    pub(super) fn new(
+        target: Target,
+        standing: Standing,
+        (member, rank): (MemberId, u64),
+        now: Instant,
+    ) -> Self {
+        Self {
+            key: target.key,
+            member,
+            preference: target.preference,
+            standing,
+            proven: target.proven,
+            health: Health::new(target.proven, now),
+            suspect: false,
+            extra_probe: None,
+            called: None,
+            cross_checks: CrossCheckBudget::default(),
+            heard: None,
+            moving: false,
+            connections: 0,
+            turn: 0,
+            rank,
+            distance: target.distance,
+        }
+    }
+
     /// Whether new connections may go there, if only as a last resort. Nothing but an answer to this process makes the
     /// last resort usable: an address that a member left may be another host's by now.
     pub(super) fn is_usable(&self) -> bool {
@@ -92,7 +149,7 @@ impl Upstream {
         }
     }
 
-    /// Whether it gets connections only while no member that is to be used answers.
+    /// Whether it gets connections only while no path that is to be used answers.
     pub(super) fn is_last_resort(&self) -> bool {
         self.standing != Standing::Active
     }
@@ -102,15 +159,22 @@ impl Upstream {
         matches!(self.standing, Standing::Draining | Standing::Removed)
     }
 
-    pub(super) fn preferred(&self) -> Option<SocketAddr> {
-        self.health
-            .via()
-            .or_else(|| self.identity.addresses.first().copied())
+    /// Whether its address is of the same family, so that the same fault of this node silences both.
+    pub(super) fn shares_family(&self, other: &Self) -> bool {
+        self.key.address.is_ipv4() == other.key.address.is_ipv4()
     }
 
-    pub(super) fn facts(&self, id: UpstreamId) -> Facts {
+    /// Whether its answers can tell of this node's network. One that has never proved itself may be a typo.
+    pub(super) fn is_reference(&self) -> bool {
+        self.standing == Standing::Active && self.proven
+    }
+
+    pub(super) fn facts(&self, id: PathId) -> Facts {
         Facts {
             id,
+            member: self.member,
+            address: self.key.address,
+            preference: self.preference,
             proven: self.proven,
             state: self.health.state(),
             reason: self.health.reason(),
@@ -123,17 +187,17 @@ impl Upstream {
         }
     }
 
-    pub(super) fn view(&self, id: UpstreamId) -> View {
+    pub(super) fn view(&self, id: PathId) -> View {
         View {
             id,
-            identity: self.identity.clone(),
+            key: self.key.clone(),
             standing: self.standing,
             state: self.health.state(),
             reason: self.health.reason(),
             proven: self.proven,
             suspect: self.suspect,
             connections: self.connections,
-            address: self.preferred(),
+            preference: self.preference,
             progress: self.health.progress(),
         }
     }

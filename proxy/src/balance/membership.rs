@@ -1,0 +1,106 @@
+//! Membership: which paths there are, by the document in force.
+//!
+//! A path stays the same as long as its member's name, address and port do. So a member that gets another address, or its
+//! addresses in another order, keeps its connections; only those to an address that is gone are drained.
+
+use tokio::time::Instant;
+
+use super::{
+    Balance, Decision, PathId, PathKey, Policy, Target,
+    member::MemberId,
+    path::{Path, Standing},
+    rank,
+};
+
+impl Balance {
+    /// Puts the paths of a document in force.
+    pub(super) fn configure(&mut self, targets: Vec<Target>, policy: Policy, now: Instant) -> Vec<Decision> {
+        self.policy = policy;
+        let mut decisions = Vec::new();
+        let gone: Vec<_> = self
+            .paths
+            .iter()
+            .filter(|(_, path)| !targets.iter().any(|target| target.key == path.key))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            decisions.extend(self.stand(id, Standing::Removed));
+            decisions.extend(self.forget(id));
+        }
+        for target in targets {
+            let standing = if target.draining {
+                Standing::Draining
+            } else {
+                Standing::Active
+            };
+            match self.find(&target.key) {
+                Some(id) => {
+                    self.place(id, &target);
+                    decisions.extend(self.stand(id, standing));
+                }
+                None => decisions.extend(self.add(target, standing, now)),
+            }
+        }
+        decisions
+    }
+
+    pub(super) fn find(&self, key: &PathKey) -> Option<PathId> {
+        let found = self.paths.iter().find(|(_, path)| path.key == *key);
+        found.map(|(id, _)| *id)
+    }
+
+    /// A member may get another zone or another order of its addresses, and a pool another policy, and its paths stay.
+    fn place(&mut self, id: PathId, target: &Target) {
+        if let Some(path) = self.paths.get_mut(&id) {
+            path.distance = target.distance;
+            path.preference = target.preference;
+        }
+    }
+
+    pub(super) fn add(&mut self, target: Target, standing: Standing, now: Instant) -> Vec<Decision> {
+        let id = PathId(self.next);
+        self.next += 1;
+        let key = target.key.clone();
+        let member = self.member(&key.member, id);
+        let rank = rank::rank(&self.node, &key.member);
+        self.paths
+            .insert(id, Path::new(target, standing, (member, rank), now));
+        vec![Decision::Watch(id, key)]
+    }
+
+    /// The member that other paths of this name belong to; a new one if `first` is its first. The number of a path is never
+    /// given twice, so neither is that of a member.
+    fn member(&self, name: &str, first: PathId) -> MemberId {
+        let sibling = self.paths.values().find(|path| path.key.member == name);
+        sibling.map_or(MemberId(first.0), |path| path.member)
+    }
+
+    pub(super) fn stand(&mut self, id: PathId, standing: Standing) -> Option<Decision> {
+        let path = self.paths.get_mut(&id)?;
+        let before = std::mem::replace(&mut path.standing, standing);
+        path.moving &= standing == Standing::Active;
+        match (before, standing) {
+            (Standing::Active | Standing::LastResort, Standing::Draining | Standing::Removed) => {
+                Some(Decision::Drain(id))
+            }
+            (Standing::Draining | Standing::Removed, Standing::Active | Standing::LastResort) => {
+                Some(Decision::Restore(id))
+            }
+            (Standing::Active | Standing::LastResort, Standing::Active | Standing::LastResort)
+            | (Standing::Draining | Standing::Removed, Standing::Draining | Standing::Removed) => None,
+        }
+    }
+
+    /// Forgets a removed path once it has no connection.
+    pub(super) fn forget(&mut self, id: PathId) -> Vec<Decision> {
+        let over = |path: &Path| path.standing == Standing::Removed && path.connections == 0;
+        if !self.paths.get(&id).is_some_and(over) {
+            return Vec::new();
+        }
+        let forgotten = self.paths.remove(&id);
+        forgotten
+            .map(|path| Decision::Forget(id, path.key))
+            .into_iter()
+            .collect()
+    }
+}

@@ -1,0 +1,187 @@
+//! One address of a member fails and another answers (F22): only connections over that address are cut, new ones take the
+//! other, and the member stays Up.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep, sleep_until};
+use trivet_lab::{Authority, Dates, Family, Fault, Lab, Place, Pool};
+
+use crate::support::{
+    SECOND, SHUTDOWN_DELAY, WARM_UP, assert_none_cut, assert_none_failed, assert_none_slower, assert_within,
+    empty,
+};
+
+const SLOW: Duration = Duration::from_millis(300);
+const CUT: Duration = Duration::from_millis(2900);
+
+/// Past the moment by which every client must have recovered.
+const LOOK_ON: Duration = Duration::from_secs(6);
+
+/// So many members by IPv4, which is preferred, and IPv6.
+fn dual_stack(lab: &Lab, members: u8) -> Pool {
+    (1..=members).map(Place::Member).fold(lab.pool(), |pool, place| {
+        pool.member_at(&place.name(), vec![place.ipv4(), place.ipv6()])
+    })
+}
+
+/// Starts the proxy with this pool, and waits until each of these members is Up.
+async fn serve(lab: &mut Lab, pool: &Pool, members: &[&str]) -> Result<()> {
+    lab.write(pool)?;
+    lab.start_proxy()?;
+    for member in members {
+        lab.proxy().comes_to_see(member, "Up").await?;
+    }
+    Ok(())
+}
+
+async fn downs(lab: &Lab, member: &str) -> Option<u64> {
+    let line = format!("trivet_proxy_upstream_transitions_total{{member=\"{member}\",to=\"Down\"}}");
+    lab.proxy().metric(&line).await
+}
+
+fn the_address_in_use_falls_silent(members: u8) -> Result<()> {
+    empty(members, async move |lab| {
+        lab.start_apiservers(members, SHUTDOWN_DELAY).await?;
+        let pool = dual_stack(lab, members);
+        serve(lab, &pool, &["cp1"]).await?;
+        // Both addresses of all members are proven.
+        sleep(WARM_UP).await;
+        let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
+        sleep(WARM_UP).await;
+        let held = watches.on("cp1");
+        assert!(held > 0, "cp1 has no watch to lose");
+        lab.strike(Place::Member(1), Fault::BlackholeOf(Family::V4))
+            .await?;
+        let struck = Instant::now();
+        sleep_until(struck + LOOK_ON).await;
+        let record = attempts.finish().await?.since(struck);
+        println!("{record}");
+        assert_none_failed(&record);
+        assert_none_slower(&record, SLOW);
+        assert!(record.answered_by("cp1") > 0, "cp1 is not used by its IPv6");
+        let ended = watches.ended_since(struck);
+        assert_eq!(ended.len(), held, "{ended:?}");
+        for stay in &ended {
+            let (at, how) = stay.end.unwrap();
+            assert_eq!(stay.member, "cp1", "{stay:?}");
+            assert_eq!(how, Err(std::io::ErrorKind::ConnectionReset), "{stay:?}");
+            assert_within("a watch was cut", struck, at, CUT, &record);
+        }
+        assert!(lab.proxy().sees("cp1", "Up").await, "cp1 is not Up");
+        assert_eq!(downs(lab, "cp1").await, Some(0), "cp1 was Down");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_address_in_use_of_one_of_three_members_falls_silent() -> Result<()> {
+    the_address_in_use_falls_silent(3)
+}
+
+#[test]
+fn the_address_in_use_of_the_only_member_falls_silent() -> Result<()> {
+    the_address_in_use_falls_silent(1)
+}
+
+#[test]
+fn one_address_refuses_and_others_are_a_strangers() -> Result<()> {
+    empty(4, async |lab| {
+        lab.start_apiservers(4, SHUTDOWN_DELAY).await?;
+        let other = Authority::new()?.sign(lab.disk(), "other", Dates::Good)?;
+        lab.apiservers[3].show(other).await?;
+        lab.strike(Place::Member(1), Fault::RejectOf(Family::V4)).await?;
+        let stranger = Place::Member(4).ipv4();
+        let [first, second, third] = [1, 2, 3].map(Place::Member);
+        let pool = lab
+            .pool()
+            .member_at("cp1", vec![first.ipv4(), first.ipv6()])
+            .member_at("cp2", vec![stranger, second.ipv4()])
+            .member_at("cp3", vec![third.ipv4(), stranger]);
+        serve(lab, &pool, &["cp1", "cp2", "cp3"]).await?;
+        let attempts = lab.attempts();
+        sleep(4 * SECOND).await;
+        let record = attempts.finish().await?;
+        println!("{record}");
+        assert_none_failed(&record);
+        assert_none_slower(&record, Duration::from_millis(100));
+        for member in ["cp1", "cp2", "cp3"] {
+            assert!(record.answered_by(member) > 0, "{member} is not used: {record}");
+        }
+        let counts = lab.apiservers[3].counts().await?;
+        assert!(counts.readyz > 0, "the stranger was not probed: {counts:?}");
+        assert_eq!(counts.requests, 0, "a stranger got a client");
+        // Two probers keep theirs; each client would be another.
+        assert!(
+            counts.connections <= 10,
+            "clients are sent to a stranger: {counts:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn one_family_falls_silent_at_all_members_for_five_seconds() -> Result<()> {
+    empty(3, async |lab| {
+        lab.start_apiservers(3, SHUTDOWN_DELAY).await?;
+        let pool = dual_stack(lab, 3);
+        serve(lab, &pool, &["cp1", "cp2", "cp3"]).await?;
+        sleep(WARM_UP).await;
+        let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
+        sleep(WARM_UP).await;
+        let struck = Instant::now();
+        // At the members: the reference is reached by the node's IPv4.
+        for member in 1..=3 {
+            lab.strike(Place::Member(member), Fault::BlackholeOf(Family::V4))
+                .await?;
+        }
+        sleep(5 * SECOND).await;
+        for member in 1..=3 {
+            lab.heal(Place::Member(member)).await?;
+        }
+        sleep(4 * SECOND).await;
+        let record = attempts.finish().await?.since(struck);
+        println!("{record}");
+        assert_none_failed(&record);
+        assert_none_slower(&record, SECOND);
+        assert_none_cut(&watches, struck);
+        for member in ["cp1", "cp2", "cp3"] {
+            assert!(record.answered_by(member) > 0, "{member} is not used: {record}");
+            assert_eq!(downs(lab, member).await, Some(0), "{member} was Down");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn an_address_is_added_and_the_order_changes() -> Result<()> {
+    empty(2, async |lab| {
+        lab.start_apiservers(2, SHUTDOWN_DELAY).await?;
+        let [first, second] = [1, 2].map(Place::Member);
+        let with = |lab: &Lab, addresses| lab.pool().member_at("cp1", addresses).member(second);
+        let pool = with(lab, vec![first.ipv4()]);
+        serve(lab, &pool, &["cp1", "cp2"]).await?;
+        let watches = lab.watches(6).await;
+        let attempts = lab.attempts();
+        let started = Instant::now();
+        let orders = [
+            vec![first.ipv4(), first.ipv6()],
+            vec![first.ipv6(), first.ipv4()],
+            vec![first.ipv4(), first.ipv6()],
+        ];
+        for (revision, addresses) in (2..).zip(orders) {
+            lab.write(&with(lab, addresses).revision(revision))?;
+            lab.proxy().follows(revision).await?;
+            sleep(2 * SECOND).await;
+        }
+        let record = attempts.finish().await?;
+        println!("{record}");
+        assert_none_failed(&record);
+        assert_none_slower(&record, Duration::from_millis(100));
+        assert_none_cut(&watches, started);
+        assert_eq!(lab.proxy().ended("MemberDrained").await, 0);
+        Ok(())
+    })
+}
