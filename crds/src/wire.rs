@@ -15,7 +15,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::bounds::Violation;
-pub use self::bounds::{MAX_ADDRESSES, MAX_AHEAD_SECONDS, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION};
+pub use self::bounds::{
+    MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION,
+};
 
 /// The version of the document that this release writes and reads.
 pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::time::{Instant, timeout};
@@ -21,6 +22,7 @@ use crate::plan::masters::masters;
 use crate::plan::{self, Facts, Memory};
 use crate::resolve;
 
+mod clock;
 pub mod in_force;
 pub mod proxies;
 
@@ -77,6 +79,7 @@ pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Res
         .find(|map| map.name_any() == data_plane_name(&name));
     let mut facts = Facts {
         now: Instant::now(),
+        unix_seconds: clock::unix_seconds(Timestamp::now(), &pool.metadata, own.map(|map| &map.metadata)),
         discovered: discovered(pool, ctx),
         node_count: node_count(ctx),
         resolved,

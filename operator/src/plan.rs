@@ -11,12 +11,12 @@ pub mod masters;
 pub mod members;
 pub mod permission;
 pub mod rejection;
+pub mod revision;
 pub mod shrink;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kube::ResourceExt;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, MemberSource, ProxyTemplate};
 use trivet_crds::wire::{self, Document};
 
@@ -137,7 +137,9 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     let fitness = fitness::check(&members, &wanted, facts, &permission)?;
     let is_permission_used = is_guard_overruled || fitness == Fitness::Permitted;
 
-    let document = document::build(&pool.name_any(), spec, listeners, &members, facts)?;
+    let records = revision::records(facts, memory);
+    let next_revision = revision::next(facts, &records);
+    let document = document::build(pool, listeners, &members, facts, next_revision)?;
     let marks = Marks {
         explicit: explicit(spec),
         used_permission: permission.used(is_permission_used, memory),
@@ -145,6 +147,7 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     let is_written = facts.current.document.as_ref() == Some(&document) && facts.current.marks == marks;
     let mut notes: Vec<_> = permission.note(is_permission_used).into_iter().collect();
     notes.extend(wanted.notes);
+    notes.extend(records.notes);
     if !members.iter().any(|member| is_healthy(member, facts)) {
         notes.push(
             "no active member is ready as seen from the operator; proxies use what answers them".to_owned(),
@@ -188,12 +191,20 @@ fn rejected(rejection: Rejection, spec: &ApiserverPoolSpec, facts: &Facts, memor
             .map(|member| in_force(member, facts))
             .collect(),
         changes: Changes::default(),
-        // Also where the document is lost: the next one must be higher.
-        revision: facts.current.highest_revision,
+        revision: revision_in_force(facts, &memory),
         endpoints: document::endpoints(&listeners),
         memory,
         next_look: None,
     }
+}
+
+/// Where the document is lost, the highest of the past: the next one must be higher.
+fn revision_in_force(facts: &Facts, memory: &Memory) -> u64 {
+    let document = facts.current.document.as_ref();
+    document.map_or_else(
+        || revision::records(facts, memory).highest,
+        |document| document.revision,
+    )
 }
 
 fn in_force(member: &wire::Member, facts: &Facts) -> Member {

@@ -28,6 +28,10 @@ pub const MAX_REVISION: u64 = (1 << 40) - 1;
 /// revisions stay below, and a revision above it is a mistake that would block every later document.
 pub const MAX_AHEAD_SECONDS: u64 = 3653 * 86_400;
 
+/// How far a revision may be ahead of the operator's clock for the operator to count on from it, in seconds: a day, which is
+/// more than clocks differ where TLS works.
+pub const MAX_ADVANCE_SECONDS: u64 = 86_400;
+
 /// Ports of apiservers.
 const PORT: RangeInclusive<u32> = 1..=65_535;
 

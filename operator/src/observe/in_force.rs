@@ -19,10 +19,8 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
     }
     let document = parsed.and_then(Result::ok);
     let status = pool.status.as_ref();
-    let told = status
-        .and_then(|status| u64::try_from(status.config_revision?).ok())
-        .unwrap_or_default();
-    let stated = text.and_then(|text| stated_revision(text)).unwrap_or_default();
+    let reported = status.and_then(|status| u64::try_from(status.config_revision?).ok());
+    let stated = text.and_then(|text| stated_revision(text));
     let annotation = |name| map.and_then(|map| map.annotations().get(name).cloned());
     let names = annotation(EXPLICIT_MEMBERS).unwrap_or_default();
     let explicit = names
@@ -41,7 +39,10 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
             explicit,
             used_permission: annotation(USED_PERMISSION).unwrap_or_default(),
         },
-        highest_revision: told.max(stated),
+        told: [("the ConfigMap", stated), ("the pool's status", reported)]
+            .into_iter()
+            .filter_map(|(place, revision)| Some((place, revision?)))
+            .collect(),
         version: map.and_then(ResourceExt::resource_version),
     }
 }
@@ -120,7 +121,7 @@ mod tests {
     fn a_lost_document_leaves_the_members_and_the_revision_of_the_status() {
         let current = current(&pool(), None);
         assert!(current.document.is_none());
-        assert_eq!(current.highest_revision, 12);
+        assert_eq!(current.told, [("the pool's status", 12)]);
         assert_eq!(
             current
                 .members
@@ -139,7 +140,7 @@ mod tests {
     fn a_broken_document_still_tells_its_revision() {
         let current = current(&pool(), Some(&map(r#"{"revision": 40}"#)));
         assert!(current.document.is_none());
-        assert_eq!(current.highest_revision, 40);
+        assert_eq!(current.told, [("the ConfigMap", 40), ("the pool's status", 12)]);
         assert_eq!(current.version.as_deref(), Some("7"));
         assert_eq!(current.members.len(), 2);
     }

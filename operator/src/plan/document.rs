@@ -2,33 +2,32 @@
 
 use std::net::IpAddr;
 
-use trivet_crds::pool::{ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
+use kube::ResourceExt;
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
 use trivet_crds::wire::{self, Document, Listener};
 
 use super::facts::Facts;
 use super::members::Member;
 use super::rejection::Rejection;
+use super::revision;
 
 /// From here on the number of nodes is told in steps of this size, below in powers of two.
 const NODES_STEP: u32 = 512;
 
 /// The document for these members: the current one if that asks the same of the proxies, else the next revision.
 pub fn build(
-    pool: &str,
-    spec: &ApiserverPoolSpec,
+    pool: &ApiserverPool,
     listeners: Vec<Listener>,
     members: &[Member],
     facts: &Facts,
+    next_revision: u64,
 ) -> Result<Document, wire::Error> {
+    let spec = &pool.spec;
     let current = facts.current.document.as_ref();
     let document = Document {
         api_version: wire::API_VERSION.to_owned(),
-        pool: pool.to_owned(),
-        revision: facts
-            .current
-            .highest_revision
-            .max(facts.memory.revision)
-            .saturating_add(1),
+        pool: pool.name_any(),
+        revision: next_revision,
         hash: String::new(),
         members: members.iter().filter_map(in_document).collect(),
         listeners,
@@ -41,7 +40,7 @@ pub fn build(
             server_name: spec.health_check.tls_server_name.clone(),
         },
     };
-    match current {
+    match revision::followed(facts) {
         Some(current) if current.same_content(&document) => Ok(current.clone()),
         Some(_) | None => document.seal(),
     }

@@ -15,6 +15,8 @@ use crate::health::Healths;
 pub struct Facts {
     /// The pass's time.
     pub now: Instant,
+    /// The pass's wall clock time, in Unix seconds: the least number of a new document.
+    pub unix_seconds: u64,
     /// What discovery says.
     pub discovered: Discovered,
     /// How many nodes the cluster has, if that is known.
@@ -65,8 +67,8 @@ pub struct Current {
     pub members: Vec<wire::Member>,
     /// What earlier passes have noted beside the document.
     pub marks: Marks,
-    /// The highest revision ever seen for this pool.
-    pub highest_revision: u64,
+    /// The revisions that are told for this pool, each with the place that tells it.
+    pub told: Vec<(&'static str, u64)>,
     /// The ConfigMap's resourceVersion.
     pub version: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! The rendered objects, compared with the golden files beside this one.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use trivet_crds::pool::{ApiserverPoolSpec, NodeScope};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, NodeScope};
 
 use super::*;
 use crate::plan::members::Member;
@@ -34,8 +34,9 @@ fn member(name: &str, address: &str) -> Member {
 
 fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
     let listeners = document::listeners(spec).unwrap();
+    let pool = ApiserverPool::new("default", spec.clone());
     Rollout {
-        document: document::build("default", spec, listeners, members, &facts()).unwrap(),
+        document: document::build(&pool, listeners, members, &facts(), 1).unwrap(),
         marks: Marks::default(),
         is_written: false,
         version: None,
