@@ -185,3 +185,47 @@ fn an_address_is_added_and_the_order_changes() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn an_address_is_taken_away() -> Result<()> {
+    empty(2, async |lab| {
+        lab.start_apiservers(2, SHUTDOWN_DELAY).await?;
+        let [first, second] = [1, 2].map(Place::Member);
+        let pool = dual_stack(lab, 2);
+        serve(lab, &pool, &["cp1", "cp2"]).await?;
+        let watches = lab.watches(6).await;
+        let (held, started) = (watches.on("cp1"), Instant::now());
+        assert!(held > 0, "cp1 has no watch to lose");
+        let drain = 3;
+        let pool = lab.pool().member_at("cp1", vec![first.ipv6()]);
+        let pool = pool.member_at("cp2", vec![second.ipv4(), second.ipv6()]);
+        lab.write(&pool.revision(2).drain_within(drain))?;
+        lab.proxy().follows(2).await?;
+        sleep(SECOND * (drain + 1)).await;
+        let ended = watches.ended_since(started);
+        assert_eq!(ended.len(), held, "all of cp1's were by IPv4: {ended:?}");
+        assert!(ended.iter().all(|stay| stay.member == "cp1"), "{ended:?}");
+        assert_eq!(watches.on("cp1") + watches.on("cp2"), 6, "all are back");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_mistyped_address_is_not_trusted_where_the_right_ones_are_gone() -> Result<()> {
+    empty(2, async |lab| {
+        lab.start_apiservers(2, SECOND).await?;
+        let other = Authority::new()?.sign(lab.disk(), "other", Dates::Good)?;
+        lab.apiservers[1].show(other).await?;
+        let addresses = vec![Place::Member(1).ipv4(), Place::Member(2).ipv4()];
+        let pool = lab.pool().member_at("cp1", addresses);
+        serve(lab, &pool, &["cp1"]).await?;
+        lab.client().who().await?;
+        lab.apiservers[0].kill().await?;
+        for _ in 0..20 {
+            assert!(lab.client().who().await.is_err(), "an apiserver serves");
+        }
+        let counts = lab.apiservers[1].counts().await?;
+        assert_eq!(counts.requests, 0, "a stranger got a client");
+        Ok(())
+    })
+}

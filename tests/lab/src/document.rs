@@ -95,6 +95,13 @@ impl Pool {
         self
     }
 
+    /// Whose proxy drains within so many seconds.
+    #[must_use]
+    pub fn drain_within(mut self, seconds: u32) -> Self {
+        self.document.connection.drain_timeout_seconds = seconds;
+        self
+    }
+
     /// Trusting exactly these authorities.
     #[must_use]
     pub fn trusting(mut self, authorities: &[&Authority]) -> Self {
