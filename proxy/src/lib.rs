@@ -23,7 +23,8 @@ pub mod relay;
 pub mod settings;
 pub mod source;
 pub mod status;
-pub mod trust;
 pub mod upstream;
 pub mod vital;
 pub mod warnings;
+
+pub use trivet_trust as trust;

@@ -16,14 +16,16 @@ use sha2::{Digest, Sha512};
 pub(crate) const NAME: &str = "kubernetes";
 
 /// An authority with a P-521 key, whose signatures are of SHA-512.
-pub(crate) const P521_BUNDLE: &str = include_str!("../../certificates/p521-ca.crt");
+pub(crate) const P521_BUNDLE: &str = include_str!("../../../../trust/tests/certificates/p521-ca.crt");
 
 /// The certificate that it signed, for a key on P-521.
 pub(crate) fn p521_server() -> Arc<ServerConfig> {
-    let certificate = include_bytes!("../../certificates/p521-sha512.crt");
+    let certificate = include_bytes!("../../../../trust/tests/certificates/p521-sha512.crt");
     let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
-    let key =
-        PrivatePkcs8KeyDer::from_pem_slice(include_bytes!("../../certificates/p521-sha512.key")).unwrap();
+    let key = PrivatePkcs8KeyDer::from_pem_slice(include_bytes!(
+        "../../../../trust/tests/certificates/p521-sha512.key"
+    ))
+    .unwrap();
     // The last number of the key's fixed encoding; rustls with ring signs with no such key by itself.
     let scalar = p521_scalar(key.secret_pkcs8_der());
     let key = CertifiedKey::new(vec![certificate], Arc::new(P521Key(scalar.to_vec())));

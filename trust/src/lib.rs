@@ -1,8 +1,15 @@
-//! Verification of the members' certificates. Probes finish the handshake first and verify then, so that a bad
-//! certificate is an outcome and not an I/O error. A connection that carries a token verifies during the handshake.
+//! Verification of the members' certificates, the same for operator and proxies: both accept what Go's clients accept, and
+//! say in the same words why a certificate does not verify.
+//!
+//! The proxies' probes finish the handshake first and verify then, so that a bad certificate is an outcome and not an I/O
+//! error. A connection that carries a token verifies during the handshake, as the operator's probes do.
 
 mod algorithms;
+mod reason;
 mod verifier;
+
+pub use algorithms::provider;
+pub use reason::reason;
 
 use std::sync::Arc;
 
@@ -52,7 +59,7 @@ pub struct Trust {
 impl Trust {
     /// Parses a document's `tls`.
     pub fn new(tls: &Tls) -> Result<Self, Error> {
-        let provider = Arc::new(algorithms::provider());
+        let provider = Arc::new(provider());
         let bundle = certificates(&tls.ca_bundle)?;
         let verifier = Arc::new(Members::new(bundle, Arc::clone(&provider)).map_err(Error::Bundle)?);
         let server_name = ServerName::try_from(tls.server_name.clone())
@@ -107,7 +114,7 @@ impl Trust {
             Ok(_) => CertificateStatus::Verified,
             Err(error) => match valid_time(&error) {
                 Some(time) if verify(time).is_ok() => CertificateStatus::OutOfDate,
-                Some(_) | None => CertificateStatus::Untrusted(error.to_string()),
+                Some(_) | None => CertificateStatus::Untrusted(reason(&error)),
             },
         }
     }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 type Algorithm = &'static dyn SignatureVerificationAlgorithm;
 
 /// ring's provider, which accepts these algorithms as well.
-pub(super) fn provider() -> CryptoProvider {
+pub fn provider() -> CryptoProvider {
     CryptoProvider {
         signature_verification_algorithms: WebPkiSupportedAlgorithms {
             all: &ALL,
