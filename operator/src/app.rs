@@ -67,7 +67,7 @@ impl Bound {
         let (pools, pools_writer) = reflector::store();
         let (nodes, nodes_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
-        let (prober, health_news) = Prober::new(access.clone());
+        let (prober, health_news) = Prober::new();
         let Telemetry {
             watchdog,
             readiness,

@@ -90,7 +90,8 @@ pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Res
         authorities,
         memory,
     };
-    facts.healths = ctx.prober.healths(&name, addresses(pool, &facts)).await;
+    let tls = plan::document::tls(&pool.spec, &facts);
+    facts.healths = ctx.prober.healths(&name, tls, addresses(pool, &facts)).await;
     facts.now = Instant::now();
     Ok(facts)
 }

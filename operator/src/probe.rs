@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Request;
 use kube::Client;
 use tokio::time::timeout;
+use trivet_trust::reason;
 
 use crate::health::Answer;
 
@@ -16,8 +17,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// `/readyz` asks etcd and is late when etcd is: after this long the server is asked about itself alone.
 const LATE: Duration = Duration::from_millis(500);
 
-/// Words of an apiserver that are passed on; the rest is of no use in a status.
-const WORDS_LIMIT: usize = 200;
+/// Characters of an apiserver's words, or of a reason with its certificate's names, that are passed on.
+const WORDS_LIMIT: usize = 400;
 
 /// Asks the apiserver that `client` talks to.
 pub async fn ask(client: &Client) -> Answer {
@@ -70,8 +71,10 @@ fn answered(code: u16, message: &str) -> Answer {
 }
 
 fn failed(error: &(dyn StdError + 'static)) -> Answer {
+    if let Some(error) = tls(error) {
+        return Answer::Untrusted(reason(error).chars().take(WORDS_LIMIT).collect());
+    }
     match kind(error) {
-        Some(io::ErrorKind::InvalidData) => Answer::Untrusted(innermost(error)),
         Some(
             io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionReset
@@ -82,7 +85,19 @@ fn failed(error: &(dyn StdError + 'static)) -> Answer {
     }
 }
 
-/// The most telling I/O error of the chain: rustls hides its own inside several layers of `Other`.
+/// The TLS error of the chain: it hides inside several layers of I/O errors.
+fn tls<'error>(error: &'error (dyn StdError + 'static)) -> Option<&'error rustls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    let inner = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+        .and_then(|inner| tls(inner));
+    inner.or_else(|| error.source().and_then(tls))
+}
+
+/// The most telling I/O error of the chain, which may be inside several layers of `Other`.
 fn kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
     if let Some(found) = error.downcast_ref::<io::Error>() {
         if found.kind() != io::ErrorKind::Other {
@@ -131,10 +146,8 @@ mod tests {
 
     #[test]
     fn a_bad_certificate_is_told_from_a_closed_port() {
-        let tls = io::Error::new(
-            io::ErrorKind::InvalidData,
-            "invalid peer certificate: UnknownIssuer",
-        );
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let tls = io::Error::new(io::ErrorKind::InvalidData, unknown);
         let wrapped = io::Error::other(tls);
         assert_eq!(
             failed(&wrapped),

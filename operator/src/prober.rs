@@ -12,8 +12,10 @@ use kube::Client;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use trivet_crds::wire::Tls;
+use trivet_trust::Trust;
 
-use crate::api::client::Access;
+use crate::api::client;
 use crate::health::{Answer, Healths};
 use crate::logging::chain;
 use crate::probe;
@@ -22,7 +24,8 @@ use crate::probe;
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// How long a pass waits for the first answers of apiservers it has never seen. What is later starts another pass.
-const FIRST_ANSWERS: Duration = Duration::from_millis(500);
+/// Longer than a probe takes: an answer that comes after the wait is lost.
+const FIRST_ANSWERS: Duration = probe::TIMEOUT.saturating_add(Duration::from_millis(100));
 
 /// Probes under way at once.
 const WIDTH: usize = 64;
@@ -30,15 +33,21 @@ const WIDTH: usize = 64;
 /// Keeps the health of every pool's members.
 #[derive(Debug)]
 pub struct Prober {
-    access: Access,
     state: Mutex<State>,
     changed: mpsc::Sender<()>,
 }
 
+/// What is probed for each pool.
+type State = BTreeMap<String, Probed>;
+
+/// The apiservers of one pool.
 #[derive(Debug, Default)]
-struct State {
-    wanted: BTreeMap<String, BTreeSet<SocketAddr>>,
+struct Probed {
+    wanted: BTreeSet<SocketAddr>,
     healths: Healths,
+    /// What the certificates are verified by; `None` if it cannot be used.
+    trust: Option<Trust>,
+    tls: Option<Tls>,
     clients: Clients,
 }
 
@@ -56,12 +65,11 @@ impl std::fmt::Debug for OneServer {
 
 impl Prober {
     /// A prober, and the stream of its news: an item each time that some apiserver's state has changed.
-    pub fn new(access: Access) -> (Self, mpsc::Receiver<()>) {
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
         // One pending item says all there is to say.
         let (changed, news) = mpsc::channel(1);
         (
             Self {
-                access,
                 state: Mutex::default(),
                 changed,
             },
@@ -69,24 +77,31 @@ impl Prober {
         )
     }
 
-    /// What is known of `addresses`, which from now on are the ones to probe for `pool`.
-    pub async fn healths(&self, pool: &str, addresses: BTreeSet<SocketAddr>) -> Healths {
+    /// What is known of `addresses`, which from now on are the ones to probe for `pool`, verified by `tls`.
+    pub async fn healths(&self, pool: &str, tls: Tls, addresses: BTreeSet<SocketAddr>) -> Healths {
         let unknown: Vec<_> = self.with(|state| {
-            state.wanted.insert(pool.to_owned(), addresses.clone());
-            addresses
-                .iter()
-                .filter(|address| state.healths.get(address).is_none())
-                .copied()
+            let probed = state.entry(pool.to_owned()).or_default();
+            probed.verify_by(pool, tls);
+            probed.wanted = addresses;
+            let unknown = probed.wanted.iter();
+            unknown
+                .filter(|address| probed.healths.get(address).is_none())
+                .map(|address| (pool.to_owned(), *address))
                 .collect()
         });
         // A late one is probed by the next round and then starts a pass of its own.
         timeout(FIRST_ANSWERS, self.probe_all(unknown)).await.ok();
-        self.with(|state| state.healths.clone())
+        self.with(|state| {
+            state
+                .get(pool)
+                .map(|probed| probed.healths.clone())
+                .unwrap_or_default()
+        })
     }
 
     /// Forgets a pool that is gone.
     pub fn forget(&self, pool: &str) {
-        self.with(|state| state.wanted.remove(pool));
+        self.with(|state| state.remove(pool));
     }
 
     /// Probes until `shutdown`, and calls `tick` before each round.
@@ -99,7 +114,7 @@ impl Prober {
                 _ = rounds.tick() => {}
             }
             tick();
-            let wanted = self.with(State::prune);
+            let wanted = self.with(prune);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.probe_all(wanted) => {
@@ -112,9 +127,11 @@ impl Prober {
         }
     }
 
-    /// Probes all of `addresses` at once; true if the state of any has changed.
-    async fn probe_all(&self, addresses: Vec<SocketAddr>) -> bool {
-        let probes = addresses.into_iter().map(|address| self.probe(address));
+    /// Probes all of these apiservers of pools at once; true if the state of any has changed.
+    async fn probe_all(&self, apiservers: Vec<(String, SocketAddr)>) -> bool {
+        let probes = apiservers
+            .into_iter()
+            .map(|(pool, address)| self.probe(pool, address));
         let mut answers = stream::iter(probes).buffer_unordered(WIDTH);
         let mut changed = false;
         while let Some(this_changed) = answers.next().await {
@@ -123,35 +140,18 @@ impl Prober {
         changed
     }
 
-    async fn probe(&self, address: SocketAddr) -> bool {
-        let answer = match self.client(address) {
+    async fn probe(&self, pool: String, address: SocketAddr) -> bool {
+        let server = self.with(|state| state.get_mut(&pool).and_then(|probed| probed.client(address)));
+        let answer = match server {
             Some(server) => probe::ask(&server.0).await,
-            None => Answer::Refused("it cannot be probed".to_owned()),
+            None => Answer::Untrusted("the cluster's authorities cannot be used".to_owned()),
         };
-        self.with(|state| state.healths.observe(address, answer, Instant::now()))
-    }
-
-    fn client(&self, address: SocketAddr) -> Option<Arc<OneServer>> {
-        if let Some(known) = self.with(|state| state.clients.get(&address).map(Arc::clone)) {
-            return Some(known);
-        }
-        let url = Uri::builder()
-            .scheme("https")
-            .authority(address.to_string())
-            .path_and_query("/")
-            .build()
-            .ok()?;
-        match self.access.anonymous(url) {
-            Ok(client) => {
-                let server = Arc::new(OneServer(client));
-                self.with(|state| state.clients.insert(address, Arc::clone(&server)));
-                Some(server)
-            }
-            Err(error) => {
-                tracing::warn!(%address, error = chain(&error), "apiserver cannot be probed");
-                None
-            }
-        }
+        self.with(|state| {
+            // The pool may be gone by now.
+            state
+                .get_mut(&pool)
+                .is_some_and(|probed| probed.healths.observe(address, answer, Instant::now()))
+        })
     }
 
     fn with<T>(&self, use_state: impl FnOnce(&mut State) -> T) -> T {
@@ -160,29 +160,63 @@ impl Prober {
     }
 }
 
-impl State {
-    /// Forgets what no pool wants any more, and returns the rest.
-    fn prune(&mut self) -> Vec<SocketAddr> {
-        let wanted: BTreeSet<_> = self.wanted.values().flatten().copied().collect();
-        self.healths.retain(|address| wanted.contains(address));
-        self.clients.retain(|address, _| wanted.contains(address));
-        wanted.into_iter().collect()
+impl Probed {
+    /// From now on, certificates are verified by `tls`.
+    fn verify_by(&mut self, pool: &str, tls: Tls) {
+        if self.tls.as_ref() == Some(&tls) {
+            return;
+        }
+        let trust = Trust::new(&tls);
+        if let Err(error) = &trust {
+            tracing::warn!(pool, error = chain(error), "apiservers cannot be verified");
+        }
+        self.trust = trust.ok();
+        self.tls = Some(tls);
+        self.clients.clear();
     }
+
+    fn client(&mut self, address: SocketAddr) -> Option<Arc<OneServer>> {
+        if let Some(known) = self.clients.get(&address) {
+            return Some(Arc::clone(known));
+        }
+        let url = Uri::builder()
+            .scheme("https")
+            .authority(address.to_string())
+            .path_and_query("/")
+            .build()
+            .ok()?;
+        let server = Arc::new(OneServer(client::anonymous(url, self.trust.as_ref()?)));
+        self.clients.insert(address, Arc::clone(&server));
+        Some(server)
+    }
+}
+
+/// Forgets what no pool wants any more, and returns the rest.
+fn prune(state: &mut State) -> Vec<(String, SocketAddr)> {
+    let mut all = Vec::new();
+    for (pool, probed) in state {
+        let Probed {
+            wanted,
+            healths,
+            clients,
+            ..
+        } = probed;
+        healths.retain(|address| wanted.contains(address));
+        clients.retain(|address, _| wanted.contains(address));
+        all.extend(wanted.iter().map(|address| (pool.clone(), *address)));
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use kube::Config;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn rounds_go_on_when_none_brings_news() {
-        let mut config = Config::new(Uri::from_static("https://unused"));
-        config.root_cert = Some(Vec::new());
-        let (prober, _news) = Prober::new(Access::try_new(config).unwrap());
+        let (prober, _news) = Prober::new();
         let rounds = AtomicU32::new(0);
         let run = prober.run(CancellationToken::new(), || {
             rounds.fetch_add(1, Ordering::Relaxed);

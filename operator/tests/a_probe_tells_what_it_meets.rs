@@ -18,10 +18,17 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use trivet_operator::api::client::{Access, SERVER_NAME};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use trivet_crds::wire::Tls;
+use trivet_operator::api::client::{Access, anonymous};
 use trivet_operator::health::Answer;
 use trivet_operator::probe;
+use trivet_trust::Trust;
+
+/// The name that certificates of kubeadm have.
+const SERVER_NAME: &str = "kubernetes";
 
 /// A cluster's certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -35,27 +42,46 @@ impl Authority {
 
     /// What an apiserver with a certificate of this authority needs to accept.
     fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor_for(&[SERVER_NAME])
+    }
+
+    /// The same, with a certificate for these names.
+    fn acceptor_for(&self, names: &[&str]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
+        acceptor(certificate.der().clone(), &key.serialize_der())
     }
 
     /// One probe by an operator that trusts this authority.
     async fn probe(&self, address: SocketAddr) -> Answer {
-        let mut config = Config::new(Uri::from_static("https://unused"));
-        config.root_cert = Some(vec![self.0.der().to_vec()]);
-        let url = format!("https://{address}").parse().unwrap();
-        let client = Access::try_new(config).unwrap().anonymous(url).unwrap();
-        timeout(Duration::from_secs(5), probe::ask(&client))
-            .await
-            .expect("a probe is bounded")
+        probe(&self.0.pem(), SERVER_NAME, address).await
     }
+}
+
+fn acceptor(certificate: CertificateDer<'static>, key: &[u8]) -> TlsAcceptor {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// One probe by an operator that trusts the authorities of `bundle`, and asks for `name`.
+async fn probe(bundle: &str, name: &str, address: SocketAddr) -> Answer {
+    let trust = Trust::new(&Tls {
+        ca_bundle: bundle.to_owned(),
+        server_name: name.to_owned(),
+    });
+    let url = format!("https://{address}").parse().unwrap();
+    let client = anonymous(url, &trust.unwrap());
+    timeout(Duration::from_secs(5), probe::ask(&client))
+        .await
+        .expect("a probe is bounded")
 }
 
 /// An apiserver that gives the same `answer` to every request, after `delay` for `/readyz`.
@@ -145,4 +171,77 @@ async fn an_apiserver_that_accepts_and_says_nothing_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     assert_eq!(Authority::new().probe(address).await, Answer::Silent);
+}
+
+#[tokio::test]
+async fn a_certificate_without_the_name_says_which_it_has_and_what_to_set() {
+    let authority = Authority::new();
+    let address = apiserver(
+        authority.acceptor_for(&["api.example.com", "10.0.0.1"]),
+        OK,
+        Duration::ZERO,
+    )
+    .await;
+    let answer = authority.probe(address).await;
+    let Answer::Untrusted(why) = &answer else {
+        panic!("{answer:?}");
+    };
+    for part in [
+        "api.example.com",
+        "10.0.0.1",
+        "not kubernetes",
+        "set healthCheck.tlsServerName",
+    ] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    for name in ["api.example.com", "10.0.0.1"] {
+        assert_eq!(
+            probe(&authority.0.pem(), name, address).await,
+            Answer::Ready,
+            "{name}"
+        );
+    }
+}
+
+/// A certificate that an authority with a key on P-521 has signed with SHA-512, and its key: ring verifies neither.
+const P521_BUNDLE: &str = include_str!("../../trust/tests/certificates/signed-by-p521-ca.crt");
+const P521_SIGNED: &[u8] = include_bytes!("../../trust/tests/certificates/signed-by-p521.crt");
+const P521_SIGNED_KEY: &[u8] = include_bytes!("../../trust/tests/certificates/signed-by-p521.key");
+
+async fn p521_apiserver() -> SocketAddr {
+    let certificate = CertificateDer::from_pem_slice(P521_SIGNED).unwrap();
+    let key = PrivatePkcs8KeyDer::from_pem_slice(P521_SIGNED_KEY).unwrap();
+    let acceptor = acceptor(certificate, key.secret_pkcs8_der());
+    apiserver(acceptor, OK, Duration::ZERO).await
+}
+
+#[tokio::test]
+async fn an_apiserver_of_a_p521_authority_is_verified_by_its_probe() {
+    let address = p521_apiserver().await;
+    assert_eq!(probe(P521_BUNDLE, SERVER_NAME, address).await, Answer::Ready);
+}
+
+#[tokio::test]
+async fn an_apiserver_of_a_p521_authority_is_verified_by_the_operators_own_client() {
+    let address = p521_apiserver().await;
+    let mut config = Config::new(format!("https://{address}").parse::<Uri>().unwrap());
+    let authority = CertificateDer::from_pem_slice(P521_BUNDLE.as_bytes()).unwrap();
+    config.root_cert = Some(vec![authority.to_vec()]);
+    config.tls_server_name = Some(SERVER_NAME.to_owned());
+    let client = Access::try_new(config).unwrap().client().unwrap();
+    assert_eq!(probe::ask(&client).await, Answer::Ready);
+}
+
+#[tokio::test]
+async fn an_apiserver_whose_certificate_is_its_own_authority_is_verified() {
+    let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let acceptor = acceptor(certificate.der().clone(), &key.serialize_der());
+    let address = apiserver(acceptor, OK, Duration::ZERO).await;
+    assert_eq!(
+        probe(&certificate.pem(), SERVER_NAME, address).await,
+        Answer::Ready
+    );
 }

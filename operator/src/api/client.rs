@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
 use kube::client::{Body, ClientBuilder, ConfigExt};
-use kube::config::AuthInfo;
 use kube::{Client, Config};
 use tower::ServiceBuilder;
+use trivet_trust::Trust;
 
 /// Covers one lost SYN, which the kernel sends again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,9 +29,6 @@ const USER_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the head of a response may take. A hung apiserver accepts and never responds; the response to a list of
 /// thousands of nodes starts within a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The name that the certificates of all apiservers cover, independent of their addresses.
-pub const SERVER_NAME: &str = "kubernetes";
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -96,17 +94,6 @@ impl Access {
         build(&self.config)
     }
 
-    /// A client of the one apiserver at `url` without credentials, which trusts the cluster's authorities only.
-    pub fn anonymous(&self, url: Uri) -> Result<Client, Error> {
-        let mut config = self.config.clone();
-        config.cluster_url = url;
-        config.auth_info = AuthInfo::default();
-        config.headers.clear();
-        config.accept_invalid_certs = false;
-        config.tls_server_name = Some(SERVER_NAME.to_owned());
-        build(&config)
-    }
-
     /// The cluster's authorities, PEM, as they are now: a mounted bundle is replaced when the authorities change.
     pub async fn authorities(&self) -> Result<String, Error> {
         if let Some(path) = &self.config.root_cert_file {
@@ -126,11 +113,43 @@ impl Access {
     }
 }
 
+/// A client of the one apiserver at `url` without credentials. It verifies that apiserver as the proxies do.
+pub fn anonymous(url: Uri, trust: &Trust) -> Client {
+    let config = Config::new(url);
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(trust.strict().as_ref().clone())
+        .https_only()
+        .with_server_name_resolver(FixedServerNameResolver::new(trust.server_name()))
+        .enable_http1()
+        .wrap_connector(connector());
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .timeout(ANSWER_TIMEOUT)
+        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
+    ClientBuilder::new(service, config.default_namespace.clone()).build()
+}
+
 fn build(config: &Config) -> Result<Client, Error> {
     let failed = |error| Error::Client {
         url: config.cluster_url.clone(),
         source: Box::new(error),
     };
+    // kube sets up TLS with the provider of the process. An error means that this has been done before.
+    trivet_trust::provider().install_default().ok();
+    let https = config
+        .rustls_https_connector_with_connector(connector())
+        .map_err(failed)?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(failed)?)
+        .layer(config.extra_headers_layer().map_err(failed)?)
+        .timeout(ANSWER_TIMEOUT)
+        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+}
+
+/// Connects with bounds on the connect and on every byte in flight.
+fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -140,16 +159,7 @@ fn build(config: &Config) -> Result<Client, Error> {
     connector.set_keepalive_interval(Some(interval));
     connector.set_keepalive_retries(Some(retries));
     connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
-    let https = config
-        .rustls_https_connector_with_connector(connector)
-        .map_err(failed)?;
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer().map_err(failed)?)
-        .layer(config.extra_headers_layer().map_err(failed)?)
-        .timeout(ANSWER_TIMEOUT)
-        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
-    Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+    connector
 }
 
 fn pem(der: &[u8]) -> String {

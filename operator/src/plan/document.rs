@@ -35,10 +35,7 @@ pub fn build(
         health_check: health_check(spec),
         connection: connection(spec),
         nodes: nodes(facts.node_count, current.map(|document| document.nodes)),
-        tls: wire::Tls {
-            ca_bundle: facts.authorities.clone(),
-            server_name: spec.health_check.tls_server_name.clone(),
-        },
+        tls: tls(spec, facts),
     };
     match revision::followed(facts) {
         Some(current) if current.same_content(&document) => Ok(current.clone()),
@@ -82,6 +79,14 @@ pub fn endpoints(listeners: &[Listener]) -> Vec<String> {
         .take(4)
         .map(|socket| format!("https://{socket}"))
         .collect()
+}
+
+/// What apiservers are verified by, for proxies and for the operator's own probes.
+pub fn tls(spec: &ApiserverPoolSpec, facts: &Facts) -> wire::Tls {
+    wire::Tls {
+        ca_bundle: facts.authorities.clone(),
+        server_name: spec.health_check.tls_server_name.clone(),
+    }
 }
 
 fn in_document(member: &Member) -> Option<wire::Member> {
