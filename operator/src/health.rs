@@ -50,6 +50,9 @@ pub struct Health {
     pub verified_at: Option<Instant>,
     /// The last probe.
     pub probed_at: Instant,
+    /// Whether a TLS server answered lately, be it the wrong one. A refused connection counts as no answer: firewalls
+    /// refuse connections too.
+    pub is_reached: bool,
     silent: u32,
 }
 
@@ -64,6 +67,11 @@ impl Health {
         let silent = match answer {
             Answer::Silent => previous.map_or(SILENT_LIMIT, |old| old.silent.saturating_add(1)),
             _ => 0,
+        };
+        let is_reached = match answer {
+            Answer::Ready | Answer::Withheld | Answer::NotReady(_) | Answer::Untrusted(_) => true,
+            Answer::Silent => silent < SILENT_LIMIT && previous.is_some_and(|old| old.is_reached),
+            Answer::Refused(_) => false,
         };
         let (state, message) = match (answer, previous) {
             (Answer::Ready, _) => (MemberHealth::Up, String::new()),
@@ -85,6 +93,7 @@ impl Health {
             message,
             verified_at,
             probed_at: now,
+            is_reached,
             silent,
         }
     }
@@ -115,6 +124,14 @@ impl Healths {
     pub fn is_up(&self, addresses: &[IpAddr], port: u16) -> bool {
         self.of(addresses, port)
             .is_some_and(|health| health.state == MemberHealth::Up)
+    }
+
+    /// Whether any of these addresses answers, well or badly.
+    pub fn is_reached(&self, addresses: &[IpAddr], port: u16) -> bool {
+        let mut known = addresses
+            .iter()
+            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port)));
+        known.any(|health| health.is_reached)
     }
 
     /// What is known of one address.
@@ -197,6 +214,20 @@ mod tests {
                 .verified_at
                 .is_some()
         );
+    }
+
+    #[test]
+    fn what_refuses_or_stays_silent_is_not_reached() {
+        for (answers, is_reached) in [
+            (vec![Answer::NotReady("etcd".into())], true),
+            (vec![Answer::Untrusted("expired".into())], true),
+            (vec![Answer::Ready, Answer::Silent], true),
+            (vec![Answer::Ready, Answer::Silent, Answer::Silent], false),
+            (vec![Answer::Ready, Answer::Refused("refused".into())], false),
+            (vec![Answer::Refused("refused".into()), Answer::Silent], false),
+        ] {
+            assert_eq!(folded(&answers).is_reached, is_reached, "{answers:?}");
+        }
     }
 
     #[test]

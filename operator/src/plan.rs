@@ -21,7 +21,7 @@ use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, MemberSource, ProxyTem
 use trivet_crds::wire::{self, Document};
 
 pub use self::facts::{Current, Facts, Marks, Memory};
-use self::fitness::{Fitness, is_healthy};
+use self::fitness::{Edit, Fitness, is_healthy};
 pub use self::members::Member;
 use self::members::Wanted;
 use self::permission::Permission;
@@ -94,7 +94,7 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let memory = history::remember(facts, &dropped, shrink::delay(spec));
     match obey(pool, facts, wanted, &memory) {
         Ok(plan) => Ok(plan),
-        Err(Obstacle::Rejection(rejection)) => Ok(rejected(rejection, spec, facts, memory)),
+        Err(Obstacle::Rejection(rejection)) => Ok(rejected(rejection, pool, facts, memory)),
         Err(Obstacle::Document(error)) => Err(error),
     }
 }
@@ -134,7 +134,13 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     let mut members = wanted.members.clone();
     members.extend(guarded.kept);
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    let fitness = fitness::check(&members, &wanted, facts, &permission)?;
+    let edit = Edit {
+        members: &members,
+        wanted: &wanted,
+        generation: pool.metadata.generation,
+        permission: &permission,
+    };
+    let fitness = edit.check(facts, memory)?;
     let is_permission_used = is_guard_overruled || fitness == Fitness::Permitted;
 
     let records = revision::records(facts, memory);
@@ -148,11 +154,7 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     let mut notes: Vec<_> = permission.note(is_permission_used).into_iter().collect();
     notes.extend(wanted.notes);
     notes.extend(records.notes);
-    if !members.iter().any(|member| is_healthy(member, facts)) {
-        notes.push(
-            "no active member is ready as seen from the operator; proxies use what answers them".to_owned(),
-        );
-    }
+    notes.extend(sight(&members, facts));
     Ok(Plan {
         verdict: Verdict::Accepted {
             notes,
@@ -178,9 +180,27 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     })
 }
 
+/// What the operator sees of the members, if that is unusual.
+fn sight(members: &[Member], facts: &Facts) -> Option<String> {
+    if members.iter().any(|member| is_healthy(member, facts)) {
+        return None;
+    }
+    let Some(why) = fitness::unreached(members, &facts.healths) else {
+        let note = "no active member is ready as seen from the operator; proxies use what answers them";
+        return Some(note.to_owned());
+    };
+    Some(format!(
+        "the operator cannot judge the members, because it reaches none of them ({why}); it obeys edits without a check, \
+         and proxies use what answers them"
+    ))
+}
+
 /// The plan that changes nothing. It still remembers what this pass has seen.
-fn rejected(rejection: Rejection, spec: &ApiserverPoolSpec, facts: &Facts, memory: Memory) -> Plan {
-    let listeners = document::listeners(spec).unwrap_or_default();
+fn rejected(rejection: Rejection, pool: &ApiserverPool, facts: &Facts, mut memory: Memory) -> Plan {
+    let listeners = document::listeners(&pool.spec).unwrap_or_default();
+    if matches!(rejection, Rejection::NoHealthyMember { .. }) && fitness::reaches_a_member(facts) {
+        memory.judged = pool.metadata.generation;
+    }
     Plan {
         verdict: Verdict::Rejected(rejection),
         rollout: None,

@@ -104,4 +104,8 @@ pub struct Memory {
     pub used_permission: String,
     /// The highest revision this operator has decided on.
     pub revision: u64,
+    /// Since when the operator reaches none of the members in force.
+    pub unseen_since: Option<Instant>,
+    /// The generation of the spec that the operator has rejected while it saw the members in force.
+    pub judged: Option<i64>,
 }

@@ -6,6 +6,7 @@ use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, PoolMemberState};
 use super::{Seen, condition, proxies};
 use crate::apply::Kind;
 use crate::plan::Verdict;
+use crate::plan::fitness;
 use crate::plan::shrink::REFUSED_SHRINK;
 
 /// The spec is obeyed.
@@ -14,7 +15,7 @@ pub const ACCEPTED: &str = "Accepted";
 /// Every Ready node that should have a proxy has an available one of the newest template.
 pub const PROXIES_AVAILABLE: &str = "ProxiesAvailable";
 
-/// Accepted, proxies available, and at least one active member Up as seen from the operator.
+/// Accepted, proxies available, and at least one active member Up as far as the operator can judge.
 pub const READY: &str = "Ready";
 
 /// People read a condition's message. The API server would take 32 KiB.
@@ -92,6 +93,9 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
         .iter()
         .any(|member| member.state == PoolMemberState::Active && member.health == MemberHealth::Up);
     if !is_up {
+        if let Some(why) = fitness::unreached(&seen.plan.members, seen.healths) {
+            return cannot_judge(&why, seen, status);
+        }
         let message = "no active member is Up as seen from the operator; status.members says why".to_owned();
         return Undated {
             holds: false,
@@ -108,6 +112,21 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
     Undated {
         holds: true,
         reason: "Ready",
+        message,
+    }
+}
+
+/// The spec is obeyed and the proxies forward: that the operator's pod reaches no member, as behind a NetworkPolicy, makes
+/// neither worse. A status can be written only while some apiserver answers.
+fn cannot_judge(why: &str, seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Undated {
+    let message = format!(
+        "{} proxies ready{}; the operator cannot judge the members, because it reaches none of them: {why}",
+        status.proxies_summary,
+        proxies::names(seen.uncounted)
+    );
+    Undated {
+        holds: true,
+        reason: "CannotJudge",
         message,
     }
 }

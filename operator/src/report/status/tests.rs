@@ -145,15 +145,42 @@ fn only_active_members_are_counted() {
 }
 
 #[test]
-fn a_pool_whose_members_are_all_silent_is_not_ready() {
-    let case = Case {
+fn a_pool_whose_members_answer_but_are_not_up_is_not_ready() {
+    for answer in [
+        Answer::NotReady("500".to_owned()),
+        Answer::Untrusted("expired".to_owned()),
+    ] {
+        let mut case = Case {
+            healths: healths(&[], &[2]),
+            ..Case::good()
+        };
+        case.healths
+            .observe(SocketAddr::new(ip(1), 6443), answer, Instant::now());
+        assert_eq!(shown(&case.status(), "Ready"), is("False", "NoMemberUp"));
+    }
+}
+
+#[test]
+fn an_operator_that_reaches_no_member_says_that_it_cannot_judge() {
+    let mut case = Case {
         healths: healths(&[], &[1, 2]),
         ..Case::good()
     };
     let status = case.status();
-    assert_eq!(shown(&status, "Ready"), is("False", "NoMemberUp"));
+    assert_eq!(shown(&status, "Ready"), is("True", "CannotJudge"));
+    let message = &condition(&status, "Ready").unwrap().message;
+    assert_eq!(
+        message,
+        "5/5 proxies ready; the operator cannot judge the members, because it reaches none of them: cp1: it does not \
+         answer; cp2: it does not answer"
+    );
     assert_eq!(status.members_summary, "0/2");
     assert_eq!(status.members[0].message, "it does not answer");
+
+    case.daemon_set = Some(daemon_set(5, 4));
+    assert_eq!(shown(&case.status(), "Ready"), is("False", "Progressing"));
+    case.plan.verdict = Verdict::Rejected(Rejection::NoMembers { notes: Vec::new() });
+    assert_eq!(shown(&case.status(), "Ready"), is("False", "NoMembers"));
 }
 
 #[test]
