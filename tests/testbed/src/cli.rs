@@ -13,7 +13,7 @@ use crate::address::HostName;
 use crate::cluster::Cluster;
 use crate::component::Component;
 use crate::down;
-use crate::fault::{self, Direction, Fault};
+use crate::fault::{self, Direction, Family, Fault};
 use crate::progress::Progress;
 use crate::spec::Spec;
 use crate::state::State;
@@ -114,6 +114,9 @@ enum Verb {
     Blackhole {
         /// cp1, w2…
         host: String,
+        /// Only packets of this address family
+        #[arg(long)]
+        family: Option<Family>,
     },
     /// Remove every fault from a host's wire
     Heal {
@@ -235,7 +238,9 @@ impl Testbed {
                 flags,
             } => Cluster::load()?.restart(&host, component, &flags)?,
             Verb::DropLarge { host } => inject(&host, Fault::DropLarge)?,
-            Verb::Blackhole { host } => inject(&host, Fault::Blackhole)?,
+            Verb::Blackhole { host, family } => {
+                inject(&host, family.map_or(Fault::Blackhole, Fault::BlackholeFamily))?;
+            }
             Verb::Cut { host, direction } => inject(&host, Fault::Cut(direction))?,
             Verb::Isolate {
                 host,

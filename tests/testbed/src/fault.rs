@@ -28,6 +28,8 @@ const ETCD: &str = "2379, 2380";
 pub enum Fault {
     /// Every packet of port 6443 is lost, both ways.
     Blackhole,
+    /// Every packet of port 6443 in one address family is lost, both ways.
+    BlackholeFamily(Family),
     /// Packets of port 6443 are lost in one direction, as the host sees it.
     Cut(Direction),
     /// Every packet of etcd's ports is lost, both ways: this host's etcd has no leader.
@@ -47,10 +49,31 @@ pub enum Direction {
     Out,
 }
 
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// The name in nftables' `meta nfproto`, and in the command line.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
 impl Fault {
     /// Every fault that a host has alone.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Blackhole,
+        Self::BlackholeFamily(Family::Ipv4),
+        Self::BlackholeFamily(Family::Ipv6),
         Self::Cut(Direction::In),
         Self::Cut(Direction::Out),
         Self::Isolate,
@@ -65,7 +88,9 @@ impl Fault {
     /// One table, made of whatever is there already; each fault has its own chains, so that none is there twice.
     fn rules(self) -> String {
         let (ports, incoming, outgoing) = match self {
-            Self::Blackhole | Self::DropLarge | Self::Sever(_) => (APISERVER, true, true),
+            Self::Blackhole | Self::BlackholeFamily(_) | Self::DropLarge | Self::Sever(_) => {
+                (APISERVER, true, true)
+            }
             Self::Cut(Direction::In) => (APISERVER, true, false),
             Self::Cut(Direction::Out) => (APISERVER, false, true),
             Self::Isolate => (ETCD, true, true),
@@ -100,6 +125,7 @@ impl Fault {
     fn which(self, peer: &str) -> Vec<String> {
         match self {
             Self::DropLarge => vec![format!("meta length > {LARGE} ")],
+            Self::BlackholeFamily(family) => vec![format!("meta nfproto {} ", family.as_str())],
             Self::Sever(from) => vec![
                 format!("ip {peer} {} ", from.ipv4()),
                 format!("ip6 {peer} {} ", from.ipv6()),
@@ -121,6 +147,8 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::Blackhole => "blackhole",
+            Self::BlackholeFamily(Family::Ipv4) => "blackhole-ipv4",
+            Self::BlackholeFamily(Family::Ipv6) => "blackhole-ipv6",
             Self::Cut(Direction::In) => "cut-in",
             Self::Cut(Direction::Out) => "cut-out",
             Self::Isolate => "isolate",
@@ -214,6 +242,14 @@ mod tests {
             assert!(aimed.iter().any(|aim| drop.contains(aim)), "{drop}");
         }
         assert_eq!(drops.count(), 8, "{rules}");
+    }
+
+    #[test]
+    fn a_blackhole_of_one_family_spares_the_other() {
+        let rules = Fault::BlackholeFamily(Family::Ipv4).rules();
+        let mut drops = rules.lines().filter(|line| line.ends_with("drop"));
+        assert!(drops.all(|drop| drop.contains("meta nfproto ipv4 ")), "{rules}");
+        assert!(rules.contains("iifname eth0") && rules.contains("oifname eth0"));
     }
 
     #[test]

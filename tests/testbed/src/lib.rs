@@ -34,7 +34,7 @@ mod wait;
 pub use cluster::Cluster;
 pub use component::Component;
 pub use down::down;
-pub use fault::{Direction, Fault};
+pub use fault::{Direction, Family, Fault};
 pub use host::Host;
 pub use progress::{Progress, Stopwatch};
 pub use spec::Spec;
