@@ -13,6 +13,7 @@ mod bare {
 mod protecting {
     mod a_lost_master_costs_no_worker;
     mod a_master_without_etcd_is_left_gently;
+    mod a_node_without_network_loses_no_idle_connection;
     mod a_path_that_drops_large_packets_is_left;
     mod a_real_client_misses_no_event;
     mod a_rebooted_worker_comes_back;

@@ -22,8 +22,8 @@ use trivet_instruments::Client;
 /// As a client that has something to say; well below what any server calls idle.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What client-go's requests are given.
-const LIMIT: Duration = Duration::from_secs(10);
+/// What was sent while nothing arrives for seven seconds is sent again by the kernel up to seven seconds later.
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// Served by every apiserver that lives, with etcd or without.
 const PATH: &str = "/version";
@@ -122,7 +122,8 @@ async fn ask(sender: &mut SendRequest<Empty<Bytes>>) -> Result<()> {
         let response = sender.send_request(request).await.context("no answer")?;
         let status = response.status();
         response.into_body().collect().await.context("no whole answer")?;
-        ensure!(status.is_success(), "{status}");
+        // An apiserver that tells strangers nothing answers all the same.
+        ensure!(!status.is_server_error(), "{status}");
         Ok(())
     };
     timeout(LIMIT, exchange).await.context("no answer in time")?

@@ -10,6 +10,7 @@ pub mod documents;
 pub mod fault;
 pub mod health;
 pub mod held;
+pub mod idle;
 pub mod inside;
 pub mod installation;
 pub mod observe;
