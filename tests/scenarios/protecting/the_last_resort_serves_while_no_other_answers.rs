@@ -1,0 +1,185 @@
+//! The apiservers of all members in force are dead, and one that drains, or one that was taken out of the pool, still
+//! answers: it is the last resort, and no client is refused.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use trivet_crds::wire::{Document, MemberState};
+use trivet_instruments::{Attempt, Record, eventually};
+use trivet_testbed::Component;
+use trivet_tests::attempts::{self, LOOPBACKS};
+use trivet_tests::documents::Documents;
+use trivet_tests::installation::{Installation, POOL};
+use trivet_tests::proxies::{follows, metrics};
+use trivet_tests::say::say;
+
+/// The master that drains, and then is no member.
+const SPARE: &str = "cp1";
+
+/// New connections a second from each worker.
+const RATE: u32 = 20;
+
+/// From an edit to every proxy; no promise, only the limit of this test.
+const FOLLOWED: Duration = Duration::from_secs(30);
+
+/// Connections before the fault: none of them goes to the spare.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Long enough for several probes, and for a hundred connections.
+const LASTS: Duration = Duration::from_secs(5);
+
+/// Two good probes, one a second; an apiserver that starts has to get ready first.
+const BACK: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_drains_and_one_that_was_removed_serve_while_no_other_answers() -> Result<()> {
+    let installation = Installation::protecting().await?;
+    installation.masters_ready().await?;
+    let mut documents = Documents::watch(installation.kubernetes(SPARE).await?);
+    let draining = json!({ "members": [{ "name": SPARE, "state": "Draining" }] });
+    let others = installation.other_masters();
+    let listed: Vec<_> = others
+        .iter()
+        .map(|name| Ok(json!({ "name": name, "addresses": [installation.cluster().host(name)?.ipv4()] })))
+        .collect::<Result<_>>()?;
+    let removed = json!({ "discovery": { "policy": "None" }, "members": listed });
+    let cases: [(&str, Value, Option<MemberState>); 2] = [
+        ("drains", draining, Some(MemberState::Draining)),
+        ("was removed", removed, None),
+    ];
+    let mut outcome = Ok(());
+    for (what, spec, state) in cases {
+        edit(&installation, &mut documents, &spec, state).await?;
+        outcome = serves_alone(&installation, what, &others).await;
+        if outcome.is_err() {
+            break;
+        }
+    }
+    // Whatever was seen: the next scenario needs the pool.
+    installation.reset_pool().await?;
+    installation.masters_ready().await?;
+    outcome?;
+    installation.nodes_ready().await
+}
+
+/// Edits the pool, and waits until every proxy follows.
+async fn edit(
+    installation: &Installation,
+    documents: &mut Documents,
+    spec: &Value,
+    state: Option<MemberState>,
+) -> Result<()> {
+    let pools = installation.pools(SPARE).await?;
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    pools.patch(POOL, &PatchParams::default(), &patch).await?;
+    let of_spare = |document: &Document| {
+        let mut members = document.members.iter();
+        members
+            .find(|member| member.name == SPARE)
+            .map(|member| member.state)
+    };
+    let published = documents
+        .until(FOLLOWED, |document| of_spare(document) == state)
+        .await?;
+    let (hosts, revision) = (installation.hosts(), published.document.revision);
+    try_join_all(hosts.iter().map(|host| follows(host, revision, FOLLOWED)))
+        .await
+        .map(drop)
+}
+
+/// Kills the apiservers of all members that are in use while clients of every worker connect, and starts them again.
+async fn serves_alone(installation: &Installation, what: &str, others: &[String]) -> Result<()> {
+    let (workers, client) = (installation.workers(), installation.client()?);
+    let attempts: Vec<_> = workers
+        .iter()
+        .zip(LOOPBACKS)
+        .map(|(worker, to)| attempts::start(worker, &client, to, RATE))
+        .collect();
+    sleep(WARM_UP).await;
+    let begun = Timestamp::now();
+    let killed = try_join_all(others.iter().map(|master| kill(installation, master))).await;
+    let complete = Timestamp::now();
+    sleep(LASTS).await;
+    let undone = Timestamp::now();
+    let mut records = Vec::new();
+    for (worker, attempts) in workers.iter().zip(attempts) {
+        records.push((worker.name().to_string(), attempts.finish().await?));
+    }
+    try_join_all(others.iter().map(|master| start(installation, master))).await?;
+    killed?;
+
+    for (worker, record) in &records {
+        let meanwhile = by_spare(record, complete, undone);
+        let failed = record.failed_since(complete);
+        say(format!(
+            "{SPARE} {what}, the others are dead: {} of {worker}'s {} connections failed, {} of them after the deaths; {} \
+             were answered by {SPARE}, {} before",
+            record.failed().len(),
+            record.attempts().len(),
+            failed.len(),
+            meanwhile.len(),
+            by_spare(record, Timestamp::MIN, begun).len(),
+        ));
+    }
+    for (worker, record) in &records {
+        let early = by_spare(record, Timestamp::MIN, begun);
+        ensure!(
+            early.is_empty(),
+            "{worker} used {SPARE}, which {what}, while others answered: {:?}",
+            early.first()
+        );
+        let failed = record.failed_since(complete);
+        ensure!(
+            failed.is_empty(),
+            "{worker}: {} connections failed though {SPARE}, which {what}, answers; the first: {:?}",
+            failed.len(),
+            failed.first()
+        );
+        ensure!(
+            !by_spare(record, complete, undone).is_empty(),
+            "{worker}: no connection was made while the others were dead"
+        );
+    }
+    all_back(installation, others).await
+}
+
+/// The connections from one moment to another that the spare answered.
+fn by_spare(record: &Record, from: Timestamp, until: Timestamp) -> Vec<&Attempt> {
+    let by = |attempt: &&Attempt| {
+        attempt.succeeded() && attempt.server.as_deref() == Some(SPARE) && (from..until).contains(&attempt.at)
+    };
+    record.attempts().iter().filter(by).collect()
+}
+
+async fn kill(installation: &Installation, master: &str) -> Result<()> {
+    let name = master.to_owned();
+    installation
+        .disturb(move |cluster| cluster.kill(&name, Component::KubeApiserver.program()))
+        .await
+}
+
+async fn start(installation: &Installation, master: &str) -> Result<()> {
+    let name = master.to_owned();
+    installation
+        .disturb(move |cluster| cluster.start_component(&name, Component::KubeApiserver))
+        .await
+}
+
+/// Waits until every proxy finds these masters Up again.
+async fn all_back(installation: &Installation, masters: &[String]) -> Result<()> {
+    for host in installation.hosts() {
+        eventually(BACK, &format!("all Up on {}", host.name()), async || {
+            let states = metrics(&host).await?.states();
+            let up = |master: &String| states.get(master).is_some_and(|state| state == "Up");
+            ensure!(masters.iter().all(up), "{states:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
