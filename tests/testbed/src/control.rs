@@ -75,6 +75,14 @@ impl Cluster {
         }
     }
 
+    /// Ends a component with SIGTERM, and with SIGKILL if it has not ended within this time. It stays dead until
+    /// [`start`](Self::start_component).
+    pub fn end(&self, host: &str, component: Component, within: Duration) -> Result<()> {
+        let host = self.host(host)?;
+        component.check(host.name())?;
+        terminate_within(&host, component, within)
+    }
+
     /// Starts a component of a host unless it runs; one that is stopped continues, one with other flags is restarted.
     pub fn start_component(&self, host: &str, component: Component) -> Result<()> {
         self.start(&self.host(host)?, component)
@@ -163,16 +171,17 @@ fn run(host: &Host, component: Component, command_line: &[String]) -> Result<()>
 
 /// Ends a component as an init system would.
 pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
+    terminate_within(host, component, component.termination_limit())
+}
+
+fn terminate_within(host: &Host, component: Component, limit: Duration) -> Result<()> {
     let program = component.program();
     dismiss_supervisor(host, program)?;
     let gone = || {
         ensure!(host.processes(program)?.is_empty(), "it still runs");
         Ok(())
     };
-    for (signal, within) in [
-        (Signal::SIGTERM, component.termination_limit()),
-        (Signal::SIGKILL, GONE),
-    ] {
+    for (signal, within) in [(Signal::SIGTERM, limit), (Signal::SIGKILL, GONE)] {
         for process in host.processes(program)? {
             process.signal(signal)?;
             // One that is stopped would not see a SIGTERM.
