@@ -12,6 +12,7 @@ mod bare {
 /// Trivet serves every node, and the workers' kubelets and kube-proxies use it.
 mod protecting {
     mod a_lost_master_costs_no_worker;
+    mod a_master_that_loses_one_address_costs_nothing;
     mod a_master_without_etcd_is_left_gently;
     mod a_node_without_network_loses_no_idle_connection;
     mod a_path_that_drops_large_packets_is_left;

@@ -170,26 +170,31 @@ impl Witness {
             "{worker} found {master} Down only after {:?}",
             self.after(down)
         );
-        let had = self.held_by(|server| server == master);
-        ensure!(
-            had.len() >= 2,
-            "{worker} held {} connections to {master}",
-            had.len()
-        );
-        for connection in had {
-            let (at, why) = connection.ended.as_ref().context("a connection was not cut")?;
-            let after = self.after(*at);
-            ensure!(
-                *at >= self.span.begun && after <= limit,
-                "{worker}'s connection to {master} ended after {after:?}: {why}"
-            );
-        }
+        self.held_ones_ended_within(limit)?;
         let late = self.given_between(down, self.span.undone);
         ensure!(
             late.is_empty(),
             "{worker} gave {master} {} new connections though it was Down: {:?}",
             late.len(),
             late.first()
+        );
+        Ok(())
+    }
+
+    /// One address of the master was silent, and another answered: the connections over the silent one were cut within
+    /// this time, the master was Up all the while, and new connections reached it by its other address.
+    pub fn lost_one_address_within(&self, limit: Duration) -> Result<()> {
+        let Self {
+            worker, master, span, ..
+        } = self;
+        let states = self.health.states_between(master, span.begun, span.undone);
+        ensure!(states == ["Up"].into(), "{worker}: {master} was {states:?}");
+        self.held_ones_ended_within(limit + READING)?;
+        let settled = span.complete.checked_add(limit)?;
+        let given = self.given_between(settled, span.undone);
+        ensure!(
+            given.iter().any(|attempt| attempt.succeeded()),
+            "{worker} gave {master} no new connection by its other address"
         );
         Ok(())
     }
@@ -272,6 +277,25 @@ impl Witness {
             "{}: {server} was {states:?}",
             self.worker
         );
+        Ok(())
+    }
+
+    fn held_ones_ended_within(&self, limit: Duration) -> Result<()> {
+        let Self { worker, master, .. } = self;
+        let had = self.held_by(|server| server == master);
+        ensure!(
+            had.len() >= 2,
+            "{worker} held {} connections to {master}",
+            had.len()
+        );
+        for connection in had {
+            let (at, why) = connection.ended.as_ref().context("a connection was not cut")?;
+            let after = self.after(*at);
+            ensure!(
+                *at >= self.span.begun && after <= limit,
+                "{worker}'s connection to {master} ended after {after:?}: {why}"
+            );
+        }
         Ok(())
     }
 
