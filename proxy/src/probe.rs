@@ -168,8 +168,8 @@ async fn sign_of_life(
 impl Reporter {
     /// Waits until the path is due again, after a probe that started then. Whether it is in use may change meanwhile.
     async fn until_due(&self, started: Instant, first: bool) {
-        let mut look_at = started;
-        let mut first = first;
+        let (mut look_at, mut first) = (started, first);
+        let chance = rand::random();
         loop {
             let Some(settings) = self.upstreams.settings() else {
                 return sleep(RETRY).await;
@@ -180,8 +180,12 @@ impl Reporter {
             } else {
                 schedule::jittered(interval, rand::random())
             };
+            let latest = started + schedule::jittered(schedule::standby_interval(interval), chance);
+            if look_at >= latest {
+                return sleep_until(latest).await;
+            }
             sleep_until(look_at).await;
-            if schedule::is_due(self.upstreams.is_in_use(self.id), started.elapsed(), interval) {
+            if self.upstreams.is_in_use(self.id) {
                 return;
             }
         }
