@@ -2,7 +2,7 @@
 //!
 //! A token is sent only on a connection whose certificate verifies at that moment: authority, name and dates.
 
-use std::{error, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{error, io, net::SocketAddr, path::PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -17,11 +17,12 @@ use tokio::{fs, time::Instant};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
+use trivet_crds::wire::Tls;
 
 use super::{credential::Credential, reply::Reply};
 use crate::{
     cause,
-    net::socket::{self, Fault},
+    net::socket::{self, Fault, UpstreamOptions},
     settings::Settings,
     trust::CertificateStatus,
 };
@@ -81,7 +82,20 @@ struct Open {
     sender: http1::SendRequest<Empty<Bytes>>,
     driver: AbortOnDropHandle<()>,
     chain: Vec<CertificateDer<'static>>,
-    tls: Arc<rustls::ClientConfig>,
+    tls: Tls,
+    options: UpstreamOptions,
+}
+
+impl Open {
+    /// Whether a connection that is opened now would be another one: to another address, by another server name, or with
+    /// other socket options. New authorities make another one too, because a server may show its new certificate only to
+    /// new connections. Nothing else in a new document does, or each revision would cost a whole fleet its handshakes.
+    fn is_current(&self, address: SocketAddr, settings: &Settings) -> bool {
+        self.address == address
+            && self.tls == settings.document.tls
+            && self.options == settings.probe_socket
+            && !self.sender.is_closed()
+    }
 }
 
 /// A reply, and whether its request carried the token.
@@ -149,13 +163,7 @@ impl ProbeConnection {
         settings: &Settings,
         token: Option<&str>,
     ) -> Result<Exchange, Error> {
-        let current =
-            |open: &Open| open.address == address && Arc::ptr_eq(&open.tls, &settings.trust.probing());
-        if let Some(open) = self
-            .open
-            .take()
-            .filter(|open| current(open) && !open.sender.is_closed())
-        {
+        if let Some(open) = self.open.take().filter(|open| open.is_current(address, settings)) {
             // A server may close an idle connection just as a request is sent. That is no failure of the server, so the
             // request is sent again on a new connection.
             match self.send(open, path, settings, token).await {
@@ -219,8 +227,7 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Open, Error> {
     let stream = socket::connect(address, settings.probe_socket)
         .await
         .map_err(|error| Error::Connect(address, error))?;
-    let tls = settings.trust.probing();
-    let connector = TlsConnector::from(Arc::clone(&tls));
+    let connector = TlsConnector::from(settings.trust.probing());
     let stream = connector
         .connect(settings.trust.server_name(), stream)
         .await
@@ -243,7 +250,8 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Open, Error> {
         sender,
         driver,
         chain,
-        tls,
+        tls: settings.document.tls.clone(),
+        options: settings.probe_socket,
     })
 }
 

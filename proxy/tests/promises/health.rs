@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-use trivet_proxy::net::socket;
+use trivet_proxy::{net::socket, status};
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
@@ -250,6 +250,79 @@ async fn no_token_is_sent_under_a_certificate_that_does_not_verify() {
             apiserver.name
         );
     }
+}
+
+#[tokio::test]
+async fn a_probe_connection_outlives_new_documents_but_not_new_authorities() {
+    let (node, apiservers) = node_with(1).await;
+    let apiserver = &apiservers[0];
+    // Until then it tries its own listener on further connections.
+    eventually("the proxy is ready", async || node.ready().await).await;
+    let probed_twice = async || {
+        let so_far = apiserver.tokens().len();
+        eventually("it is probed twice", async || {
+            apiserver.tokens().len() >= so_far + 2
+        })
+        .await;
+    };
+    probed_twice().await;
+    let accepted = apiserver.accepted();
+    let pool = node.pool().member(apiserver);
+    for revision in 2..5 {
+        node.write(&pool.clone().revision(revision).max_connections(500));
+        node.follows(revision).await;
+        probed_twice().await;
+    }
+    assert_eq!(apiserver.accepted(), accepted);
+    let bundle = format!("{}{}", node.authority.bundle, Authority::new().bundle);
+    node.write(&pool.revision(5).with_authorities(&bundle));
+    eventually("it is connected to anew", async || {
+        apiserver.accepted() == accepted + 1
+    })
+    .await;
+    node.sees(apiserver, "Up").await;
+}
+
+#[tokio::test]
+async fn a_member_with_two_addresses_is_told_by_each_of_them() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(
+        &node
+            .pool()
+            .member_also_at("127.0.0.2".parse().unwrap(), &apiserver),
+    );
+    node.start().await;
+    node.sees(&apiserver, "Up").await;
+    let refusing = format!("127.0.0.2:{}", apiserver.address.port());
+    eventually("the first address has been probed", async || {
+        let status = node.status().await;
+        let paths = &status.upstreams[0].paths;
+        paths.iter().any(|path| path.reason == "Refused")
+    })
+    .await;
+    let status = node.status().await;
+    assert_eq!(status.upstreams.len(), 1);
+    let upstream = &status.upstreams[0];
+    assert_eq!((upstream.member.as_str(), upstream.state.as_str()), ("cp1", "Up"));
+    assert_eq!(upstream.address, apiserver.address.to_string());
+    assert_eq!(upstream.addresses, [upstream.address.clone(), refusing.clone()]);
+    let told: Vec<_> = upstream
+        .paths
+        .iter()
+        .map(|path| (path.address.as_str(), path.state.as_str(), path.proven))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (upstream.address.as_str(), "Up", true),
+            (refusing.as_str(), "Unready", false)
+        ]
+    );
+    let account = status::account(upstream);
+    assert!(account.contains(&refusing), "{account}");
+    assert_eq!(status::overview(&status).matches("cp1").count(), 2);
+    node.who().await.unwrap();
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ pub(crate) struct Apiserver {
     tokens: watch::Sender<Vec<String>>,
     probes: Arc<Mutex<Vec<Option<String>>>>,
     served: Arc<AtomicUsize>,
+    accepted: Arc<AtomicUsize>,
     _process: AbortOnDropHandle<()>,
 }
 
@@ -67,6 +68,7 @@ struct Server {
     tokens: watch::Receiver<Vec<String>>,
     probes: Arc<Mutex<Vec<Option<String>>>>,
     served: Arc<AtomicUsize>,
+    accepted: Arc<AtomicUsize>,
 }
 
 impl Apiserver {
@@ -77,7 +79,7 @@ impl Apiserver {
     pub(crate) fn start_at(address: SocketAddr, name: &str, tls: Arc<ServerConfig>) -> Self {
         let (mode, receiver) = watch::channel(Mode::Ready);
         let (tokens, wanted) = watch::channel(Vec::new());
-        let served = Arc::new(AtomicUsize::new(0));
+        let (served, accepted) = (Arc::default(), Arc::default());
         let probes = Arc::default();
         let listener = listen(address);
         let address = listener.local_addr().unwrap();
@@ -88,6 +90,7 @@ impl Apiserver {
             tokens: wanted,
             probes: Arc::clone(&probes),
             served: Arc::clone(&served),
+            accepted: Arc::clone(&accepted),
         };
         Self {
             name: name.to_owned(),
@@ -96,6 +99,7 @@ impl Apiserver {
             tokens,
             probes,
             served,
+            accepted,
             _process: AbortOnDropHandle::new(tokio::spawn(process.run(listener, address))),
         }
     }
@@ -113,6 +117,11 @@ impl Apiserver {
     /// The tokens of the requests for `/readyz` so far, none for an anonymous one.
     pub(crate) fn tokens(&self) -> Vec<Option<String>> {
         self.probes.lock().unwrap().clone()
+    }
+
+    /// Connections that it accepted.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Requests of clients (not probes) that it answered.
@@ -151,6 +160,7 @@ impl Server {
     async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            self.accepted.fetch_add(1, Ordering::Relaxed);
             if *self.mode.borrow() == Mode::Closing {
                 continue;
             }
