@@ -76,16 +76,18 @@ impl Facts {
             (false, true) if resorts_first => Group::Second,
             (false, true) => Group::First,
         };
-        let reason = match self.state {
-            State::Up => Reason::Answering,
-            State::Unready | State::Down => self.reason,
+        let reason = match (self.state, self.reason) {
+            // It may be not ready, or cut off from its etcd.
+            (State::Up, Reason::Withheld) => Reason::Withheld,
+            (State::Up, _) => Reason::Answering,
+            (State::Unready | State::Down, reason) => reason,
         };
         (group, self.state, reason, self.resort)
     }
 }
 
-/// All of them, the best first: proven before unproven, Up before Unready before Down, then in the order of the last
-/// resort, trusted before suspect. Among those that are equally well each member comes once, by its best path, before a
+/// All of them, the best first: proven before unproven, Up before Unready before Down, those that tell their readiness
+/// before those that withhold it, then in the order of the last resort, trusted before suspect. Among those that are equally well each member comes once, by its best path, before a
 /// second path of any. Then the nearer member before the farther, then least connections, then whose turn it is (short
 /// connections leave no trace in the count), in rendezvous order at first: these count for a member, over all its paths.
 /// None is left out: the last resort is still a resort. `resorts_first` says that it is needed.

@@ -17,6 +17,11 @@ use super::hold_down::HoldDown;
 /// with 403, its health and its API alike, until it has read its own rules: a second or two.
 const WITHHELD_THRESHOLD: u32 = 5;
 
+/// For how long an upstream that said that it cannot reach its etcd counts as cut off while it withholds its readiness: a
+/// 401 or 403 says nothing about etcd. It covers the longest wait before a refused token is sent again; past it the token is
+/// refused for good, and the upstream is judged as others without one.
+const STRANDED_WHILE_WITHHELD: Duration = Duration::from_secs(360);
+
 /// What an upstream may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -49,6 +54,8 @@ pub enum Reason {
     Answering,
     /// Remembered from before this process started, not probed yet.
     Remembered,
+    /// It answers, but does not tell its readiness.
+    Withheld,
     /// It answers well again and must go on doing so.
     Recovering,
     /// It answers well again, but fell too often lately.
@@ -75,6 +82,7 @@ impl Reason {
         match self {
             Self::Answering => "Answering",
             Self::Remembered => "Remembered",
+            Self::Withheld => "Withheld",
             Self::Recovering => "Recovering",
             Self::HeldDown => "HeldDown",
             Self::NotReady => "NotReady",
@@ -98,6 +106,7 @@ pub fn answers(state: State, reason: Reason) -> bool {
             State::Unready,
             Reason::Answering
             | Reason::Remembered
+            | Reason::Withheld
             | Reason::Recovering
             | Reason::HeldDown
             | Reason::NotReady
@@ -192,7 +201,15 @@ pub struct Health {
     silence: Option<Silence>,
     answering: bool,
     judged: bool,
-    stranded_since: Option<Instant>,
+    stranded: Option<Stranded>,
+}
+
+/// A member that says that it cannot reach its etcd.
+#[derive(Clone, Copy, Debug)]
+struct Stranded {
+    since: Instant,
+    /// When it said so last.
+    told: Instant,
 }
 
 impl Health {
@@ -213,7 +230,7 @@ impl Health {
             silence: None,
             answering: false,
             judged: false,
-            stranded_since: None,
+            stranded: None,
         }
     }
 
@@ -230,26 +247,18 @@ impl Health {
     /// For how long it has been alive but cut off from its etcd, if it is. What it serves then is old, and watches through
     /// it stand still.
     pub fn stranded_for(&self, now: Instant) -> Option<Duration> {
-        let since = self.stranded_since.filter(|_| self.state == State::Unready)?;
-        Some(now.saturating_duration_since(since))
+        let stranded = self.stranded.filter(|_| self.state == State::Unready)?;
+        Some(now.saturating_duration_since(stranded.since))
     }
 
     /// Folds in the outcome of a question that was asked at `asked`.
     pub fn fold(&mut self, outcome: Outcome, asked: Instant, at: (Instant, Policy)) {
         let (now, policy) = at;
         self.judged = true;
-        self.stranded_since = match outcome {
-            Outcome::EtcdFailed => self.stranded_since.or(Some(asked)),
-            // Between two answers about etcd it is late, or misses one.
-            Outcome::Late | Outcome::Silent => self.stranded_since,
-            Outcome::Ready
-            | Outcome::Withheld
-            | Outcome::NotReady
-            | Outcome::Untrusted
-            | Outcome::Refused => None,
-        };
+        self.stranded = self.stranded_after(outcome, asked, now);
         match outcome {
             Outcome::Ready => self.pass(now, policy.success_threshold, true),
+            Outcome::Withheld if self.stranded.is_some() => self.answer_badly(Reason::EtcdFailed, now),
             Outcome::Withheld => {
                 self.pass(now, policy.success_threshold.max(WITHHELD_THRESHOLD), false);
             }
@@ -259,6 +268,24 @@ impl Health {
             Outcome::Untrusted => self.answer_badly(Reason::Untrusted, now),
             Outcome::Refused => self.refuse(now),
             Outcome::Silent => self.stay_silent(asked, now, policy),
+        }
+    }
+
+    fn stranded_after(&self, outcome: Outcome, asked: Instant, now: Instant) -> Option<Stranded> {
+        match outcome {
+            Outcome::EtcdFailed => Some(Stranded {
+                since: self.stranded.map_or(asked, |stranded| stranded.since),
+                told: now,
+            }),
+            // Between two answers about etcd it is late, or misses one.
+            Outcome::Late | Outcome::Silent => self.stranded,
+            Outcome::Withheld => {
+                let lately = |stranded: &Stranded| {
+                    now.saturating_duration_since(stranded.told) < STRANDED_WHILE_WITHHELD
+                };
+                self.stranded.filter(lately)
+            }
+            Outcome::Ready | Outcome::NotReady | Outcome::Untrusted | Outcome::Refused => None,
         }
     }
 
@@ -300,14 +327,19 @@ impl Health {
         self.passes = self.passes.saturating_add(1);
         // The first answer of a new upstream is enough if it tells its readiness.
         let at_once = self.state == State::Up || ready && self.reason == Reason::NotProbed;
+        let up = if ready {
+            Reason::Answering
+        } else {
+            Reason::Withheld
+        };
         let (state, reason) = if at_once {
-            (State::Up, Reason::Answering)
+            (State::Up, up)
         } else if self.passes < threshold {
             (State::Unready, Reason::Recovering)
         } else if self.hold.holds(now) {
             (State::Unready, Reason::HeldDown)
         } else {
-            (State::Up, Reason::Answering)
+            (State::Up, up)
         };
         self.become_state(state, reason, now);
     }

@@ -369,6 +369,33 @@ fn an_apiserver_that_starts_and_refuses_everybody_is_not_taken_for_one_that_hide
 }
 
 #[test]
+fn a_member_that_withholds_its_readiness_comes_after_those_that_tell() {
+    let mut world = World::healthy(3);
+    world.probed(0, Outcome::Withheld);
+    assert_eq!(world.state(0), (State::Up, Reason::Withheld));
+    for _ in 0..6 {
+        assert_ne!(world.open(), 0);
+    }
+    for index in [1, 2] {
+        world.probed(index, Outcome::NotReady);
+    }
+    assert_eq!(world.order()[0], 0);
+    world.probed(0, Outcome::Ready);
+    assert_eq!(world.state(0), (State::Up, Reason::Answering));
+}
+
+#[test]
+fn where_all_members_withhold_their_readiness_they_share_the_load() {
+    let mut world = World::healthy(3);
+    (0..3).for_each(|index| drop(world.probed(index, Outcome::Withheld)));
+    let mut counts = [0; 3];
+    for _ in 0..30 {
+        counts[world.open()] += 1;
+    }
+    assert_eq!(counts, [10, 10, 10]);
+}
+
+#[test]
 fn a_member_comes_back_after_two_good_answers_and_its_hold_down() {
     let mut world = World::healthy(2);
     world.tell(Event::Refused, 0);

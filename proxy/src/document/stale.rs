@@ -204,6 +204,7 @@ fn authority(settings: &Settings) -> &str {
 fn is_verified(view: &View) -> bool {
     match view.reason {
         Reason::Answering
+        | Reason::Withheld
         | Reason::Recovering
         | Reason::HeldDown
         | Reason::NotReady

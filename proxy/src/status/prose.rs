@@ -29,6 +29,9 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Remembered => {
             "it gave a verified answer before this proxy started, and has not been probed since"
         }
+        Reason::Withheld => {
+            "it answers 401 or 403, so whether it is ready is not known: it comes after members that tell"
+        }
         Reason::Recovering => "it is ready again, but not for long enough yet",
         Reason::HeldDown => "it is ready again, but is in hold-down because it failed repeatedly",
         Reason::NotReady => "it says that it is not ready",
@@ -66,6 +69,9 @@ impl Scene<'_> {
         let text = match self.view.state {
             State::Up if self.view.suspect => {
                 "it gets new connections, but after other members: a client waited too long for it since its last good answer"
+            }
+            State::Up if self.view.reason == Reason::Withheld => {
+                "it gets new connections where no member that tells its readiness is Up"
             }
             State::Up => "it gets new connections",
             State::Unready if self.view.reason == Reason::EtcdFailed => {

@@ -86,3 +86,29 @@ fn a_member_that_ends_or_starts_is_not_moved_away_from() {
         assert_eq!(moves(&decisions), 0, "{decisions:?}");
     }
 }
+
+#[test]
+fn a_member_without_etcd_that_withholds_its_readiness_is_left_all_the_same() {
+    let mut world = World::healthy(2);
+    let first = world.open();
+    world.probed(first, Outcome::EtcdFailed);
+    let mut decisions = Vec::new();
+    for _ in 0..35 {
+        world.pass(SECOND);
+        decisions.extend(world.probed(first, Outcome::Withheld));
+        decisions.extend(world.probed(1 - first, Outcome::Ready));
+    }
+    assert_eq!(world.state(first), (State::Unready, Reason::EtcdFailed));
+    assert_eq!(moves(&decisions), 1, "{decisions:?}");
+}
+
+#[test]
+fn a_member_whose_token_is_refused_for_good_is_not_stranded_for_ever() {
+    let mut world = World::healthy(2);
+    world.probed(0, Outcome::EtcdFailed);
+    for _ in 0..400 {
+        world.pass(SECOND);
+        world.probed(0, Outcome::Withheld);
+    }
+    assert_eq!(world.state(0), (State::Up, Reason::Withheld));
+}
