@@ -121,7 +121,12 @@ impl Bound {
         });
         let (stop, probing) = (shutdown.clone(), Arc::clone(&ctx));
         parts.spawn(async move {
-            probing.prober.run(stop, || probing.watchdog.beat("probes")).await;
+            let tick = || {
+                probing.watchdog.beat("probes");
+                // Not in the passes: after the end of the last pool there is none.
+                probing.forget_deleted();
+            };
+            probing.prober.run(stop, tick).await;
             ("prober", Ok(()))
         });
         let stop = shutdown.clone();

@@ -12,6 +12,7 @@ use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 
 use crate::api::backoff::Backoff;
 use crate::api::client::Access;
+use crate::api::events::Notice;
 use crate::apply::LastApply;
 use crate::plan::Memory;
 use crate::prober::Prober;
@@ -59,6 +60,10 @@ pub struct PoolState {
     pub status: Option<ApiserverPoolStatus>,
     /// The refusals that have an event already: each gets one.
     pub reported: Vec<String>,
+    /// The names of the members in force at the last events about members.
+    pub told_members: Option<BTreeSet<String>>,
+    /// The events that the API server has not taken yet.
+    pub unsent: Vec<Notice>,
     /// The last write of the DaemonSet.
     pub last_apply: Option<LastApply>,
     /// When the events of the DaemonSet were last looked at, and what they said.
@@ -106,3 +111,6 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

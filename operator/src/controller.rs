@@ -141,7 +141,6 @@ async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Err
     let name = pool.name_any();
     let _work = ctx.watchdog.begin(&format!("pool {name}"));
     let begun = Instant::now();
-    ctx.forget_deleted();
     let outcome = Box::pin(reconcile(&pool, &ctx)).await;
     let failure = outcome.as_ref().err().map(Error::reason);
     ctx.metrics.passed(&name, begun.elapsed(), failure);
@@ -177,7 +176,7 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
     });
     let pass = Pass {
         plan: &plan,
-        healths: &facts.healths,
+        facts: &facts,
         proxies: &proxies,
         applied: &applied,
     };

@@ -36,8 +36,6 @@ pub struct Plan {
     pub rollout: Option<Rollout>,
     /// The members in force afterwards, and the disabled ones.
     pub members: Vec<Member>,
-    /// Names that are in the new document and were not in the old one, and the other way round.
-    pub changes: Changes,
     /// The revision in force afterwards; 0 if there is none.
     pub revision: u64,
     /// What a kubeconfig on the nodes says.
@@ -75,15 +73,6 @@ pub struct Rollout {
     pub version: Option<String>,
     /// How the proxies' pods look.
     pub template: ProxyTemplate,
-}
-
-/// Members that came and went.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Names in the new document only.
-    pub added: Vec<String>,
-    /// Names in the old document only.
-    pub removed: Vec<String>,
 }
 
 /// Makes the plan for `pool`.
@@ -160,7 +149,6 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
             notes,
             refused_removals: guarded.refused,
         },
-        changes: changes(&facts.current.members, &document.members),
         revision: document.revision,
         memory: Memory {
             revision: document.revision,
@@ -210,7 +198,6 @@ fn rejected(rejection: Rejection, pool: &ApiserverPool, facts: &Facts, mut memor
             .iter()
             .map(|member| in_force(member, facts))
             .collect(),
-        changes: Changes::default(),
         revision: revision_in_force(facts, &memory),
         endpoints: document::endpoints(&listeners),
         memory,
@@ -239,21 +226,6 @@ fn in_force(member: &wire::Member, facts: &Facts) -> Member {
 fn explicit(spec: &ApiserverPoolSpec) -> BTreeSet<String> {
     let listed = spec.members.iter().filter(|member| !member.addresses.is_empty());
     listed.map(|member| member.name.clone()).collect()
-}
-
-fn changes(old: &[wire::Member], new: &[wire::Member]) -> Changes {
-    let only_in = |these: &[wire::Member], others: &[wire::Member]| {
-        let others: BTreeSet<_> = others.iter().map(|member| member.name.as_str()).collect();
-        let names = these.iter().map(|member| &member.name);
-        names
-            .filter(|name| !others.contains(name.as_str()))
-            .cloned()
-            .collect()
-    };
-    Changes {
-        added: only_in(new, old),
-        removed: only_in(old, new),
-    }
 }
 
 #[cfg(test)]

@@ -4,21 +4,23 @@
 pub mod events;
 pub mod status;
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
+use trivet_crds::wire;
 
 use self::events::{health_changes, membership_changes, notice, unreported, warnings};
 use self::status::{Seen, status};
 use crate::MANAGER;
-use crate::api::events::publish;
+use crate::api::events::{log, publish};
 use crate::apply::Applied;
 use crate::context::{Context, PoolState};
-use crate::health::Healths;
 use crate::observe::proxies::Proxies;
-use crate::plan::Plan;
+use crate::plan::{Facts, Plan};
 
 /// The status could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +35,28 @@ pub struct Error {
 pub struct Pass<'a> {
     /// What it decided.
     pub plan: &'a Plan,
-    /// The health of the members.
-    pub healths: &'a Healths,
+    /// What it has read.
+    pub facts: &'a Facts,
     /// The proxies, as they were before.
     pub proxies: &'a Proxies,
     /// What it has written.
     pub applied: &'a Applied,
+}
+
+impl Pass<'_> {
+    /// The names of the members in force after the pass. A write without an answer may have arrived; then the next pass
+    /// finds the new members.
+    fn in_force(&self) -> BTreeSet<String> {
+        let rollout = self.plan.rollout.as_ref();
+        match rollout.filter(|_| self.applied.has_document()) {
+            Some(rollout) => names(&rollout.document.members),
+            None => names(&self.facts.current.members),
+        }
+    }
+}
+
+fn names(members: &[wire::Member]) -> BTreeSet<String> {
+    members.iter().map(|member| member.name.clone()).collect()
 }
 
 /// Reports one pass over `pool`.
@@ -48,19 +66,19 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         uid,
         status: last,
         reported,
+        told_members,
+        unsent,
         ..
     } = ctx.pool_states.of(&name);
+    let is_same_pool = uid == pool.metadata.uid;
     // The cache may be older than the last status that this operator has written.
-    let previous = last
-        .as_ref()
-        .filter(|_| uid == pool.metadata.uid)
-        .or(pool.status.as_ref());
+    let previous = last.as_ref().filter(|_| is_same_pool).or(pool.status.as_ref());
     let failure = pass.applied.failure.as_ref();
     let refusal = failure.and_then(|failure| Some((failure.kind, failure.refusal()?)));
     let new = status(&Seen {
         generation: pool.metadata.generation,
         plan: pass.plan,
-        healths: pass.healths,
+        healths: &pass.facts.healths,
         daemon_set: pass.applied.daemon_set.as_ref(),
         uncounted: &pass.proxies.uncounted,
         failures: &pass.proxies.failures,
@@ -70,9 +88,10 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     });
     let warnings = warnings(pass.plan, failure);
     let mut notices = health_changes(previous, &new);
-    if pass.applied.has_document() {
-        notices.extend(membership_changes(pass.plan));
-    }
+    let in_force = pass.in_force();
+    let told = told_members.filter(|_| is_same_pool);
+    let told = told.unwrap_or_else(|| names(&pass.facts.current.members));
+    notices.extend(membership_changes(&told, &in_force, pass.plan.revision));
     for warning in unreported(&warnings, &reported) {
         ctx.metrics.refused(&name, warning.0);
         notices.push(notice(warning));
@@ -83,13 +102,21 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     } else {
         write(ctx, &name, &new).await
     };
+    log(&name, &notices);
+    let notices = unsent
+        .into_iter()
+        .filter(|_| is_same_pool)
+        .chain(notices)
+        .collect();
+    let unsent = publish(&ctx.recorder, pool, notices).await;
     // Also where the status could not be written: the next pass does not find these changes again.
     ctx.pool_states.change(&name, |state| {
         state.uid.clone_from(&pool.metadata.uid);
         state.status = Some(new);
         state.reported = warnings.into_iter().map(|(_, note)| note).collect();
+        state.told_members = Some(in_force);
+        state.unsent = unsent;
     });
-    publish(&ctx.recorder, pool, notices).await;
     written
 }
 
@@ -118,3 +145,6 @@ async fn write(ctx: &Context, name: &str, status: &ApiserverPoolStatus) -> Resul
         Ok(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Publishes events about pools. Pools are cluster-scoped, so the events land in namespace `default`.
 
+use std::collections::VecDeque;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -9,6 +11,9 @@ use crate::logging::chain;
 
 /// The longest note that the API server takes, in characters.
 const NOTE_LIMIT: usize = 1024;
+
+/// The most events of one pool that wait for an API server.
+const UNSENT_LIMIT: usize = 64;
 
 /// An event about a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,21 +28,40 @@ pub struct Notice {
     pub note: String,
 }
 
-/// Publishes `notices` about `pool` and logs them. An event that cannot be published is logged and dropped.
-pub async fn publish(recorder: &Recorder, pool: &ApiserverPool, notices: Vec<Notice>) {
-    let regarding = pool.object_ref(&());
-    let name = pool.metadata.name.as_deref().unwrap_or_default();
+/// Logs new notices about the pool of this name.
+pub fn log(name: &str, notices: &[Notice]) {
     for notice in notices {
-        let Notice { reason, note, .. } = &notice;
+        let Notice { reason, note, .. } = notice;
         if notice.is_warning {
             tracing::warn!(pool = name, reason, note, "the pool's owner may need to act");
         } else {
             tracing::info!(pool = name, reason, note, "the pool has changed");
         }
-        if let Err(error) = recorder.publish(&event(notice), &regarding).await {
+    }
+}
+
+/// Publishes `notices` about `pool`, and returns those that are to be published later: an API server that is absent or
+/// overloaded takes them the next time. One that refuses an event will refuse it again.
+pub async fn publish(recorder: &Recorder, pool: &ApiserverPool, notices: Vec<Notice>) -> Vec<Notice> {
+    let regarding = pool.object_ref(&());
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    let mut notices = VecDeque::from(notices);
+    while let Some(notice) = notices.pop_front() {
+        if let Err(error) = recorder.publish(&event(notice.clone()), &regarding).await {
             tracing::warn!(pool = name, error = chain(&error), "failed to publish an event");
+            if !is_refused(&error) {
+                notices.push_front(notice);
+                // The others would only wait for the same time-out.
+                break;
+            }
         }
     }
+    notices.truncate(UNSENT_LIMIT);
+    notices.into()
+}
+
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
 fn event(notice: Notice) -> Event {

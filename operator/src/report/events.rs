@@ -1,5 +1,7 @@
 //! Which events a pass has to publish. Pure.
 
+use std::collections::BTreeSet;
+
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus};
 
 use crate::api::events::Notice;
@@ -10,16 +12,20 @@ use crate::plan::{Plan, Verdict};
 /// A warning: its reason word and its sentence.
 pub type Warning = (&'static str, String);
 
-/// The members that came and went with the document of `plan`.
-pub fn membership_changes(plan: &Plan) -> Vec<Notice> {
+/// The members that came and went since the last events about that: `told` are the names that were in force then.
+pub fn membership_changes(
+    told: &BTreeSet<String>,
+    in_force: &BTreeSet<String>,
+    revision: u64,
+) -> Vec<Notice> {
     let notice = |reason, verb, name: &String| Notice {
         is_warning: false,
         reason,
         member: name.clone(),
-        note: format!("{name} {verb} a member since revision {}", plan.revision),
+        note: format!("{name} {verb} a member since revision {revision}"),
     };
-    let added = plan.changes.added.iter();
-    let removed = plan.changes.removed.iter();
+    let added = in_force.difference(told);
+    let removed = told.difference(in_force);
     added
         .map(|name| notice("MemberAdded", "is", name))
         .chain(removed.map(|name| notice("MemberRemoved", "is no longer", name)))
@@ -103,14 +109,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::{Changes, Memory, Rejection};
+    use crate::plan::{Memory, Rejection};
 
-    fn plan(verdict: Verdict, changes: Changes) -> Plan {
+    fn plan(verdict: Verdict) -> Plan {
         Plan {
             verdict,
             rollout: None,
             members: Vec::new(),
-            changes,
             revision: 4,
             endpoints: Vec::new(),
             memory: Memory::default(),
@@ -137,11 +142,8 @@ mod tests {
 
     #[test]
     fn members_that_come_and_go_are_named() {
-        let changes = Changes {
-            added: vec!["cp4".to_owned()],
-            removed: vec!["cp1".to_owned()],
-        };
-        let notices = membership_changes(&plan(accepted(), changes));
+        let names = |numbers: [u8; 3]| numbers.map(|number| format!("cp{number}")).into();
+        let notices = membership_changes(&names([1, 2, 3]), &names([2, 3, 4]), 4);
         assert_eq!(reasons(&notices), ["MemberAdded", "MemberRemoved"]);
         assert_eq!(
             (notices[0].member.as_str(), notices[1].member.as_str()),
@@ -167,7 +169,7 @@ mod tests {
     fn a_warning_gets_one_event() {
         let rejection = Rejection::NoMembers { notes: Vec::new() };
         let note = rejection.to_string();
-        let warnings = warnings(&plan(Verdict::Rejected(rejection), Changes::default()), None);
+        let warnings = warnings(&plan(Verdict::Rejected(rejection)), None);
         assert_eq!(unreported(&warnings, &[]), [&("NoMembers", note.clone())]);
         assert!(unreported(&warnings, &[note]).is_empty());
     }
@@ -179,7 +181,7 @@ mod tests {
             name: "trivet-default".to_owned(),
             source: kube::Error::Api(Status::failure("no", "Forbidden").with_code(403).boxed()),
         };
-        let warnings = warnings(&plan(accepted(), Changes::default()), Some(&failure));
+        let warnings = warnings(&plan(accepted()), Some(&failure));
         let note = "the API server refuses DaemonSet trivet-default: no".to_owned();
         assert_eq!(warnings, [("ApplyFailed", note)]);
     }

@@ -5,7 +5,7 @@ use trivet_crds::pool::{MemberHealth, MemberSource};
 
 use super::*;
 use crate::health::Answer;
-use crate::plan::{Changes, Memory, Rejection, Verdict};
+use crate::plan::{Memory, Rejection, Verdict};
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 
@@ -34,7 +34,6 @@ fn plan(members: Vec<Member>) -> Plan {
         },
         rollout: None,
         members,
-        changes: Changes::default(),
         revision: 4,
         endpoints: vec!["https://127.0.0.1:7443".to_owned()],
         memory: Memory::default(),
