@@ -154,8 +154,8 @@ async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Err
 async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error> {
     let name = pool.name_any();
     let state = ctx.pool_states.of(&name);
-    let facts = observe(pool, ctx, state.memory).await?;
     let proxies = proxies::observe(ctx, &name).await?;
+    let facts = observe(pool, ctx, &proxies, state.memory).await?;
     let plan = plan(pool, &facts)?;
     let applied = match &plan.rollout {
         Some(rollout) => {

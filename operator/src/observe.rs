@@ -2,29 +2,35 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::time::{Instant, timeout};
 use trivet_crds::pool::{ApiserverPool, DiscoveryPolicy};
-use trivet_crds::wire::{self, Document};
+use trivet_crds::wire;
 use trivet_crds::{POOL_LABEL, data_plane_name};
 
 use crate::api::client;
 use crate::context::Context;
 use crate::health::Healths;
-use crate::plan::conflict::{Precedence, Rival, claims};
 use crate::plan::facts::Discovered;
 use crate::plan::masters::masters;
+use crate::plan::scope::Scope;
+use crate::plan::scope::in_place::InPlace;
 use crate::plan::{self, Facts, Memory};
 use crate::resolve;
 
 mod clock;
 pub mod in_force;
 pub mod proxies;
+pub mod rivals;
+
+use self::proxies::Proxies;
 
 /// How long a pass waits for the nodes after a start. Where they cannot be read, pools still follow their spec.
 const NODES_WAIT: Duration = Duration::from_secs(5);
@@ -48,6 +54,14 @@ pub enum Error {
         /// Why.
         source: kube::Error,
     },
+    /// Where the proxies of other pools listen is unknown.
+    #[error("failed to list the DaemonSets in namespace {namespace}")]
+    DaemonSets {
+        /// The namespace.
+        namespace: String,
+        /// Why.
+        source: kube::Error,
+    },
     /// The cluster's authorities are unknown.
     #[error("failed to read whom members are verified by")]
     Authorities(#[from] client::Error),
@@ -58,35 +72,57 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Documents { .. } => "DocumentsUnreadable",
-            Self::DaemonSet { .. } => "DaemonSetUnreadable",
+            Self::DaemonSet { .. } | Self::DaemonSets { .. } => "DaemonSetUnreadable",
             Self::Authorities(_) => "AuthoritiesUnreadable",
         }
     }
 }
 
-/// Reads everything that matters for `pool`.
-pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Result<Facts, Error> {
+/// Reads everything that matters for `pool`, whose proxies have been read.
+pub async fn observe(
+    pool: &ApiserverPool,
+    ctx: &Context,
+    proxies: &Proxies,
+    memory: Memory,
+) -> Result<Facts, Error> {
     let name = pool.name_any();
+    let scope = proxies.daemon_set.as_ref().and_then(Scope::in_force);
+    let is_edited = scope
+        .as_ref()
+        .is_some_and(|scope| !scope.says_the_same(&Scope::wanted(&pool.spec.proxy)));
     let (documents, resolved, authorities, ()) = tokio::join!(
         documents(ctx),
         resolve::names(&pool.spec),
         ctx.access.authorities(),
-        wait_for_nodes(pool, ctx),
+        wait_for_nodes(
+            is_edited || pool.spec.discovery.policy == DiscoveryPolicy::Nodes,
+            ctx
+        ),
     );
     let (documents, authorities) = (documents?, authorities?);
+    let pools = ctx.pools.state();
+    let sets = daemon_sets(&name, &documents, ctx).await?;
     let own = documents
         .iter()
         .find(|map| map.name_any() == data_plane_name(&name));
+    let current = in_force::current(pool, own);
+    let listeners = plan::document::listeners(&pool.spec).unwrap_or_default();
     let mut facts = Facts {
         now: Instant::now(),
         unix_seconds: clock::unix_seconds(Timestamp::now(), &pool.metadata, own.map(|map| &map.metadata)),
         discovered: discovered(pool, ctx),
+        nodes: nodes(ctx),
         node_count: node_count(ctx),
         resolved,
-        current: in_force::current(pool, own),
         healths: Healths::default(),
-        precedence: precedence(pool, &documents),
-        rivals: rivals(pool, ctx, &documents),
+        in_place: InPlace {
+            scope,
+            nodes: proxies::nodes(ctx, &name),
+        },
+        precedence: rivals::precedence(pool),
+        serving: rivals::serving(current.document.as_ref(), proxies.daemon_set.as_ref(), &listeners),
+        rivals: rivals::rivals(pool, &pools, &documents, &sets),
+        current,
         authorities,
         memory,
     };
@@ -96,9 +132,9 @@ pub async fn observe(pool: &ApiserverPool, ctx: &Context, memory: Memory) -> Res
     Ok(facts)
 }
 
-async fn wait_for_nodes(pool: &ApiserverPool, ctx: &Context) {
-    if pool.spec.discovery.policy == DiscoveryPolicy::Nodes {
-        // Where they stay unread, discovery says so to the plan.
+async fn wait_for_nodes(are_needed: bool, ctx: &Context) {
+    if are_needed {
+        // Where they stay unread, the plan sees that there are none.
         timeout(NODES_WAIT, ctx.readiness.read("Node")).await.ok();
     }
 }
@@ -131,58 +167,36 @@ fn discovered(pool: &ApiserverPool, ctx: &Context) -> Discovered {
     }
 }
 
+/// The DaemonSets of all pools, if there is more than one pool.
+async fn daemon_sets(pool: &str, documents: &[ConfigMap], ctx: &Context) -> Result<Vec<DaemonSet>, Error> {
+    if documents
+        .iter()
+        .all(|map| map.name_any() == data_plane_name(pool))
+    {
+        return Ok(Vec::new());
+    }
+    let namespace = &ctx.settings.namespace;
+    let api: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(POOL_LABEL)).await;
+    Ok(list
+        .map_err(|source| Error::DaemonSets {
+            namespace: namespace.clone(),
+            source,
+        })?
+        .items)
+}
+
+/// The nodes that a kubelet runs.
+fn nodes(ctx: &Context) -> Vec<Arc<Node>> {
+    let mut nodes = ctx.nodes.state();
+    nodes.retain(|node| proxies::why_no_pods(node).is_none());
+    // The cache has no order, and a message must not change with it.
+    nodes.sort_by_cached_key(|node| node.name_any());
+    nodes
+}
+
 fn node_count(ctx: &Context) -> Option<u32> {
     u32::try_from(ctx.nodes.len()).ok().filter(|count| *count > 0)
-}
-
-fn has_document(name: &str, documents: &[ConfigMap]) -> bool {
-    documents
-        .iter()
-        .any(|map| map.name_any() == data_plane_name(name))
-}
-
-fn precedence(pool: &ApiserverPool, documents: &[ConfigMap]) -> Precedence {
-    let name = pool.name_any();
-    Precedence {
-        is_idle: !has_document(&name, documents),
-        created: pool
-            .creation_timestamp()
-            .map_or(i64::MAX, |time| time.0.as_second()),
-        name,
-    }
-}
-
-/// The other pools, and the documents whose pool is gone while their proxies still run.
-fn rivals(pool: &ApiserverPool, ctx: &Context, documents: &[ConfigMap]) -> Vec<Rival> {
-    let pools = ctx.pools.state();
-    let others = pools.iter().filter(|other| other.name_any() != pool.name_any());
-    let living = others.filter_map(|other| {
-        let listeners = plan::document::listeners(&other.spec).ok()?;
-        Some(Rival {
-            precedence: precedence(other, documents),
-            has_pool: true,
-            claims: claims(&listeners, &other.spec.proxy.metrics),
-        })
-    });
-    let left_over = documents.iter().filter_map(|map| {
-        let document = Document::parse(map.data.as_ref()?.get(wire::KEY)?).ok()?;
-        let has_pool = pools.iter().any(|other| other.name_any() == document.pool);
-        let is_own = document.pool == pool.name_any();
-        (!has_pool && !is_own).then(|| Rival {
-            precedence: Precedence {
-                is_idle: false,
-                created: i64::MIN,
-                name: document.pool.clone(),
-            },
-            has_pool: false,
-            claims: document
-                .listeners
-                .iter()
-                .flat_map(|l| l.addresses.iter().map(|address| (*address, l.port)))
-                .collect(),
-        })
-    });
-    living.chain(left_over).collect()
 }
 
 /// Every address that the plan may ask about: of what is wanted, of what is in force, and where a node has moved to.

@@ -12,6 +12,7 @@ pub mod members;
 pub mod permission;
 pub mod rejection;
 pub mod revision;
+pub mod scope;
 pub mod shrink;
 
 use std::collections::BTreeSet;
@@ -111,9 +112,8 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     let spec = &pool.spec;
     let listeners = document::listeners(spec)?;
     let endpoints = document::endpoints(&listeners);
-    if let Some(rejection) = conflict::find(&listeners, &spec.proxy.metrics, facts) {
-        return Err(rejection.into());
-    }
+    conflict::check(&conflict::claims(&listeners, &spec.proxy.metrics), facts)?;
+    scope::guard::check(pool, facts)?;
 
     let permission = Permission::of(pool, memory);
     let guarded = shrink::guard(spec, facts, memory, &wanted.members);

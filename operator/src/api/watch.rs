@@ -10,7 +10,9 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt};
-use k8s_openapi::api::core::v1::{ContainerStatus, Node, NodeCondition, NodeStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus, Pod, PodSpec, PodStatus, Taint,
+};
 use kube::api::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::api::backoff::Backoff;
+use crate::plan::scope::is_decisive;
 use crate::serve::readiness::Readiness;
 
 /// The API server ends a watch after this long and kube starts the next one, so a silently dead watch is noticed a few
@@ -58,7 +61,15 @@ where
 /// Drops the parts of a node that no code reads, so that the cache of a large cluster stays small.
 pub fn trim_node(node: &mut Node) {
     trim_metadata(&mut node.metadata);
-    node.spec = None;
+    let taints = decisive_taints(node).map(|taint| Taint {
+        time_added: None,
+        ..taint.clone()
+    });
+    let taints: Vec<_> = taints.collect();
+    node.spec = (!taints.is_empty()).then(|| NodeSpec {
+        taints: Some(taints),
+        ..NodeSpec::default()
+    });
     if let Some(status) = &mut node.status {
         let mut conditions = status.conditions.take().unwrap_or_default();
         conditions.retain(|condition| condition.type_ == "Ready");
@@ -215,11 +226,20 @@ impl NodesSeen {
     }
 }
 
-/// Addresses, labels, and whether a proxy is to be expected on the node. Heartbeats do not count.
+/// The taints by which a pool may have no proxy on the node. Those that tell of the node's state come and go.
+fn decisive_taints(node: &Node) -> impl Iterator<Item = &Taint> {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.filter(|taint| is_decisive(taint))
+}
+
+/// Addresses, labels, taints, and whether a proxy is to be expected on the node. Heartbeats do not count.
 fn fingerprint(node: &Node) -> u64 {
     let mut hasher = DefaultHasher::new();
     node.labels().hash(&mut hasher);
     (is_ready(node), runs_pods(node)).hash(&mut hasher);
+    for taint in decisive_taints(node) {
+        (&taint.key, &taint.value, &taint.effect).hash(&mut hasher);
+    }
     for address in node
         .status
         .iter()
@@ -292,6 +312,33 @@ mod tests {
         let mut lost = node("cp1", "10.0.0.1", "2026-01-01T00:05:00Z");
         lost.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "Unknown".to_owned();
         assert!(seen().observe(&Event::Apply(lost)));
+    }
+
+    fn tainted(key: &str, effect: &str) -> Node {
+        let mut node = node("cp1", "10.0.0.1", "2026-01-01T00:05:00Z");
+        let spec =
+            json!({ "taints": [{ "key": key, "effect": effect, "timeAdded": "2026-01-01T00:05:00Z" }] });
+        node.spec = serde_json::from_value(spec).unwrap();
+        node
+    }
+
+    #[test]
+    fn a_taint_that_keeps_proxies_away_is_a_change_and_one_of_an_outage_is_none() {
+        for (key, effect, is_change) in [
+            ("example.com/own", "NoSchedule", true),
+            ("example.com/own", "NoExecute", true),
+            ("example.com/own", "PreferNoSchedule", false),
+            ("node.kubernetes.io/not-ready", "NoExecute", false),
+            ("node.kubernetes.io/unreachable", "NoSchedule", false),
+            ("node.kubernetes.io/unschedulable", "NoSchedule", false),
+        ] {
+            let node = tainted(key, effect);
+            assert_eq!(seen().observe(&Event::Apply(node.clone())), is_change, "{key}");
+            let mut trimmed = node.clone();
+            trim_node(&mut trimmed);
+            assert_eq!(fingerprint(&trimmed), fingerprint(&node), "{key}");
+            assert_eq!(trimmed.spec.is_some(), is_change, "{key}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reads a pool's DaemonSet, which of its pods do not count, and why pods fail: what the API server says when it refuses a
 //! pod, and what kubelet says when it cannot start one.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -15,7 +16,7 @@ use super::Error;
 use crate::api::watch;
 use crate::context::Context;
 use crate::logging::chain;
-use crate::render::daemon_set::VIRTUAL_NODES;
+use crate::plan::scope::VIRTUAL_NODES;
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
@@ -112,8 +113,46 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
     })
 }
 
+/// The nodes on which a pod of `pool` has started; `None` while the pods have not been read.
+///
+/// A pod that ends counts too: the DaemonSet controller replaces it if the scope lets it.
+pub fn nodes(ctx: &Context, pool: &str) -> Option<BTreeSet<String>> {
+    if !ctx.readiness.has_read("Pod") {
+        return None;
+    }
+    let pods = ctx.pods.state();
+    let own = pods
+        .iter()
+        .filter(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
+    let started = own.filter(|pod| has_started(pod));
+    Some(
+        started
+            .filter_map(|pod| node_of(pod).map(str::to_owned))
+            .collect(),
+    )
+}
+
+/// Whether the proxy of this pod has run at any time. Kubelet may be unable to tell whether it still does.
+fn has_started(pod: &Pod) -> bool {
+    let containers = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    let mut states = containers.flat_map(|container| [&container.state, &container.last_state]);
+    states.any(|state| {
+        state
+            .as_ref()
+            .is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+    })
+}
+
 /// Why the pod on this node cannot be expected to be available.
 fn why_uncounted(node: &Node) -> Option<&'static str> {
+    why_no_pods(node).or_else(|| (!watch::is_ready(node)).then_some("not Ready"))
+}
+
+/// Why no proxy runs on this node, whatever the pool says.
+pub fn why_no_pods(node: &Node) -> Option<&'static str> {
     if node
         .labels()
         .get("type")
@@ -122,8 +161,6 @@ fn why_uncounted(node: &Node) -> Option<&'static str> {
         Some("virtual")
     } else if !watch::runs_pods(node) {
         Some("runs no pods")
-    } else if !watch::is_ready(node) {
-        Some("not Ready")
     } else {
         None
     }

@@ -1,4 +1,7 @@
-//! Two pools may not listen in the same place: whoever serves already wins, then the older one.
+//! Two pools may not listen in the same place: who serves there already wins, then the older one.
+//!
+//! This is decided for each address and port on its own. A pool that serves at one port has no privilege at the next: an
+//! edit of an older pool must not take a port that a younger one serves.
 
 use std::net::IpAddr;
 
@@ -8,11 +11,12 @@ use trivet_crds::wire::Listener;
 use super::facts::Facts;
 use super::rejection::Rejection;
 
+/// An address and port of a node.
+pub type Claim = (IpAddr, u16);
+
 /// A pool's place in the queue; the smaller wins. Fields in order of weight.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence {
-    /// No document is in force for it. (false < true: who serves comes first.)
-    pub is_idle: bool,
     /// When it was created, in seconds; an orphan, whose pool is gone, was there before all.
     pub created: i64,
     /// Decides between twins.
@@ -26,45 +30,56 @@ pub struct Rival {
     pub precedence: Precedence,
     /// Whether the pool object exists. Proxies outlive it.
     pub has_pool: bool,
-    /// Where it listens.
-    pub claims: Vec<(IpAddr, u16)>,
+    /// Where its spec asks to listen.
+    pub wanted: Vec<Claim>,
+    /// Where its proxies listen.
+    pub serving: Vec<Claim>,
 }
 
-/// The conflict that keeps this pool from its listeners, if there is one.
-pub fn find(listeners: &[Listener], metrics: &ProxyMetrics, facts: &Facts) -> Option<Rejection> {
-    let mine = claims(listeners, metrics);
-    let ahead = facts
-        .rivals
-        .iter()
-        .filter(|rival| rival.precedence < facts.precedence);
-    ahead
-        .flat_map(|rival| rival.claims.iter().map(move |claim| (rival, claim)))
-        .find_map(|(rival, theirs)| {
-            let claim = mine.iter().find(|claim| overlap(claim, theirs))?;
-            Some(Rejection::Conflict {
+/// Rejects a pool that wants to listen where another one does.
+pub fn check(wanted: &[Claim], facts: &Facts) -> Result<(), Rejection> {
+    for claim in wanted {
+        if let Some(rival) = facts.rivals.iter().find(|rival| loses(claim, rival, facts)) {
+            return Err(Rejection::Conflict {
                 what: format!("{}, port {}", claim.0, claim.1),
                 holder: holder(rival),
-            })
-        })
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether this pool's claim gives way to the rival's.
+fn loses(claim: &Claim, rival: &Rival, facts: &Facts) -> bool {
+    let is_in = |claims: &[Claim]| claims.iter().any(|other| overlap(claim, other));
+    let is_first = facts.precedence < rival.precedence;
+    // A wider address than the one that is served is a new claim.
+    match (facts.serving.contains(claim), is_in(&rival.serving)) {
+        (true, false) => false,
+        (false, true) => true,
+        (true, true) => !is_first,
+        (false, false) => !is_first && is_in(&rival.wanted),
+    }
 }
 
 /// Everything a pool's proxies bind on a node.
-pub fn claims(listeners: &[Listener], metrics: &ProxyMetrics) -> Vec<(IpAddr, u16)> {
-    let listening = listeners
-        .iter()
-        .flat_map(|l| l.addresses.iter().map(|address| (*address, l.port)));
-    listening
-        .chain(
-            metrics
-                .address
-                .parse()
-                .ok()
-                .map(|address| (address, metrics.port)),
-        )
-        .collect()
+pub fn claims(listeners: &[Listener], metrics: &ProxyMetrics) -> Vec<Claim> {
+    let metrics = metrics
+        .address
+        .parse()
+        .ok()
+        .map(|address| (address, metrics.port));
+    listening(listeners).chain(metrics).collect()
 }
 
-fn overlap(mine: &(IpAddr, u16), theirs: &(IpAddr, u16)) -> bool {
+/// The addresses and ports of the listeners.
+pub fn listening(listeners: &[Listener]) -> impl Iterator<Item = Claim> {
+    listeners
+        .iter()
+        .flat_map(|listener| listener.addresses.iter().map(|address| (*address, listener.port)))
+}
+
+fn overlap(mine: &Claim, theirs: &Claim) -> bool {
     let is_one_address = mine.0 == theirs.0 || mine.0.is_unspecified() || theirs.0.is_unspecified();
     mine.1 == theirs.1 && is_one_address
 }
@@ -83,62 +98,93 @@ mod tests {
     use super::*;
     use crate::plan::tests::facts;
 
-    fn listeners(port: u16) -> Vec<Listener> {
-        vec![Listener {
-            name: "apiserver".into(),
-            addresses: vec!["127.0.0.1".parse().unwrap()],
-            port,
-        }]
+    fn claim(port: u16) -> Claim {
+        ("127.0.0.1".parse().unwrap(), port)
     }
 
-    fn rival(name: &str, is_idle: bool, created: i64, port: u16) -> Rival {
-        let precedence = Precedence {
-            is_idle,
-            created,
-            name: name.to_owned(),
-        };
+    /// A pool that wants this port and serves none.
+    fn rival(name: &str, created: i64, port: u16) -> Rival {
         Rival {
-            precedence,
+            precedence: Precedence {
+                created,
+                name: name.to_owned(),
+            },
             has_pool: true,
-            claims: vec![("127.0.0.1".parse().unwrap(), port)],
+            wanted: vec![claim(port)],
+            serving: Vec::new(),
         }
     }
 
-    fn rejected(rivals: Vec<Rival>) -> Option<Rejection> {
+    fn serving(rival: Rival) -> Rival {
+        Rival {
+            serving: rival.wanted.clone(),
+            ..rival
+        }
+    }
+
+    /// What becomes of the pool `mine`, created at 100, which wants 7443 and 7444.
+    fn rejected(serving: &[u16], rival: Rival) -> Option<Rejection> {
         let mut facts = facts();
         facts.precedence = Precedence {
-            is_idle: true,
             created: 100,
             name: "mine".to_owned(),
         };
-        facts.rivals = rivals;
-        find(&listeners(7443), &ProxyMetrics::default(), &facts)
+        facts.serving = serving.iter().map(|port| claim(*port)).collect();
+        facts.rivals = vec![rival];
+        check(&[claim(7443), claim(7444)], &facts).err()
     }
 
     #[test]
     fn the_older_pool_wins() {
-        assert!(rejected(vec![rival("old", true, 50, 7443)]).is_some());
-        assert!(rejected(vec![rival("young", true, 200, 7443)]).is_none());
+        assert!(rejected(&[], rival("old", 50, 7443)).is_some());
+        assert!(rejected(&[], rival("young", 200, 7443)).is_none());
     }
 
     #[test]
     fn who_serves_already_wins_over_the_older() {
-        assert!(rejected(vec![rival("serving", false, 200, 7443)]).is_some());
+        assert!(rejected(&[], serving(rival("young", 200, 7443))).is_some());
+        assert!(rejected(&[7443], rival("old", 50, 7443)).is_none());
     }
 
     #[test]
-    fn other_ports_are_no_conflict_but_the_metrics_port_is() {
-        assert!(rejected(vec![rival("old", true, 50, 8443)]).is_none());
-        assert!(rejected(vec![rival("old", true, 50, 7444)]).is_some());
+    fn an_older_pool_that_serves_elsewhere_takes_no_port_that_a_younger_one_serves() {
+        assert!(rejected(&[7443], serving(rival("young", 200, 7444))).is_some());
+        assert!(rejected(&[7443, 7444], rival("old", 50, 7444)).is_none());
+    }
+
+    #[test]
+    fn of_two_pools_that_serve_at_one_port_the_older_is_obeyed() {
+        assert!(rejected(&[7443], serving(rival("old", 50, 7443))).is_some());
+        assert!(rejected(&[7443], serving(rival("young", 200, 7443))).is_none());
+    }
+
+    #[test]
+    fn all_addresses_are_a_new_claim_where_one_is_served() {
+        let mut facts = facts();
+        facts.serving = vec![claim(7444)];
+        let other = serving(rival("young", 200, 7444));
+        let other = Rival {
+            serving: vec![("127.0.0.2".parse().unwrap(), 7444)],
+            ..other
+        };
+        facts.rivals = vec![other];
+        assert!(check(&[claim(7444)], &facts).is_ok());
+        assert!(check(&[("0.0.0.0".parse().unwrap(), 7444)], &facts).is_err());
+    }
+
+    #[test]
+    fn other_ports_are_no_conflict() {
+        assert!(rejected(&[], serving(rival("old", 50, 8443))).is_none());
     }
 
     #[test]
     fn the_proxies_of_a_deleted_pool_are_named_with_the_way_out() {
         let orphan = Rival {
             has_pool: false,
-            ..rival("gone", false, i64::MIN, 7443)
+            wanted: Vec::new(),
+            ..serving(rival("gone", i64::MIN, 7443))
         };
-        let message = rejected(vec![orphan]).unwrap().to_string();
+        let message = rejected(&[], orphan).unwrap().to_string();
         assert!(
             message.contains("DaemonSet and ConfigMap trivet-gone"),
             "{message}"

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Node;
 use tokio::time::Instant;
 use trivet_crds::wire::{self, Document};
 
-use super::conflict::{Precedence, Rival};
+use super::conflict::{Claim, Precedence, Rival};
 use super::masters::Master;
+use super::scope::in_place::InPlace;
 use crate::health::Healths;
 
 /// The world, as one pass has seen it.
@@ -19,6 +22,8 @@ pub struct Facts {
     pub unix_seconds: u64,
     /// What discovery says.
     pub discovered: Discovered,
+    /// The nodes that a kubelet runs; empty if they cannot be read.
+    pub nodes: Vec<Arc<Node>>,
     /// How many nodes the cluster has, if that is known.
     pub node_count: Option<u32>,
     /// The DNS names of the spec, resolved, or why not.
@@ -27,8 +32,12 @@ pub struct Facts {
     pub current: Current,
     /// How the members do.
     pub healths: Healths,
+    /// Where this pool's proxies are.
+    pub in_place: InPlace,
     /// This pool's place in the queue for its listeners.
     pub precedence: Precedence,
+    /// Where this pool's proxies listen.
+    pub serving: Vec<Claim>,
     /// Who else listens on the nodes.
     pub rivals: Vec<Rival>,
     /// The cluster's authorities, PEM.

@@ -1,5 +1,7 @@
 //! Specs that are well formed but cannot be obeyed. Each message ends with the way out.
 
+use std::collections::BTreeSet;
+
 /// Why a spec is not obeyed. What was in force stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -38,6 +40,23 @@ pub enum Rejection {
         /// How many there would be.
         found: usize,
     },
+    /// The edit takes proxies from nodes that have one.
+    #[error(
+        "spec.proxy would take the proxy from {} that {} one ({}), and kubelets may reach the API only through it; the last \
+         good configuration stays: correct nodeScope, nodeSelector or tolerations, or set the annotation \
+         trivet.dev/allow-scope-shrink to this object's generation", counted(nodes.len()), have(nodes.len()), some(nodes)
+    )]
+    ScopeWouldShrink {
+        /// The nodes that would lose their proxy.
+        nodes: BTreeSet<String>,
+    },
+    /// The edit changes which nodes have a proxy, and which those are cannot be told.
+    #[error(
+        "spec.proxy changes which nodes have a proxy, and the operator cannot read the nodes, so it cannot tell which of \
+         them would lose theirs; the last good configuration stays until it can: see the operator's log, or set the \
+         annotation trivet.dev/allow-scope-shrink to this object's generation"
+    )]
+    NodesUnknown,
     /// A value that the API server should have refused, on a cluster whose CRD is older than this operator.
     #[error("{field} {value:?} {rule}")]
     Invalid {
@@ -58,6 +77,8 @@ impl Rejection {
             Self::NoHealthyMember { .. } => "NoHealthyMember",
             Self::NoMembers { .. } => "NoMembers",
             Self::TooManyMembers { .. } => "TooManyMembers",
+            Self::ScopeWouldShrink { .. } => "ScopeWouldShrink",
+            Self::NodesUnknown => "NodesUnknown",
             Self::Invalid { .. } => "Invalid",
         }
     }
@@ -69,4 +90,24 @@ fn detail(notes: &[String]) -> String {
     } else {
         format!(" ({})", notes.join("; "))
     }
+}
+
+/// A message names up to this many nodes.
+const NAMED_NODES: usize = 5;
+
+fn counted(nodes: usize) -> String {
+    match nodes {
+        1 => "1 node".to_owned(),
+        _ => format!("{nodes} nodes"),
+    }
+}
+
+fn have(nodes: usize) -> &'static str {
+    if nodes == 1 { "has" } else { "have" }
+}
+
+fn some(nodes: &BTreeSet<String>) -> String {
+    let named: Vec<_> = nodes.iter().take(NAMED_NODES).map(String::as_str).collect();
+    let more = if nodes.len() > NAMED_NODES { ", ..." } else { "" };
+    format!("{}{more}", named.join(", "))
 }

@@ -13,6 +13,7 @@ use super::conflict::Precedence;
 use super::facts::Discovered;
 use super::masters::Master;
 use super::permission::ALLOW_SHRINK;
+use super::scope::in_place::InPlace;
 use super::*;
 use crate::health::{Answer, Healths};
 
@@ -29,15 +30,17 @@ pub(crate) fn facts() -> Facts {
         // Revisions count from 1; the tests of revisions have a clock.
         unix_seconds: 0,
         discovered: Discovered::Masters(Vec::new()),
+        nodes: Vec::new(),
         node_count: Some(5),
         resolved: BTreeMap::new(),
         current: Current::default(),
         healths: Healths::default(),
+        in_place: InPlace::default(),
         precedence: Precedence {
-            is_idle: true,
             created: 0,
             name: "default".to_owned(),
         },
+        serving: Vec::new(),
         rivals: Vec::new(),
         authorities: "PEM".to_owned(),
         memory: Memory::default(),

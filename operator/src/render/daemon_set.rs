@@ -3,25 +3,24 @@
 //! Its template depends on the pool's name and `spec.proxy` alone, never on members. An edit of the membership reaches the
 //! proxies through the ConfigMap and restarts none of them.
 
+use std::net::SocketAddr;
+
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    ExecAction, HostPathVolumeSource, LocalObjectReference, NodeAffinity, NodeSelector,
-    NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
+    HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
-use trivet_crds::pool::{LogFormat, LogLevel, NodeScope};
+use trivet_crds::pool::{LogFormat, LogLevel};
 use trivet_crds::{POOL_LABEL, data_plane_name, wire};
 
 use super::{Settings, labels};
 use crate::plan::Rollout;
-use crate::plan::masters::{CONTROL_PLANE_LABELS, ZONE_LABEL};
-
-/// The values of a node's label `type` that mark nodes without a kubelet. A pod on them is a pod in name only.
-pub const VIRTUAL_NODES: [&str; 2] = ["virtual-kubelet", "kwok"];
+use crate::plan::masters::ZONE_LABEL;
+use crate::plan::scope::Scope;
 
 /// The program in the proxies' image.
 const PROGRAM: &str = "/trivet-proxy";
@@ -40,6 +39,17 @@ const MIN_READY_SECONDS: i32 = 5;
 
 /// The time that a proxy has after its drain to end by itself.
 const DRAIN_MARGIN_SECONDS: u32 = 10;
+
+/// The flag with the address and port of /metrics.
+const METRICS_FLAG: &str = "--metrics-address";
+
+/// Where the proxies of a DaemonSet serve /metrics.
+pub fn metrics_address(daemon_set: &DaemonSet) -> Option<SocketAddr> {
+    let pod = daemon_set.spec.as_ref()?.template.spec.as_ref()?;
+    let mut args = pod.containers.first()?.args.iter().flatten();
+    args.find(|arg| *arg == METRICS_FLAG)?;
+    args.next()?.parse().ok()
+}
 
 /// Renders the DaemonSet.
 pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
@@ -82,6 +92,7 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
 
 fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
     let proxy = &rollout.template;
+    let scope = Scope::wanted(proxy);
     let pull_secrets = || -> Vec<_> {
         settings
             .pull_secrets
@@ -95,7 +106,7 @@ fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
         .drain_timeout_seconds
         .saturating_add(DRAIN_MARGIN_SECONDS);
     PodSpec {
-        affinity: Some(affinity(proxy.node_scope)),
+        affinity: Some(scope.affinity()),
         // Proxies reach members by address, so an outage of the cluster DNS must not matter.
         dns_policy: Some("Default".to_owned()),
         // A proxy has no use for Services as environment variables, and their number grows with the namespace.
@@ -103,7 +114,7 @@ fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
         host_network: Some(true),
         image_pull_secrets: Some(proxy.image_pull_secrets.clone().unwrap_or_else(pull_secrets))
             .filter(|secrets| !secrets.is_empty()),
-        node_selector: Some(node_selector(proxy.node_selector.clone())),
+        node_selector: Some(scope.node_selector),
         priority_class_name: Some(proxy.priority_class_name.clone()),
         security_context: Some(PodSecurityContext {
             seccomp_profile: Some(SeccompProfile {
@@ -114,12 +125,7 @@ fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
         }),
         service_account_name: Some(settings.service_account.clone()),
         termination_grace_period_seconds: Some(i64::from(grace)),
-        tolerations: Some(
-            proxy
-                .tolerations
-                .clone()
-                .unwrap_or_else(|| vec![tolerate_everything()]),
-        ),
+        tolerations: Some(scope.tolerations),
         volumes: Some(volumes(&rollout.document.pool)),
         containers: vec![container(rollout, settings)],
         ..PodSpec::default()
@@ -202,7 +208,7 @@ fn args(rollout: &Rollout, settings: &Settings) -> Vec<String> {
     let proxy = &rollout.template;
     let name = data_plane_name(&rollout.document.pool);
     let metrics = match proxy.metrics.address.parse() {
-        Ok(address) => std::net::SocketAddr::new(address, proxy.metrics.port).to_string(),
+        Ok(address) => SocketAddr::new(address, proxy.metrics.port).to_string(),
         Err(_) => format!("{}:{}", proxy.metrics.address, proxy.metrics.port),
     };
     let flags = [
@@ -212,7 +218,7 @@ fn args(rollout: &Rollout, settings: &Settings) -> Vec<String> {
         ("--watch", format!("{}/{name}", settings.namespace)),
         ("--token-file", TOKEN_FILE.to_owned()),
         ("--node-name", "$(NODE_NAME)".to_owned()),
-        ("--metrics-address", metrics),
+        (METRICS_FLAG, metrics),
         ("--log-level", log_level(proxy.log_level).to_owned()),
         ("--log-format", log_format(proxy.log_format).to_owned()),
     ];
@@ -268,51 +274,6 @@ fn mount(name: &str, path: &str) -> VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
         ..VolumeMount::default()
-    }
-}
-
-/// Keeps proxies off nodes that no kubelet runs, and with `WorkersOnly` off masters.
-fn affinity(scope: NodeScope) -> Affinity {
-    let absent = |label: &str| NodeSelectorRequirement {
-        key: label.to_owned(),
-        operator: "DoesNotExist".to_owned(),
-        values: None,
-    };
-    let mut requirements = vec![NodeSelectorRequirement {
-        key: "type".to_owned(),
-        operator: "NotIn".to_owned(),
-        values: Some(VIRTUAL_NODES.map(str::to_owned).to_vec()),
-    }];
-    match scope {
-        NodeScope::AllNodes => {}
-        NodeScope::WorkersOnly => requirements.extend(CONTROL_PLANE_LABELS.map(absent)),
-    }
-    let term = NodeSelectorTerm {
-        match_expressions: Some(requirements),
-        ..NodeSelectorTerm::default()
-    };
-    Affinity {
-        node_affinity: Some(NodeAffinity {
-            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-                node_selector_terms: vec![term],
-            }),
-            ..NodeAffinity::default()
-        }),
-        ..Affinity::default()
-    }
-}
-
-fn node_selector(
-    mut labels: std::collections::BTreeMap<String, String>,
-) -> std::collections::BTreeMap<String, String> {
-    labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
-    labels
-}
-
-fn tolerate_everything() -> Toleration {
-    Toleration {
-        operator: Some("Exists".to_owned()),
-        ..Toleration::default()
     }
 }
 

@@ -42,6 +42,11 @@ impl Readiness {
         self.unread.borrow().is_empty()
     }
 
+    /// Whether this kind has been read once.
+    pub fn has_read(&self, kind: &str) -> bool {
+        !self.unread.borrow().contains(kind)
+    }
+
     /// Waits until this kind has been read once.
     pub async fn read(&self, kind: &'static str) {
         // The sender lives as long as `self`, so the wait cannot fail.

@@ -1,0 +1,131 @@
+//! Reads where the pools want to listen and where their proxies do. Pure.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use trivet_crds::data_plane_name;
+use trivet_crds::pool::ApiserverPool;
+use trivet_crds::wire::{self, Document, Listener};
+
+use crate::plan::conflict::{Claim, Precedence, Rival, claims, listening};
+use crate::plan::document;
+use crate::render::daemon_set::metrics_address;
+
+/// A pool's place in the queue for its listeners.
+pub fn precedence(pool: &ApiserverPool) -> Precedence {
+    Precedence {
+        created: pool
+            .creation_timestamp()
+            .map_or(i64::MAX, |time| time.0.as_second()),
+        name: pool.name_any(),
+    }
+}
+
+/// Where proxies listen: at the document's listeners, and for /metrics where their DaemonSet says. Proxies whose document
+/// is lost go on with the listeners of the spec, which never change.
+pub fn serving(document: Option<&Document>, set: Option<&DaemonSet>, spec: &[Listener]) -> Vec<Claim> {
+    let listeners = match (document, set) {
+        (Some(document), _) => document.listeners.as_slice(),
+        (None, Some(_)) => spec,
+        (None, None) => &[],
+    };
+    let metrics = set.and_then(metrics_address);
+    listening(listeners)
+        .chain(metrics.map(|socket| (socket.ip(), socket.port())))
+        .collect()
+}
+
+/// The other pools, and the documents whose pool is gone while their proxies still run.
+pub fn rivals(
+    pool: &ApiserverPool,
+    pools: &[Arc<ApiserverPool>],
+    documents: &[ConfigMap],
+    sets: &[DaemonSet],
+) -> Vec<Rival> {
+    let others = pools.iter().filter(|other| other.name_any() != pool.name_any());
+    let living = others.filter_map(|other| {
+        let name = data_plane_name(&other.name_any());
+        let listeners = document::listeners(&other.spec).ok()?;
+        let in_force = documents
+            .iter()
+            .find(|map| map.name_any() == name)
+            .and_then(parse);
+        Some(Rival {
+            precedence: precedence(other),
+            has_pool: true,
+            wanted: claims(&listeners, &other.spec.proxy.metrics),
+            serving: serving(in_force.as_ref(), find(sets, &name), &listeners),
+        })
+    });
+    let left_over = documents.iter().filter_map(parse).filter_map(|document| {
+        let has_pool = pools.iter().any(|other| other.name_any() == document.pool);
+        let is_own = document.pool == pool.name_any();
+        (!has_pool && !is_own).then(|| Rival {
+            precedence: Precedence {
+                created: i64::MIN,
+                name: document.pool.clone(),
+            },
+            has_pool: false,
+            wanted: Vec::new(),
+            serving: serving(Some(&document), find(sets, &data_plane_name(&document.pool)), &[]),
+        })
+    });
+    living.chain(left_over).collect()
+}
+
+fn find<'a>(sets: &'a [DaemonSet], name: &str) -> Option<&'a DaemonSet> {
+    sets.iter().find(|set| set.name_any() == name)
+}
+
+fn parse(map: &ConfigMap) -> Option<Document> {
+    Document::parse(map.data.as_ref()?.get(wire::KEY)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use trivet_crds::pool::ApiserverPoolSpec;
+
+    use super::*;
+
+    fn set(pool: &str, metrics: &str) -> DaemonSet {
+        serde_json::from_value(json!({
+            "metadata": { "name": data_plane_name(pool) },
+            "spec": { "selector": {}, "template": { "spec": { "containers": [
+                { "name": "proxy", "args": ["run", "--metrics-address", metrics, "--log-level", "info"] },
+            ] } } },
+        }))
+        .unwrap()
+    }
+
+    fn pool(name: &str) -> ApiserverPool {
+        ApiserverPool::new(name, ApiserverPoolSpec::default())
+    }
+
+    #[test]
+    fn proxies_serve_metrics_where_their_daemon_set_says_not_where_the_spec_asks_to() {
+        let mut other = pool("other");
+        other.spec.proxy.metrics.port = 7555;
+        let rivals = rivals(
+            &pool("mine"),
+            &[Arc::new(pool("mine")), Arc::new(other)],
+            &[],
+            &[set("mine", "127.0.0.1:7777"), set("other", "127.0.0.1:7666")],
+        );
+        let ports = |claims: &[Claim]| claims.iter().map(|claim| claim.1).collect::<Vec<_>>();
+        let [rival] = rivals.as_slice() else {
+            panic!("{rivals:?}");
+        };
+        assert_eq!(ports(&rival.wanted), [7443, 7443, 7555]);
+        // Its document is lost, and its proxies go on with their listeners.
+        assert_eq!(ports(&rival.serving), [7443, 7443, 7666]);
+    }
+
+    #[test]
+    fn a_pool_without_proxies_serves_nowhere() {
+        let spec = document::listeners(&ApiserverPoolSpec::default()).unwrap();
+        assert!(serving(None, None, &spec).is_empty());
+    }
+}

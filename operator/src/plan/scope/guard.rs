@@ -1,0 +1,48 @@
+//! Holds back an edit that would take proxies from nodes that have one: kubelets may reach the API only through them, and
+//! such a node never hears of the repair.
+//!
+//! Only an edit is held back. A node that leaves the scope by its own labels or taints is what its owner wants of it.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use trivet_crds::pool::ApiserverPool;
+
+use super::Scope;
+use crate::plan::facts::Facts;
+use crate::plan::rejection::Rejection;
+
+/// The annotation with which a pool's owner lets an edit take proxies away. Its value is the pool's generation, so that it
+/// does not hold for later edits.
+pub const ALLOW_SCOPE_SHRINK: &str = "trivet.dev/allow-scope-shrink";
+
+/// Rejects a scope that would take a proxy from a node that has one.
+pub fn check(pool: &ApiserverPool, facts: &Facts) -> Result<(), Rejection> {
+    let wanted = Scope::wanted(&pool.spec.proxy);
+    let in_place = &facts.in_place;
+    let is_new = match &in_place.scope {
+        Some(scope) => !scope.says_the_same(&wanted),
+        None => in_place.nodes.as_ref().is_some_and(|nodes| !nodes.is_empty()),
+    };
+    if !is_new || is_allowed(pool) {
+        return Ok(());
+    }
+    if facts.nodes.is_empty() {
+        return Err(Rejection::NodesUnknown);
+    }
+    let loses = |node: &Node| in_place.has(node) && wanted.placement(node) < in_place.placement(node);
+    let losing = facts.nodes.iter().filter(|node| loses(node));
+    let nodes: BTreeSet<_> = losing.map(|node| node.name_any()).collect();
+    if nodes.is_empty() {
+        Ok(())
+    } else {
+        Err(Rejection::ScopeWouldShrink { nodes })
+    }
+}
+
+fn is_allowed(pool: &ApiserverPool) -> bool {
+    let said = pool.annotations().get(ALLOW_SCOPE_SHRINK);
+    let generation = pool.metadata.generation.map(|generation| generation.to_string());
+    said.is_some() && said.map(|value| value.trim()) == generation.as_deref()
+}
