@@ -10,6 +10,7 @@ pub mod history;
 pub mod masters;
 pub mod members;
 pub mod permission;
+pub mod ports;
 pub mod rejection;
 pub mod revision;
 pub mod scope;
@@ -112,6 +113,7 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     let spec = &pool.spec;
     let listeners = document::listeners(spec)?;
     let endpoints = document::endpoints(&listeners);
+    ports::check_own(&listeners, &spec.proxy)?;
     conflict::check(&conflict::claims(&listeners, &spec.proxy.metrics), facts)?;
     scope::guard::check(pool, facts)?;
 
@@ -123,6 +125,7 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     let mut members = wanted.members.clone();
     members.extend(guarded.kept);
     members.sort_by(|a, b| a.name.cmp(&b.name));
+    ports::check_apiservers(&listeners, &spec.proxy, &members, facts)?;
     let edit = Edit {
         members: &members,
         wanted: &wanted,

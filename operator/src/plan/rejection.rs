@@ -57,6 +57,21 @@ pub enum Rejection {
          annotation trivet.dev/allow-scope-shrink to this object's generation"
     )]
     NodesUnknown,
+    /// An apiserver of a node with a proxy listens on a port of the proxies.
+    #[error(
+        "{field} is {port}, on which the apiserver of member {member} listens on node {node}, which has a proxy of this \
+         pool; give the proxies another port, or set spec.proxy.nodeScope to WorkersOnly"
+    )]
+    PortOfApiserver {
+        /// The field with the port.
+        field: &'static str,
+        /// The port.
+        port: u16,
+        /// The node with both.
+        node: String,
+        /// The apiserver.
+        member: String,
+    },
     /// A value that the API server should have refused, on a cluster whose CRD is older than this operator.
     #[error("{field} {value:?} {rule}")]
     Invalid {
@@ -79,6 +94,7 @@ impl Rejection {
             Self::TooManyMembers { .. } => "TooManyMembers",
             Self::ScopeWouldShrink { .. } => "ScopeWouldShrink",
             Self::NodesUnknown => "NodesUnknown",
+            Self::PortOfApiserver { .. } => "PortOfApiserver",
             Self::Invalid { .. } => "Invalid",
         }
     }

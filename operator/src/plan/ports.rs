@@ -1,0 +1,81 @@
+//! Ports that proxies must not listen on: one port for two purposes, and the port of an apiserver of their own node.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use trivet_crds::pool::ProxyTemplate;
+use trivet_crds::wire::Listener;
+
+use super::facts::Facts;
+use super::members::Member;
+use super::rejection::Rejection;
+use super::scope::{Placement, Scope};
+
+/// Rejects a metrics port that is a listener's port too.
+pub fn check_own(listeners: &[Listener], proxy: &ProxyTemplate) -> Result<(), Rejection> {
+    let port = proxy.metrics.port;
+    if listeners.iter().any(|listener| listener.port == port) {
+        return Err(Rejection::Invalid {
+            field: "spec.proxy.metrics.port",
+            value: port.to_string(),
+            rule: "is the port in spec.listeners[].port too; give the metrics a port of their own",
+        });
+    }
+    Ok(())
+}
+
+/// Rejects a port on which an apiserver listens that runs on a node with a proxy. Most apiservers bind all addresses of
+/// their node: the proxy would wait for the port, take it when the apiserver restarts, and keep the apiserver from its
+/// port.
+pub fn check_apiservers(
+    listeners: &[Listener],
+    proxy: &ProxyTemplate,
+    members: &[Member],
+    facts: &Facts,
+) -> Result<(), Rejection> {
+    let listening = listeners
+        .iter()
+        .map(|listener| ("spec.listeners[].port", listener.port));
+    let ports: Vec<_> = listening
+        .chain([("spec.proxy.metrics.port", proxy.metrics.port)])
+        .collect();
+    let scope = Scope::wanted(proxy);
+    let has_proxy = |node: &Node| match scope.placement(node) {
+        Placement::Placed => true,
+        Placement::Kept => facts.in_place.has(node),
+        Placement::Excluded => false,
+    };
+    for member in members {
+        let Some((field, port)) = ports.iter().find(|(_, port)| *port == member.port) else {
+            continue;
+        };
+        let mut nodes = facts
+            .nodes
+            .iter()
+            .filter(|node| runs(node, member) && has_proxy(node));
+        if let Some(node) = nodes.next() {
+            return Err(Rejection::PortOfApiserver {
+                field,
+                port: *port,
+                node: node.name_any(),
+                member: member.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn runs(node: &Node, member: &Member) -> bool {
+    node.name_any() == member.node_name || {
+        let addresses = node
+            .status
+            .iter()
+            .flat_map(|status| status.addresses.iter().flatten());
+        let mut addresses = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
+        addresses.any(|address| member.addresses.contains(&address))
+    }
+}
+
+#[cfg(test)]
+mod tests;
