@@ -83,9 +83,14 @@ pub struct Current {
 }
 
 impl Current {
-    /// Whether a member of this name is in force.
-    pub fn has(&self, name: &str) -> bool {
-        self.members.iter().any(|member| member.name == name)
+    /// Whether this member is in force, be it under another name.
+    pub fn has(&self, other: &wire::Member) -> bool {
+        self.members.iter().any(|member| {
+            let mut addresses = member.addresses.iter();
+            let is_same_server =
+                member.port == other.port && addresses.any(|address| other.addresses.contains(address));
+            member.name == other.name || is_same_server
+        })
     }
 }
 
@@ -105,10 +110,10 @@ pub struct Memory {
     /// Since when discovery's source is without a member that is still in force.
     pub absent: BTreeMap<String, Instant>,
     /// Which members discovery has removed, and when.
-    pub removals: Vec<(String, Instant)>,
+    pub removals: Vec<(wire::Member, Instant)>,
     /// The members that the last plan has removed because discovery dropped them. Whether the write arrived is seen in
     /// the next pass.
-    pub leaving: BTreeSet<String>,
+    pub leaving: Vec<wire::Member>,
     /// The last used permission, for the case that the ConfigMap is lost.
     pub used_permission: String,
     /// The highest revision this operator has decided on.

@@ -15,8 +15,8 @@ use super::fitness;
 pub fn remember(facts: &Facts, dropped: &[&wire::Member], delay: Duration) -> Memory {
     let mut memory = facts.memory.clone();
     let leaving = std::mem::take(&mut memory.leaving).into_iter();
-    let gone = leaving.filter(|name| !facts.current.has(name));
-    memory.removals.extend(gone.map(|name| (name, facts.now)));
+    let gone = leaving.filter(|old| !facts.current.has(old));
+    memory.removals.extend(gone.map(|old| (old, facts.now)));
     memory
         .removals
         .retain(|(_, at)| facts.now.saturating_duration_since(*at) < delay);

@@ -4,7 +4,6 @@
 //! removal delay and it gave no verified answer all the while. A label typo, a deleted Node object or an empty list is
 //! one source's word against an apiserver that answers, and is not enough.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,8 +22,8 @@ pub const REFUSED_SHRINK: &str = "RefusedShrink";
 pub struct Guarded {
     /// Members that nobody names any more and that stay nevertheless.
     pub kept: Vec<Member>,
-    /// The names of those that go.
-    pub removed: BTreeSet<String>,
+    /// Those that go.
+    pub removed: Vec<wire::Member>,
     /// One sentence for each refusal.
     pub refused: Vec<String>,
     /// When the next removal may be due.
@@ -77,9 +76,10 @@ pub fn unguarded(guarded: &Guarded, facts: &Facts) -> Option<Guarded> {
     if !facts.discovered.has_masters() || guarded.kept.is_empty() {
         return None;
     }
-    let kept = guarded.kept.iter().map(|member| member.name.clone());
+    let stays = |old: &wire::Member| guarded.kept.iter().any(|member| member.name == old.name);
+    let kept = facts.current.members.iter().filter(|old| stays(old));
     Some(Guarded {
-        removed: guarded.removed.iter().cloned().chain(kept).collect(),
+        removed: guarded.removed.iter().chain(kept).cloned().collect(),
         ..Guarded::default()
     })
 }
@@ -190,7 +190,7 @@ impl Guard<'_> {
             } else if index >= budget {
                 "only a minority may go within one removalDelaySeconds"
             } else {
-                self.guarded.removed.insert(old.name.clone());
+                self.guarded.removed.push((*old).clone());
                 continue;
             };
             self.refuse(old, why.to_owned(), Some(self.facts.now + self.delay));
@@ -202,7 +202,7 @@ impl Guard<'_> {
         let Facts { current, .. } = self.facts;
         let removals = &self.memory.removals;
         // One that has come back since is in force, and is not counted as a second member.
-        let absent = removals.iter().filter(|(name, _)| !current.has(name));
+        let absent = removals.iter().filter(|(old, _)| !current.has(old));
         let before = current.members.len().saturating_add(absent.count());
         let minority = (before.saturating_sub(1) / 2).max(1);
         minority.saturating_sub(removals.len())

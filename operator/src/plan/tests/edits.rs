@@ -111,6 +111,20 @@ fn a_label_that_came_back_while_the_spec_was_rejected_or_writes_failed_is_rememb
     }
 }
 
+#[test]
+fn a_removed_member_that_comes_back_is_not_counted_twice() {
+    for prefix in ["cp", "master-"] {
+        let mut world = World::with_masters(6);
+        world.discover(&[1]);
+        world.alive = vec![1, 2];
+        world.wait(DELAY);
+        assert_eq!(world.names(), ["cp1", "cp2", "cp5", "cp6"]);
+        world.list_master(3, prefix);
+        world.wait(STEP);
+        assert_eq!(world.names().len(), 5, "{prefix}: two of six are the minority");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     List(u8, bool),
@@ -245,7 +259,7 @@ fn servers(world: &World) -> BTreeSet<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn no_history_lets_discovery_remove_what_answers_or_a_majority(
