@@ -13,6 +13,7 @@ pub mod permission;
 pub mod ports;
 pub mod rejection;
 pub mod revision;
+pub mod rival;
 pub mod scope;
 pub mod shrink;
 

@@ -9,8 +9,9 @@ use trivet_crds::data_plane_name;
 use trivet_crds::pool::ApiserverPool;
 use trivet_crds::wire::{self, Document, Listener};
 
-use crate::plan::conflict::{Claim, Precedence, Rival, claims, listening};
+use crate::plan::conflict::{claims, listening};
 use crate::plan::document;
+use crate::plan::rival::{Claim, Precedence, Rival};
 use crate::render::daemon_set::metrics_address;
 
 /// A pool's place in the queue for its listeners.

@@ -3,38 +3,12 @@
 //! This is decided for each address and port on its own. A pool that serves at one port has no privilege at the next: an
 //! edit of an older pool must not take a port that a younger one serves.
 
-use std::net::IpAddr;
-
 use trivet_crds::pool::ProxyMetrics;
 use trivet_crds::wire::Listener;
 
 use super::facts::Facts;
 use super::rejection::Rejection;
-
-/// An address and port of a node.
-pub type Claim = (IpAddr, u16);
-
-/// A pool's place in the queue; the smaller wins. Fields in order of weight.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Precedence {
-    /// When it was created, in seconds; an orphan, whose pool is gone, was there before all.
-    pub created: i64,
-    /// Decides between twins.
-    pub name: String,
-}
-
-/// Another pool, or what is left of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rival {
-    /// Its place in the queue.
-    pub precedence: Precedence,
-    /// Whether the pool object exists. Proxies outlive it.
-    pub has_pool: bool,
-    /// Where its spec asks to listen.
-    pub wanted: Vec<Claim>,
-    /// Where its proxies listen.
-    pub serving: Vec<Claim>,
-}
+use super::rival::{Claim, Rival};
 
 /// Rejects a pool that wants to listen where another one does.
 pub fn check(wanted: &[Claim], facts: &Facts) -> Result<(), Rejection> {
@@ -96,6 +70,7 @@ fn holder(rival: &Rival) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::rival::Precedence;
     use crate::plan::tests::facts;
 
     fn claim(port: u16) -> Claim {

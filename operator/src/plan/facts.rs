@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Node;
 use tokio::time::Instant;
 use trivet_crds::wire::{self, Document};
 
-use super::conflict::{Claim, Precedence, Rival};
 use super::masters::Master;
+use super::rival::{Claim, Precedence, Rival};
 use super::scope::in_place::InPlace;
 use crate::health::Healths;
 

@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 use trivet_crds::pool::{DiscoveryPolicy, Locality, MemberHealth, PoolMember, PoolMemberState};
 
-use super::conflict::Precedence;
 use super::facts::Discovered;
 use super::masters::Master;
 use super::permission::ALLOW_SHRINK;
+use super::rival::Precedence;
 use super::scope::in_place::InPlace;
 use super::*;
 use crate::health::{Answer, Healths};

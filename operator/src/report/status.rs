@@ -2,6 +2,7 @@
 
 pub mod conditions;
 mod proxies;
+mod undated;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, PoolMemberState};
 
+use super::undated::Undated;
 use super::{Seen, condition, proxies};
 use crate::apply::Kind;
 use crate::plan::Verdict;
@@ -20,13 +21,6 @@ pub const READY: &str = "Ready";
 
 /// People read a condition's message. The API server would take 32 KiB.
 const MESSAGE_LIMIT: usize = 2048;
-
-/// A condition without its times.
-pub(super) struct Undated {
-    pub(super) holds: bool,
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-}
 
 /// All conditions, the summary first.
 pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Condition> {

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use trivet_crds::pool::ProxiesStatus;
 
 use super::Seen;
-use super::conditions::Undated;
+use super::undated::Undated;
 use crate::apply::Kind;
 use crate::observe::proxies::Uncounted;
 
