@@ -44,7 +44,7 @@ use crate::{
     vital::VitalTasks,
 };
 
-/// A client that waits for so long for an answer makes its upstream worth an extra probe.
+/// A client that waits for so long for an answer makes its path worth an extra probe.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 
 /// How often the connections are looked over for such clients, and the members for what is told of them all.
@@ -247,7 +247,7 @@ impl Upstreams {
         self.lock().balance.earn_hedge();
     }
 
-    /// Whether a first flight that nobody of `asked` has answered since then may be sent to another.
+    /// Whether a first flight that no path of `asked` has answered since then may be sent to another.
     pub fn spend_hedge(&self, asked: &[PathId], since: Instant) -> bool {
         self.lock().balance.spend_hedge(asked, since)
     }

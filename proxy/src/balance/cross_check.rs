@@ -8,28 +8,28 @@ use tokio::time::Instant;
 
 use super::{Balance, Decision, PathId, path::Standing};
 
-/// So many questions at once: three upstreams that fall within an interval are told by the rest without delay, each of
-/// them when it is late and when it falls.
+/// The most cross-checks of one path at once. Each path that falls needs two, one when it is overdue and one when it falls,
+/// so three paths that fall within an interval are told apart from this node's faults without delay.
 const AT_ONCE: u32 = 6;
 
-/// One that was late before, within the time in which all of them are earned back, leaves so many to the others: else those
-/// that are late again and again would leave nothing to one that falls.
+/// The cross-checks that a path which was overdue lately leaves to others: otherwise paths that are overdue again and again
+/// would leave none to a path that falls.
 const SPARED: u32 = 2;
 
-/// So many tell of one that has fallen: whoever answered while it was late will most likely answer again, but may itself
-/// have died just now.
+/// How many paths are cross-checked when one has fallen. One that answered while it was overdue most likely answers again,
+/// but may itself have failed just now.
 const AFTER_A_FALL: usize = 2;
 
-/// What an upstream may still be asked on behalf of others, whoever they are. In the long run it is one question an
-/// interval: else those that are late would add up on one that is well, and a slow cluster be made slower.
+/// The cross-checks that a path may still get. In the long run it is one an interval: otherwise those of many slow paths
+/// would add up on one that is well, and make a slow cluster slower.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CrossCheckBudget {
-    /// Each question pays with an interval, and so far they are spent.
+    /// Each cross-check costs an interval, and the intervals up to here are spent.
     spent_until: Option<Instant>,
 }
 
 impl CrossCheckBudget {
-    /// Takes one question out of what it may be asked now, if there is one left beside those to spare.
+    /// Takes one cross-check out of those that are left, unless only those to spare are.
     fn spend(&mut self, spared: u32, interval: Duration, now: Instant) -> bool {
         let from = self.spent_until.map_or(now, |until| until.max(now));
         let left = from.saturating_duration_since(now) <= interval * (AT_ONCE - 1 - spared);

@@ -13,23 +13,23 @@ pub use self::progress::Progress;
 use self::silence::Silence;
 use super::hold_down::HoldDown;
 
-/// Answers in a row that bring an upstream back which withholds its readiness. An apiserver that starts refuses everybody
-/// with 403, its health and its API alike, until it has read its own rules: a second or two.
+/// Answers in a row that bring a path back whose apiserver withholds its readiness. An apiserver that starts refuses all
+/// callers with 403, for its health and its API alike, until it has read its own rules: a second or two.
 const WITHHELD_THRESHOLD: u32 = 5;
 
-/// For how long an upstream that said that it cannot reach its etcd counts as cut off while it withholds its readiness: a
+/// For how long a path that said that it cannot reach its etcd counts as cut off while it withholds its readiness: a
 /// 401 or 403 says nothing about etcd. It covers the longest wait before a refused token is sent again; past it the token is
-/// refused for good, and the upstream is judged as others without one.
+/// refused for good, and the path is judged as others without one.
 const STRANDED_WHILE_WITHHELD: Duration = Duration::from_secs(360);
 
-/// What an upstream may get.
+/// What a path may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// New connections.
     Up,
     /// No new connection while another is Up; the old ones are left alone.
     Unready,
-    /// Silent: its connections are cut so that clients reconnect at once.
+    /// Silent: its connections are cut, so that clients reconnect at once.
     Down,
 }
 
@@ -47,7 +47,7 @@ impl State {
     }
 }
 
-/// Why an upstream is in its state. Ordered: where nothing is Up, the one with the least reason is tried first.
+/// Why a path is in its state. Ordered: where none is Up, the one with the least reason is tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// It answers as it should.
@@ -96,7 +96,7 @@ impl Reason {
     }
 }
 
-/// Whether an upstream of this health is expected to answer a new connection.
+/// Whether a path of this health is expected to answer a new connection.
 pub fn answers(state: State, reason: Reason) -> bool {
     match (state, reason) {
         (State::Down, _)
@@ -116,22 +116,22 @@ pub fn answers(state: State, reason: Reason) -> bool {
     }
 }
 
-/// What one question to an upstream brought.
+/// What one probe of a path brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Ready.
     Ready,
-    /// Alive and unwilling to say more to an anonymous caller (401, 403).
+    /// Alive, but it does not tell its readiness to this caller (401, 403).
     Withheld,
-    /// Not ready, by its own words.
+    /// It says that it is not ready.
     NotReady,
     /// Alive, but late with its readiness.
     Late,
-    /// Not ready because it cannot reach its etcd, by its own words.
+    /// It says that it is not ready because it cannot reach its etcd.
     EtcdFailed,
     /// It answered with a certificate that is not of this cluster.
     Untrusted,
-    /// Refused, reset or unreachable: somebody answered, and it was not an apiserver.
+    /// Refused or reset: a kernel answered, and no apiserver.
     Refused,
     /// Nothing came in time.
     Silent,
@@ -181,11 +181,11 @@ impl Outcome {
 /// The numbers by which health is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Silent questions in a row that make an upstream Down.
+    /// Silent probes in a row that make a path Down.
     pub failure_threshold: u32,
     /// Good answers in a row that bring it back.
     pub success_threshold: u32,
-    /// The time between two probes of one upstream.
+    /// The time between two probes of a path that is in use.
     pub probe_interval: Duration,
 }
 
@@ -251,7 +251,7 @@ impl Health {
         Some(now.saturating_duration_since(stranded.since))
     }
 
-    /// Folds in the outcome of a question that was asked at `asked`.
+    /// Folds in the outcome of a probe that was sent at `asked`.
     pub fn fold(&mut self, outcome: Outcome, asked: Instant, at: (Instant, Policy)) {
         let (now, policy) = at;
         self.judged = true;
@@ -289,12 +289,12 @@ impl Health {
         }
     }
 
-    /// A question has waited for its answer for longer than it should.
+    /// A probe is overdue.
     pub fn wait(&mut self) {
         self.silence.get_or_insert_default();
     }
 
-    /// Another upstream answered at `now`: if this one leaves us waiting meanwhile, that is no trouble of ours.
+    /// Another path that can tell answered at `now`: if this one is overdue meanwhile, the fault is not this node's.
     pub fn hear_another(&mut self, now: Instant) {
         if let Some(silence) = &mut self.silence {
             silence.hear_another(now);
@@ -311,7 +311,7 @@ impl Health {
         answers(self.state, self.reason)
     }
 
-    /// Whether its latest word is an answer, and no question waits for another.
+    /// Whether its latest outcome is an answer, and no probe is overdue since.
     pub fn is_answering(&self) -> bool {
         self.answering && self.silence.is_none()
     }
@@ -325,7 +325,7 @@ impl Health {
     fn pass(&mut self, now: Instant, threshold: u32, ready: bool) {
         self.answer();
         self.passes = self.passes.saturating_add(1);
-        // The first answer of a new upstream is enough if it tells its readiness.
+        // The first answer of a new path is enough if it tells its readiness.
         let at_once = self.state == State::Up || ready && self.reason == Reason::NotProbed;
         let up = if ready {
             Reason::Answering

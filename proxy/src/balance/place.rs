@@ -18,7 +18,7 @@ pub enum Distance {
     Local,
     /// It is in the node's zone.
     SameZone,
-    /// It is in another zone, or nobody knows in which.
+    /// It is in another zone, or its zone is unknown.
     #[default]
     Elsewhere,
 }

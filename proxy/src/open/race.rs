@@ -1,5 +1,5 @@
 //! The race for a client's first flight, as a state machine without I/O: who was sent it, when another upstream is
-//! wanted, and when the client is told that nobody answers.
+//! wanted, and when the client is told that none answers.
 //!
 //! A contender is one dialled connection. Two addresses of one member are two contenders: the end of one says nothing
 //! about the other.
@@ -78,7 +78,7 @@ pub struct Race<U> {
 }
 
 impl<U: Copy> Race<U> {
-    /// A race without contenders, whose client may be told at `deadline` that nobody answers.
+    /// A race without contenders, whose client may be told at `deadline` that none answers.
     pub fn new(hedge_delay: Duration, deadline: Instant, now: Instant) -> Self {
         Self {
             contenders: Vec::new(),
@@ -305,7 +305,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order, a race without an answer ends: somebody is awaited, or another is wanted,
+        /// Whatever happens in whatever order, a race without an answer ends: a contender is awaited, or another is wanted,
         /// or it is over.
         #[test]
         fn no_race_stands_still(steps in prop::collection::vec(0..4_u8, 0..60)) {

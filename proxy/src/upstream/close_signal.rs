@@ -1,4 +1,4 @@
-//! The close_signal of a connection: by it the rest of the proxy ends it, with a reason, and sees whether it waits.
+//! The close signal of a connection: the rest of the proxy ends it with a reason, and sees whether its client waits.
 
 use std::{
     future::poll_fn,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::ending::Ending;
 
-/// Shared by a connection's one task and whoever may end it.
+/// Shared by a connection's one task and by what may end it.
 #[derive(Debug, Default)]
 pub struct CloseSignal {
     ending: OnceLock<Ending>,

@@ -10,7 +10,7 @@ use crate::{
     metrics::members::Series,
 };
 
-/// A connection, or an attempt at one, that counts for an upstream until this is dropped.
+/// A connection, or an attempt at one, that counts for a path until this is dropped.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     upstreams: Arc<Upstreams>,
@@ -40,8 +40,8 @@ impl Drop for ConnectionGuard {
 }
 
 impl Upstreams {
-    /// Counts a connection, or an attempt at one, for an upstream; none if it may not be dialled any more: whoever chose
-    /// it did so a while ago.
+    /// Counts a connection, or an attempt at one, for a path; none if it may not be dialled any more: it was chosen a while
+    /// ago.
     pub fn guard_connection(self: &Arc<Self>, id: PathId) -> Option<ConnectionGuard> {
         let mut inner = self.lock();
         if !inner.balance.is_usable(id) {

@@ -1,4 +1,4 @@
-//! What was heard of one upstream lately: for people who ask why it is in its state. It decides nothing, and it is
+//! What was heard of one path lately, for people who ask why it is in its state. It decides nothing, and its size is
 //! bounded, whatever happens.
 
 use std::{collections::VecDeque, time::Duration};
@@ -10,10 +10,10 @@ use crate::balance::{Event, PathId, health::Outcome};
 /// Runs kept of each origin: a flap or two, and what came before.
 const RUNS: usize = 8;
 
-/// No detail is longer; who fails says it in the first words.
+/// The longest detail: the first words of an error say what failed.
 const LONGEST_DETAIL: usize = 256;
 
-/// Who found it out.
+/// What found it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A probe of this proxy.
@@ -35,7 +35,7 @@ impl Origin {
 /// The same outcome again and again, without another between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Who found it out.
+    /// What found it out.
     pub origin: Origin,
     /// What came, in one word.
     pub outcome: &'static str,
@@ -58,7 +58,7 @@ struct Silence {
     cut: bool,
 }
 
-/// What was heard of one upstream lately.
+/// What was heard of one path lately.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     probes: VecDeque<Run>,
@@ -67,7 +67,7 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    /// Whom an event is about, if it says how an upstream is.
+    /// The path that an event is about, if it says how that path is.
     pub(super) fn subject(event: &Event) -> Option<PathId> {
         match event {
             Event::Probed { id, .. }
@@ -83,7 +83,7 @@ impl Evidence {
         }
     }
 
-    /// Takes in an event about this upstream. Costs a busy upstream no allocation while its clients are well.
+    /// Takes in an event about this path. Costs a busy path no allocation while its clients are well.
     pub(super) fn note(&mut self, event: &Event, detail: &str, now: Instant) {
         self.listen(event, now);
         let (origin, outcome, latency) = match event {
@@ -144,8 +144,8 @@ impl Evidence {
         (!again).then_some(silence.since)
     }
 
-    /// The silence begins with the first question that stays without an answer, or the first client that is left so,
-    /// and ends with whatever is heard.
+    /// The silence begins with the first probe that stays without an answer, or the first client that does, and ends with
+    /// any answer.
     fn listen(&mut self, event: &Event, now: Instant) {
         let began = match event {
             Event::Probed { asked, outcome, .. } if *outcome == Outcome::Silent => *asked,

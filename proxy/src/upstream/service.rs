@@ -1,7 +1,7 @@
 //! What the pool as a whole does for clients, for people: one line in the log when that has changed for good.
 //!
-//! Each member's own changes are told as they come. That nobody is left, or that clients are still sent to members that
-//! say they are not ready, is what somebody who was called at night looks for, and follows from no single line.
+//! Each member's own changes are told as they come. That no member is left, or that clients are still sent to members that
+//! say they are not ready, follows from no single line of these, and is what an operator on call looks for.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::balance::{
     health::{Reason, State, answers},
 };
 
-/// So long must it have been so before it is told: a start, or one late probe of each, is no news.
+/// How long it must last before it is told: a start, or one overdue probe of each member, is no news.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
 /// What clients get, the best first.

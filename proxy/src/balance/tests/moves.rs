@@ -1,4 +1,4 @@
-//! Who is cut off from its etcd is left gradually, and only for somebody better.
+//! A member that is cut off from its etcd is left gradually, and only for one that is well.
 
 use super::*;
 

@@ -1,9 +1,9 @@
-//! Members of earlier documents are tried while nobody else answers, and left as soon as somebody does.
+//! Members of earlier documents are tried while no other answers, and left as soon as one does.
 
 use super::*;
 
 impl World {
-    /// Half a minute in which these members answer nothing and nobody else is asked.
+    /// Half a minute in which these members answer nothing and no other is probed.
     fn silent(&mut self, members: &[usize]) -> Vec<Decision> {
         let mut decisions = Vec::new();
         for _ in 0..30 {
