@@ -121,6 +121,21 @@ fn one_address_refuses_and_others_are_a_strangers() -> Result<()> {
     })
 }
 
+/// The node's rules that drop IPv4 to and from so many members, and not to the reference. One transaction: members that
+/// come back one after another are silent by themselves meanwhile.
+fn without_ipv4_to(members: u8) -> String {
+    let addresses: Vec<_> = (1..=members)
+        .map(|member| Place::Member(member).ipv4().to_string())
+        .collect();
+    let addresses = addresses.join(", ");
+    format!(
+        "table inet family {{\n\
+           chain arriving {{ type filter hook input priority 0; ip saddr {{ {addresses} }} drop; }}\n\
+           chain leaving {{ type filter hook output priority 0; ip daddr {{ {addresses} }} drop; }}\n\
+         }}\n"
+    )
+}
+
 #[test]
 fn one_family_falls_silent_at_all_members_for_five_seconds() -> Result<()> {
     empty(3, async |lab| {
@@ -131,16 +146,11 @@ fn one_family_falls_silent_at_all_members_for_five_seconds() -> Result<()> {
         let watches = lab.watches(6).await;
         let attempts = lab.attempts();
         sleep(WARM_UP).await;
+        lab.rules(Place::Node, &without_ipv4_to(3)).await?;
+        // A handshake that was half done waits for the kernel's next retransmission.
         let struck = Instant::now();
-        // At the members: the reference is reached by the node's IPv4.
-        for member in 1..=3 {
-            lab.strike(Place::Member(member), Fault::BlackholeOf(Family::V4))
-                .await?;
-        }
         sleep(5 * SECOND).await;
-        for member in 1..=3 {
-            lab.heal(Place::Member(member)).await?;
-        }
+        lab.rules(Place::Node, "delete table inet family").await?;
         sleep(4 * SECOND).await;
         let record = attempts.finish().await?.since(struck);
         println!("{record}");
