@@ -30,7 +30,7 @@ use self::members::Wanted;
 use self::permission::Permission;
 pub use self::rejection::Rejection;
 
-/// What a pass is to bring about.
+/// What one pass changes, and what it has found.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Whether the spec is obeyed: accepted with notes, or rejected.

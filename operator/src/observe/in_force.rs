@@ -1,4 +1,4 @@
-//! Reads out of a pool's ConfigMap what is in force, and out of its status what the ConfigMap has lost.
+//! Reads what is in force from a pool's ConfigMap, and what the ConfigMap has lost from the pool's status.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
     }
 }
 
-/// The revision of a text, also of one that is broken otherwise: the next one must be higher all the same.
+/// The revision of a text, also of one that does not parse as a document: the next revision must be higher than that too.
 fn stated_revision(text: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(text)
         .ok()?

@@ -136,8 +136,8 @@ fn connection(spec: &ApiserverPoolSpec) -> wire::Connection {
     }
 }
 
-/// The number of nodes in coarse steps, upwards, and kept while it is still about right: a node that joins must not
-/// rewrite every proxy's document. Proxies only stretch their intervals by it.
+/// The number of nodes, rounded up in coarse steps, and kept while it is about right: a node that joins must not change
+/// the document of every proxy. Proxies only stretch their intervals by it.
 fn nodes(count: Option<u32>, told: Option<u32>) -> u32 {
     let Some(count) = count.filter(|count| *count > 0) else {
         return told.unwrap_or(1);

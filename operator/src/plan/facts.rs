@@ -30,7 +30,7 @@ pub struct Facts {
     pub resolved: BTreeMap<String, Result<Vec<IpAddr>, String>>,
     /// What is in force.
     pub current: Current,
-    /// How the members do.
+    /// The health of the members.
     pub healths: Healths,
     /// Where this pool's proxies are.
     pub in_place: InPlace,
@@ -38,7 +38,7 @@ pub struct Facts {
     pub precedence: Precedence,
     /// Where this pool's proxies listen.
     pub serving: Vec<Claim>,
-    /// Who else listens on the nodes.
+    /// The other pools, and what they listen on.
     pub rivals: Vec<Rival>,
     /// The cluster's authorities, PEM.
     pub authorities: String,

@@ -15,7 +15,7 @@ pub enum Rejection {
         /// Who has it.
         holder: String,
     },
-    /// The edit takes away members and nobody who answers would be left.
+    /// The edit removes members, and none that answers would be left.
     #[error(
         "without {} no active member would be ready as seen from the operator; the last good configuration stays: \
          correct spec.members, or set the annotation trivet.dev/allow-shrink to this object's generation", withdrawn.join(", ")
@@ -24,7 +24,7 @@ pub enum Rejection {
         /// The members that would go.
         withdrawn: Vec<String>,
     },
-    /// There is nobody to talk to.
+    /// No member can be used.
     #[error(
         "the pool has no member to use{}; label the control-plane nodes, correct discovery.nodeSelector, list \
          members with addresses in spec.members, or make one Active",

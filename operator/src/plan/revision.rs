@@ -1,9 +1,9 @@
 //! Numbers the documents.
 //!
-//! The next revision is one above the highest that was ever told for this pool, and at least the Unix time: so it is above
-//! every revision of the past, also where the records of the past are lost, as in a new cluster on old machines. A value
-//! far ahead of the clock is somebody's mistake. Counting on from it would make the mistake permanent, so it is ignored and
-//! told; but the document in force is followed by proxies, which follow none that is lower.
+//! The next revision is one above the highest that was ever told for this pool, and at least the Unix time. So it is above
+//! every earlier revision, also where the earlier ones are lost, as in a new cluster on old machines. A value far ahead of
+//! the clock is a mistake. Counting on from it would make the mistake permanent, so it is ignored and told. The document in
+//! force is the exception: proxies have it, and follow none that is lower.
 
 use trivet_crds::wire::{Document, MAX_ADVANCE_SECONDS, MAX_REVISION};
 

@@ -1,8 +1,8 @@
 //! Membership never shrinks by accident.
 //!
-//! A member leaves the pool when its owner says so in the spec, or when discovery's source has dropped it for the whole
-//! removal delay and it gave no verified answer all the while. A label typo, a deleted Node object or an empty list is
-//! one source's word against an apiserver that answers, and is not enough.
+//! A member is removed when the pool's owner removes it from the spec, or when discovery's source has not had it for the
+//! whole removal delay and it gave no verified answer in that time. A label typo, a deleted Node object or an empty list
+//! does not remove an apiserver that answers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,9 +20,9 @@ pub const REFUSED_SHRINK: &str = "RefusedShrink";
 /// What the guard has decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guarded {
-    /// Members that nobody names any more and that stay nevertheless.
+    /// Members in force that neither spec nor discovery has any more, and that stay.
     pub kept: Vec<Member>,
-    /// Those that go.
+    /// Members that are removed.
     pub removed: Vec<wire::Member>,
     /// One sentence for each refusal.
     pub refused: Vec<String>,
@@ -35,7 +35,7 @@ pub fn delay(spec: &ApiserverPoolSpec) -> Duration {
     Duration::from_secs(u64::from(spec.discovery.removal_delay_seconds))
 }
 
-/// The members in force that nobody names any more, and that were discovery's to begin with.
+/// The members in force that came from discovery, and that neither spec nor discovery has any more.
 pub fn dropped<'a>(spec: &ApiserverPoolSpec, facts: &'a Facts, wanted: &[Member]) -> Vec<&'a wire::Member> {
     let is_wanted = |old: &wire::Member| {
         let mut same = wanted.iter();
@@ -94,13 +94,13 @@ struct Guard<'a> {
     guarded: Guarded,
 }
 
-/// Whether a dropped member may go.
+/// Whether a dropped member may be removed.
 enum Departure {
-    /// It may go now, if the limits allow it.
+    /// It may be removed now, as far as the limits allow.
     Due,
-    /// It has to wait: that is the normal course of things.
+    /// Its delay has not passed yet. The owner need not know.
     Waits { until: Instant, why: &'static str },
-    /// It stays although its time is up, and the owner should know.
+    /// It stays though its delay has passed, and the owner should know.
     Refused {
         look_again: Option<Instant>,
         why: String,
@@ -176,16 +176,16 @@ impl Guard<'_> {
         })
     }
 
-    /// Takes the members that are due out, as far as the limits allow, and keeps the rest.
+    /// Removes the members that are due, as far as the limits allow, and keeps the rest.
     fn remove(&mut self, due: &[&wire::Member]) {
         let healths = &self.facts.healths;
         let mut staying = self.wanted.iter().chain(&self.guarded.kept);
-        let somebody_is_up = staying.any(|member| {
+        let is_another_up = staying.any(|member| {
             member.state == PoolMemberState::Active && healths.is_up(&member.addresses, member.port)
         });
         let budget = self.budget();
         for (index, old) in due.iter().enumerate() {
-            let why = if !somebody_is_up {
+            let why = if !is_another_up {
                 "no other member is ready, so it may be the operator that is cut off"
             } else if index >= budget {
                 "only a minority may go within one removalDelaySeconds"
@@ -197,11 +197,11 @@ impl Guard<'_> {
         }
     }
 
-    /// How many members may still go within the current delay: never a majority.
+    /// How many members may still be removed within the current delay: never a majority.
     fn budget(&self) -> usize {
         let Facts { current, .. } = self.facts;
         let removals = &self.memory.removals;
-        // One that has come back since is in force, and is not counted as a second member.
+        // A removed member that has come back is in force again and must not be counted twice.
         let absent = removals.iter().filter(|(old, _)| !current.has(old));
         let before = current.members.len().saturating_add(absent.count());
         let minority = (before.saturating_sub(1) / 2).max(1);

@@ -9,8 +9,8 @@ use trivet_crds::{data_plane_name, wire};
 use super::{Settings, labels};
 use crate::plan::{Marks, Rollout};
 
-/// The annotation with the names of the members that the spec lists with addresses. By it a later pass tells a removal by
-/// the pool's owner, which is obeyed at once, from one by discovery, which is not.
+/// The annotation with the names of the members that the spec lists with addresses. By it a later pass knows that the
+/// pool's owner has removed a member, which is obeyed at once, and not discovery.
 pub const EXPLICIT_MEMBERS: &str = "trivet.dev/explicit-members";
 
 /// The annotation with the last used permission to shrink: pool UID and generation.
