@@ -23,6 +23,7 @@ mod protecting {
     mod edits_reach_every_proxy_and_cost_no_connection;
     mod masters_that_hide_their_readiness_are_used;
     mod nothing_that_is_deleted_cuts_a_node_off;
+    mod random_edits_cost_no_connection;
     mod the_last_resort_serves_while_no_other_answers;
     mod without_a_master_clients_are_told_at_once;
 }

@@ -7,6 +7,7 @@ pub mod attempts;
 pub mod audit;
 pub mod demo;
 pub mod documents;
+pub mod edits;
 pub mod fault;
 pub mod health;
 pub mod held;

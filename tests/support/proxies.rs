@@ -86,15 +86,26 @@ pub async fn metrics(host: &Host) -> Result<Metrics> {
 
 /// When a node's proxy was first seen to obey `revision` or a later one.
 pub async fn follows(host: &Host, revision: u64, within: Duration) -> Result<Timestamp> {
+    let (at, _) = first(host, within, move |metrics| metrics.revision() >= Some(revision))
+        .await
+        .with_context(|| format!("revision {revision}"))?;
+    Ok(at)
+}
+
+/// The first metrics of a node's proxy for which `wanted` holds, and when that was.
+pub async fn first(
+    host: &Host,
+    within: Duration,
+    wanted: impl Fn(&Metrics) -> bool + Send + 'static,
+) -> Result<(Timestamp, Metrics)> {
     let poll = move || async move {
         let seen = async {
-            while !read()
-                .await
-                .is_ok_and(|metrics| metrics.revision() >= Some(revision))
-            {
-                sleep(LOOK).await;
+            loop {
+                match read().await {
+                    Ok(metrics) if wanted(&metrics) => return (Timestamp::now(), metrics),
+                    Ok(_) | Err(_) => sleep(LOOK).await,
+                }
             }
-            Timestamp::now()
         };
         match timeout(within, seen).await {
             Ok(seen) => Ok(seen),
@@ -102,11 +113,8 @@ pub async fn follows(host: &Host, revision: u64, within: Duration) -> Result<Tim
         }
     };
     inside(host, poll).await?.map_err(|last| {
-        let last = last.map(|metrics| metrics.revision());
-        anyhow::anyhow!(
-            "{}'s proxy does not obey revision {revision} within {within:?}: {last:?}",
-            host.name()
-        )
+        let last = last.map(|metrics| (metrics.revision(), metrics.states()));
+        anyhow::anyhow!("{}'s proxy is not there within {within:?}: {last:?}", host.name())
     })
 }
 
