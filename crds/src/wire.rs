@@ -8,7 +8,7 @@
 mod bounds;
 mod listeners;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use self::bounds::Violation;
 pub use self::bounds::{
-    MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION,
+    MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS,
+    MAX_REVISION,
 };
 
 /// The version of the document that this release writes and reads.
@@ -42,6 +43,10 @@ pub struct Document {
     pub hash: String,
     /// The apiservers, 1 to [`MAX_MEMBERS`], each name once.
     pub members: Vec<Member>,
+    /// Where the apiservers of disabled members listen, at most [`MAX_DISABLED`]. They are no members, and unlike those that
+    /// were removed they serve no connection even as the last resort.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disabled: Vec<SocketAddr>,
     /// Where proxies accept, 1 to [`MAX_LISTENERS`], all of kind `Apiserver`. Entries of another kind are of a later release
     /// and are left out.
     #[serde(deserialize_with = "listeners::of_known_kind")]
@@ -79,7 +84,7 @@ pub struct Member {
     pub node_name: String,
 }
 
-/// The desired state of a member. A disabled member is not in the document.
+/// The desired state of a member. Of a disabled member the document has the addresses only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState {
     /// Gets new connections.
@@ -343,6 +348,7 @@ mod tests {
                 zone: String::new(),
                 node_name: String::new(),
             }],
+            disabled: Vec::new(),
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],

@@ -70,6 +70,7 @@ pub struct Balance {
     hedge_budget: HedgeBudget,
     moved: Option<Instant>,
     earlier: Vec<Target>,
+    disabled: BTreeSet<SocketAddr>,
     /// Paths whose connections are drained once one that is to be used answers: they were the last resort.
     drain_again: BTreeSet<PathId>,
 }
@@ -91,6 +92,7 @@ impl Balance {
             hedge_budget: HedgeBudget::default(),
             moved: None,
             earlier: Vec::new(),
+            disabled: BTreeSet::new(),
             drain_again: BTreeSet::new(),
         }
     }
@@ -99,6 +101,10 @@ impl Balance {
     pub fn observe(&mut self, event: Event, now: Instant) -> Vec<Decision> {
         match event {
             Event::Configured(targets, policy) => self.configure(targets, policy, now),
+            Event::Disabled(addresses) => {
+                self.disabled = addresses;
+                Vec::new()
+            }
             Event::Remembered(earlier) => {
                 self.earlier = earlier;
                 Vec::new()
@@ -144,20 +150,29 @@ impl Balance {
 
     /// Where to dial for a new connection, the best first: see [`choice`].
     pub fn candidates(&self) -> Vec<Candidate> {
-        let usable = self.paths.iter().filter(|(_, path)| path.is_usable());
+        let usable = self.paths.iter().filter(|(_, path)| self.may_serve(path));
         let facts: Vec<_> = usable.map(|(id, path)| path.facts(*id)).collect();
         choice::order(&facts, self.needs_last_resort())
     }
 
     /// Whether new connections may go there, if only as a last resort.
     pub fn is_usable(&self, id: PathId) -> bool {
-        self.paths.get(&id).is_some_and(Path::is_usable)
+        self.paths.get(&id).is_some_and(|path| self.may_serve(path))
     }
 
     /// Whether a path is expected to answer a new connection.
     pub fn expects_answers(&self) -> bool {
         let mut paths = self.paths.values();
-        paths.any(|path| path.is_usable() && path.health.answers())
+        paths.any(|path| self.may_serve(path) && path.health.answers())
+    }
+
+    fn may_serve(&self, path: &Path) -> bool {
+        path.is_usable() && !self.is_disabled(path)
+    }
+
+    /// Whether the pool's owner wants no connection there. A document names no address both so and as a member's.
+    fn is_disabled(&self, path: &Path) -> bool {
+        path.is_last_resort() && self.disabled.contains(&path.key.address)
     }
 
     /// What a path may get, and why; none once it is forgotten.

@@ -138,7 +138,9 @@ impl Upstreams {
             })
         });
         let event = Event::Configured(targets.collect(), settings.policy);
+        let disabled = settings.document.disabled.iter().copied().collect();
         self.lock().settings = Some(settings);
+        self.observe(Event::Disabled(disabled), "");
         self.observe(event, "");
     }
 

@@ -5,11 +5,14 @@
 
 use std::{
     fmt::Display,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
 };
 
 use super::{Document, Listener, Member};
+
+/// The most addresses of disabled members of a document.
+pub const MAX_DISABLED: usize = MAX_MEMBERS * MAX_ADDRESSES;
 
 /// The most members of a document: 32 of the spec and 32 discovered ones.
 pub const MAX_MEMBERS: usize = 64;
@@ -138,6 +141,24 @@ fn members(document: &Document) -> Result<(), Violation> {
         list_of(members.len()),
         "must hold 1 to 64 apiservers; list those that the nodes shall use, and no more",
     )?;
+    require(
+        document.disabled.len() <= MAX_DISABLED,
+        "disabled",
+        list_of(document.disabled.len()),
+        "must hold 256 addresses at most; leave out those of apiservers that are gone",
+    )?;
+    let is_used = |address: &SocketAddr| {
+        let at = |member: &Member| member.port == address.port() && member.addresses.contains(&address.ip());
+        members.iter().any(at)
+    };
+    if let Some(used) = document.disabled.iter().find(|address| is_used(address)) {
+        require(
+            false,
+            "disabled",
+            used,
+            "must not be the address of a member; leave it out, or leave the member out",
+        )?;
+    }
     for (index, member) in members.iter().enumerate() {
         let field = |name: &str| format!("members[{index}].{name}");
         length(field("name"), &member.name, &MEMBER_NAME)?;

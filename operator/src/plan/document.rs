@@ -1,10 +1,11 @@
 //! Builds the wire document.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use kube::ResourceExt;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
-use trivet_crds::wire::{self, Document, Listener};
+use trivet_crds::wire::{self, Document, Listener, MAX_DISABLED};
 
 use super::facts::Facts;
 use super::members::Member;
@@ -30,6 +31,7 @@ pub fn build(
         revision: next_revision,
         hash: String::new(),
         members: members.iter().filter_map(in_document).collect(),
+        disabled: disabled(members),
         listeners,
         balancing: balancing(spec),
         health_check: health_check(spec),
@@ -73,7 +75,7 @@ pub fn endpoints(listeners: &[Listener]) -> Vec<String> {
         listener
             .addresses
             .iter()
-            .map(|address| std::net::SocketAddr::new(*address, listener.port))
+            .map(|address| SocketAddr::new(*address, listener.port))
     });
     sockets
         .take(4)
@@ -87,6 +89,22 @@ pub fn tls(spec: &ApiserverPoolSpec, facts: &Facts) -> wire::Tls {
         ca_bundle: facts.authorities.clone(),
         server_name: spec.health_check.tls_server_name.clone(),
     }
+}
+
+/// Where disabled members listen, but for addresses that another member has too.
+fn disabled(members: &[Member]) -> Vec<SocketAddr> {
+    let sockets = |is_disabled: bool| {
+        let chosen = members
+            .iter()
+            .filter(move |member| (member.state == PoolMemberState::Disabled) == is_disabled);
+        chosen.flat_map(|member| {
+            let addresses = member.addresses.iter();
+            addresses.map(|address| SocketAddr::new(*address, member.port))
+        })
+    };
+    let used: BTreeSet<_> = sockets(false).collect();
+    let unused: BTreeSet<_> = sockets(true).filter(|socket| !used.contains(socket)).collect();
+    unused.into_iter().take(MAX_DISABLED).collect()
 }
 
 fn in_document(member: &Member) -> Option<wire::Member> {

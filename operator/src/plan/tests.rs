@@ -489,6 +489,14 @@ fn a_disabled_member_is_shown_but_not_used() {
     let plan = world.pass();
     assert_eq!(world.names(), ["cp1", "cp2"]);
     assert_eq!(plan.members.len(), 3);
+    // Proxies that had it in an earlier document must not fall back to it.
+    let disabled = plan.members.iter().find(|member| member.name == "cp3").unwrap();
+    let disabled: Vec<_> = disabled
+        .addresses
+        .iter()
+        .map(|address| (*address, disabled.port).into())
+        .collect();
+    assert_eq!(plan.rollout.unwrap().document.disabled, disabled);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the balancer is told.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
@@ -30,6 +30,8 @@ pub struct Target {
 pub enum Event {
     /// A new document is in force: all paths of its members, in order.
     Configured(Vec<Target>, Policy),
+    /// Where members listen that the pool's owner has disabled: these addresses serve no connection, even as the last resort.
+    Disabled(BTreeSet<SocketAddr>),
     /// The paths of earlier documents that are not in the current one.
     Remembered(Vec<Target>),
     /// A probe of a path has ended.

@@ -24,7 +24,8 @@ impl Balance {
     /// rather than be refused.
     pub fn awaits_last_resort(&self) -> bool {
         let mut paths = self.paths.values();
-        self.needs_last_resort() && paths.any(|path| path.is_last_resort() && !path.health.is_judged())
+        self.needs_last_resort()
+            && paths.any(|path| path.is_last_resort() && !self.is_disabled(path) && !path.health.is_judged())
     }
 
     /// Turns to the last resort as soon as no member that is to be used answers, and away from it as soon as one does:
@@ -45,6 +46,9 @@ impl Balance {
         let mut decisions = Vec::new();
         let earlier = std::mem::take(&mut self.earlier);
         for target in &earlier {
+            if self.disabled.contains(&target.key.address) {
+                continue;
+            }
             match self.find(&target.key) {
                 None => decisions.extend(self.add(target.clone(), Standing::LastResort, now)),
                 Some(id) if self.is_removed(id) => decisions.extend(self.stand(id, Standing::LastResort)),

@@ -76,6 +76,7 @@ impl Evidence {
             | Event::ReplyOverdue(id)
             | Event::Answered(id, _) => Some(*id),
             Event::Configured(..)
+            | Event::Disabled(_)
             | Event::Remembered(_)
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
@@ -97,6 +98,7 @@ impl Evidence {
             Event::ReplyOverdue(_) => (Origin::Client, "ReplyOverdue", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
             Event::Configured(..)
+            | Event::Disabled(_)
             | Event::Remembered(_)
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
@@ -157,6 +159,7 @@ impl Evidence {
             // A client may wait for long because what it asked for takes long.
             Event::ReplyOverdue(_)
             | Event::Configured(..)
+            | Event::Disabled(_)
             | Event::Remembered(_)
             | Event::ProbeOverdue(_)
             | Event::Opened(_)

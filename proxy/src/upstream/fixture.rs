@@ -83,6 +83,7 @@ pub(crate) fn settings() -> Settings {
         revision: 1,
         hash: String::new(),
         members: Vec::new(),
+        disabled: Vec::new(),
         listeners: Vec::new(),
         balancing: Balancing::default(),
         health_check: HealthCheck {

@@ -96,6 +96,7 @@ pub(crate) fn document(revision: u64) -> String {
             zone: "a".to_owned(),
             node_name: "cp1".to_owned(),
         }],
+        disabled: Vec::new(),
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec!["127.0.0.1".parse().unwrap()],

@@ -1,5 +1,5 @@
 //! The apiservers of all members in force are dead, and one that drains, or one that was taken out of the pool, still
-//! answers: it is the last resort, and no client is refused.
+//! answers: it is the last resort, and no client is refused. One that was disabled serves nobody.
 
 use std::time::Duration;
 
@@ -36,6 +36,14 @@ const LASTS: Duration = Duration::from_secs(5);
 /// Two good probes, one a second; an apiserver that starts has to get ready first.
 const BACK: Duration = Duration::from_secs(60);
 
+/// What the pool's owner wants of the spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spare {
+    Drains,
+    WasRemoved,
+    IsDisabled,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_drains_and_one_that_was_removed_serve_while_no_other_answers() -> Result<()> {
     let installation = Installation::protecting().await?;
@@ -48,14 +56,17 @@ async fn a_member_that_drains_and_one_that_was_removed_serve_while_no_other_answ
         .map(|name| Ok(json!({ "name": name, "addresses": [installation.cluster().host(name)?.ipv4()] })))
         .collect::<Result<_>>()?;
     let removed = json!({ "discovery": { "policy": "None" }, "members": listed });
-    let cases: [(&str, Value, Option<MemberState>); 2] = [
-        ("drains", draining, Some(MemberState::Draining)),
-        ("was removed", removed, None),
+    let disabled = json!({ "members": [{ "name": SPARE, "state": "Disabled" }] });
+    let cases: [(Spare, Value, Option<MemberState>); 3] = [
+        (Spare::Drains, draining, Some(MemberState::Draining)),
+        // In this order, because a list in the spec replaces the one before.
+        (Spare::IsDisabled, disabled, None),
+        (Spare::WasRemoved, removed, None),
     ];
     let mut outcome = Ok(());
-    for (what, spec, state) in cases {
+    for (spare, spec, state) in cases {
         edit(&installation, &mut documents, &spec, state).await?;
-        outcome = serves_alone(&installation, what, &others).await;
+        outcome = serves_alone(&installation, spare, &others).await;
         if outcome.is_err() {
             break;
         }
@@ -93,7 +104,7 @@ async fn edit(
 }
 
 /// Kills the apiservers of all members that are in use while clients of every worker connect, and starts them again.
-async fn serves_alone(installation: &Installation, what: &str, others: &[String]) -> Result<()> {
+async fn serves_alone(installation: &Installation, spare: Spare, others: &[String]) -> Result<()> {
     let (workers, client) = (installation.workers(), installation.client()?);
     let attempts: Vec<_> = workers
         .iter()
@@ -117,7 +128,7 @@ async fn serves_alone(installation: &Installation, what: &str, others: &[String]
         let meanwhile = by_spare(record, complete, undone);
         let failed = record.failed_since(complete);
         say(format!(
-            "{SPARE} {what}, the others are dead: {} of {worker}'s {} connections failed, {} of them after the deaths; {} \
+            "{SPARE} {spare:?}, the others are dead: {} of {worker}'s {} connections failed, {} of them after the deaths; {} \
              were answered by {SPARE}, {} before",
             record.failed().len(),
             record.attempts().len(),
@@ -130,18 +141,27 @@ async fn serves_alone(installation: &Installation, what: &str, others: &[String]
         let early = by_spare(record, Timestamp::MIN, begun);
         ensure!(
             early.is_empty(),
-            "{worker} used {SPARE}, which {what}, while others answered: {:?}",
+            "{worker} used {SPARE}, which {spare:?}, while others answered: {:?}",
             early.first()
         );
+        let meanwhile = by_spare(record, complete, undone);
+        if spare == Spare::IsDisabled {
+            ensure!(
+                meanwhile.is_empty(),
+                "{worker} used {SPARE}, which {spare:?}: {:?}",
+                meanwhile.first()
+            );
+            continue;
+        }
         let failed = record.failed_since(complete);
         ensure!(
             failed.is_empty(),
-            "{worker}: {} connections failed though {SPARE}, which {what}, answers; the first: {:?}",
+            "{worker}: {} connections failed though {SPARE}, which {spare:?}, answers; the first: {:?}",
             failed.len(),
             failed.first()
         );
         ensure!(
-            !by_spare(record, complete, undone).is_empty(),
+            !meanwhile.is_empty(),
             "{worker}: no connection was made while the others were dead"
         );
     }

@@ -27,6 +27,18 @@ const CASES: &[Case] = &[
     (|d| d.members.clear(), "members", "a list of 0", "1 to 64"),
     (|d| grow(d, MAX_MEMBERS + 1), "members", "a list of 65", "1 to 64"),
     (
+        |d| d.disabled = vec![SocketAddr::from(([10, 0, 9, 1], 6443)); MAX_DISABLED + 1],
+        "disabled",
+        "a list of 257",
+        "256 addresses at most",
+    ),
+    (
+        |d| d.disabled = vec![(d.members[0].addresses[0], d.members[0].port).into()],
+        "disabled",
+        "10.0.0.11:6443",
+        "not be the address of a member",
+    ),
+    (
         |d| d.members[0].name.clear(),
         "members[0].name",
         "\"\"",
@@ -226,8 +238,9 @@ fn every_number_is_accepted_at_its_bounds_and_rejected_beyond() {
 
 #[test]
 fn values_at_their_bounds_are_accepted() {
-    let within: [fn(&mut Document); 5] = [
+    let within: [fn(&mut Document); 6] = [
         |d| d.revision = MAX_REVISION,
+        |d| d.disabled = vec![SocketAddr::from(([10, 0, 9, 1], 6443)); MAX_DISABLED],
         |d| grow(d, MAX_MEMBERS),
         |d| d.members[0].addresses = vec![IpAddr::from([10, 0, 0, 1]); MAX_ADDRESSES],
         |d| d.health_check.timeout_milliseconds = d.health_check.period_milliseconds,

@@ -178,3 +178,31 @@ fn a_new_member_that_withholds_its_readiness_is_not_up_at_once() {
     world.probed(0, Outcome::Withheld);
     assert_eq!(world.balance.view()[0].state, State::Up);
 }
+
+#[test]
+fn a_disabled_member_is_no_last_resort() {
+    let address = |index: usize| target(index).key.address;
+    let mut world = World::healthy(2);
+    let drained = world.ids[1];
+    world.tell(Event::Opened, 1);
+    world.remember(2);
+    let disabled = [address(1), address(2)].into();
+    world.balance.observe(Event::Disabled(disabled), world.now);
+    world.configure(vec![target(0)]);
+    for _ in 0..30 {
+        world.probed(0, Outcome::Silent);
+        world.probed(1, Outcome::Ready);
+        world.pass(SECOND);
+    }
+    assert_eq!(
+        world.balance.view().len(),
+        2,
+        "the earlier one is not even probed"
+    );
+    assert_eq!(world.order(), [0]);
+    assert!(!world.balance.is_usable(drained));
+    assert!(!world.balance.awaits_last_resort());
+    // Without the ban it would serve.
+    world.balance.observe(Event::Disabled(BTreeSet::new()), world.now);
+    assert_eq!(world.order()[0], 1);
+}
