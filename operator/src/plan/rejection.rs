@@ -59,7 +59,7 @@ pub enum Rejection {
     NodesUnknown,
     /// An apiserver of a node with a proxy listens on a port of the proxies.
     #[error(
-        "{field} is {port}, on which the apiserver of member {member} listens on node {node}, which has a proxy of this \
+        "{field} is {port}, on which the apiserver of member {member} listens on node {node}, which is in the scope of this \
          pool; give the proxies another port, or set spec.proxy.nodeScope to WorkersOnly"
     )]
     PortOfApiserver {
