@@ -128,14 +128,16 @@ pub enum PoolMemberState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Discovery {
-    /// Nodes: every control-plane node is a member. None: only spec.members.
+    /// Nodes: every control-plane node is a member, and where one does not answer at its InternalIP, the endpoints of the
+    /// Service default/kubernetes that do. EndpointSlices: every endpoint of default/kubernetes is a member. None: only
+    /// spec.members.
     pub policy: DiscoveryPolicy,
     /// Labels of the nodes that run an apiserver. Absent or empty: nodes with the label
     /// node-role.kubernetes.io/control-plane, or the older node-role.kubernetes.io/master.
     #[schemars(extend("maxProperties" = 16))]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// The port of discovered apiservers.
+    /// The port of apiservers that are discovered by their nodes. EndpointSlices name their own.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
     /// How long a member must be gone from its source, without one verified answer, before it is removed.
@@ -149,6 +151,8 @@ pub enum DiscoveryPolicy {
     #[default]
     #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
     Nodes,
+    #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
+    EndpointSlices,
     #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
     None,
 }
@@ -406,6 +410,7 @@ pub struct MemberStatus {
 pub enum MemberSource {
     Spec,
     Node,
+    EndpointSlice,
 }
 
 /// What a probe says of a member.

@@ -17,6 +17,7 @@ use crate::apply::LastApply;
 use crate::plan::Memory;
 use crate::prober::Prober;
 use crate::render::Settings;
+use crate::resolve::Names;
 use crate::serve::metrics::Metrics;
 use crate::serve::readiness::Readiness;
 use crate::serve::watchdog::Watchdog;
@@ -56,6 +57,8 @@ pub struct PoolState {
     pub uid: Option<String>,
     /// What the next plan must know.
     pub memory: Memory,
+    /// What the DNS names of its spec resolved to.
+    pub names: Names,
     /// The status that the last pass wrote. The pool in the cache may be older.
     pub status: Option<ApiserverPoolStatus>,
     /// The refusals that have an event already: each gets one.

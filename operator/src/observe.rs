@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -18,8 +19,10 @@ use trivet_crds::{POOL_LABEL, data_plane_name};
 use crate::api::client;
 use crate::context::Context;
 use crate::health::Healths;
+use crate::logging::chain;
+use crate::plan::endpoints::Endpoint;
 use crate::plan::facts::Discovered;
-use crate::plan::masters::masters;
+use crate::plan::masters::{Origin, masters};
 use crate::plan::scope::Scope;
 use crate::plan::scope::in_place::InPlace;
 use crate::plan::{self, Facts, Memory};
@@ -90,12 +93,13 @@ pub async fn observe(
     let is_edited = scope
         .as_ref()
         .is_some_and(|scope| !scope.says_the_same(&Scope::wanted(&pool.spec.proxy)));
-    let (documents, resolved, authorities, ()) = tokio::join!(
+    let (documents, names, authorities, slices, ()) = tokio::join!(
         documents(ctx),
         resolve::names(&pool.spec),
         ctx.access.authorities(),
+        endpoint_slices(pool, ctx),
         wait_for_nodes(
-            is_edited || pool.spec.discovery.policy == DiscoveryPolicy::Nodes,
+            is_edited || pool.spec.discovery.policy != DiscoveryPolicy::None,
             ctx
         ),
     );
@@ -105,12 +109,17 @@ pub async fn observe(
     let own = documents
         .iter()
         .find(|map| map.name_any() == data_plane_name(&name));
+    let resolved = ctx
+        .pool_states
+        .change(&name, |state| state.names.observe(names, Instant::now()));
+    let endpoints = slices.and_then(|slices| endpoints(&slices, ctx));
     let current = in_force::current(pool, own);
     let listeners = plan::document::listeners(&pool.spec).unwrap_or_default();
     let mut facts = Facts {
         now: Instant::now(),
         unix_seconds: clock::unix_seconds(Timestamp::now(), &pool.metadata, own.map(|map| &map.metadata)),
-        discovered: discovered(pool, ctx),
+        discovered: discovered(pool, ctx, endpoints.as_deref()),
+        endpoints,
         nodes: nodes(ctx),
         node_count: node_count(ctx),
         resolved,
@@ -152,9 +161,42 @@ async fn documents(ctx: &Context) -> Result<Vec<ConfigMap>, Error> {
         .items)
 }
 
-fn discovered(pool: &ApiserverPool, ctx: &Context) -> Discovered {
+/// The EndpointSlices in which apiservers list themselves. `None` if they cannot be read, or are of no use to the pool.
+async fn endpoint_slices(pool: &ApiserverPool, ctx: &Context) -> Option<Vec<EndpointSlice>> {
+    if pool.spec.discovery.policy == DiscoveryPolicy::None {
+        return None;
+    }
+    let api: Api<EndpointSlice> = Api::namespaced(ctx.client.clone(), "default");
+    let of_apiservers = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+    match api.list(&of_apiservers).await {
+        Ok(list) => Some(list.items),
+        Err(error) => {
+            let pool = pool.name_any();
+            tracing::warn!(
+                pool,
+                error = chain(&error),
+                "EndpointSlices of default/kubernetes cannot be read"
+            );
+            None
+        }
+    }
+}
+
+/// The endpoints, each with its node. Without nodes their names would change once nodes have been read.
+fn endpoints(slices: &[EndpointSlice], ctx: &Context) -> Option<Vec<Endpoint>> {
+    let nodes = ctx.nodes.state();
+    let nodes: Vec<_> = nodes.iter().map(AsRef::as_ref).collect();
+    (!nodes.is_empty()).then(|| plan::endpoints::endpoints(slices, &nodes))
+}
+
+fn discovered(pool: &ApiserverPool, ctx: &Context, endpoints: Option<&[Endpoint]>) -> Discovered {
     match pool.spec.discovery.policy {
         DiscoveryPolicy::None => Discovered::Off,
+        DiscoveryPolicy::EndpointSlices => endpoints.map_or(Discovered::Unknown, |endpoints| {
+            let nodes = ctx.nodes.state();
+            let nodes: Vec<_> = nodes.iter().map(AsRef::as_ref).collect();
+            Discovered::Masters(plan::endpoints::masters(endpoints, &nodes))
+        }),
         DiscoveryPolicy::Nodes => {
             let nodes = ctx.nodes.state();
             // No cluster is without nodes: this operator runs on one.
@@ -210,13 +252,18 @@ fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
     let Discovered::Masters(masters) = &facts.discovered else {
         return wanted.chain(current).collect();
     };
-    let port = pool.spec.discovery.port;
-    let nodes = masters
-        .iter()
-        .flat_map(|m| m.addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
+    let nodes = masters.iter().flat_map(|master| {
+        let port = match master.origin {
+            Origin::Node => pool.spec.discovery.port,
+            Origin::EndpointSlice { port, .. } => port,
+        };
+        master.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
+    });
+    let endpoints = facts.endpoints.iter().flatten().map(|endpoint| endpoint.socket);
     // A selector that matches every node of a large cluster is refused by the plan, and must not be probed before.
     wanted
         .chain(current)
+        .chain(endpoints)
         .chain(nodes)
         .take(4 * wire::MAX_MEMBERS)
         .collect()

@@ -4,6 +4,7 @@
 
 pub mod conflict;
 pub mod document;
+pub mod endpoints;
 pub mod facts;
 pub mod fitness;
 pub mod history;
@@ -20,7 +21,7 @@ pub mod shrink;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, MemberSource, ProxyTemplate};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ProxyTemplate};
 use trivet_crds::wire::{self, Document};
 
 pub use self::facts::{Current, Facts, Marks, Memory};
@@ -219,12 +220,7 @@ fn revision_in_force(facts: &Facts, memory: &Memory) -> u64 {
 }
 
 fn in_force(member: &wire::Member, facts: &Facts) -> Member {
-    let source = if facts.current.marks.explicit.contains(&member.name) {
-        MemberSource::Spec
-    } else {
-        MemberSource::Node
-    };
-    Member::of_document(member, source)
+    Member::of_document(member, members::source_of(member, facts))
 }
 
 fn explicit(spec: &ApiserverPoolSpec) -> BTreeSet<String> {

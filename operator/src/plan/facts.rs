@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use tokio::time::Instant;
 use trivet_crds::wire::{self, Document};
 
+use super::endpoints::Endpoint;
 use super::masters::Master;
 use super::rival::{Claim, Precedence, Rival};
 use super::scope::in_place::InPlace;
@@ -24,6 +25,9 @@ pub struct Facts {
     pub discovered: Discovered,
     /// The nodes that a kubelet runs; empty if they cannot be read.
     pub nodes: Vec<Arc<Node>>,
+    /// The endpoints of `default/kubernetes`. `None` if they cannot be read, which says nothing about them, or if discovery
+    /// is off.
+    pub endpoints: Option<Vec<Endpoint>>,
     /// How many nodes the cluster has, if that is known.
     pub node_count: Option<u32>,
     /// The DNS names of the spec, resolved, or why not.

@@ -16,27 +16,43 @@ pub const CONTROL_PLANE_LABELS: [&str; 2] = [
 /// The label that says in which zone a node is.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// A node that runs an apiserver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An apiserver that discovery has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Master {
-    /// The node's name.
+    /// Its node's name, or one made of its address.
     pub name: String,
-    /// Its internal addresses, in the node's own order.
+    /// Its addresses that other hosts can reach, in the source's own order. There may be none.
     pub addresses: Vec<IpAddr>,
+    /// The addresses that other hosts cannot reach.
+    pub unusable: Vec<String>,
     /// Its zone, or nothing.
     pub zone: String,
+    /// What tells of it.
+    pub origin: Origin,
 }
 
-/// The masters among `nodes`. A node without a usable address is none: it cannot be talked to.
+/// What tells of a master.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A node of the control plane.
+    #[default]
+    Node,
+    /// An EndpointSlice of `default/kubernetes`.
+    EndpointSlice {
+        /// The port that it names.
+        port: u16,
+        /// The node that has the address, or nothing.
+        node_name: String,
+    },
+}
+
+/// The masters among `nodes`.
 pub fn masters<'a>(
     nodes: impl IntoIterator<Item = &'a Node>,
     selector: &BTreeMap<String, String>,
 ) -> Vec<Master> {
     let matching = nodes.into_iter().filter(|node| is_selected(node, selector));
-    let mut found: Vec<_> = matching
-        .map(master)
-        .filter(|master| !master.addresses.is_empty())
-        .collect();
+    let mut found: Vec<_> = matching.map(master).collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
@@ -59,17 +75,19 @@ fn master(node: &Node) -> Master {
         .unwrap_or_default();
     let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
     let mut usable: Vec<IpAddr> = Vec::new();
-    for ip in internal
-        .filter_map(|address| address.address.parse().ok())
-        .filter(is_usable)
-    {
-        if !usable.contains(&ip) && usable.len() < MAX_ADDRESSES {
-            usable.push(ip);
+    let mut unusable = Vec::new();
+    for text in internal.map(|address| &address.address) {
+        match text.parse().ok().filter(is_usable) {
+            Some(ip) if !usable.contains(&ip) && usable.len() < MAX_ADDRESSES => usable.push(ip),
+            Some(_) => {}
+            None => unusable.push(text.clone()),
         }
     }
     Master {
         name: node.name_any(),
         addresses: usable,
+        unusable,
+        origin: Origin::Node,
         zone: node.labels().get(ZONE_LABEL).cloned().unwrap_or_default(),
     }
 }
@@ -140,18 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_usable_address_is_no_master() {
+    fn a_node_without_a_usable_address_tells_what_it_has() {
         let addresses = [
             ("InternalIP", "127.0.0.1"),
             ("InternalIP", "fe80::1"),
             ("ExternalIP", "192.0.2.1"),
         ];
-        assert!(
-            masters(
-                &[node("cp1", CONTROL_PLANE_LABELS[0], &addresses)],
-                &BTreeMap::new()
-            )
-            .is_empty()
+        let found = masters(
+            &[node("cp1", CONTROL_PLANE_LABELS[0], &addresses)],
+            &BTreeMap::new(),
         );
+        assert!(found[0].addresses.is_empty());
+        assert_eq!(found[0].unusable, ["127.0.0.1", "fe80::1"]);
     }
 }

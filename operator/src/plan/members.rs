@@ -1,12 +1,17 @@
-//! Merges what the spec lists with what discovery found.
+//! Merges what the spec lists with what discovery found. One apiserver is one member: no address belongs to two of them, and
+//! an entry of the spec takes the place of one discovered apiserver at most.
 
-use std::net::IpAddr;
+mod discovered;
+mod entries;
+mod further;
+
+use std::net::{IpAddr, SocketAddr};
 
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMember, PoolMemberState};
-use trivet_crds::wire::{self, MAX_ADDRESSES};
+use trivet_crds::wire;
 
-use super::facts::{Discovered, Facts};
-use super::masters::Master;
+use super::endpoints;
+use super::facts::Facts;
 
 /// One apiserver of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +49,7 @@ impl Member {
         // A document of a release that told no nodes: a discovered member has its node's name.
         let node_name = match source {
             MemberSource::Node if member.node_name.is_empty() => &member.name,
-            MemberSource::Node | MemberSource::Spec => &member.node_name,
+            MemberSource::Node | MemberSource::Spec | MemberSource::EndpointSlice => &member.node_name,
         };
         Self {
             name: member.name.clone(),
@@ -61,6 +66,12 @@ impl Member {
         }
     }
 
+    /// Its addresses with its port.
+    pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
+        let port = self.port;
+        self.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
+    }
+
     /// Whether connections to `other` reach this member.
     pub fn is_same_server(&self, other: &wire::Member) -> bool {
         self.port == other.port
@@ -71,19 +82,17 @@ impl Member {
     }
 }
 
-/// Merges the two sources: an entry of the spec wins over discovery by its name and by its addresses.
+/// Merges the sources. An entry of the spec wins over discovery by its name and by its addresses.
 pub fn wanted(spec: &ApiserverPoolSpec, facts: &Facts) -> Wanted {
-    let mut wanted = Wanted {
-        members: discovered(spec, facts),
-        notes: Vec::new(),
-    };
-    for entry in &spec.members {
-        if entry.addresses.is_empty() {
-            adjust(entry, facts, &mut wanted);
-        } else {
-            replace(entry, facts, &mut wanted);
-        }
+    let mut wanted = Wanted::default();
+    wanted.members = discovered::members(spec, facts, &mut wanted.notes);
+    entries::merge(spec, facts, &mut wanted);
+    let further = further::members(spec, facts, &wanted.members);
+    wanted.members.extend(further);
+    for entry in spec.members.iter().filter(|entry| entry.addresses.is_empty()) {
+        adjust(entry, facts, &mut wanted);
     }
+    leave_out_unreachable(&mut wanted);
     wanted
 }
 
@@ -94,41 +103,37 @@ pub fn override_of<'a>(spec: &'a ApiserverPoolSpec, name: &str) -> Option<&'a Po
         .find(|entry| entry.addresses.is_empty() && entry.name == name)
 }
 
-fn discovered(spec: &ApiserverPoolSpec, facts: &Facts) -> Vec<Member> {
-    let Discovered::Masters(masters) = &facts.discovered else {
-        return Vec::new();
-    };
-    masters
-        .iter()
-        .map(|master| followed(master, spec.discovery.port, facts))
-        .collect()
+/// Where a member in force comes from.
+pub fn source_of(member: &wire::Member, facts: &Facts) -> MemberSource {
+    if facts.current.marks.explicit.contains(&member.name) {
+        MemberSource::Spec
+    } else if endpoints::is_named_by_address(member) {
+        MemberSource::EndpointSlice
+    } else {
+        MemberSource::Node
+    }
 }
 
-/// A master where its node says it is. A node that names another address than the one that answers is not believed
-/// until the new one answers: a kubelet started with the wrong flag must not take an apiserver away.
-fn followed(master: &Master, port: u16, facts: &Facts) -> Member {
-    let mut member = Member {
-        name: master.name.clone(),
-        addresses: master.addresses.clone(),
-        port,
-        state: PoolMemberState::Active,
-        zone: master.zone.clone(),
-        source: MemberSource::Node,
-        node_name: master.name.clone(),
-        note: String::new(),
+/// Whether `members` have the apiserver of `old`: by its name, by its node, by an address unless that has gone over to
+/// another node, or by all of its addresses.
+pub fn have(members: &[Member], old: &wire::Member) -> bool {
+    let is_same = |member: &Member| {
+        let is_node_known = !member.node_name.is_empty() && !old.node_name.is_empty();
+        let is_same_node = is_node_known && member.node_name == old.node_name;
+        member.name == old.name
+            || is_same_node && !endpoints::is_named_by_address(old)
+            || member.is_same_server(old) && (is_same_node || !is_node_known)
     };
-    let known = facts.current.members.iter().find(|old| old.name == member.name);
-    if let Some(old) = known.filter(|old| old.port == port && !member.is_same_server(old))
-        && facts.healths.is_up(&old.addresses, port)
-        && !facts.healths.is_up(&member.addresses, port)
-    {
-        member.note = format!(
-            "its node now says {}, where nothing is ready",
-            list(&member.addresses)
-        );
-        member.addresses.clone_from(&old.addresses);
-    }
-    member
+    members.iter().any(is_same) || without_those_of(members, old).is_empty()
+}
+
+/// The addresses of `old` that none of `members` has.
+pub fn without_those_of(members: &[Member], old: &wire::Member) -> Vec<IpAddr> {
+    let is_free = |ip: &&IpAddr| {
+        let mut taken = members.iter().filter(|member| member.port == old.port);
+        !taken.any(|member| member.addresses.contains(ip))
+    };
+    old.addresses.iter().filter(is_free).copied().collect()
 }
 
 fn adjust(entry: &PoolMember, facts: &Facts, wanted: &mut Wanted) {
@@ -145,85 +150,19 @@ fn adjust(entry: &PoolMember, facts: &Facts, wanted: &mut Wanted) {
     }
 }
 
-fn replace(entry: &PoolMember, facts: &Facts, wanted: &mut Wanted) {
-    let known = facts.current.members.iter().find(|old| old.name == entry.name);
-    let (mut addresses, failures) = resolved(entry, facts);
-    let mut note = failures.join("; ");
-    if addresses.is_empty() {
-        let Some(old) = known else {
-            wanted
-                .notes
-                .push(format!("spec.members entry {} is left out: {note}", entry.name));
-            return;
-        };
-        note = format!("its last known addresses are used: {note}");
-        addresses.clone_from(&old.addresses);
-    }
-    let mut member = Member {
-        name: entry.name.clone(),
-        addresses,
-        port: entry.port,
-        state: entry.state,
-        zone: entry.zone.clone(),
-        source: MemberSource::Spec,
-        node_name: String::new(),
-        note,
-    };
-    wanted.members.retain(|other| {
-        let is_replaced = other.source == MemberSource::Node
-            && (other.name == member.name
-                || other.port == member.port
-                    && other
-                        .addresses
-                        .iter()
-                        .any(|address| member.addresses.contains(address)));
-        if is_replaced {
-            member.node_name.clone_from(&other.node_name);
-            if member.zone.is_empty() {
-                member.zone.clone_from(&other.zone);
-            }
+/// A discovered apiserver without an address that is its own can be no member.
+fn leave_out_unreachable(wanted: &mut Wanted) {
+    let Wanted { members, notes } = wanted;
+    members.retain(|member| {
+        let is_told = member.addresses.is_empty() && member.state != PoolMemberState::Disabled;
+        if is_told {
+            notes.push(format!(
+                "{} is left out: {}; list it in spec.members with an address of its own",
+                member.name, member.note
+            ));
         }
-        !is_replaced
+        !member.addresses.is_empty()
     });
-    let mut in_force = facts.current.members.iter();
-    if matches!(&facts.discovered, Discovered::Unknown | Discovered::Masters(_))
-        && !facts.discovered.has_masters()
-        && let Some(old) = in_force.find(|old| member.is_same_server(old))
-    {
-        keep_place(&mut member, old);
-    }
-    wanted.members.push(member);
-}
-
-/// What discovery said of the member that an entry replaces holds while discovery says nothing: a source that cannot be
-/// read, or that finds nothing, must not make proxies choose another way, and the entry's end must not remove a member
-/// that discovery had.
-fn keep_place(member: &mut Member, old: &wire::Member) {
-    member.node_name.clone_from(&old.node_name);
-    if member.zone.is_empty() {
-        member.zone.clone_from(&old.zone);
-    }
-}
-
-/// An entry's addresses, names resolved, and what failed.
-fn resolved(entry: &PoolMember, facts: &Facts) -> (Vec<IpAddr>, Vec<String>) {
-    let mut addresses = Vec::new();
-    let mut failures = Vec::new();
-    for text in &entry.addresses {
-        match (text.parse(), facts.resolved.get(text)) {
-            (Ok(ip), _) => addresses.push(ip),
-            (Err(_), Some(Ok(found))) => addresses.extend(found),
-            (Err(_), Some(Err(why))) => failures.push(format!("{text} cannot be resolved: {why}")),
-            (Err(_), None) => failures.push(format!("{text} is not resolved yet")),
-        }
-    }
-    let mut unique = Vec::new();
-    for ip in addresses {
-        if !unique.contains(&ip) && unique.len() < MAX_ADDRESSES {
-            unique.push(ip);
-        }
-    }
-    (unique, failures)
 }
 
 fn list(addresses: &[IpAddr]) -> String {

@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMemberState};
+use trivet_crds::pool::{ApiserverPoolSpec, PoolMemberState};
 use trivet_crds::wire;
 
 use super::facts::{Discovered, Facts, Memory};
-use super::members::{Member, override_of};
+use super::members::{self, Member, override_of};
 
 /// The reason word of a removal that discovery wanted and did not get, in the condition, the event and the metric.
 pub const REFUSED_SHRINK: &str = "RefusedShrink";
@@ -37,10 +37,7 @@ pub fn delay(spec: &ApiserverPoolSpec) -> Duration {
 
 /// The members in force that came from discovery, and that neither spec nor discovery has any more.
 pub fn dropped<'a>(spec: &ApiserverPoolSpec, facts: &'a Facts, wanted: &[Member]) -> Vec<&'a wire::Member> {
-    let is_wanted = |old: &wire::Member| {
-        let mut same = wanted.iter();
-        same.any(|member| member.name == old.name || member.is_same_server(old))
-    };
+    let is_wanted = |old: &wire::Member| members::have(wanted, old);
     let is_owners = |old: &wire::Member| {
         // An entry for a node's member only replaced what discovery said. Without the entry discovery counts again.
         let is_listed_alone = facts.current.marks.explicit.contains(&old.name) && old.node_name.is_empty();
@@ -218,7 +215,8 @@ impl Guard<'_> {
         let member = Member {
             note: why,
             state,
-            ..Member::of_document(old, MemberSource::Node)
+            addresses: members::without_those_of(self.wanted, old),
+            ..Member::of_document(old, members::source_of(old, self.facts))
         };
         self.guarded.kept.push(member);
         let wait = look_again.map(|at| at.saturating_duration_since(self.facts.now));

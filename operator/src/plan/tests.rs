@@ -21,6 +21,7 @@ const DELAY: Duration = Duration::from_secs(300);
 
 mod edits;
 mod fitness;
+mod identity;
 mod permissions;
 mod revisions;
 
@@ -31,6 +32,7 @@ pub(crate) fn facts() -> Facts {
         unix_seconds: 0,
         discovered: Discovered::Masters(Vec::new()),
         nodes: Vec::new(),
+        endpoints: None,
         node_count: Some(5),
         resolved: BTreeMap::new(),
         current: Current::default(),
@@ -116,7 +118,7 @@ impl World {
         let masters = numbers.iter().map(|number| Master {
             name: format!("cp{number}"),
             addresses: vec![ip(*number)],
-            zone: String::new(),
+            ..Master::default()
         });
         self.facts.discovered = Discovered::Masters(masters.collect());
     }

@@ -58,7 +58,7 @@ fn one_master() -> Facts {
     let master = Master {
         name: "cp1".to_owned(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
-        zone: String::new(),
+        ..Master::default()
     };
     Facts {
         discovered: Discovered::Masters(vec![master]),

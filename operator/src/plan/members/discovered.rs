@@ -1,0 +1,157 @@
+//! Discovery's masters as members: each where it is believed to be, and none at an address of another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMemberState};
+
+use super::{Member, list};
+use crate::plan::facts::{Discovered, Facts};
+use crate::plan::masters::{Master, Origin};
+
+/// The discovered members. One without any address is among them: the spec may give it one.
+pub(super) fn members(spec: &ApiserverPoolSpec, facts: &Facts, notes: &mut Vec<String>) -> Vec<Member> {
+    let Discovered::Masters(masters) = &facts.discovered else {
+        return Vec::new();
+    };
+    let reported = masters.iter().map(|master| member(master, spec.discovery.port));
+    let reported: Vec<_> = reported.collect();
+    let mut members: Vec<_> = masters
+        .iter()
+        .zip(&reported)
+        .map(|(master, member)| {
+            let known = last_known(member, &reported, facts);
+            followed(member.clone(), master, &known, facts)
+        })
+        .collect();
+    part(&mut members, &reported, facts, notes);
+    members
+}
+
+fn member(master: &Master, port: u16) -> Member {
+    let (source, port, node_name) = match &master.origin {
+        Origin::Node => (MemberSource::Node, port, &master.name),
+        Origin::EndpointSlice { port, node_name } => (MemberSource::EndpointSlice, *port, node_name),
+    };
+    Member {
+        name: master.name.clone(),
+        addresses: master.addresses.clone(),
+        port,
+        state: PoolMemberState::Active,
+        zone: master.zone.clone(),
+        source,
+        node_name: node_name.clone(),
+        note: String::new(),
+    }
+}
+
+/// A master where its node says it is. A node that names another address than the one that answers is not believed
+/// until the new one answers: a kubelet started with the wrong flag must not take an apiserver away. For the same reason a
+/// node that names no usable address is believed to be where it was.
+fn followed(mut member: Member, master: &Master, known: &[IpAddr], facts: &Facts) -> Member {
+    let is_elsewhere = !member.addresses.iter().any(|ip| known.contains(ip));
+    if member.addresses.is_empty() {
+        member.note = no_address(master);
+        if !known.is_empty() {
+            member.addresses = known.to_vec();
+            member.note.push_str("; its last known addresses are used");
+        }
+    } else if is_elsewhere
+        && facts.healths.is_up(known, member.port)
+        && !facts.healths.is_up(&member.addresses, member.port)
+    {
+        member.note = format!(
+            "its node now says {}, where nothing is ready",
+            list(&member.addresses)
+        );
+        member.addresses = known.to_vec();
+    }
+    member
+}
+
+/// The addresses in force of a member, without those that other nodes report now.
+fn last_known(member: &Member, reported: &[Member], facts: &Facts) -> Vec<IpAddr> {
+    let mut in_force = facts.current.members.iter();
+    let old = in_force.find(|old| old.name == member.name && old.port == member.port);
+    let is_of_another = |ip: &&IpAddr| {
+        let mut others = reported.iter().filter(|other| other.name != member.name);
+        others.any(|other| other.port == member.port && other.addresses.contains(ip))
+    };
+    let known = old.into_iter().flat_map(|old| &old.addresses);
+    known.filter(|ip| !is_of_another(ip)).copied().collect()
+}
+
+fn no_address(master: &Master) -> String {
+    let reported = if master.unusable.is_empty() {
+        "none".to_owned()
+    } else {
+        format!("only {}", master.unusable.join(", "))
+    };
+    format!("its node reports no InternalIP that other hosts can reach ({reported})")
+}
+
+/// An address that several nodes report, such as a virtual IP, leads to one apiserver of which nobody knows which. It is
+/// taken from all of them if each has another; else one keeps it.
+fn part(members: &mut [Member], reported: &[Member], facts: &Facts, notes: &mut Vec<String>) {
+    let mut holders: BTreeMap<SocketAddr, Vec<String>> = BTreeMap::new();
+    for member in members.iter() {
+        for socket in member.sockets() {
+            holders.entry(socket).or_default().push(member.name.clone());
+        }
+    }
+    holders.retain(|_, names| names.len() > 1);
+
+    // Members that have no other address.
+    let mut bare = BTreeSet::new();
+    for member in members.iter_mut() {
+        if !member.sockets().any(|socket| holders.contains_key(&socket)) {
+            continue;
+        }
+        let own = member.sockets().filter(|socket| !holders.contains_key(socket));
+        let mut own: Vec<_> = own.map(|socket| socket.ip()).collect();
+        if own.is_empty() {
+            own = last_known(member, reported, facts);
+        }
+        if own.is_empty() {
+            bare.insert(member.name.clone());
+        } else {
+            member.addresses = own;
+        }
+    }
+    for (socket, names) in &holders {
+        let keeper = keeper(*socket, names.iter().filter(|name| bare.contains(*name)), facts);
+        for member in members.iter_mut().filter(|member| bare.contains(&member.name)) {
+            if Some(&member.name) != keeper && member.sockets().any(|other| other == *socket) {
+                member.addresses.retain(|ip| *ip != socket.ip());
+                member.note = format!("its address {} is also that of {}", socket.ip(), names.join(", "));
+            }
+        }
+        let used = keeper.map_or_else(
+            || "it is used for none of them".to_owned(),
+            |keeper| format!("it is used for {keeper} alone"),
+        );
+        notes.push(format!(
+            "{} is an address of {}, and one apiserver is one member: {used}; give each node an InternalIP of its own",
+            socket.ip(),
+            names.join(", ")
+        ));
+    }
+}
+
+/// Who keeps a shared address: the member that has it already, else the first.
+fn keeper<'a>(
+    socket: SocketAddr,
+    candidates: impl Iterator<Item = &'a String> + Clone,
+    facts: &Facts,
+) -> Option<&'a String> {
+    let has_it = |name: &&String| {
+        let mut members = facts.current.members.iter();
+        members.any(|old| {
+            old.name == **name && old.port == socket.port() && old.addresses.contains(&socket.ip())
+        })
+    };
+    candidates
+        .clone()
+        .find(has_it)
+        .or_else(|| candidates.clone().next())
+}
