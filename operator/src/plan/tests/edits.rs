@@ -158,7 +158,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct Owner {
     listed: BTreeSet<u8>,
     discovered: BTreeSet<u8>,
-    /// Both, at the last pass that could be written.
+    /// Both, as they were last written.
     written: (BTreeSet<u8>, BTreeSet<u8>),
     named_at: BTreeMap<u8, Instant>,
     alive_at: BTreeMap<u8, Instant>,
@@ -233,7 +233,11 @@ impl Owner {
         }
         prop_assert!(!world.names().is_empty());
         if plan.rollout.is_some() && world.writes == Writes::Arrive {
-            self.written = (self.listed.clone(), self.discovered.clone());
+            self.written.0.clone_from(&self.listed);
+            // What unread nodes would say is not written: the document keeps what it has.
+            if is_known {
+                self.written.1.clone_from(&self.discovered);
+            }
         }
         Ok(plan.rollout.is_none_or(|rollout| rollout.is_written))
     }
