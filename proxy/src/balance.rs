@@ -151,7 +151,7 @@ impl Balance {
     /// Where to dial for a new connection, the best first: see [`choice`].
     pub fn candidates(&self) -> Vec<Candidate> {
         let usable = self.paths.iter().filter(|(_, path)| self.may_serve(path));
-        let facts: Vec<_> = usable.map(|(id, path)| path.facts(*id)).collect();
+        let facts: Vec<_> = usable.map(|(id, path)| choice::Facts::of(*id, path)).collect();
         choice::order(&facts, self.needs_last_resort())
     }
 

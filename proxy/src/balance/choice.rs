@@ -5,8 +5,7 @@ use std::{cmp::Reverse, net::SocketAddr};
 use super::{
     Candidate,
     health::{Reason, State},
-    member::MemberId,
-    path::PathId,
+    path::{MemberId, Path, PathId},
     place::Distance,
 };
 
@@ -62,6 +61,25 @@ struct Member {
 }
 
 impl Facts {
+    /// What there is to know of a path.
+    pub(super) fn of(id: PathId, path: &Path) -> Self {
+        Self {
+            id,
+            member: path.member,
+            address: path.key.address,
+            preference: path.preference,
+            proven: path.proven,
+            state: path.health.state(),
+            reason: path.health.reason(),
+            resort: path.standing.resort(),
+            suspect: path.suspect,
+            distance: path.distance,
+            connections: path.connections,
+            turn: path.turn,
+            rank: path.rank,
+        }
+    }
+
     /// How a path compares with the other paths of its member: the least first. The place in the member's list decides
     /// last, so that two paths that are equally well do not take turns.
     pub(super) fn fitness(&self, resorts_first: bool) -> (Wellness, bool, usize) {

@@ -2,15 +2,14 @@
 //! may be many seconds away, so they are probed at once where a connection is at stake. Their rate is bounded, however many
 //! are overdue.
 
-use std::{cmp::Reverse, time::Duration};
+pub(super) mod budget;
+
+use std::cmp::Reverse;
 
 use tokio::time::Instant;
 
+use self::budget::AT_ONCE;
 use super::{Balance, Decision, PathId, path::Standing};
-
-/// The most cross-checks of one path at once. Each path that falls needs two, one when it is overdue and one when it falls,
-/// so three paths that fall within an interval are told apart from this node's faults without delay.
-const AT_ONCE: u32 = 6;
 
 /// The cross-checks that a path which was overdue lately leaves to others: otherwise paths that are overdue again and again
 /// would leave none to a path that falls.
@@ -19,26 +18,6 @@ const SPARED: u32 = 2;
 /// How many paths are cross-checked when one has fallen. One that answered while it was overdue most likely answers again,
 /// but may itself have failed just now.
 const AFTER_A_FALL: usize = 2;
-
-/// The cross-checks that a path may still get. In the long run it is one an interval: otherwise those of many slow paths
-/// would add up on one that is well, and make a slow cluster slower.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CrossCheckBudget {
-    /// Each cross-check costs an interval, and the intervals up to here are spent.
-    spent_until: Option<Instant>,
-}
-
-impl CrossCheckBudget {
-    /// Takes one cross-check out of those that are left, unless only those to spare are.
-    fn spend(&mut self, spared: u32, interval: Duration, now: Instant) -> bool {
-        let from = self.spent_until.map_or(now, |until| until.max(now));
-        let left = from.saturating_duration_since(now) <= interval * (AT_ONCE - 1 - spared);
-        if left {
-            self.spent_until = Some(from + interval);
-        }
-        left
-    }
-}
 
 impl Balance {
     /// Probes all that can tell, because `late` is overdue and which others are silent is not known yet. `called` is when

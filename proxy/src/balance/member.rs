@@ -2,13 +2,10 @@
 
 use super::{
     Balance,
+    choice::Facts,
     health::{Reason, State},
-    path::{Path, PathId, Standing, View},
+    path::{MemberId, Path, PathId, Standing, View},
 };
-
-/// A member for as long as this process knows a path to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct MemberId(pub(super) u64);
 
 /// The path that speaks for its member, of the paths of one member: its health is the member's. A removed path speaks only
 /// where there is no other.
@@ -54,7 +51,7 @@ impl Balance {
     /// The path that a member's next connection takes.
     pub(super) fn first_choice(&self, member: MemberId) -> Option<PathId> {
         let paths = self.paths_of(member);
-        let best = paths.min_by_key(|(id, path)| path.facts(*id).fitness(false));
+        let best = paths.min_by_key(|(id, path)| Facts::of(*id, path).fitness(false));
         best.map(|(id, _)| id)
     }
 }

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Balance, Decision, PathId, PathKey, Policy, Target,
-    member::MemberId,
-    path::{Path, Standing},
+    path::{MemberId, Path, Standing},
     rank,
 };
 

@@ -5,17 +5,19 @@ use std::net::SocketAddr;
 use tokio::time::Instant;
 
 use super::{
-    choice::Facts,
-    cross_check::CrossCheckBudget,
+    cross_check::budget::CrossCheckBudget,
     event::Target,
     health::{Health, Progress, Reason, State},
-    member::MemberId,
     place::Distance,
 };
 
 /// One path for as long as this process knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathId(pub(super) u64);
+
+/// A member for as long as this process knows a path to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct MemberId(pub(super) u64);
 
 /// What makes a path the same across documents, and what a proof is about: another server may answer at another address
 /// of the same member.
@@ -42,7 +44,7 @@ pub enum Standing {
 
 impl Standing {
     /// The order of the last resort: members that drain, then removed paths, then those of earlier documents.
-    fn resort(self) -> u8 {
+    pub(super) fn resort(self) -> u8 {
         match self {
             Self::Active => 0,
             Self::Draining => 1,
@@ -167,24 +169,6 @@ impl Path {
     /// Whether its answers can tell of this node's network. One that has never proved itself may be a typo.
     pub(super) fn is_reference(&self) -> bool {
         self.standing == Standing::Active && self.proven
-    }
-
-    pub(super) fn facts(&self, id: PathId) -> Facts {
-        Facts {
-            id,
-            member: self.member,
-            address: self.key.address,
-            preference: self.preference,
-            proven: self.proven,
-            state: self.health.state(),
-            reason: self.health.reason(),
-            resort: self.standing.resort(),
-            suspect: self.suspect,
-            distance: self.distance,
-            connections: self.connections,
-            turn: self.turn,
-            rank: self.rank,
-        }
     }
 
     pub(super) fn view(&self, id: PathId) -> View {

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use super::{
     Balance, Decision,
     health::State,
-    member::MemberId,
-    path::{Path, Standing},
+    path::{MemberId, Path, Standing},
 };
 
 /// How long an upstream may be cut off from its etcd before its connections are moved: a change of etcd's leader or a
