@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
 use kube::{Api, Client as Kubernetes, ResourceExt as _};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use trivet_crds::POOL_LABEL;
 use trivet_instruments::trusting;
 use trivet_testbed::{Cluster, Host, Spec};
 
@@ -40,6 +39,9 @@ const FIRST_MASTER: &str = "cp1";
 
 /// Where every apiserver listens.
 pub(crate) const APISERVER: u16 = 6443;
+
+/// The proxy's program, by which its processes are known.
+const PROXY: &str = "trivet-proxy";
 
 /// An apiserver that starts writes its bootstrap roles first, which takes a busy machine some seconds.
 const MASTERS_READY: Duration = Duration::from_secs(60);
@@ -242,32 +244,36 @@ impl Installation {
             .map(drop)
     }
 
-    /// Replaces the proxies that have seen a member fall. A proxy holds a member that fell lately down for longer each time,
-    /// up to two minutes: one scenario's faults would make the next one wait. Their pods are deleted and not killed, because
-    /// kubelet waits longer before each restart of a container.
+    /// Kills the proxies that have seen a member fall; kubelet starts them again. A proxy holds a member that fell lately
+    /// down for longer each time, up to two minutes: one scenario's faults would make the next one wait.
     async fn forget_falls(&self) -> Result<()> {
         let before = self.proxies(FIRST_MASTER).await?;
-        let pods = Api::<Pod>::namespaced(self.kubernetes(FIRST_MASTER).await?, NAMESPACE);
-        let mut replaced = Vec::new();
-        for host in self.hosts() {
+        let forget = |host: Host| async move {
             // A proxy that does not answer is not in step: what waits for that says why.
-            if !metrics(&host).await.is_ok_and(|metrics| metrics.has_seen_falls()) {
-                continue;
-            }
+            let fell = metrics(&host).await.is_ok_and(|metrics| metrics.has_seen_falls());
+            let (true, Some(pid)) = (fell, host.pid(PROXY)?) else {
+                return anyhow::Ok(None);
+            };
             let name = host.name().to_string();
-            let on_host = ListParams::default()
-                .labels(&format!("{POOL_LABEL}={POOL}"))
-                .fields(&format!("spec.nodeName={name}"));
-            pods.delete_collection(&DeleteParams::default().grace_period(0), &on_host)
-                .await
-                .with_context(|| format!("failed to delete {name}'s proxy"))?;
-            replaced.push(name);
-        }
-        eventually(PROXY_STARTED, "other proxies", async || {
+            let killed = name.clone();
+            self.disturb(move |cluster| cluster.kill(&killed, PROXY)).await?;
+            let what = format!("{name}'s proxy started again");
+            eventually(PROXY_STARTED, &what, async || {
+                let started = host.pid(PROXY)?.is_some_and(|started| started != pid);
+                ensure!(started, "it does not run");
+                Ok(())
+            })
+            .await?;
+            Ok(Some(name))
+        };
+        let killed = try_join_all(self.hosts().into_iter().map(forget)).await?;
+        // kubelet tells the API of it later, and scenarios count restarts.
+        eventually(PROXY_STARTED, "the restarts counted", async || {
             let now = self.proxies(FIRST_MASTER).await?;
-            for name in &replaced {
-                let [then, now] = [&before, &now].map(|proxies| proxies.get(name).map(|proxy| &proxy.uid));
-                ensure!(now.is_some() && now != then, "{name}'s is still the old one");
+            for name in killed.iter().flatten() {
+                let [then, now] =
+                    [&before, &now].map(|proxies| proxies.get(name).map(|proxy| proxy.restarts));
+                ensure!(now > then, "{name}'s proxy: {now:?}");
             }
             Ok(())
         })
