@@ -209,12 +209,9 @@ fn discovered(pool: &ApiserverPool, ctx: &Context, endpoints: Option<&[Endpoint]
     }
 }
 
-/// The DaemonSets of all pools, if there is more than one pool.
+/// The DaemonSets of all pools, if there is another pool.
 async fn daemon_sets(pool: &str, documents: &[ConfigMap], ctx: &Context) -> Result<Vec<DaemonSet>, Error> {
-    if documents
-        .iter()
-        .all(|map| map.name_any() == data_plane_name(pool))
-    {
+    if is_alone(pool, documents, &ctx.pools.state()) {
         return Ok(Vec::new());
     }
     let namespace = &ctx.settings.namespace;
@@ -226,6 +223,13 @@ async fn daemon_sets(pool: &str, documents: &[ConfigMap], ctx: &Context) -> Resu
             source,
         })?
         .items)
+}
+
+/// Whether there is no other pool: one whose object was deleted has its document, and one that has lost its document has its
+/// object.
+fn is_alone(pool: &str, documents: &[ConfigMap], pools: &[Arc<ApiserverPool>]) -> bool {
+    let is_own = |map: &ConfigMap| map.name_any() == data_plane_name(pool);
+    documents.iter().all(is_own) && pools.iter().all(|other| other.name_any() == pool)
 }
 
 /// The nodes that a kubelet runs.
@@ -267,4 +271,27 @@ fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
         .chain(nodes)
         .take(4 * wire::MAX_MEMBERS)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    #[test]
+    fn a_pool_without_its_object_or_its_document_is_another_pool_all_the_same() {
+        let document = |pool: &str| ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(data_plane_name(pool)),
+                ..ObjectMeta::default()
+            },
+            ..ConfigMap::default()
+        };
+        let object = |pool: &str| Arc::new(ApiserverPool::new(pool, serde_json::from_str("{}").unwrap()));
+        assert!(is_alone("a", &[document("a")], &[object("a")]));
+        assert!(is_alone("a", &[], &[object("a")]));
+        assert!(!is_alone("a", &[document("a"), document("b")], &[object("a")]));
+        assert!(!is_alone("a", &[document("a")], &[object("a"), object("b")]));
+    }
 }
