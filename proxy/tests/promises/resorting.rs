@@ -91,3 +91,18 @@ async fn a_removed_member_serves_the_first_client_after_all_others_are_gone() {
         assert_eq!(node.who().await.unwrap(), apiservers[0].name);
     }
 }
+
+#[tokio::test]
+async fn a_disabled_member_serves_nobody_even_if_all_others_are_gone() {
+    let (node, apiservers) = node_with(2).await;
+    let held = node.client_on(&apiservers[0]).await;
+    let pool = node.pool().revision(2).member(&apiservers[1]);
+    node.write(&pool.disabled(&apiservers[0]));
+    node.follows(2).await;
+    apiservers[1].set(Mode::Killed);
+    for _ in 0..20 {
+        assert!(node.who().await.is_err(), "an apiserver serves");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(held);
+}

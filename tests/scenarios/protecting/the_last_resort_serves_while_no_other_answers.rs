@@ -21,6 +21,9 @@ use trivet_tests::say::say;
 /// The master that drains, and then is no member.
 const SPARE: &str = "cp1";
 
+/// As many documents as a proxy keeps on its disk.
+const KEPT_DOCUMENTS: u32 = 5;
+
 /// New connections a second from each worker.
 const RATE: u32 = 20;
 
@@ -49,6 +52,7 @@ async fn a_member_that_drains_and_one_that_was_removed_serve_while_no_other_answ
     let installation = Installation::protecting().await?;
     installation.masters_ready().await?;
     let mut documents = Documents::watch(installation.kubernetes(SPARE).await?);
+    forget_earlier_documents(&installation, &mut documents).await?;
     let draining = json!({ "members": [{ "name": SPARE, "state": "Draining" }] });
     let others = installation.other_masters();
     let listed: Vec<_> = others
@@ -76,6 +80,23 @@ async fn a_member_that_drains_and_one_that_was_removed_serve_while_no_other_answ
     installation.masters_ready().await?;
     outcome?;
     installation.nodes_ready().await
+}
+
+/// Replaces the documents that proxies keep. Those of an earlier scenario may name a master by an address that no document
+/// of this one does.
+async fn forget_earlier_documents(installation: &Installation, documents: &mut Documents) -> Result<()> {
+    let pools = installation.pools(SPARE).await?;
+    for delay in 251..=251 + KEPT_DOCUMENTS {
+        let spec = json!({ "spec": { "connection": { "hedgeDelayMilliseconds": delay } } });
+        pools
+            .patch(POOL, &PatchParams::default(), &Patch::Merge(spec))
+            .await?;
+        let is_new = |document: &Document| document.connection.hedge_delay_milliseconds == delay;
+        let published = documents.until(FOLLOWED, is_new).await?;
+        let (hosts, revision) = (installation.hosts(), published.document.revision);
+        try_join_all(hosts.iter().map(|host| follows(host, revision, FOLLOWED))).await?;
+    }
+    Ok(())
 }
 
 /// Edits the pool, and waits until every proxy follows.

@@ -155,6 +155,11 @@ impl Pool {
         self
     }
 
+    pub(crate) fn disabled(mut self, apiserver: &Apiserver) -> Self {
+        self.document.disabled.push(apiserver.address);
+        self
+    }
+
     pub(crate) fn drain_within(mut self, seconds: u32) -> Self {
         self.document.connection.drain_timeout_seconds = seconds;
         self
