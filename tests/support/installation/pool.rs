@@ -41,7 +41,8 @@ impl Installation {
     /// Waits until the pool is Ready by what the operator says of its present spec.
     pub async fn pool_ready(&self) -> Result<()> {
         let pools = self.pools(FIRST_MASTER).await?;
-        eventually(Duration::from_secs(60), "the pool Ready", async || {
+        // A rollout that an edit has started before takes most of a minute, and longer on a busy machine.
+        eventually(Duration::from_secs(120), "the pool Ready", async || {
             let pool = pools.get(POOL).await?;
             let generation = pool.metadata.generation;
             let status = pool.status.unwrap_or_default();
