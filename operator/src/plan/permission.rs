@@ -26,13 +26,9 @@ pub enum Permission {
 impl Permission {
     /// The permission that stands on `pool`.
     pub fn of(pool: &ApiserverPool, memory: &Memory) -> Self {
-        let Some(generation) = pool.metadata.generation.map(|generation| generation.to_string()) else {
+        let Some(generation) = named_generation(pool, ALLOW_SHRINK) else {
             return Self::None;
         };
-        let said = pool.annotations().get(ALLOW_SHRINK);
-        if said.is_none_or(|value| value.trim() != generation) {
-            return Self::None;
-        }
         // A pool that is created anew counts its generations from 1 again.
         let name = format!("{}/{generation}", pool.uid().unwrap_or_default());
         if memory.used_permission == name {
@@ -71,4 +67,12 @@ impl Permission {
             )),
         }
     }
+}
+
+/// The generation of `pool`, if this annotation of it names that one: so it holds for one state of the spec and not for
+/// later ones.
+pub fn named_generation(pool: &ApiserverPool, annotation: &str) -> Option<i64> {
+    let said = pool.annotations().get(annotation)?;
+    let generation = pool.metadata.generation?;
+    (said.trim() == generation.to_string()).then_some(generation)
 }

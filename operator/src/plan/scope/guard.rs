@@ -11,6 +11,7 @@ use trivet_crds::pool::ApiserverPool;
 
 use super::Scope;
 use crate::plan::facts::Facts;
+use crate::plan::permission::named_generation;
 use crate::plan::rejection::Rejection;
 
 /// The annotation with which a pool's owner lets an edit take proxies away. Its value is the pool's generation, so that it
@@ -25,7 +26,7 @@ pub fn check(pool: &ApiserverPool, facts: &Facts) -> Result<(), Rejection> {
         Some(scope) => !scope.says_the_same(&wanted),
         None => in_place.nodes.as_ref().is_some_and(|nodes| !nodes.is_empty()),
     };
-    if !is_new || is_allowed(pool) {
+    if !is_new || named_generation(pool, ALLOW_SCOPE_SHRINK).is_some() {
         return Ok(());
     }
     if facts.nodes.is_empty() {
@@ -39,10 +40,4 @@ pub fn check(pool: &ApiserverPool, facts: &Facts) -> Result<(), Rejection> {
     } else {
         Err(Rejection::ScopeWouldShrink { nodes })
     }
-}
-
-fn is_allowed(pool: &ApiserverPool) -> bool {
-    let said = pool.annotations().get(ALLOW_SCOPE_SHRINK);
-    let generation = pool.metadata.generation.map(|generation| generation.to_string());
-    said.is_some() && said.map(|value| value.trim()) == generation.as_deref()
 }
