@@ -221,6 +221,14 @@ impl Error {
     }
 }
 
+impl Member {
+    /// Where its apiserver listens, the preferred address first.
+    pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
+        let port = self.port;
+        self.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
+    }
+}
+
 impl Document {
     /// Reads a document and verifies what a proxy relies on: version, hash, and the bounds of every field.
     pub fn parse(text: &str) -> Result<Self, Error> {

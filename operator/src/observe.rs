@@ -248,11 +248,8 @@ fn node_count(ctx: &Context) -> Option<u32> {
 /// Every address that the plan may ask about: of what is wanted, of what is in force, and where a node has moved to.
 fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
     let wanted = plan::members::wanted(&pool.spec, facts).members;
-    let wanted = wanted
-        .iter()
-        .flat_map(|m| m.addresses.iter().map(|ip| SocketAddr::new(*ip, m.port)));
-    let current = facts.current.members.iter();
-    let current = current.flat_map(|m| m.addresses.iter().map(|ip| SocketAddr::new(*ip, m.port)));
+    let wanted = wanted.iter().flat_map(plan::Member::sockets);
+    let current = facts.current.members.iter().flat_map(wire::Member::sockets);
     let Discovered::Masters(masters) = &facts.discovered else {
         return wanted.chain(current).collect();
     };

@@ -85,7 +85,7 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let wanted = members::wanted(spec, facts);
     let dropped = shrink::dropped(spec, facts, &wanted.members);
     let memory = history::remember(facts, &dropped, shrink::delay(spec));
-    match obey(pool, facts, wanted, &memory) {
+    match obey(pool, facts, &wanted, &dropped, &memory) {
         Ok(plan) => Ok(plan),
         Err(Obstacle::Rejection(rejection)) => Ok(rejected(rejection, pool, facts, memory)),
         Err(Obstacle::Document(error)) => Err(error),
@@ -110,8 +110,14 @@ impl From<wire::Error> for Obstacle {
     }
 }
 
-/// The plan that obeys the spec.
-fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) -> Result<Plan, Obstacle> {
+/// The plan that obeys the spec. `dropped` are the members in force that neither spec nor discovery has any more.
+fn obey(
+    pool: &ApiserverPool,
+    facts: &Facts,
+    wanted: &Wanted,
+    dropped: &[&wire::Member],
+    memory: &Memory,
+) -> Result<Plan, Obstacle> {
     let spec = &pool.spec;
     let listeners = document::listeners(spec)?;
     let endpoints = document::endpoints(&listeners);
@@ -120,7 +126,7 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     scope::guard::check(pool, facts)?;
 
     let permission = Permission::of(pool, memory);
-    let guarded = shrink::guard(spec, facts, memory, &wanted.members);
+    let guarded = shrink::guard(spec, facts, memory, &wanted.members, dropped);
     let unguarded = shrink::unguarded(&guarded, facts).filter(|_| permission.is_open());
     let is_guard_overruled = unguarded.is_some();
     let guarded = unguarded.unwrap_or(guarded);
@@ -130,7 +136,7 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     ports::check_apiservers(&listeners, &spec.proxy, &members, facts)?;
     let edit = Edit {
         members: &members,
-        wanted: &wanted,
+        wanted,
         generation: pool.metadata.generation,
         permission: &permission,
     };
@@ -146,7 +152,7 @@ fn obey(pool: &ApiserverPool, facts: &Facts, wanted: Wanted, memory: &Memory) ->
     };
     let is_written = facts.current.document.as_ref() == Some(&document) && facts.current.marks == marks;
     let mut notes: Vec<_> = permission.note(is_permission_used).into_iter().collect();
-    notes.extend(wanted.notes);
+    notes.extend(wanted.notes.iter().cloned());
     notes.extend(records.notes);
     notes.extend(sight(&members, facts));
     Ok(Plan {

@@ -70,9 +70,9 @@ impl Settings {
 
 /// The paths to a member: one for each of its addresses, the preferred first.
 pub fn paths(member: &Member) -> impl Iterator<Item = PathKey> {
-    member.addresses.iter().map(|address| PathKey {
+    member.sockets().map(|address| PathKey {
         member: member.name.clone(),
-        address: SocketAddr::new(*address, member.port),
+        address,
     })
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Display,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
 };
 
@@ -147,11 +147,8 @@ fn members(document: &Document) -> Result<(), Violation> {
         list_of(document.disabled.len()),
         "must hold 256 addresses at most; leave out those of apiservers that are gone",
     )?;
-    let is_used = |address: &SocketAddr| {
-        let at = |member: &Member| member.port == address.port() && member.addresses.contains(&address.ip());
-        members.iter().any(at)
-    };
-    if let Some(used) = document.disabled.iter().find(|address| is_used(address)) {
+    let mut sockets = members.iter().flat_map(Member::sockets);
+    if let Some(used) = sockets.find(|socket| document.disabled.contains(socket)) {
         require(
             false,
             "disabled",

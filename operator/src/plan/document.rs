@@ -97,10 +97,7 @@ fn disabled(members: &[Member]) -> Vec<SocketAddr> {
         let chosen = members
             .iter()
             .filter(move |member| (member.state == PoolMemberState::Disabled) == is_disabled);
-        chosen.flat_map(|member| {
-            let addresses = member.addresses.iter();
-            addresses.map(|address| SocketAddr::new(*address, member.port))
-        })
+        chosen.flat_map(Member::sockets)
     };
     let used: BTreeSet<_> = sockets(false).collect();
     let unused: BTreeSet<_> = sockets(true).filter(|socket| !used.contains(socket)).collect();

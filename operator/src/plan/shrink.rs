@@ -4,7 +4,6 @@
 //! whole removal delay and it gave no verified answer in that time. A label typo, a deleted Node object or an empty list
 //! does not remove an apiserver that answers.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -53,9 +52,14 @@ pub fn dropped<'a>(spec: &ApiserverPoolSpec, facts: &'a Facts, wanted: &[Member]
         .collect()
 }
 
-/// Decides which members in force stay although `wanted` does not have them. `memory` includes this pass.
-pub fn guard(spec: &ApiserverPoolSpec, facts: &Facts, memory: &Memory, wanted: &[Member]) -> Guarded {
-    let dropped = dropped(spec, facts, wanted);
+/// Decides which of the `dropped` members in force stay although `wanted` does not have them. `memory` includes this pass.
+pub fn guard(
+    spec: &ApiserverPoolSpec,
+    facts: &Facts,
+    memory: &Memory,
+    wanted: &[Member],
+    dropped: &[&wire::Member],
+) -> Guarded {
     let guard = Guard {
         spec,
         facts,
@@ -64,7 +68,7 @@ pub fn guard(spec: &ApiserverPoolSpec, facts: &Facts, memory: &Memory, wanted: &
         delay: delay(spec),
         guarded: Guarded::default(),
     };
-    guard.decide(&dropped)
+    guard.decide(dropped)
 }
 
 /// What `guarded` becomes without the guard. `None` if it would be the same: also without the guard nothing is removed
@@ -167,8 +171,8 @@ impl Guard<'_> {
     }
 
     fn was_probed_since(&self, old: &wire::Member, since: Instant) -> bool {
-        old.addresses.iter().any(|ip| {
-            let health = self.facts.healths.get(&SocketAddr::new(*ip, old.port));
+        old.sockets().any(|socket| {
+            let health = self.facts.healths.get(&socket);
             health.is_some_and(|health| health.probed_at >= since)
         })
     }

@@ -101,5 +101,5 @@ fn is_verified(endpoint: &Endpoint, facts: &Facts) -> bool {
 }
 
 fn has(member: &wire::Member, endpoint: &Endpoint) -> bool {
-    member.port == endpoint.socket.port() && member.addresses.contains(&endpoint.socket.ip())
+    member.sockets().any(|socket| socket == endpoint.socket)
 }
