@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use trivet_crds::wire::{self, MAX_ADDRESSES};
 
-use super::masters::{Master, Origin, ZONE_LABEL, is_usable};
+use super::masters::{Master, Origin, ZONE_LABEL, has_address, is_usable};
 
 /// One endpoint of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +51,7 @@ fn sockets(slice: &EndpointSlice) -> Vec<SocketAddr> {
 }
 
 fn node_at<'a>(ip: IpAddr, nodes: &[&'a Node]) -> Option<&'a Node> {
-    let mut having = nodes.iter().filter(|node| {
-        let status = node.status.as_ref();
-        let addresses = status
-            .and_then(|status| status.addresses.as_deref())
-            .unwrap_or_default();
-        addresses.iter().any(|address| address.address.parse() == Ok(ip))
-    });
+    let mut having = nodes.iter().filter(|node| has_address(node, ip));
     let first = having.next()?;
     having.next().is_none().then_some(*first)
 }

@@ -92,6 +92,17 @@ fn master(node: &Node) -> Master {
     }
 }
 
+/// Whether a node reports this address, of whatever type.
+pub fn has_address(node: &Node, ip: IpAddr) -> bool {
+    let reported = node
+        .status
+        .iter()
+        .flat_map(|status| status.addresses.iter().flatten());
+    reported
+        .map(|address| address.address.parse())
+        .any(|reported| reported == Ok(ip))
+}
+
 /// Whether another host may have this address.
 pub fn is_usable(ip: &IpAddr) -> bool {
     let is_link_local = match ip {

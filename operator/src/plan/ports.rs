@@ -1,13 +1,12 @@
 //! Ports that proxies must not listen on: one port for two purposes, and the port of an apiserver of their own node.
 
-use std::net::IpAddr;
-
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use trivet_crds::pool::ProxyTemplate;
 use trivet_crds::wire::Listener;
 
 use super::facts::Facts;
+use super::masters::has_address;
 use super::members::Member;
 use super::rejection::Rejection;
 use super::scope::{Placement, Scope};
@@ -67,14 +66,7 @@ pub fn check_apiservers(
 }
 
 fn runs(node: &Node, member: &Member) -> bool {
-    node.name_any() == member.node_name || {
-        let addresses = node
-            .status
-            .iter()
-            .flat_map(|status| status.addresses.iter().flatten());
-        let mut addresses = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
-        addresses.any(|address| member.addresses.contains(&address))
-    }
+    node.name_any() == member.node_name || member.addresses.iter().any(|ip| has_address(node, *ip))
 }
 
 #[cfg(test)]

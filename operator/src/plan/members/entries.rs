@@ -198,7 +198,7 @@ fn place(mut claim: Claim<'_>, others: &[Member], facts: &Facts, wanted: &mut Wa
         !is_replaced
     });
     let mut in_force = facts.current.members.iter();
-    if matches!(&facts.discovered, Discovered::Unknown | Discovered::Masters(_))
+    if facts.discovered != Discovered::Off
         && !facts.discovered.has_masters()
         && let Some(old) = in_force.find(|old| member.is_same_server(old))
     {
