@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
@@ -84,8 +85,14 @@ pub async fn metrics(host: &Host) -> Result<Metrics> {
         .with_context(|| format!("failed to read the metrics of {}'s proxy", host.name()))
 }
 
+/// When the last of these nodes' proxies was first seen to obey `revision` or a later one.
+pub async fn all_follow(hosts: &[Host], revision: u64, within: Duration) -> Result<Timestamp> {
+    let seen = try_join_all(hosts.iter().map(|host| follows(host, revision, within))).await?;
+    seen.into_iter().max().context("there is no host")
+}
+
 /// When a node's proxy was first seen to obey `revision` or a later one.
-pub async fn follows(host: &Host, revision: u64, within: Duration) -> Result<Timestamp> {
+async fn follows(host: &Host, revision: u64, within: Duration) -> Result<Timestamp> {
     let (at, _) = first(host, within, move |metrics| metrics.revision() >= Some(revision))
         .await
         .with_context(|| format!("revision {revision}"))?;

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures::future::try_join_all;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::sleep;
@@ -13,7 +12,7 @@ use trivet_testbed::{Family, Fault};
 use trivet_tests::documents::Documents;
 use trivet_tests::installation::{Installation, POOL};
 use trivet_tests::observe::{History, Observer};
-use trivet_tests::proxies::follows;
+use trivet_tests::proxies::all_follow;
 use trivet_tests::say::say;
 use trivet_tests::silence::{Witness, publish, silence};
 
@@ -88,7 +87,6 @@ async fn give_both_addresses(installation: &Installation) -> Result<()> {
     pools.patch(POOL, &PatchParams::default(), &patch).await?;
     let both = |document: &Document| document.members.iter().all(|member| member.addresses.len() == 2);
     let published = documents.until(FOLLOWED, both).await?;
-    let (hosts, revision) = (installation.hosts(), published.document.revision);
-    try_join_all(hosts.iter().map(|host| follows(host, revision, FOLLOWED))).await?;
+    all_follow(&installation.hosts(), published.document.revision, FOLLOWED).await?;
     installation.proxies_settled().await
 }

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures::future::try_join_all;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use trivet_crds::wire::{Document, MemberState};
@@ -15,7 +14,7 @@ use trivet_tests::documents::Documents;
 use trivet_tests::installation::{Installation, POOL};
 use trivet_tests::observe::Observer;
 use trivet_tests::pods::assert_untouched;
-use trivet_tests::proxies::{follows, metrics};
+use trivet_tests::proxies::{all_follow, metrics};
 use trivet_tests::say::say;
 
 /// New connections a second from each of two nodes.
@@ -254,8 +253,7 @@ async fn in_step(
 ) -> Result<Duration> {
     let published = documents.until(within, wanted).await?;
     let revision = published.document.revision;
-    let seen = try_join_all(hosts.iter().map(|host| follows(host, revision, IN_STEP * 5))).await?;
-    let last = seen.into_iter().max().context("there is no host")?;
+    let last = all_follow(hosts, revision, IN_STEP * 5).await?;
     Ok(Duration::try_from(last.duration_since(published.at)).unwrap_or_default())
 }
 

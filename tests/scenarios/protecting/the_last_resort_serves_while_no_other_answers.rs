@@ -15,7 +15,7 @@ use trivet_testbed::Component;
 use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::documents::Documents;
 use trivet_tests::installation::{Installation, POOL};
-use trivet_tests::proxies::{follows, metrics};
+use trivet_tests::proxies::{all_follow, metrics};
 use trivet_tests::say::say;
 
 /// The master that drains, and then is no member.
@@ -93,8 +93,7 @@ async fn forget_earlier_documents(installation: &Installation, documents: &mut D
             .await?;
         let is_new = |document: &Document| document.connection.hedge_delay_milliseconds == delay;
         let published = documents.until(FOLLOWED, is_new).await?;
-        let (hosts, revision) = (installation.hosts(), published.document.revision);
-        try_join_all(hosts.iter().map(|host| follows(host, revision, FOLLOWED))).await?;
+        all_follow(&installation.hosts(), published.document.revision, FOLLOWED).await?;
     }
     Ok(())
 }
@@ -118,8 +117,7 @@ async fn edit(
     let published = documents
         .until(FOLLOWED, |document| of_spare(document) == state)
         .await?;
-    let (hosts, revision) = (installation.hosts(), published.document.revision);
-    try_join_all(hosts.iter().map(|host| follows(host, revision, FOLLOWED)))
+    all_follow(&installation.hosts(), published.document.revision, FOLLOWED)
         .await
         .map(drop)
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use futures::future::try_join_all;
+use anyhow::Result;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use trivet_crds::wire::{Document, MemberState};
@@ -11,7 +10,7 @@ use trivet_crds::wire::{Document, MemberState};
 use crate::attempts::{self, LOOPBACKS};
 use crate::documents::Documents;
 use crate::installation::{Installation, POOL};
-use crate::proxies::follows;
+use crate::proxies::all_follow;
 use crate::say::{chapter, say, shell};
 
 /// Several times what is promised, so that a slow machine shows its number instead of an error.
@@ -75,8 +74,7 @@ async fn edit(
     let published = documents.until(LIMIT, shown).await?;
     let revision = published.document.revision;
     let hosts = installation.hosts();
-    let seen = try_join_all(hosts.iter().map(|host| follows(host, revision, LIMIT))).await?;
-    let last = seen.into_iter().max().context("there is no host")?;
+    let last = all_follow(&hosts, revision, LIMIT).await?;
     let lag = Duration::try_from(last.duration_since(published.at)).unwrap_or_default();
     say(format!(
         "→ revision {revision}: on all {} proxies {} ms after it was written",

@@ -14,7 +14,7 @@ pub(super) struct Draft {
     pub(super) unlabelled: BTreeSet<String>,
     /// Whether there is another pool that wants this pool's port.
     pub(super) has_rival: bool,
-    /// What its author has yet to notice.
+    /// The mistakes that the author has made and not put right yet.
     pub(super) mistakes: Vec<Mistake>,
 }
 
