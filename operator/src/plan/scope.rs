@@ -72,7 +72,7 @@ impl Scope {
         }
     }
 
-    /// The scope of a DaemonSet, whoever has written it.
+    /// The scope that a DaemonSet has, also after somebody has edited it by hand.
     pub fn in_force(daemon_set: &DaemonSet) -> Option<Self> {
         let pod = daemon_set.spec.as_ref()?.template.spec.as_ref()?;
         let node_affinity = pod.affinity.as_ref().and_then(|all| all.node_affinity.as_ref());
