@@ -592,8 +592,15 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
+/// The usual number of cases of a property, unless proptest's own variable names another, as `make soak` does.
+fn cases(usual: u32) -> ProptestConfig {
+    let told = ProptestConfig::default();
+    let cases = std::env::var_os("PROPTEST_CASES").map_or(usual, |_| told.cases);
+    ProptestConfig { cases, ..told }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     /// Whatever discovery says, in whatever order and for however long: an apiserver that answers stays a member.
     #[test]

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMemberState};
+use trivet_crds::wire;
 
 use super::{Member, list};
+use crate::plan::endpoints::is_named_by_address;
 use crate::plan::facts::{Discovered, Facts};
 use crate::plan::masters::{Master, Origin};
 
@@ -72,7 +74,7 @@ fn followed(mut member: Member, master: &Master, known: &[IpAddr], facts: &Facts
 /// The addresses in force of a member, without those that other nodes report now.
 fn last_known(member: &Member, reported: &[Member], facts: &Facts) -> Vec<IpAddr> {
     let mut in_force = facts.current.members.iter();
-    let old = in_force.find(|old| old.name == member.name && old.port == member.port);
+    let old = in_force.find(|old| was(old, member) && old.port == member.port);
     let is_of_another = |ip: &&IpAddr| {
         let mut others = reported.iter().filter(|other| other.name != member.name);
         others.any(|other| other.port == member.port && other.addresses.contains(ip))
@@ -119,7 +121,8 @@ fn part(members: &mut [Member], reported: &[Member], facts: &Facts, notes: &mut 
         }
     }
     for (socket, names) in &holders {
-        let keeper = keeper(*socket, names.iter().filter(|name| bare.contains(*name)), facts);
+        let is_candidate = |member: &&Member| bare.contains(&member.name) && names.contains(&member.name);
+        let keeper = keeper(*socket, reported.iter().filter(is_candidate), facts);
         for member in members.iter_mut().filter(|member| bare.contains(&member.name)) {
             if Some(&member.name) != keeper && member.sockets().any(|other| other == *socket) {
                 member.addresses.retain(|ip| *ip != socket.ip());
@@ -141,17 +144,25 @@ fn part(members: &mut [Member], reported: &[Member], facts: &Facts, notes: &mut 
 /// Who keeps a shared address: the member that has it already, else the first.
 fn keeper<'a>(
     socket: SocketAddr,
-    candidates: impl Iterator<Item = &'a String> + Clone,
+    candidates: impl Iterator<Item = &'a Member> + Clone,
     facts: &Facts,
 ) -> Option<&'a String> {
-    let has_it = |name: &&String| {
-        let mut members = facts.current.members.iter();
-        members.any(|old| {
-            old.name == **name && old.port == socket.port() && old.addresses.contains(&socket.ip())
-        })
+    let has_it = |member: &&Member| {
+        let mut in_force = facts.current.members.iter();
+        in_force.any(|old| was(old, member) && old.sockets().any(|other| other == socket))
     };
-    candidates
-        .clone()
-        .find(has_it)
-        .or_else(|| candidates.clone().next())
+    let first = || candidates.clone().next();
+    let keeper = candidates.clone().find(has_it).or_else(first);
+    keeper.map(|member| &member.name)
+}
+
+/// Whether a discovered apiserver is this member in force: by its node, and by its name only where no node is known. An
+/// entry of the spec may have been named after another node than its own.
+fn was(old: &wire::Member, member: &Member) -> bool {
+    let is_node_known = !old.node_name.is_empty() && !member.node_name.is_empty();
+    if is_node_known && !is_named_by_address(old) {
+        old.node_name == member.node_name
+    } else {
+        old.name == member.name
+    }
 }

@@ -263,7 +263,7 @@ fn servers(world: &World) -> BTreeSet<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(cases(128))]
 
     #[test]
     fn no_history_lets_discovery_remove_what_answers_or_a_majority(
