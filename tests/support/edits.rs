@@ -54,7 +54,7 @@ const FATES: [&str; 5] = [
 
 /// Makes `count` random edits, each as soon as the one before is settled, and fails if they cost a connection.
 pub async fn cost_no_connection(count: usize) -> Result<()> {
-    let installation = Installation::protecting().await?;
+    let installation = Installation::protecting().await?.told().await?;
     let seed = seed()?;
     say(format!(
         "{count} edits from the seed {seed}: {SEED}={seed} makes them again"

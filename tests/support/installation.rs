@@ -19,6 +19,7 @@ use trivet_testbed::{Cluster, Host, Spec};
 
 use crate::attempts::{LOOPBACKS, once};
 use crate::observe;
+use crate::pods::Proxies;
 use crate::proxies::metrics;
 use crate::say::say;
 use crate::tools::Tools;
@@ -60,50 +61,75 @@ const PROXIES_SETTLED: Duration = Duration::from_secs(90);
 pub struct Installation {
     cluster: Cluster,
     turn: Turn,
+    /// The proxies that the set-up has restarted, as the API knew them until then.
+    restarted: Proxies,
 }
 
 impl Installation {
     /// A healthy cluster with Trivet's images on its hosts, nothing of Trivet installed, the workers' kubelets on cp1.
     pub async fn bare() -> Result<Self> {
-        let installation = Self::healthy().await?;
+        let mut installation = Self::healthy().await?;
         installation
             .point_workers(&Server::Master(FIRST_MASTER.to_owned()))
             .await?;
         installation.load_images().await?;
+        installation.turn.step("images");
         installation.purge().await?;
+        installation.turn.step("removal");
         installation.nodes_ready().await?;
-        Ok(installation.ready())
+        installation.turn.step("kubelets");
+        Ok(installation)
     }
 
-    /// A healthy cluster with the chart installed, the pool of `spec: {}` Ready and every proxy in step with it; the
-    /// workers' kubelets stay where they are.
+    /// A healthy cluster with the chart installed, the pool of `spec: {}` and every proxy in step with it; the workers'
+    /// kubelets stay where they are. What the API tells of the proxies may be older: see [`Self::told`].
     pub async fn serving() -> Result<Self> {
-        Ok(Self::served().await?.ready())
+        Self::served().await
     }
 
     /// The same, with the workers' kubelets and kube-proxies on their node's proxy: what users have.
     pub async fn protecting() -> Result<Self> {
-        let installation = Self::served().await?;
+        let mut installation = Self::served().await?;
         installation.point_workers(&Server::Loopback).await?;
         installation.nodes_ready().await?;
-        Ok(installation.ready())
-    }
-
-    async fn served() -> Result<Self> {
-        let installation = Self::healthy().await?;
-        installation.load_images().await?;
-        installation.install().await?;
-        installation.reset_pool().await?;
-        installation.forget_falls().await?;
-        installation.proxies_settled().await?;
-        installation.pool_ready().await?;
+        installation.turn.step("kubelets");
         Ok(installation)
     }
 
-    /// Begins the scenario itself.
-    fn ready(mut self) -> Self {
-        self.turn.ready();
-        self
+    async fn served() -> Result<Self> {
+        let mut installation = Self::healthy().await?;
+        let images = installation.load_images().await?;
+        installation.turn.step("images");
+        let chart = installation.install().await?;
+        installation.turn.step("chart");
+        let spec = installation.reset_pool().await?;
+        if images || chart || spec {
+            // Proxies may be replaced: a scenario must not find a rollout under way.
+            installation.pool_ready().await?;
+            installation.turn.step("rollout");
+        }
+        installation.restarted = installation.forget_falls().await?;
+        installation.turn.step("restarts");
+        installation.proxies_settled().await?;
+        installation.turn.step("proxies in step");
+        Ok(installation)
+    }
+
+    /// Waits until the API tells of the proxies what is: kubelets report a restart late, and probe the readiness of what
+    /// they have restarted only after ten seconds. For scenarios that look at pods or at the pool's status.
+    pub async fn told(mut self) -> Result<Self> {
+        eventually(PROXY_STARTED, "the restarts counted", async || {
+            let now = self.proxies(FIRST_MASTER).await?;
+            for (name, before) in &self.restarted {
+                let now = now.get(name);
+                ensure!(now.is_some_and(|now| now != before), "{name}'s proxy: {now:?}");
+            }
+            Ok(())
+        })
+        .await?;
+        self.pool_ready().await?;
+        self.turn.step("pool");
+        Ok(self)
     }
 
     /// Lets a master join, with Trivet's images on its host.
@@ -245,9 +271,10 @@ impl Installation {
     }
 
     /// Kills the proxies that have seen a member fall; kubelet starts them again. A proxy holds a member that fell lately
-    /// down for longer each time, up to two minutes: one scenario's faults would make the next one wait.
-    async fn forget_falls(&self) -> Result<()> {
-        let before = self.proxies(FIRST_MASTER).await?;
+    /// down for longer each time, up to two minutes: one scenario's faults would make the next one wait. Returns those
+    /// that it killed, as the API knew them before.
+    async fn forget_falls(&self) -> Result<Proxies> {
+        let mut known = self.proxies(FIRST_MASTER).await?;
         let forget = |host: Host| async move {
             // A proxy that does not answer is not in step: what waits for that says why.
             let fell = metrics(&host).await.is_ok_and(|metrics| metrics.has_seen_falls());
@@ -267,17 +294,8 @@ impl Installation {
             Ok(Some(name))
         };
         let killed = try_join_all(self.hosts().into_iter().map(forget)).await?;
-        // kubelet tells the API of it later, and scenarios count restarts.
-        eventually(PROXY_STARTED, "the restarts counted", async || {
-            let now = self.proxies(FIRST_MASTER).await?;
-            for name in killed.iter().flatten() {
-                let [then, now] =
-                    [&before, &now].map(|proxies| proxies.get(name).map(|proxy| proxy.restarts));
-                ensure!(now > then, "{name}'s proxy: {now:?}");
-            }
-            Ok(())
-        })
-        .await
+        known.retain(|node, _| killed.iter().flatten().any(|name| name == node));
+        Ok(known)
     }
 
     async fn change_hosts(
@@ -300,12 +318,18 @@ impl Installation {
         let cluster = tokio::task::spawn_blocking(find_or_start)
             .await
             .context("the testbed panicked")??;
-        let installation = Self { cluster, turn };
+        let mut installation = Self {
+            cluster,
+            turn,
+            restarted: Proxies::new(),
+        };
+        installation.turn.step("hosts");
         installation.rescue_workers().await?;
         if let Err(error) = installation.recovered().await {
             say(format!("repairing the testbed: {error:#}"));
             installation.disturb(Cluster::repair).await?;
         }
+        installation.turn.step("nodes");
         Ok(installation)
     }
 

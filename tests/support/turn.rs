@@ -16,8 +16,12 @@ const LOCK: &str = "/run/trivet-scenario.lock";
 pub struct Turn {
     _lock: File,
     began: Instant,
-    set_up: Duration,
+    /// What each step of the set-up took.
+    steps: Vec<(&'static str, Duration)>,
 }
+
+/// A step of the set-up that takes less is not worth a word.
+const SHORT: Duration = Duration::from_secs(1);
 
 impl Turn {
     /// Waits until no other scenario runs on this machine, be it of this process or another.
@@ -37,22 +41,33 @@ impl Turn {
         Ok(Self {
             _lock: lock,
             began: Instant::now(),
-            set_up: Duration::ZERO,
+            steps: Vec::new(),
         })
     }
 
-    /// The cluster is in the state that the scenario starts from.
-    pub(crate) fn ready(&mut self) {
-        self.set_up = self.began.elapsed();
+    /// A step of the set-up is done. After the last one the cluster is in the state that the scenario starts from.
+    pub(crate) fn step(&mut self, name: &'static str) {
+        let before = self.set_up();
+        self.steps
+            .push((name, self.began.elapsed().saturating_sub(before)));
+    }
+
+    fn set_up(&self) -> Duration {
+        self.steps.iter().map(|(_, taken)| *taken).sum()
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        let long = self.steps.iter().filter(|(_, taken)| *taken >= SHORT);
+        let long: Vec<_> = long
+            .map(|(name, taken)| format!("{name} {:.1} s", taken.as_secs_f32()))
+            .collect();
         say(format!(
-            "it took {:.1} s, {:.1} s of them until the cluster was ready for it",
+            "it took {:.1} s, {:.1} s of them until the cluster was ready for it ({})",
             self.began.elapsed().as_secs_f32(),
-            self.set_up.as_secs_f32()
+            self.set_up().as_secs_f32(),
+            long.join(", ")
         ));
     }
 }

@@ -44,7 +44,7 @@ struct Edits {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_edits_reach_every_proxy_and_no_connection_fails() -> Result<()> {
-    let installation = Installation::protecting().await?;
+    let installation = Installation::protecting().await?.told().await?;
     let (hosts, workers) = (installation.hosts(), installation.workers());
     let documents = Documents::watch(installation.kubernetes("cp1").await?);
     let mut edits = Edits {

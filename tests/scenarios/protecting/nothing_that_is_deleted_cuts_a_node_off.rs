@@ -27,7 +27,7 @@ struct Vigil {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pool_crd_and_release_may_be_deleted_and_what_comes_back_adopts_the_proxies() -> Result<()> {
-    let installation = Installation::protecting().await?;
+    let installation = Installation::protecting().await?.told().await?;
     let vigil = Vigil::start(&installation).await?;
     let tools = installation.tools();
 

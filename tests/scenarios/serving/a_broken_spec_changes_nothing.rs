@@ -15,7 +15,7 @@ use trivet_tests::say::say;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_refuses_a_broken_spec_and_names_the_field_and_the_way_out() -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     let tools = installation.tools();
     let cases = [
         (
@@ -86,7 +86,7 @@ async fn the_api_server_refuses_a_broken_spec_and_names_the_field_and_the_way_ou
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edit_that_would_leave_no_healthy_member_keeps_the_last_good_configuration() -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     let revision = installation.config_revision().await?;
     let disabled = ["cp1", "cp2", "cp3"].map(|name| json!({ "name": name, "state": "Disabled" }));
     // An address of the testbed's network that no host has.

@@ -31,10 +31,9 @@ const TOLD: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_node_is_named_and_a_rollout_reaches_the_others() -> Result<()> {
     // The kubelets stay as they are: one that restarts reports its pods unready until their next probe.
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     // The set-up restarts proxies that remember a fall, and their pods are ready some seconds after they serve.
     all_pods_ready(&installation).await?;
-    installation.pool_ready().await?;
     installation
         .disturb(|cluster| cluster.kill("w2", Component::Kubelet.program()))
         .await?;
@@ -50,7 +49,7 @@ async fn a_lost_node_is_named_and_a_rollout_reaches_the_others() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_daemon_set_is_told_in_the_words_of_the_api_server() -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     edit(
         &installation,
         json!({ "proxy": { "image": "example.com/other:1" } }),

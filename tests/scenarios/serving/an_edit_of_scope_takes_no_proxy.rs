@@ -31,7 +31,7 @@ const SECOND: &str = "second";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_typo_in_the_scope_costs_nothing_and_the_annotation_allows_it() -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     let outcome = the_scope_is_guarded(&installation).await;
     installation.reset_pool().await?;
     installation.pool_ready().await?;
@@ -41,7 +41,7 @@ async fn a_typo_in_the_scope_costs_nothing_and_the_annotation_allows_it() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_of_the_apiservers_is_rejected() -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     let pools = installation.pools("cp1").await?;
     let spec = json!({
         "listeners": [{ "name": "apiserver", "port": 6443 }], "proxy": { "metrics": { "port": 7555 } },

@@ -26,7 +26,7 @@ const WAY_OUT: &str = "trivet.dev/allow-delete=true";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_deleted_by_accident_and_a_settled_pool_writes_nothing() -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     let tools = installation.tools();
     let before = installation.proxies("cp1").await?;
     let (from, settled) = (Timestamp::now(), Instant::now() + IDLE);
@@ -58,7 +58,7 @@ async fn nothing_is_deleted_by_accident_and_a_settled_pool_writes_nothing() -> R
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_deletion_that_is_meant_finishes() -> Result<()> {
-    let installation = Installation::serving().await?;
+    let installation = Installation::serving().await?.told().await?;
     installation
         .point_workers(&Server::Master("cp1".to_owned()))
         .await?;

@@ -34,12 +34,13 @@ const OPERATOR: &str = "trivet-operator";
 const CACHE: &str = "/var/lib/trivet";
 
 impl Installation {
-    /// Installs the chart, or brings the release that is there back to the chart's own values.
-    pub async fn install(&self) -> Result<()> {
+    /// Installs the chart, or brings the release that is there back to the chart's own values. Returns whether it was not
+    /// there as it should be.
+    pub async fn install(&self) -> Result<bool> {
         let tools = self.tools();
         let (wanted, found) = (description()?, self.release().await);
         if found.as_ref().is_some_and(|found| found.is(&wanted)) && self.operator_runs().await? {
-            return Ok(());
+            return Ok(false);
         }
         if found.is_some_and(|found| found.is_stuck()) {
             say("an earlier helm command did not end: removing its release");
@@ -53,7 +54,7 @@ impl Installation {
                  --description {wanted} --wait --timeout 120s"
             ))
             .await?;
-        Ok(())
+        Ok(true)
     }
 
     /// Removes everything of Trivet, as somebody does who wants it gone for good. Nodes must not need it any more.

@@ -24,8 +24,9 @@ struct Images {
 }
 
 impl Installation {
-    /// Builds the images and imports them where they are not yet; pods of older ones are replaced.
-    pub(super) async fn load_images(&self) -> Result<()> {
+    /// Builds the images and imports them where they are not yet; pods of older ones are replaced. Returns whether any were
+    /// imported.
+    pub(super) async fn load_images(&self) -> Result<bool> {
         let imported = self.disturb(import).await?;
         if imported {
             say("new images: replacing the pods that run older ones");
@@ -36,7 +37,7 @@ impl Installation {
             let delete = format!("delete pods --all --namespace {NAMESPACE} --ignore-not-found");
             self.tools().kubectl(&delete).await?;
         }
-        Ok(())
+        Ok(imported)
     }
 
     /// The same for a host that has just joined: nothing older can run there.

@@ -19,20 +19,20 @@ impl Installation {
         Ok(Api::all(self.kubernetes(master).await?))
     }
 
-    /// Gives the pool its empty spec back, whatever it was edited to.
-    pub async fn reset_pool(&self) -> Result<()> {
+    /// Gives the pool its empty spec back, whatever it was edited to. Returns whether it had another one, or none.
+    pub async fn reset_pool(&self) -> Result<bool> {
         let pools = self.pools(FIRST_MASTER).await?;
         let reset = async || {
             let mut pool = ApiserverPool::new(POOL, ApiserverPoolSpec::default());
             match pools.get_opt(POOL).await? {
                 None => drop(pools.create(&PostParams::default(), &pool).await?),
-                Some(found) if is_plain(&found)? => {}
+                Some(found) if is_plain(&found)? => return Ok(false),
                 Some(found) => {
                     pool.metadata.resource_version = found.resource_version();
                     drop(pools.replace(POOL, &PostParams::default(), &pool).await?);
                 }
             }
-            Ok(())
+            Ok(true)
         };
         // A CRD that was just made is not served at once, and the operator writes status meanwhile.
         eventually(Duration::from_secs(30), "an empty pool", reset).await
