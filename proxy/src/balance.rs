@@ -10,6 +10,7 @@ mod choice;
 mod cross_check;
 pub mod cuts;
 mod decision;
+mod disabled;
 pub mod drain;
 mod event;
 pub mod health;
@@ -36,6 +37,7 @@ use tokio::time::Instant;
 
 pub use self::{
     decision::{Change, Decision},
+    disabled::Disabled,
     event::{Event, Target},
     member::best,
     path::{PathId, PathKey, Standing, View},
@@ -70,7 +72,7 @@ pub struct Balance {
     hedge_budget: HedgeBudget,
     moved: Option<Instant>,
     earlier: Vec<Target>,
-    disabled: BTreeSet<SocketAddr>,
+    disabled: Disabled,
     /// Paths whose connections are drained once one that is to be used answers: they were the last resort.
     drain_again: BTreeSet<PathId>,
 }
@@ -92,7 +94,7 @@ impl Balance {
             hedge_budget: HedgeBudget::default(),
             moved: None,
             earlier: Vec::new(),
-            disabled: BTreeSet::new(),
+            disabled: Disabled::default(),
             drain_again: BTreeSet::new(),
         }
     }
@@ -100,10 +102,14 @@ impl Balance {
     /// Takes in what happened at `now` and says what to do.
     pub fn observe(&mut self, event: Event, now: Instant) -> Vec<Decision> {
         match event {
-            Event::Configured(targets, policy) => self.configure(targets, policy, now),
-            Event::Disabled(addresses) => {
-                self.disabled = addresses;
-                Vec::new()
+            Event::Configured {
+                targets,
+                disabled,
+                policy,
+            } => {
+                self.disabled = disabled;
+                self.policy = policy;
+                self.configure(targets, now)
             }
             Event::Remembered(earlier) => {
                 self.earlier = earlier;
@@ -150,29 +156,20 @@ impl Balance {
 
     /// Where to dial for a new connection, the best first: see [`choice`].
     pub fn candidates(&self) -> Vec<Candidate> {
-        let usable = self.paths.iter().filter(|(_, path)| self.may_serve(path));
+        let usable = self.paths.iter().filter(|(_, path)| path.is_usable());
         let facts: Vec<_> = usable.map(|(id, path)| choice::Facts::of(*id, path)).collect();
         choice::order(&facts, self.needs_last_resort())
     }
 
     /// Whether new connections may go there, if only as a last resort.
     pub fn is_usable(&self, id: PathId) -> bool {
-        self.paths.get(&id).is_some_and(|path| self.may_serve(path))
+        self.paths.get(&id).is_some_and(Path::is_usable)
     }
 
     /// Whether a path is expected to answer a new connection.
     pub fn expects_answers(&self) -> bool {
         let mut paths = self.paths.values();
-        paths.any(|path| self.may_serve(path) && path.health.answers())
-    }
-
-    fn may_serve(&self, path: &Path) -> bool {
-        path.is_usable() && !self.is_disabled(path)
-    }
-
-    /// Whether the pool's owner wants no connection there. A document names no address both so and as a member's.
-    fn is_disabled(&self, path: &Path) -> bool {
-        path.is_last_resort() && self.disabled.contains(&path.key.address)
+        paths.any(|path| path.is_usable() && path.health.answers())
     }
 
     /// What a path may get, and why; none once it is forgotten.

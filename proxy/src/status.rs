@@ -134,7 +134,7 @@ pub struct UpstreamStatus {
     pub state_milliseconds: u64,
     /// Its connections, attempts included.
     pub connections: u64,
-    /// Active, Draining, Removed or LastResort.
+    /// Active, Draining, Removed, LastResort or Disabled.
     pub standing: String,
     /// Local (on this node), SameZone or Elsewhere. The document's locality says whether it matters.
     #[serde(default)]
@@ -178,7 +178,7 @@ pub struct PathStatus {
     pub state_milliseconds: u64,
     /// Its connections, attempts included.
     pub connections: u64,
-    /// Active, Draining, Removed or LastResort.
+    /// Active, Draining, Removed, LastResort or Disabled.
     pub standing: String,
     /// Whether this node has had a verified answer from it.
     pub proven: bool,

@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     balance::{
-        Balance, Candidate, Event, PathId, PathKey, Target, View,
+        Balance, Candidate, Disabled, Event, PathId, PathKey, Target, View,
         health::{Reason, State},
         place::{Distance, Place},
     },
@@ -137,10 +137,12 @@ impl Upstreams {
                 key,
             })
         });
-        let event = Event::Configured(targets.collect(), settings.policy);
-        let disabled = settings.document.disabled.iter().copied().collect();
+        let event = Event::Configured {
+            targets: targets.collect(),
+            disabled: Disabled::of(&settings.document.disabled),
+            policy: settings.policy,
+        };
         self.lock().settings = Some(settings);
-        self.observe(Event::Disabled(disabled), "");
         self.observe(event, "");
     }
 

@@ -1,11 +1,12 @@
 //! What the balancer is told.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
     PathId, PathKey,
+    disabled::Disabled,
     health::{Outcome, Policy},
     place::Distance,
 };
@@ -28,10 +29,15 @@ pub struct Target {
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A new document is in force: all paths of its members, in order.
-    Configured(Vec<Target>, Policy),
-    /// Where members listen that the pool's owner has disabled: these addresses serve no connection, even as the last resort.
-    Disabled(BTreeSet<SocketAddr>),
+    /// A new document is in force.
+    Configured {
+        /// All paths of its members, in order.
+        targets: Vec<Target>,
+        /// What it disables.
+        disabled: Disabled,
+        /// The thresholds of health.
+        policy: Policy,
+    },
     /// The paths of earlier documents that are not in the current one.
     Remembered(Vec<Target>),
     /// A probe of a path has ended.

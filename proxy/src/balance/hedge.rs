@@ -36,7 +36,7 @@ impl Balance {
             if members.contains(&path.member) {
                 any_of_them |= heard;
             } else {
-                another |= self.may_serve(path) && heard;
+                another |= path.is_usable() && heard;
             }
         }
         another && !any_of_them || self.are_silent(asked) || self.hedge_budget.spend()

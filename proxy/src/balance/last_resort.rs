@@ -12,7 +12,7 @@ use super::{
 impl Balance {
     /// Whether no member that is to be used answers. One that was never probed may, and is waited for.
     pub(super) fn needs_last_resort(&self) -> bool {
-        let active = self.paths.values().filter(|path| !path.is_last_resort());
+        let active = self.paths.values().filter(|path| path.is_to_be_used());
         let mut hopeful = active.filter(|path| {
             let health = &path.health;
             health.answers() || (health.state(), health.reason()) == (State::Unready, Reason::NotProbed)
@@ -24,16 +24,15 @@ impl Balance {
     /// rather than be refused.
     pub fn awaits_last_resort(&self) -> bool {
         let mut paths = self.paths.values();
-        self.needs_last_resort()
-            && paths.any(|path| path.is_last_resort() && !self.is_disabled(path) && !path.health.is_judged())
+        self.needs_last_resort() && paths.any(|path| path.is_last_resort() && !path.health.is_judged())
     }
 
     /// Turns to the last resort as soon as no member that is to be used answers, and away from it as soon as one does:
     /// the document may be out of date after a long absence, and any apiserver of the cluster has the newest one. Called
     /// with what a path just did.
     pub(super) fn follow_last_resort(&mut self, id: PathId, answered: bool, now: Instant) -> Vec<Decision> {
-        let by_last_resort = self.paths.get(&id).is_none_or(Path::is_last_resort);
-        if answered && !by_last_resort {
+        let is_to_be_used = self.paths.get(&id).is_some_and(Path::is_to_be_used);
+        if answered && is_to_be_used {
             self.leave_last_resort()
         } else if self.needs_last_resort() {
             self.take_last_resort(now)
@@ -46,7 +45,7 @@ impl Balance {
         let mut decisions = Vec::new();
         let earlier = std::mem::take(&mut self.earlier);
         for target in &earlier {
-            if self.disabled.contains(&target.key.address) {
+            if self.disabled.has(&target.key) {
                 continue;
             }
             match self.find(&target.key) {

@@ -7,13 +7,12 @@ use super::{
     path::{MemberId, Path, PathId, Standing, View},
 };
 
-/// The path that speaks for its member, of the paths of one member: its health is the member's. A removed path speaks only
-/// where there is no other.
+/// The path that speaks for its member, of the paths of one member: its health is the member's. A removed or disabled
+/// path speaks only where there is no other.
 pub fn best<'a>(paths: impl IntoIterator<Item = &'a View>) -> Option<&'a View> {
-    paths.into_iter().min_by_key(|view| {
-        let removed = view.standing == Standing::Removed;
-        (removed, view.state, view.reason, view.preference)
-    })
+    paths
+        .into_iter()
+        .min_by_key(|view| (view.standing.is_gone(), view.state, view.reason, view.preference))
 }
 
 impl Balance {
@@ -44,6 +43,7 @@ impl Balance {
         let is_told_apart = match path.standing {
             Standing::Active | Standing::Draining => !path.health.is_judged(),
             Standing::Removed | Standing::LastResort => true,
+            Standing::Disabled => false,
         };
         path.connections > 0 || is_told_apart || self.first_choice(path.member) == Some(id)
     }
@@ -59,8 +59,8 @@ impl Balance {
 fn best_health<'a>(paths: impl Iterator<Item = &'a Path>) -> Option<(State, Reason)> {
     let best = paths
         .map(|path| {
-            let removed = path.standing == Standing::Removed;
-            (removed, path.health.state(), path.health.reason())
+            let health = &path.health;
+            (path.standing.is_gone(), health.state(), health.reason())
         })
         .min();
     best.map(|(_, state, reason)| (state, reason))

@@ -6,24 +6,23 @@
 use tokio::time::Instant;
 
 use super::{
-    Balance, Decision, PathId, PathKey, Policy, Target,
+    Balance, Decision, PathId, PathKey, Target,
     path::{MemberId, Path, Standing},
     rank,
 };
 
 impl Balance {
     /// Puts the paths of a document in force.
-    pub(super) fn configure(&mut self, targets: Vec<Target>, policy: Policy, now: Instant) -> Vec<Decision> {
-        self.policy = policy;
+    pub(super) fn configure(&mut self, targets: Vec<Target>, now: Instant) -> Vec<Decision> {
         let mut decisions = Vec::new();
         let gone: Vec<_> = self
             .paths
             .iter()
             .filter(|(_, path)| !targets.iter().any(|target| target.key == path.key))
-            .map(|(id, _)| *id)
+            .map(|(id, path)| (*id, self.standing_of_gone(&path.key)))
             .collect();
-        for id in gone {
-            decisions.extend(self.stand(id, Standing::Removed));
+        for (id, standing) in gone {
+            decisions.extend(self.stand(id, standing));
             decisions.extend(self.forget(id));
         }
         for target in targets {
@@ -41,6 +40,14 @@ impl Balance {
             }
         }
         decisions
+    }
+
+    fn standing_of_gone(&self, key: &PathKey) -> Standing {
+        if self.disabled.has(key) {
+            Standing::Disabled
+        } else {
+            Standing::Removed
+        }
     }
 
     pub(super) fn find(&self, key: &PathKey) -> Option<PathId> {
@@ -79,20 +86,27 @@ impl Balance {
         let before = std::mem::replace(&mut path.standing, standing);
         path.moving &= standing == Standing::Active;
         match (before, standing) {
-            (Standing::Active | Standing::LastResort, Standing::Draining | Standing::Removed) => {
-                Some(Decision::Drain(id))
-            }
-            (Standing::Draining | Standing::Removed, Standing::Active | Standing::LastResort) => {
-                Some(Decision::Restore(id))
+            (
+                Standing::Active | Standing::LastResort,
+                Standing::Draining | Standing::Removed | Standing::Disabled,
+            ) => Some(Decision::Drain(id)),
+            (
+                Standing::Draining | Standing::Removed | Standing::Disabled,
+                Standing::Active | Standing::LastResort,
+            ) => Some(Decision::Restore(id)),
+            // Its drain may have paused because no other member answered.
+            (Standing::Draining | Standing::Removed, Standing::Disabled) => {
+                self.drain_again.remove(&id).then_some(Decision::Drain(id))
             }
             (Standing::Active | Standing::LastResort, Standing::Active | Standing::LastResort)
-            | (Standing::Draining | Standing::Removed, Standing::Draining | Standing::Removed) => None,
+            | (Standing::Draining | Standing::Removed, Standing::Draining | Standing::Removed)
+            | (Standing::Disabled, Standing::Draining | Standing::Removed | Standing::Disabled) => None,
         }
     }
 
-    /// Forgets a removed path once it has no connection.
+    /// Forgets a removed or disabled path once it has no connection.
     pub(super) fn forget(&mut self, id: PathId) -> Vec<Decision> {
-        let over = |path: &Path| path.standing == Standing::Removed && path.connections == 0;
+        let over = |path: &Path| path.standing.is_gone() && path.connections == 0;
         if !self.paths.get(&id).is_some_and(over) {
             return Vec::new();
         }

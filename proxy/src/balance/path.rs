@@ -40,16 +40,25 @@ pub enum Standing {
     Removed,
     /// Of an earlier document: used while none of the current one's answers.
     LastResort,
+    /// Its owner has disabled it: as Removed, and no new connection goes there, whatever answers.
+    Disabled,
 }
 
 impl Standing {
-    /// The order of the last resort: members that drain, then removed paths, then those of earlier documents.
+    /// Whether the document in force does not have it, so that it is forgotten with its last connection.
+    pub(super) fn is_gone(self) -> bool {
+        matches!(self, Self::Removed | Self::Disabled)
+    }
+
+    /// The order of the last resort: members that drain, then removed paths, then those of earlier documents. A disabled
+    /// path is none of it.
     pub(super) fn resort(self) -> u8 {
         match self {
             Self::Active => 0,
             Self::Draining => 1,
             Self::Removed => 2,
             Self::LastResort => 3,
+            Self::Disabled => 4,
         }
     }
 
@@ -60,6 +69,7 @@ impl Standing {
             Self::Draining => "Draining",
             Self::Removed => "Removed",
             Self::LastResort => "LastResort",
+            Self::Disabled => "Disabled",
         }
     }
 }
@@ -148,17 +158,26 @@ impl Path {
             Standing::Draining | Standing::Removed | Standing::LastResort => {
                 self.proven && self.health.is_judged() && self.health.answers()
             }
+            Standing::Disabled => false,
         }
+    }
+
+    /// Whether it gets connections whenever it is well.
+    pub(super) fn is_to_be_used(&self) -> bool {
+        self.standing == Standing::Active
     }
 
     /// Whether it gets connections only while no path that is to be used answers.
     pub(super) fn is_last_resort(&self) -> bool {
-        self.standing != Standing::Active
+        matches!(
+            self.standing,
+            Standing::Draining | Standing::Removed | Standing::LastResort
+        )
     }
 
     /// Whether its connections are drained.
     pub(super) fn is_leaving(&self) -> bool {
-        matches!(self.standing, Standing::Draining | Standing::Removed)
+        self.standing == Standing::Draining || self.standing.is_gone()
     }
 
     /// Whether its address is of the same family, so that the same fault of this node silences both.

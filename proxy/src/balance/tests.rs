@@ -84,8 +84,16 @@ impl World {
     }
 
     fn configure(&mut self, targets: Vec<Target>) -> Vec<Decision> {
-        self.balance
-            .observe(Event::Configured(targets, policy()), self.now)
+        self.configure_and_disable(targets, Disabled::default())
+    }
+
+    fn configure_and_disable(&mut self, targets: Vec<Target>, disabled: Disabled) -> Vec<Decision> {
+        let event = Event::Configured {
+            targets,
+            disabled,
+            policy: policy(),
+        };
+        self.balance.observe(event, self.now)
     }
 
     fn pass(&mut self, time: Duration) {

@@ -57,6 +57,9 @@ impl Scene<'_> {
             (Standing::LastResort, _) => {
                 "a member of an earlier document: it is used only while no member of the current one answers"
             }
+            (Standing::Disabled, _) => {
+                "Disabled: its connections are closed gradually; no new ones, not even while no other member answers"
+            }
             (Standing::Active, false) => {
                 "it has never given this node a verified answer: it is tried only if no proven member is left"
             }
@@ -140,7 +143,7 @@ fn in_a_row(questions: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Balance, Event, PathKey, Target, health::Outcome, place::Distance};
+    use crate::balance::{Balance, Disabled, Event, PathKey, Target, health::Outcome, place::Distance};
 
     const POLICY: Policy = Policy {
         failure_threshold: 2,
@@ -148,11 +151,17 @@ mod tests {
         probe_interval: Duration::from_secs(1),
     };
 
-    /// Effect and way back of a proven upstream, a second after these outcomes, which are a second apart.
-    fn after(outcomes: &[Outcome], other_answers: bool) -> (String, String) {
-        let mut balance = Balance::new("w1");
-        let mut now = Instant::now();
-        let target = Target {
+    fn configured(targets: Vec<Target>, disabled: Disabled) -> Event {
+        Event::Configured {
+            targets,
+            disabled,
+            policy: POLICY,
+        }
+    }
+
+    /// A proven upstream.
+    fn target() -> Target {
+        Target {
             key: PathKey {
                 member: "cp1".to_owned(),
                 address: "10.0.0.1:6443".parse().unwrap(),
@@ -161,8 +170,14 @@ mod tests {
             draining: false,
             proven: true,
             distance: Distance::default(),
-        };
-        balance.observe(Event::Configured(vec![target], POLICY), now);
+        }
+    }
+
+    /// Effect and way back of a proven upstream, a second after these outcomes, which are a second apart.
+    fn after(outcomes: &[Outcome], other_answers: bool) -> (String, String) {
+        let mut balance = Balance::new("w1");
+        let mut now = Instant::now();
+        balance.observe(configured(vec![target()], Disabled::default()), now);
         let id = balance.view()[0].id;
         for outcome in outcomes {
             now += Duration::from_secs(1);
@@ -208,6 +223,30 @@ mod tests {
         assert_eq!(
             way_back(&[Ready, Silent]),
             "it is Up; 1 of 2 questions without an answer that would make it Down"
+        );
+    }
+
+    #[test]
+    fn a_disabled_member_with_connections_is_called_so_and_no_last_resort() {
+        let mut balance = Balance::new("w1");
+        let now = Instant::now();
+        balance.observe(configured(vec![target()], Disabled::default()), now);
+        let id = balance.view()[0].id;
+        balance.observe(Event::Opened(id), now);
+        let disabled = Disabled::of(&[target().key.address]);
+        balance.observe(configured(Vec::new(), disabled), now);
+        let view = &balance.view()[0];
+        assert_eq!(view.standing.as_str(), "Disabled");
+        let scene = Scene {
+            view,
+            policy: POLICY,
+            other_answers: false,
+            now,
+        };
+        assert!(
+            scene.effect().starts_with("Disabled") && scene.effect().contains("no new ones"),
+            "{}",
+            scene.effect()
         );
     }
 

@@ -75,8 +75,7 @@ impl Evidence {
             | Event::OpenOverdue(id)
             | Event::ReplyOverdue(id)
             | Event::Answered(id, _) => Some(*id),
-            Event::Configured(..)
-            | Event::Disabled(_)
+            Event::Configured { .. }
             | Event::Remembered(_)
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
@@ -97,8 +96,7 @@ impl Evidence {
             Event::OpenOverdue(_) => (Origin::Client, "OpenOverdue", None),
             Event::ReplyOverdue(_) => (Origin::Client, "ReplyOverdue", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
-            Event::Configured(..)
-            | Event::Disabled(_)
+            Event::Configured { .. }
             | Event::Remembered(_)
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
@@ -158,8 +156,7 @@ impl Evidence {
             }
             // A client may wait for long because what it asked for takes long.
             Event::ReplyOverdue(_)
-            | Event::Configured(..)
-            | Event::Disabled(_)
+            | Event::Configured { .. }
             | Event::Remembered(_)
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
@@ -183,7 +180,7 @@ fn shortened(detail: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Balance, Decision, PathKey, Target, health::Policy, place::Distance};
+    use crate::balance::{Balance, Decision, Disabled, PathKey, Target, health::Policy, place::Distance};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -203,7 +200,12 @@ mod tests {
             success_threshold: 2,
             probe_interval: SECOND,
         };
-        let decisions = Balance::new("w1").observe(Event::Configured(vec![target], policy), Instant::now());
+        let configured = Event::Configured {
+            targets: vec![target],
+            disabled: Disabled::default(),
+            policy,
+        };
+        let decisions = Balance::new("w1").observe(configured, Instant::now());
         match decisions.first() {
             Some(Decision::Watch(id, _)) => *id,
             other => panic!("no upstream: {other:?}"),

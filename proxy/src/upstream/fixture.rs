@@ -12,7 +12,7 @@ use trivet_crds::wire::{API_VERSION, Balancing, Connection, Document, HealthChec
 use super::Upstreams;
 use crate::{
     balance::{
-        Event, PathId, PathKey, Target,
+        Disabled, Event, PathId, PathKey, Target,
         health::{Outcome, Policy},
         place::{Distance, Place},
     },
@@ -59,7 +59,12 @@ pub(crate) fn configure<const COUNT: usize>(upstreams: &Arc<Upstreams>, addresse
         success_threshold: 2,
         probe_interval: Duration::from_secs(1),
     };
-    upstreams.observe(Event::Configured(targets.into(), policy), "");
+    let event = Event::Configured {
+        targets: targets.into(),
+        disabled: Disabled::default(),
+        policy,
+    };
+    upstreams.observe(event, "");
 }
 
 /// What a probe of this upstream brought just now.

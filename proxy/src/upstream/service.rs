@@ -39,6 +39,7 @@ impl Service {
         match (standing, state) {
             (_, state) if !answers(state, reason) => Self::Gone,
             (Standing::Draining | Standing::Removed | Standing::LastResort, _) => Self::LastResort,
+            (Standing::Disabled, _) => Self::Gone,
             (Standing::Active, State::Up) => Self::Up,
             (Standing::Active, State::Unready | State::Down) => Self::Unready,
         }
@@ -59,6 +60,7 @@ pub(super) fn members(views: &[View]) -> String {
             Standing::Draining => " draining",
             Standing::Removed => " removed",
             Standing::LastResort => " of an earlier document",
+            Standing::Disabled => " disabled",
         };
         format!(
             "{}{address} {} {}{standing}",
@@ -129,6 +131,13 @@ mod tests {
             assert_eq!(service(&[well, leaving]), Some(Service::Up));
         }
         assert_eq!(service(&[]), None);
+    }
+
+    #[test]
+    fn a_disabled_member_that_answers_serves_no_client() {
+        let silent = (Standing::Active, State::Down, Reason::Silent);
+        let disabled = (Standing::Disabled, State::Up, Reason::Answering);
+        assert_eq!(service(&[silent, disabled]), Some(Service::Gone));
     }
 
     #[test]

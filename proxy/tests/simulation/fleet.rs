@@ -8,7 +8,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 use trivet_proxy::balance::{
-    Balance, Decision, PathId, PathKey, Target, cuts, drain,
+    Balance, Decision, Disabled, PathId, PathKey, Target, cuts, drain,
     health::{Policy, State},
     schedule, stranded,
 };
@@ -221,7 +221,11 @@ impl<'a> Fleet<'a> {
             success_threshold: 2,
             probe_interval: interval(self.schedule.nodes),
         };
-        let configured = trivet_proxy::balance::Event::Configured(targets.collect(), policy);
+        let configured = trivet_proxy::balance::Event::Configured {
+            targets: targets.collect(),
+            disabled: Disabled::default(),
+            policy,
+        };
         let decisions = balance.observe(configured, self.instant(at));
         let ids = decisions.into_iter().filter_map(|decision| match decision {
             Decision::Watch(id, _) => Some(id),

@@ -186,9 +186,9 @@ fn a_disabled_member_is_no_last_resort() {
     let drained = world.ids[1];
     world.tell(Event::Opened, 1);
     world.remember(2);
-    let disabled = [address(1), address(2)].into();
-    world.balance.observe(Event::Disabled(disabled), world.now);
-    world.configure(vec![target(0)]);
+    let disabled = Disabled::of(&[address(1), address(2)]);
+    let drains = world.configure_and_disable(vec![target(0)], disabled);
+    assert_eq!(drains, [Decision::Drain(drained)]);
     for _ in 0..30 {
         world.probed(0, Outcome::Silent);
         world.probed(1, Outcome::Ready);
@@ -202,7 +202,31 @@ fn a_disabled_member_is_no_last_resort() {
     assert_eq!(world.order(), [0]);
     assert!(!world.balance.is_usable(drained));
     assert!(!world.balance.awaits_last_resort());
-    // Without the ban it would serve.
-    world.balance.observe(Event::Disabled(BTreeSet::new()), world.now);
+    assert_eq!(world.balance.view()[1].standing, Standing::Disabled);
+    // If it were not disabled it would serve.
+    world.configure(vec![target(0)]);
     assert_eq!(world.order()[0], 1);
+}
+
+#[test]
+fn a_drain_that_paused_goes_on_when_the_member_is_disabled() {
+    let mut world = one_drains();
+    world.tell(Event::Refused, 1);
+    world.tell(Event::Refused, 2);
+    let disabled = Disabled::of(&[target(0).key.address]);
+    let resumed = world.configure_and_disable(vec![target(1), target(2)], disabled);
+    assert_eq!(resumed, [Decision::Drain(world.ids[0])]);
+    let forgotten = world.tell(Event::Closed, 0);
+    assert!(matches!(forgotten[..], [Decision::Forget(..)]), "{forgotten:?}");
+}
+
+#[test]
+fn a_member_that_is_enabled_again_keeps_its_connections() {
+    let mut world = World::healthy(2);
+    world.tell(Event::Opened, 1);
+    let disabled = Disabled::of(&[target(1).key.address]);
+    world.configure_and_disable(vec![target(0)], disabled);
+    let restored = world.configure(vec![target(0), target(1)]);
+    assert_eq!(restored, [Decision::Restore(world.ids[1])]);
+    assert!(world.order().contains(&1));
 }
