@@ -43,10 +43,10 @@ pub struct Document {
     pub hash: String,
     /// The apiservers, 1 to [`MAX_MEMBERS`], each name once.
     pub members: Vec<Member>,
-    /// Where the apiservers of disabled members listen, at most [`MAX_DISABLED`]. They are no members, and unlike those that
-    /// were removed they serve no connection even as the last resort.
+    /// The disabled members, at most [`MAX_DISABLED`]. They are none of [`Document::members`], and unlike those that were
+    /// removed they serve no connection even as the last resort.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub disabled: Vec<SocketAddr>,
+    pub disabled_members: Vec<DisabledMember>,
     /// Where proxies accept, 1 to [`MAX_LISTENERS`], all of kind `Apiserver`. Entries of another kind are of a later release
     /// and are left out.
     #[serde(deserialize_with = "listeners::of_known_kind")]
@@ -84,13 +84,26 @@ pub struct Member {
     pub node_name: String,
 }
 
-/// The desired state of a member. Of a disabled member the document has the addresses only.
+/// The desired state of a member. A disabled one is a [`DisabledMember`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState {
     /// Gets new connections.
     Active,
     /// Gets no new connection; the old ones are given [`Connection::drain_timeout_seconds`].
     Draining,
+}
+
+/// An apiserver that no proxy may use. Proxies know it by its name too, because an earlier document may have other addresses
+/// of it, such as those from before an edit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DisabledMember {
+    /// 1 to 253 bytes, and no member's name.
+    pub name: String,
+    /// Where it listens now, at most [`MAX_ADDRESSES`], none of them a member's; empty if unknown. An earlier document may
+    /// have another name for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<SocketAddr>,
 }
 
 /// Where a proxy accepts clients of the apiservers. In the text an entry may have the field `kind`: absent means
@@ -356,7 +369,7 @@ mod tests {
                 zone: String::new(),
                 node_name: String::new(),
             }],
-            disabled: Vec::new(),
+            disabled_members: Vec::new(),
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],

@@ -139,7 +139,7 @@ impl Upstreams {
         });
         let event = Event::Configured {
             targets: targets.collect(),
-            disabled: Disabled::of(&settings.document.disabled),
+            disabled: Disabled::of(&settings.document.disabled_members),
             policy: settings.policy,
         };
         self.lock().settings = Some(settings);

@@ -5,19 +5,19 @@
 
 use std::{
     fmt::Display,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
 };
 
-use super::{Document, Listener, Member};
-
-/// The most addresses of disabled members of a document.
-pub const MAX_DISABLED: usize = MAX_MEMBERS * MAX_ADDRESSES;
+use super::{DisabledMember, Document, Listener, Member};
 
 /// The most members of a document: 32 of the spec and 32 discovered ones.
 pub const MAX_MEMBERS: usize = 64;
 
-/// The most addresses of one member or listener.
+/// The most disabled members of a document: 32 of the spec, each by its own name and by that of its node.
+pub const MAX_DISABLED: usize = 64;
+
+/// The most addresses of one member, disabled member or listener.
 pub const MAX_ADDRESSES: usize = 4;
 
 /// The most listeners of a document.
@@ -110,6 +110,7 @@ pub(super) fn check(document: &Document) -> Result<(), Violation> {
         "must be below 2^40, or no later document could have a higher one; use the current Unix time in seconds",
     )?;
     members(document)?;
+    disabled_members(document)?;
     listeners(&document.listeners)?;
     length("tls.serverName", &document.tls.server_name, &SERVER_NAME)?;
     for (field, bounds, value) in NUMBERS {
@@ -141,21 +142,6 @@ fn members(document: &Document) -> Result<(), Violation> {
         list_of(members.len()),
         "must hold 1 to 64 apiservers; list those that the nodes shall use, and no more",
     )?;
-    require(
-        document.disabled.len() <= MAX_DISABLED,
-        "disabled",
-        list_of(document.disabled.len()),
-        "must hold 256 addresses at most; leave out those of apiservers that are gone",
-    )?;
-    let mut sockets = members.iter().flat_map(Member::sockets);
-    if let Some(used) = sockets.find(|socket| document.disabled.contains(socket)) {
-        require(
-            false,
-            "disabled",
-            used,
-            "must not be the address of a member; leave it out, or leave the member out",
-        )?;
-    }
     for (index, member) in members.iter().enumerate() {
         let field = |name: &str| format!("members[{index}].{name}");
         length(field("name"), &member.name, &MEMBER_NAME)?;
@@ -181,6 +167,45 @@ fn members(document: &Document) -> Result<(), Violation> {
                 field("addresses"),
                 address,
                 "must not be a listener of this proxy, which would forward connections to itself; use the apiserver's own address and port",
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn disabled_members(document: &Document) -> Result<(), Violation> {
+    let disabled = &document.disabled_members;
+    require(
+        disabled.len() <= MAX_DISABLED,
+        "disabledMembers",
+        list_of(disabled.len()),
+        "must hold 64 entries at most; leave out apiservers that are gone",
+    )?;
+    let is_used = |socket: &SocketAddr| {
+        let mut used = document.members.iter().flat_map(Member::sockets);
+        used.any(|used| used == *socket)
+    };
+    for (index, DisabledMember { name, sockets }) in disabled.iter().enumerate() {
+        let field = |name: &str| format!("disabledMembers[{index}].{name}");
+        length(field("name"), name, &MEMBER_NAME)?;
+        require(
+            !document.members.iter().any(|member| member.name == *name),
+            field("name"),
+            quoted(name),
+            "must not be the name of a member; leave the entry out, or leave the member out",
+        )?;
+        require(
+            sockets.len() <= MAX_ADDRESSES,
+            field("sockets"),
+            list_of(sockets.len()),
+            "must hold 4 addresses with their ports at most; leave out those where it does not listen",
+        )?;
+        if let Some(used) = sockets.iter().find(|socket| is_used(socket)) {
+            require(
+                false,
+                field("sockets"),
+                used,
+                "must not be the address of a member; leave it out, or leave the member out",
             )?;
         }
     }

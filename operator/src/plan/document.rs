@@ -1,11 +1,11 @@
 //! Builds the wire document.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use kube::ResourceExt;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
-use trivet_crds::wire::{self, Document, Listener, MAX_DISABLED};
+use trivet_crds::wire::{self, DisabledMember, Document, Listener, MAX_DISABLED};
 
 use super::facts::Facts;
 use super::members::Member;
@@ -31,7 +31,7 @@ pub fn build(
         revision: next_revision,
         hash: String::new(),
         members: members.iter().filter_map(in_document).collect(),
-        disabled: disabled(members),
+        disabled_members: disabled_members(spec, members),
         listeners,
         balancing: balancing(spec),
         health_check: health_check(spec),
@@ -91,17 +91,32 @@ pub fn tls(spec: &ApiserverPoolSpec, facts: &Facts) -> wire::Tls {
     }
 }
 
-/// Where disabled members listen, but for addresses that another member has too.
-fn disabled(members: &[Member]) -> Vec<SocketAddr> {
-    let sockets = |is_disabled: bool| {
-        let chosen = members
-            .iter()
-            .filter(move |member| (member.state == PoolMemberState::Disabled) == is_disabled);
-        chosen.flat_map(Member::sockets)
-    };
-    let used: BTreeSet<_> = sockets(false).collect();
-    let unused: BTreeSet<_> = sockets(true).filter(|socket| !used.contains(socket)).collect();
-    unused.into_iter().take(MAX_DISABLED).collect()
+/// The disabled members by every name that earlier documents may have for them: their own, and that of their node, which
+/// a discovered member has. One that discovery has lost meanwhile is known by its entry in the spec only. Names and addresses
+/// that another member has are left out.
+fn disabled_members(spec: &ApiserverPoolSpec, members: &[Member]) -> Vec<DisabledMember> {
+    let (disabled, used): (Vec<_>, Vec<_>) = members
+        .iter()
+        .partition(|member| member.state == PoolMemberState::Disabled);
+    let used_names: BTreeSet<_> = used.iter().map(|member| member.name.as_str()).collect();
+    let used_sockets: BTreeSet<_> = used.iter().flat_map(|member| member.sockets()).collect();
+    let mut told: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
+    let entries = spec.members.iter();
+    for entry in entries.filter(|entry| entry.state == PoolMemberState::Disabled) {
+        told.entry(&entry.name).or_default();
+    }
+    for member in disabled {
+        told.entry(&member.node_name).or_default();
+        let sockets = member.sockets().filter(|socket| !used_sockets.contains(socket));
+        told.entry(&member.name).or_default().extend(sockets);
+    }
+    told.retain(|name, _| !name.is_empty() && !used_names.contains(name));
+    let told = told.into_iter().take(MAX_DISABLED);
+    told.map(|(name, sockets)| DisabledMember {
+        name: name.to_owned(),
+        sockets: sockets.into_iter().collect(),
+    })
+    .collect()
 }
 
 fn in_document(member: &Member) -> Option<wire::Member> {
@@ -175,7 +190,34 @@ fn nodes(count: Option<u32>, told: Option<u32>) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use trivet_crds::pool::MemberSource;
+
     use super::*;
+
+    #[test]
+    fn names_and_addresses_of_members_in_use_are_not_disabled() {
+        let member = |name: &str, node_name: &str, ips: &[u8], state| Member {
+            name: name.to_owned(),
+            addresses: ips.iter().map(|ip| IpAddr::from([10, 0, 0, *ip])).collect(),
+            port: 6443,
+            state,
+            zone: String::new(),
+            source: MemberSource::Node,
+            node_name: node_name.to_owned(),
+            note: String::new(),
+        };
+        let members = [
+            member("cp1", "cp1", &[1], PoolMemberState::Active),
+            member("cp2", "cp2", &[2], PoolMemberState::Draining),
+            member("old", "cp1", &[9, 1, 3, 2], PoolMemberState::Disabled),
+        ];
+        let told = disabled_members(&ApiserverPoolSpec::default(), &members);
+        let expected = DisabledMember {
+            name: "old".to_owned(),
+            sockets: vec!["10.0.0.3:6443".parse().unwrap(), "10.0.0.9:6443".parse().unwrap()],
+        };
+        assert_eq!(told, [expected]);
+    }
 
     #[test]
     fn a_node_more_or_less_does_not_change_the_count_told() {

@@ -2,24 +2,33 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
+use trivet_crds::wire::DisabledMember;
+
 use super::PathKey;
 
-/// Where disabled members listen.
+/// The disabled members of a document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disabled {
+    names: BTreeSet<String>,
     sockets: BTreeSet<SocketAddr>,
 }
 
 impl Disabled {
     /// Those that a document lists.
-    pub fn of(sockets: &[SocketAddr]) -> Self {
+    pub fn of(members: &[DisabledMember]) -> Self {
         Self {
-            sockets: sockets.iter().copied().collect(),
+            names: members.iter().map(|member| member.name.clone()).collect(),
+            sockets: members
+                .iter()
+                .flat_map(|member| &member.sockets)
+                .copied()
+                .collect(),
         }
     }
 
-    /// Whether a path that the document in force does not have leads to a disabled member.
+    /// Whether a path that the document in force does not have leads to a disabled member. Its name is enough, because
+    /// an earlier document may have another address of it; so is its address, because it may have had another name.
     pub(super) fn has(&self, path: &PathKey) -> bool {
-        self.sockets.contains(&path.address)
+        self.names.contains(&path.member) || self.sockets.contains(&path.address)
     }
 }

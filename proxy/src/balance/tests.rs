@@ -1,6 +1,7 @@
 //! The promises of the balancer, on its own clock.
 
 mod cross_checks;
+mod disabled;
 mod invariants;
 mod moves;
 mod paths;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::time::Instant;
+use trivet_crds::wire::DisabledMember;
 
 use super::{health::Reason, place::Distance, *};
 

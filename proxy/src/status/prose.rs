@@ -142,6 +142,8 @@ fn in_a_row(questions: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use trivet_crds::wire::DisabledMember;
+
     use super::*;
     use crate::balance::{Balance, Disabled, Event, PathKey, Target, health::Outcome, place::Distance};
 
@@ -233,7 +235,10 @@ mod tests {
         balance.observe(configured(vec![target()], Disabled::default()), now);
         let id = balance.view()[0].id;
         balance.observe(Event::Opened(id), now);
-        let disabled = Disabled::of(&[target().key.address]);
+        let disabled = Disabled::of(&[DisabledMember {
+            name: "cp1".to_owned(),
+            sockets: Vec::new(),
+        }]);
         balance.observe(configured(Vec::new(), disabled), now);
         let view = &balance.view()[0];
         assert_eq!(view.standing.as_str(), "Disabled");

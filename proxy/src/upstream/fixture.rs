@@ -88,7 +88,7 @@ pub(crate) fn settings() -> Settings {
         revision: 1,
         hash: String::new(),
         members: Vec::new(),
-        disabled: Vec::new(),
+        disabled_members: Vec::new(),
         listeners: Vec::new(),
         balancing: Balancing::default(),
         health_check: HealthCheck {

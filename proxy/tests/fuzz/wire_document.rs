@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 use trivet_crds::wire::{
-    API_VERSION, Balancing, Connection, Document, Error, HealthCheck, Listener, Locality, MAX_ADDRESSES,
-    MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState, Tls,
+    API_VERSION, Balancing, Connection, DisabledMember, Document, Error, HealthCheck, Listener, Locality,
+    MAX_ADDRESSES, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState, Tls,
 };
 
 use crate::search::{fuzz, keep};
@@ -40,6 +40,16 @@ fn read(text: &str) -> Result<Document, Error> {
     let reachable =
         |member: &Member| member.port > 0 && (1..=MAX_ADDRESSES).contains(&member.addresses.len());
     assert!(document.members.iter().all(reachable));
+    let disabled = &document.disabled_members;
+    assert!(disabled.len() <= MAX_DISABLED);
+    let used: BTreeSet<_> = document.members.iter().flat_map(Member::sockets).collect();
+    let is_apart = |member: &DisabledMember| {
+        (1..=253).contains(&member.name.len())
+            && !names.contains(&member.name)
+            && member.sockets.len() <= MAX_ADDRESSES
+            && !member.sockets.iter().any(|socket| used.contains(socket))
+    };
+    assert!(disabled.iter().all(is_apart));
     let on_loopback = |listener: &Listener| {
         let addresses = &listener.addresses;
         listener.port >= 1024
@@ -96,7 +106,13 @@ pub(crate) fn document(revision: u64) -> String {
             zone: "a".to_owned(),
             node_name: "cp1".to_owned(),
         }],
-        disabled: Vec::new(),
+        disabled_members: vec![DisabledMember {
+            name: "retired".to_owned(),
+            sockets: vec![
+                "10.0.0.12:6443".parse().unwrap(),
+                "[fd00::12]:6443".parse().unwrap(),
+            ],
+        }],
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec!["127.0.0.1".parse().unwrap()],

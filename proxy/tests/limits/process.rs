@@ -227,7 +227,7 @@ fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
             zone: String::new(),
             node_name: String::new(),
         }],
-        disabled: Vec::new(),
+        disabled_members: Vec::new(),
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![listener.ip()],

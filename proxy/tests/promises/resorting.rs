@@ -106,3 +106,29 @@ async fn a_disabled_member_serves_nobody_even_if_all_others_are_gone() {
     }
     drop(held);
 }
+
+#[tokio::test]
+async fn a_disabled_member_serves_nobody_by_an_address_that_only_an_earlier_document_has() {
+    let (mut node, apiservers) = node_with(2).await;
+    // The document that disables it has another address of it, as after an edit.
+    let edited = Apiserver::start(&apiservers[0].name, node.authority.server());
+    node.write(&node.pool().revision(2).member(&apiservers[1]).disabled(&edited));
+    node.follows(2).await;
+    node.stop().await;
+    apiservers[1].set(Mode::Killed);
+    let accepted = apiservers[0].accepted();
+
+    node.start().await;
+    node.sees(&apiservers[1], "Unready").await;
+    for _ in 0..20 {
+        assert!(node.who().await.is_err(), "an apiserver serves");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(apiservers[0].accepted(), accepted, "it is not even probed");
+
+    node.write(&node.pool().revision(3).member(&apiservers[1]));
+    eventually("cp1 serves once it is not disabled", async || {
+        node.who().await.is_ok_and(|who| who == apiservers[0].name)
+    })
+    .await;
+}

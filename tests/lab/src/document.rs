@@ -32,7 +32,7 @@ impl Pool {
             revision: 1,
             hash: String::new(),
             members: Vec::new(),
-            disabled: Vec::new(),
+            disabled_members: Vec::new(),
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec![[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1].into()],

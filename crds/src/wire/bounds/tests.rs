@@ -1,5 +1,3 @@
-use std::net::SocketAddr;
-
 use super::*;
 use crate::wire::{Document, tests::document};
 
@@ -29,14 +27,36 @@ const CASES: &[Case] = &[
     (|d| d.members.clear(), "members", "a list of 0", "1 to 64"),
     (|d| grow(d, MAX_MEMBERS + 1), "members", "a list of 65", "1 to 64"),
     (
-        |d| d.disabled = vec![SocketAddr::from(([10, 0, 9, 1], 6443)); MAX_DISABLED + 1],
-        "disabled",
-        "a list of 257",
-        "256 addresses at most",
+        |d| d.disabled_members = vec![disabled("cp9", 1); MAX_DISABLED + 1],
+        "disabledMembers",
+        "a list of 65",
+        "64 entries at most",
     ),
     (
-        |d| d.disabled = vec![(d.members[0].addresses[0], d.members[0].port).into()],
-        "disabled",
+        |d| d.disabled_members = vec![disabled("", 1)],
+        "disabledMembers[0].name",
+        "\"\"",
+        "1 to 253",
+    ),
+    (
+        |d| d.disabled_members = vec![disabled("cp9", 1), disabled("cp1", 1)],
+        "disabledMembers[1].name",
+        "\"cp1\"",
+        "not be the name of a member",
+    ),
+    (
+        |d| d.disabled_members = vec![disabled("cp9", MAX_ADDRESSES + 1)],
+        "disabledMembers[0].sockets",
+        "a list of 5",
+        "4 addresses",
+    ),
+    (
+        |d| {
+            let mut disabled = disabled("cp9", 1);
+            disabled.sockets.extend(d.members[0].sockets());
+            d.disabled_members = vec![disabled];
+        },
+        "disabledMembers[0].sockets",
         "10.0.0.11:6443",
         "not be the address of a member",
     ),
@@ -164,6 +184,14 @@ const CASES: &[Case] = &[
     ),
 ];
 
+/// A disabled member with so many addresses.
+fn disabled(name: &str, addresses: usize) -> DisabledMember {
+    DisabledMember {
+        name: name.to_owned(),
+        sockets: vec![SocketAddr::from(([10, 0, 9, 1], 6443)); addresses],
+    }
+}
+
 /// Gives the document so many members.
 fn grow(document: &mut Document, count: usize) {
     let member = document.members[0].clone();
@@ -240,9 +268,10 @@ fn every_number_is_accepted_at_its_bounds_and_rejected_beyond() {
 
 #[test]
 fn values_at_their_bounds_are_accepted() {
-    let within: [fn(&mut Document); 6] = [
+    let within: [fn(&mut Document); 7] = [
         |d| d.revision = MAX_REVISION,
-        |d| d.disabled = vec![SocketAddr::from(([10, 0, 9, 1], 6443)); MAX_DISABLED],
+        |d| d.disabled_members = vec![disabled(&"n".repeat(253), MAX_ADDRESSES); MAX_DISABLED],
+        |d| d.disabled_members = vec![disabled("cp9", 0)],
         |d| grow(d, MAX_MEMBERS),
         |d| d.members[0].addresses = vec![IpAddr::from([10, 0, 0, 1]); MAX_ADDRESSES],
         |d| d.health_check.timeout_milliseconds = d.health_check.period_milliseconds,
@@ -349,6 +378,8 @@ mod schema {
         // The other half of a document's members are discovered.
         let members = schema("members")["maxItems"].as_u64().unwrap();
         assert_eq!(members * 2, MAX_MEMBERS as u64);
+        // A disabled one goes by its own name and by that of its node.
+        assert_eq!(members * 2, MAX_DISABLED as u64);
     }
 
     /// Whether the pool's rules accept a member at this address.

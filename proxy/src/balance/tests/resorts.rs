@@ -16,9 +16,13 @@ impl World {
     }
 
     fn remember(&mut self, index: usize) {
+        self.remember_path(target(index));
+    }
+
+    fn remember_path(&mut self, earlier: Target) {
         let earlier = Target {
             proven: true,
-            ..target(index)
+            ..earlier
         };
         self.balance.observe(Event::Remembered(vec![earlier]), self.now);
     }
@@ -31,6 +35,14 @@ impl World {
         });
         self.ids.extend(watched);
     }
+}
+
+/// A document that disables the member of this number, and knows these addresses of it.
+fn disabling(index: usize, addresses: &[&str]) -> Disabled {
+    Disabled::of(&[DisabledMember {
+        name: target(index).key.member,
+        sockets: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    }])
 }
 
 #[test]
@@ -181,12 +193,12 @@ fn a_new_member_that_withholds_its_readiness_is_not_up_at_once() {
 
 #[test]
 fn a_disabled_member_is_no_last_resort() {
-    let address = |index: usize| target(index).key.address;
     let mut world = World::healthy(2);
     let drained = world.ids[1];
     world.tell(Event::Opened, 1);
     world.remember(2);
-    let disabled = Disabled::of(&[address(1), address(2)]);
+    // One by its name, and one by its address, which an earlier document has under another name.
+    let disabled = disabling(1, &["10.0.0.2:6443"]);
     let drains = world.configure_and_disable(vec![target(0)], disabled);
     assert_eq!(drains, [Decision::Drain(drained)]);
     for _ in 0..30 {
@@ -213,8 +225,7 @@ fn a_drain_that_paused_goes_on_when_the_member_is_disabled() {
     let mut world = one_drains();
     world.tell(Event::Refused, 1);
     world.tell(Event::Refused, 2);
-    let disabled = Disabled::of(&[target(0).key.address]);
-    let resumed = world.configure_and_disable(vec![target(1), target(2)], disabled);
+    let resumed = world.configure_and_disable(vec![target(1), target(2)], disabling(0, &[]));
     assert_eq!(resumed, [Decision::Drain(world.ids[0])]);
     let forgotten = world.tell(Event::Closed, 0);
     assert!(matches!(forgotten[..], [Decision::Forget(..)]), "{forgotten:?}");
@@ -224,9 +235,48 @@ fn a_drain_that_paused_goes_on_when_the_member_is_disabled() {
 fn a_member_that_is_enabled_again_keeps_its_connections() {
     let mut world = World::healthy(2);
     world.tell(Event::Opened, 1);
-    let disabled = Disabled::of(&[target(1).key.address]);
-    world.configure_and_disable(vec![target(0)], disabled);
+    world.configure_and_disable(vec![target(0)], disabling(1, &[]));
     let restored = world.configure(vec![target(0), target(1)]);
     assert_eq!(restored, [Decision::Restore(world.ids[1])]);
     assert!(world.order().contains(&1));
+}
+
+#[test]
+fn a_disabled_member_is_no_last_resort_by_another_address_of_an_earlier_document() {
+    for (disabled, is_tried) in [
+        (disabling(1, &["10.0.0.1:6443"]), false),
+        (Disabled::default(), true),
+    ] {
+        let mut world = World::healthy(1);
+        world.configure_and_disable(vec![target(0)], disabled);
+        world.remember_path(at(1, "[fd00::1]:6443"));
+        let decisions = world.silent(&[0]);
+        let is_watched = |decision: &Decision| matches!(decision, Decision::Watch(..));
+        assert_eq!(decisions.iter().any(is_watched), is_tried, "{decisions:?}");
+    }
+}
+
+#[test]
+fn an_address_that_a_member_took_over_from_a_disabled_one_is_used() {
+    let mut world = World::healthy(2);
+    world.remember(1);
+    let taken_over = at(0, "10.0.0.1:6443");
+    let decisions = world.configure_and_disable(vec![target(0), taken_over.clone()], disabling(1, &[]));
+    world.watch(&decisions);
+    world.probed(2, Outcome::Ready);
+    world.probed(0, Outcome::Silent);
+    world.probed(0, Outcome::Silent);
+    let first = world.balance.candidates()[0];
+    assert_eq!((first.id, first.address), (world.ids[2], taken_over.key.address));
+}
+
+#[test]
+fn a_disabled_name_hides_no_member_of_the_document_itself() {
+    let mut world = World::healthy(2);
+    let hidden = Disabled::of(&[0, 1].map(|index| DisabledMember {
+        name: target(index).key.member,
+        sockets: vec![target(index).key.address],
+    }));
+    world.configure_and_disable(vec![target(0), draining(1)], hidden);
+    assert_eq!(world.order(), [0, 1]);
 }

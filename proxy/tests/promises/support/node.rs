@@ -10,7 +10,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 use trivet_crds::wire::{
-    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Locality, Member, MemberState, Tls,
+    API_VERSION, Balancing, Connection, DisabledMember, Document, HealthCheck, Listener, Locality, Member,
+    MemberState, Tls,
 };
 use trivet_proxy::{
     admin,
@@ -42,7 +43,7 @@ impl Pool {
             revision: 1,
             hash: String::new(),
             members: Vec::new(),
-            disabled: Vec::new(),
+            disabled_members: Vec::new(),
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec!["127.0.0.1".parse().unwrap()],
@@ -156,7 +157,10 @@ impl Pool {
     }
 
     pub(crate) fn disabled(mut self, apiserver: &Apiserver) -> Self {
-        self.document.disabled.push(apiserver.address);
+        self.document.disabled_members.push(DisabledMember {
+            name: apiserver.name.clone(),
+            sockets: vec![apiserver.address],
+        });
         self
     }
 

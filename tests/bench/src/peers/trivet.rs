@@ -31,7 +31,7 @@ pub(super) fn configuration(setting: &Setting, listen: SocketAddr) -> Result<Pat
             zone: String::new(),
             node_name: String::new(),
         }],
-        disabled: Vec::new(),
+        disabled_members: Vec::new(),
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![listen.ip()],
