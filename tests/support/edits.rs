@@ -20,6 +20,7 @@ use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ApiserverPoolStatus};
 use trivet_crds::wire::Document;
 
 use self::edit::{Change, Edit, Fate, Master};
+pub use self::random::by_ipv6;
 use self::random::edits;
 use crate::attempts::{self, LOOPBACKS};
 use crate::documents::Documents;

@@ -147,7 +147,7 @@ impl Author<'_> {
         let state = self.state();
         // An apiserver is listed once: its IPv6 address may be another entry's.
         if addresses.contains(&v6) {
-            self.draft.members.remove(&extra(&master.name));
+            self.draft.members.remove(&by_ipv6(&master.name));
         }
         Some(self.put(&master.name, &addresses, 6443, state))
     }
@@ -157,7 +157,7 @@ impl Author<'_> {
         let master = self.masters.choose(&mut self.random)?;
         let state = self.state();
         self.draft.members.remove(&master.name);
-        Some(self.put(&extra(&master.name), &master.addresses[1..], 6443, state))
+        Some(self.put(&by_ipv6(&master.name), &master.addresses[1..], 6443, state))
     }
 
     /// A member that is none: nobody's address, a port where nothing listens, or a server of another kind.
@@ -350,7 +350,8 @@ impl Author<'_> {
     }
 }
 
-fn extra(master: &str) -> String {
+/// The name of the member that is a master's IPv6 address.
+pub fn by_ipv6(master: &str) -> String {
     format!("{master}-by-ipv6")
 }
 
