@@ -143,8 +143,14 @@ fn adjust(entry: &PoolMember, facts: &Facts, wanted: &mut Wanted) {
             member.zone.clone_from(&entry.zone);
         }
     } else if !facts.current.members.iter().any(|old| old.name == entry.name) {
+        let way_out = match entry.state {
+            PoolMemberState::Active | PoolMemberState::Draining => "add addresses or remove it",
+            PoolMemberState::Disabled => {
+                "keep it while its apiserver runs, so that proxies with an earlier document do not use it"
+            }
+        };
         wanted.notes.push(format!(
-            "spec.members entry {} has no addresses and no discovered member has its name: add addresses or remove it",
+            "spec.members entry {} has no addresses and no discovered member has its name: {way_out}",
             entry.name
         ));
     }

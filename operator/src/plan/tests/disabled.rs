@@ -38,6 +38,15 @@ fn one_that_discovery_has_lost_is_told_by_its_name() {
     world.pass();
     world.discover(&[1, 2]);
     assert_eq!(world.told(), expect(&[("cp3", &[])]));
+    let verdict = world.pass().verdict;
+    let Verdict::Accepted { notes, .. } = verdict else {
+        panic!("{verdict:?}");
+    };
+    let told = notes.iter().find(|note| note.contains("entry cp3"));
+    assert!(
+        told.is_some_and(|note| note.contains("keep it while its apiserver runs")),
+        "{notes:?}"
+    );
 }
 
 #[test]
