@@ -283,7 +283,8 @@ impl Installation {
             };
             let name = host.name().to_string();
             let killed = name.clone();
-            self.disturb(move |cluster| cluster.kill(&killed, PROXY)).await?;
+            self.disturb(move |cluster| cluster.kill_container(&killed, PROXY))
+                .await?;
             let what = format!("{name}'s proxy started again");
             eventually(PROXY_STARTED, &what, async || {
                 let started = host.pid(PROXY)?.is_some_and(|started| started != pid);

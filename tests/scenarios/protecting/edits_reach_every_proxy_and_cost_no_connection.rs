@@ -194,7 +194,7 @@ impl Edits {
             let name = host.name().to_string();
             if host.pid("trivet-operator")?.is_some() {
                 self.installation
-                    .disturb(move |cluster| cluster.kill(&name, "trivet-operator"))
+                    .disturb(move |cluster| cluster.kill_container(&name, "trivet-operator"))
                     .await?;
                 say(format!("the operator on {} was killed", host.name()));
                 return Ok(());

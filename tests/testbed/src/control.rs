@@ -1,5 +1,6 @@
 //! Doing things to the programs of a host: signals, restarts, reboots, and the server they talk to.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +16,9 @@ use crate::{network, output, pki, wait};
 
 /// A killed program of a busy machine needs this long at most to be gone.
 const GONE: Duration = Duration::from_secs(10);
+
+/// More than the second for which our kubelets do not start an ended container again.
+const BACK_OFF: Duration = Duration::from_millis(1200);
 
 impl Component {
     /// Fails if this kind of host does not run it.
@@ -38,6 +42,18 @@ impl Cluster {
             ensure!(host.processes(program)?.is_empty(), "it still runs");
             Ok(())
         })
+    }
+
+    /// Kills a program that runs in a container, for kubelet to start it again at once. A kubelet that finds a container
+    /// ended within its back-off looks again only after another ten to fifteen seconds (`backOffPeriod` in its
+    /// `pod_workers.go`), so it is stopped until the back-off is over.
+    pub fn kill_container(&self, host: &str, program: &str) -> Result<()> {
+        let kubelet = Component::Kubelet.program();
+        self.stop(host, kubelet)?;
+        let killed = self.kill(host, program);
+        thread::sleep(BACK_OFF);
+        self.cont(host, kubelet)?;
+        killed
     }
 
     /// Stops a program with SIGSTOP: it keeps its sockets and answers nothing.
