@@ -46,7 +46,7 @@ pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
         })?;
         suite.part("thousands of histories", |suite| {
             let properties = format!("test {ALL} --lib");
-            finish(suite.cargo(&properties).env("PROPTEST_CASES", "20000"))
+            finish(suite.cargo(&properties).env("PROPTEST_CASES", "5000"))
         })?;
         suite.part("inputs that break a parser", |suite| {
             let search = "test --package trivet-proxy --test fuzz -- --nocapture";
