@@ -101,7 +101,7 @@ pub async fn cost_no_connection(count: usize) -> Result<()> {
             "{worker}: {} of {} connections failed, {} slower than 1 s",
             record.failed().len(),
             record.attempts().len(),
-            record.slow()
+            record.slow().len()
         ));
     }
     outcome.with_context(|| format!("after {} edits of the seed {seed}", editor.made))?;

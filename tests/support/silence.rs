@@ -347,7 +347,7 @@ impl fmt::Display for Witness {
             self.attempts.failed().len(),
             self.attempts.attempts().len(),
             self.attempts.failed_since(self.span.complete).len(),
-            self.attempts.slow(),
+            self.attempts.slow().len(),
             self.given_between(self.span.complete, self.span.undone).len(),
             up.map_or(f64::NAN, |at| at.duration_since(self.span.undone).as_secs_f64()),
         )

@@ -108,10 +108,9 @@ impl Record {
             .collect()
     }
 
-    /// How many succeeded, but took more than a second.
-    pub fn slow(&self) -> usize {
+    /// Those that succeeded, but took more than a second.
+    pub fn slow(&self) -> Vec<&Attempt> {
         self.those(|attempt| attempt.succeeded() && attempt.took > SLOW)
-            .len()
     }
 
     /// The time that the slowest took.
@@ -220,7 +219,7 @@ mod tests {
 
     #[test]
     fn only_an_answer_is_slow_and_only_an_answer_names_a_server() {
-        assert_eq!(record().slow(), 1);
+        assert_eq!(record().slow().len(), 1);
         assert_eq!(record().servers().len(), 1);
         assert_eq!(record().answered_by("cp1"), 2);
         let refused = attempt(Instant::now(), 0, 1, Outcome::Refused);

@@ -53,7 +53,7 @@ async fn a_rolling_restart_of_all_apiservers_fails_no_request() -> Result<()> {
             "{name}: {} of {} connections failed, {} slower than 1 s, longest gap {:.2} s",
             record.failed().len(),
             record.attempts().len(),
-            record.slow(),
+            record.slow().len(),
             record.longest_gap().as_secs_f32()
         ));
         record.all_succeeded(&name)?;

@@ -70,18 +70,16 @@ async fn twenty_edits_reach_every_proxy_and_no_connection_fails() -> Result<()> 
     let history = observer.finish();
     for (worker, attempts) in workers.iter().zip(attempts) {
         let record = attempts.finish().await?;
-        let (name, failed) = (worker.name().to_string(), record.failed());
+        let (name, failed, slow) = (worker.name().to_string(), record.failed(), record.slow());
         say(format!(
             "{name}: {} of {} connections failed, {} slower than 1 s, oldest Lease {:.1} s",
             failed.len(),
             record.attempts().len(),
-            record.slow(),
+            slow.len(),
             history.worst_lease_gap(&name).as_secs_f32()
         ));
-        failed
-            .iter()
-            .take(5)
-            .for_each(|attempt| say(format!("  {attempt}")));
+        let shown = failed.iter().take(5).chain(slow.first()).chain(slow.last());
+        shown.for_each(|attempt| say(format!("  {attempt}")));
         record.all_succeeded(&name)?;
         ensure!(
             history.worst_lease_gap(&name) <= Duration::from_secs(15),
@@ -223,7 +221,11 @@ impl Edits {
     }
 
     fn note(&mut self, what: &str, lag: Duration) {
-        say(format!("{what}: on every proxy after {} ms", lag.as_millis()));
+        let now = jiff::Timestamp::now().strftime("%T");
+        say(format!(
+            "{what}: on every proxy after {} ms, at {now}",
+            lag.as_millis()
+        ));
         self.lags.push((what.to_owned(), lag));
     }
 

@@ -5,10 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
+use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec};
 
 use super::{FIRST_MASTER, Installation};
+use crate::say::say;
 use trivet_instruments::eventually;
+
+/// A pool that gets Ready later than this says why it was not.
+const WORTH_A_WORD: Duration = Duration::from_secs(5);
 
 /// The pool's name, as in the documentation.
 pub const POOL: &str = "default";
@@ -41,6 +46,8 @@ impl Installation {
     /// Waits until the pool is Ready by what the operator says of its present spec.
     pub async fn pool_ready(&self) -> Result<()> {
         let pools = self.pools(FIRST_MASTER).await?;
+        let begun = Instant::now();
+        let mut why = None;
         // A rollout that an edit has started before takes most of a minute, and longer on a busy machine.
         eventually(Duration::from_secs(120), "the pool Ready", async || {
             let pool = pools.get(POOL).await?;
@@ -51,13 +58,22 @@ impl Installation {
                 .iter()
                 .find(|condition| condition.type_ == "Ready");
             let ready = ready.context("it has no condition Ready")?;
-            ensure!(
-                ready.status == "True" && ready.observed_generation >= generation,
-                "{ready:?}"
-            );
+            let is_ready = ready.status == "True" && ready.observed_generation >= generation;
+            if !is_ready {
+                why = Some(ready.message.clone());
+            }
+            ensure!(is_ready, "{ready:?}");
             Ok(())
         })
-        .await
+        .await?;
+        let (waited, why) = (begun.elapsed(), why.unwrap_or_default());
+        if waited > WORTH_A_WORD {
+            say(format!(
+                "the pool was Ready after {:.0} s: {why}",
+                waited.as_secs_f32()
+            ));
+        }
+        Ok(())
     }
 
     /// The revision that the operator says it wrote last.

@@ -159,7 +159,7 @@ pub(super) fn judge<'a>(
         let (early, late): (Vec<_>, Vec<_>) = failed.partition(|attempt| attempt.at < detected);
         measured.failed_before_detection.extend(early);
         measured.failed_after_detection.extend(late);
-        measured.slow += record.slow();
+        measured.slow += record.slow().len();
         measured.longest_gap = measured.longest_gap.max(record.longest_gap());
         measured
             .lease_gaps
