@@ -15,9 +15,6 @@ use trivet_tests::say::say;
 /// Longer than a Lease's period, so that a node that was cut off is late.
 const PAUSE: Duration = Duration::from_secs(16);
 
-/// As long as an operator may be gone that is being replaced, and longer than anything in it waits.
-const WITHOUT_OPERATOR: Duration = Duration::from_secs(60);
-
 /// What watches over the workers while something is deleted.
 struct Vigil {
     observer: Observer,
@@ -54,8 +51,8 @@ async fn pool_crd_and_release_may_be_deleted_and_what_comes_back_adopts_the_prox
     tools
         .helm(&format!("uninstall {RELEASE} --namespace {NAMESPACE} --wait"))
         .await?;
-    say("the release is uninstalled: there is no operator for a minute");
-    sleep(WITHOUT_OPERATOR).await;
+    say("the release is uninstalled: there is no operator");
+    sleep(PAUSE).await;
     tools.kubectl("delete asp default --wait").await?;
     installation.install().await?;
     tools.apply(EMPTY_POOL).await?;
