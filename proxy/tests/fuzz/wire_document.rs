@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, DisabledMember, Document, Error, HealthCheck, Listener, Locality,
     MAX_ADDRESSES, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState, Tls,
@@ -12,7 +12,9 @@ use crate::search::{fuzz, keep};
 
 #[test]
 fn a_text_that_parses_keeps_every_bound() {
-    fuzz("wire_document", &[document(7).into()], |text| {
+    let mut real = beyond_their_bounds();
+    real.push(document(7).into());
+    fuzz("wire_document", &real, |text| {
         let text = String::from_utf8_lossy(text);
         if let Err(Error::HashMismatch { actual, .. }) = read(&text) {
             // The hash rejects most mutations; with a fitting hash the other rules must hold by themselves.
@@ -89,6 +91,27 @@ fn loops(member: &Member, listeners: &[Listener]) -> bool {
     listeners.iter().any(|listener| {
         listener.port == member.port && member.addresses.iter().any(|address| at(listener, address))
     })
+}
+
+/// Real documents with what no change of a few bytes makes.
+fn beyond_their_bounds() -> Vec<Vec<u8>> {
+    let edits: [fn(&mut Value); 3] = [
+        |document| document["revision"] = u64::MAX.into(),
+        |document| {
+            let listener = |number: usize| json!({ "name": number.to_string(), "addresses": ["::1"], "port": 7443 + number });
+            document["listeners"] = (0..=MAX_LISTENERS).map(listener).collect();
+        },
+        |document| {
+            document["members"][0]["addresses"] = json!(["127.0.0.1"]);
+            document["members"][0]["port"] = 7443.into();
+        },
+    ];
+    let edited = edits.map(|edit| {
+        let mut value = serde_json::from_str(&document(7)).unwrap();
+        edit(&mut value);
+        value.to_string().into_bytes()
+    });
+    edited.into()
 }
 
 /// A real document, of a cluster with an authority of its own.
