@@ -457,6 +457,23 @@ async fn a_program_that_comes_to_share_the_port_makes_the_proxy_unready() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_holds_only_one_of_its_addresses_serves_there_and_is_not_ready() {
+    let (node, apiservers) = node_with(1).await;
+    crate::support::eventually("ready", async || node.ready().await).await;
+    let second: std::net::SocketAddr = ([127, 0, 0, 2], node.proxy.port()).into();
+    let program = Program::listening_on(second, false);
+    let pool = node.pool().revision(2).also_listening_on(second.ip());
+    node.write(&pool.member(&apiservers[0]));
+    let why = async || node.status().await.not_ready_because.unwrap_or_default();
+    let told = format!("listener {second}: taken by python3");
+    crate::support::eventually("told", async || why().await.starts_with(&told)).await;
+    assert!(!node.ready().await);
+    assert_eq!(node.who().await.unwrap(), "cp1");
+    drop(program);
+    crate::support::eventually("ready again", async || node.ready().await).await;
+}
+
+#[tokio::test]
 async fn the_port_of_a_member_on_this_node_is_left_to_it() {
     let mut node = Node::new();
     let apiserver = Apiserver::start("cp1", node.authority.server());

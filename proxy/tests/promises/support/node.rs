@@ -79,6 +79,12 @@ impl Pool {
         self
     }
 
+    /// Whose proxies listen on this address too.
+    pub(crate) fn also_listening_on(mut self, address: IpAddr) -> Self {
+        self.document.listeners[0].addresses.push(address);
+        self
+    }
+
     pub(crate) fn revision(mut self, revision: u64) -> Self {
         self.document.revision = revision;
         self
