@@ -228,6 +228,18 @@ mod tests {
         upstream::fixture::{self, in_time, probed},
     };
 
+    #[test]
+    fn a_prober_that_panics_is_named_for_liveness() {
+        // Without timers, what waits for the next probe panics.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (upstreams, [_]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
+            upstreams.tasks.close();
+            upstreams.tasks.wait().await;
+            assert_eq!(upstreams.vital_tasks().panicked(), Some("prober"));
+        });
+    }
+
     /// How the connection of a silent upstream ended by a delayed cut, before which the upstream did this.
     async fn ended_after(meanwhile: Option<Outcome>) -> Option<Ending> {
         let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
