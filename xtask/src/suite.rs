@@ -75,6 +75,10 @@ fn reported(root: &Path, work: impl FnOnce(&mut Suite<'_>) -> Result<()>) -> Res
 /// The whole workspace with all features, whatever is run of it: other features would build everything again.
 const ALL: &str = "--workspace --all-features";
 
+/// Tests of sockets and of the lab wait most of their time: four of them use two thirds of one core. A lab knows what the
+/// machine costs, from connections without the proxy.
+const AT_A_TIME: u8 = 4;
+
 /// What the properties of `make test` draw their cases from. With another seed each time, a change that has nothing to do
 /// with a rare case would fail by it; `make soak` looks for those.
 const SEED: &str = "1";
@@ -115,15 +119,16 @@ impl Suite<'_> {
         })?;
         self.part("generated files", |suite| generate::run(suite.root, true))?;
         self.part("unit tests", |suite| {
-            finish(suite.cargo(&format!("test {ALL}")).env("PROPTEST_RNG_SEED", SEED))
+            let mut tests = suite.cargo(&format!("test {ALL} -- --test-threads={AT_A_TIME}"));
+            finish(tests.env("PROPTEST_RNG_SEED", SEED))
         })?;
         self.part("large fleets", |suite| {
             // But for the searches, which have no end of their own.
             suite.fleets("--ignored --skip one_schedule --skip thousands_of_schedules")
         })?;
-        // Two labs at a time on two cores: its promises are about milliseconds.
         self.part("lab", |suite| {
-            let lab = format!("test {ALL} --no-fail-fast --test lab -- --nocapture");
+            let lab =
+                format!("test {ALL} --no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
             finish(&mut suite.cargo(&lab))
         })
     }
