@@ -24,6 +24,7 @@ mod edits;
 mod fitness;
 mod identity;
 mod permissions;
+mod rejections;
 mod revisions;
 
 pub(crate) fn facts() -> Facts {
