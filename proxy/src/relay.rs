@@ -11,7 +11,6 @@ use std::{
     cell::RefCell,
     future::{Future, poll_fn},
     io,
-    pin::pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -102,7 +101,8 @@ impl Pair {
             upstream,
             flow,
         } = self;
-        let mut reset = pin!(client.ready(Interest::ERROR));
+        // Boxed, because only a pair whose upstream is slow needs it.
+        let mut reset = None;
         let ending = poll_fn(|cx| {
             if let Poll::Ready(ending) = close_signal.poll_ended(cx) {
                 return Poll::Ready(ending);
@@ -112,8 +112,13 @@ impl Pair {
             metrics.relayed(flow.sent.moved() - sent, flow.received.moved() - received);
             flow.note_overdue_reply(close_signal);
             // No read shows the client's reset while the upstream is slow and nothing is read from the client.
-            if turn.is_pending() && flow.sent.is_blocked() && reset.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ending::ClientLeft);
+            if turn.is_pending() && flow.sent.is_blocked() {
+                let reset = reset.get_or_insert_with(|| Box::pin(client.ready(Interest::ERROR)));
+                if reset.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ending::ClientLeft);
+                }
+            } else {
+                reset = None;
             }
             turn
         })
