@@ -54,8 +54,9 @@ pub struct InForce {
     pub source: Source,
     /// When it came into force.
     pub since: Instant,
-    /// Whether it replaced a document that had the same or a higher revision: no such document may come back from the disk.
-    pub replaces_later: bool,
+    /// How often a stale document was followed so far, in place of one with the same or a higher revision. What was
+    /// written to the disk before the last time must not come back from there.
+    pub replacements: u64,
 }
 
 /// The document in force, and the rules by which a newer one replaces it.
@@ -222,7 +223,7 @@ impl Documents {
         settings: Arc<Settings>,
         text: Arc<str>,
         source: Source,
-        replaces_later: bool,
+        is_replacement: bool,
     ) -> Option<InForce> {
         let document = &settings.document;
         let members: Vec<_> = document
@@ -238,13 +239,19 @@ impl Documents {
             nodes = document.nodes,
             "following document"
         );
-        self.current.send_replace(Some(InForce {
-            settings,
-            text,
-            source,
-            since: Instant::now(),
-            replaces_later,
-        }))
+        let mut before = None;
+        self.current.send_modify(|current| {
+            before = current.take();
+            let replacements = before.as_ref().map_or(0, |before| before.replacements);
+            *current = Some(InForce {
+                settings,
+                text,
+                source,
+                since: Instant::now(),
+                replacements: replacements + u64::from(is_replacement),
+            });
+        });
+        before
     }
 
     fn order(&self, document: &Document) -> Order {

@@ -69,22 +69,23 @@ impl Cache {
         Ok(())
     }
 
-    /// Stores a document and removes the oldest ones. It is on the disk when this returns, which may take seconds.
+    /// Stores a document and removes the oldest others. It is on the disk when this returns, which may take seconds.
     pub fn store(&self, revision: u64, text: &str) -> io::Result<()> {
         self.write_document(revision, text)?;
-        for (_, path) in generations(&self.directory)?.into_iter().skip(GENERATIONS) {
-            remove(&path)?;
-        }
-        Ok(())
+        self.remove_others(revision, GENERATIONS - 1)
     }
 
     /// Stores a document that replaces all others, whatever their revisions: they are of another cluster.
     pub fn store_alone(&self, revision: u64, text: &str) -> io::Result<()> {
         self.write_document(revision, text)?;
-        for (_, path) in generations(&self.directory)?
-            .into_iter()
-            .filter(|(other, _)| *other != revision)
-        {
+        self.remove_others(revision, 0)
+    }
+
+    /// Removes all documents but this one and so many others, those with the highest revisions.
+    fn remove_others(&self, revision: u64, kept: usize) -> io::Result<()> {
+        let others = generations(&self.directory)?.into_iter();
+        let others = others.filter(|(other, _)| *other != revision);
+        for (_, path) in others.skip(kept) {
             remove(&path)?;
         }
         Ok(())
@@ -218,6 +219,17 @@ mod tests {
         assert_eq!(
             cache.texts().unwrap(),
             ["text 100", "text 99", "text 11", "text 10", "text 9"]
+        );
+    }
+
+    #[test]
+    fn a_document_that_was_just_stored_stays_though_five_others_are_newer() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = filled(directory.path(), 16..=20);
+        cache.store(2, "text 2").unwrap();
+        assert_eq!(
+            cache.texts().unwrap(),
+            ["text 20", "text 19", "text 18", "text 17", "text 2"]
         );
     }
 

@@ -43,8 +43,8 @@ struct CacheContent {
 struct Stored {
     revision: u64,
     text: Arc<str>,
-    /// Whether it replaces the documents with higher revisions too.
-    alone: bool,
+    /// See [`InForce::replacements`].
+    replacements: u64,
 }
 
 impl Keeper {
@@ -109,8 +109,11 @@ impl Keeper {
             && wanted.document != self.stored.document
         {
             let cache = self.cache.clone();
+            // Compared with what was written, not with the document before: that one may never have reached the disk.
+            let written = self.stored.document.as_ref();
+            let is_alone = document.replacements > written.map_or(0, |written| written.replacements);
             blocking(move || {
-                if document.alone {
+                if is_alone {
                     cache.store_alone(document.revision, &document.text)
                 } else {
                     cache.store(document.revision, &document.text)
@@ -140,7 +143,7 @@ impl Keeper {
             document: brought.map(|in_force| Stored {
                 revision: in_force.settings.document.revision,
                 text: Arc::clone(&in_force.text),
-                alone: in_force.replaces_later,
+                replacements: in_force.replacements,
             }),
             proven,
         }

@@ -1,15 +1,17 @@
 //! A newer valid document is followed without disturbing clients; any other document is rejected.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
-use tokio::{join, runtime::Builder, task::spawn_blocking, time::timeout};
+use tokio::{join, runtime::Builder, sync::watch, task::spawn_blocking, time::timeout};
+use tokio_util::sync::CancellationToken;
 use trivet_proxy::{
-    document::{Documents, OfferResult},
+    document::{Documents, OfferResult, cache::Cache, keeper::Keeper},
     source::Source,
 };
 
@@ -352,13 +354,53 @@ async fn a_host_with_the_cache_of_another_cluster_is_ready_within_30_seconds() {
     node.follows(1).await;
 }
 
+/// A document of a cluster with this authority.
+fn document_of(authority: &Authority, revision: u64) -> String {
+    let pool = Pool::new(authority, 7443).revision(revision);
+    pool.impatient_with("192.0.2.1:6443".parse().unwrap()).text()
+}
+
+#[tokio::test]
+async fn the_disk_goes_over_to_the_new_cluster_also_where_its_first_document_is_never_written() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::new(directory.path().to_owned());
+    for revision in 16..=20 {
+        cache.store(revision, &document_of(&old, revision)).unwrap();
+    }
+    let documents = Documents::new(Some(cache.clone()), Arc::default(), Arc::default());
+    documents.offer_cached();
+    assert_eq!(documents.revision(), Some(20));
+    let offer = |revision| documents.offer(&document_of(&new, revision), Source::Watch);
+    assert_eq!(offer(1), OfferResult::Stale);
+    let stale = documents.subscribe_stale().borrow().clone();
+    documents.follow_stale(&stale[0], &documents.in_force().unwrap());
+    assert_eq!(offer(2), OfferResult::Followed);
+
+    // The keeper of a slow disk sees only the later of the two.
+    let stop = CancellationToken::new();
+    let (_proven, proven) = watch::channel(BTreeSet::new());
+    let keeper = Keeper::new(cache.clone(), documents.subscribe(), proven, Arc::default());
+    let keeping = tokio::spawn(keeper.run(stop.clone()));
+    let texts = |revisions: &[u64]| -> Vec<_> {
+        let texts = revisions.iter().map(|revision| document_of(&new, *revision));
+        texts.collect()
+    };
+    eventually("the new cluster alone", async || {
+        cache.texts().unwrap() == texts(&[2])
+    })
+    .await;
+
+    // From then on the generations count as usual.
+    assert_eq!(offer(3), OfferResult::Followed);
+    stop.cancel();
+    keeping.await.unwrap();
+    assert_eq!(cache.texts().unwrap(), texts(&[3, 2]));
+}
+
 #[test]
 fn a_document_that_was_replaced_for_its_authority_does_not_come_back() {
-    let address = "192.0.2.1:6443".parse().unwrap();
-    let of = |authority: &Authority, revision| {
-        let pool = Pool::new(authority, 7443).revision(revision);
-        pool.impatient_with(address).text()
-    };
+    let of = document_of;
     let (old, new) = (Authority::new(), Authority::new());
     let documents = Documents::new(None, Arc::default(), Arc::default());
     let offer = |text: &str| documents.offer(text, Source::Watch);
