@@ -87,7 +87,7 @@ pub fn wanted(spec: &ApiserverPoolSpec, facts: &Facts) -> Wanted {
     let mut wanted = Wanted::default();
     wanted.members = discovered::members(spec, facts, &mut wanted.notes);
     entries::merge(spec, facts, &mut wanted);
-    let further = further::members(spec, facts, &wanted.members);
+    let further = further::members(spec, facts, &wanted.members, &mut wanted.notes);
     wanted.members.extend(further);
     for entry in spec.members.iter().filter(|entry| entry.addresses.is_empty()) {
         adjust(entry, facts, &mut wanted);
@@ -101,6 +101,12 @@ pub fn override_of<'a>(spec: &'a ApiserverPoolSpec, name: &str) -> Option<&'a Po
     spec.members
         .iter()
         .find(|entry| entry.addresses.is_empty() && entry.name == name)
+}
+
+/// The same for a member in force: one that is named by its address is also meant by an entry for its node.
+pub fn override_in_force<'a>(spec: &'a ApiserverPoolSpec, old: &wire::Member) -> Option<&'a PoolMember> {
+    let of_node = || override_of(spec, &old.node_name).filter(|_| endpoints::is_named_by_address(old));
+    override_of(spec, &old.name).or_else(of_node)
 }
 
 /// Where a member in force comes from.

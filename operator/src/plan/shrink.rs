@@ -11,7 +11,7 @@ use trivet_crds::pool::{ApiserverPoolSpec, PoolMemberState};
 use trivet_crds::wire;
 
 use super::facts::{Discovered, Facts, Memory};
-use super::members::{self, Member, override_of};
+use super::members::{self, Member, override_in_force};
 
 /// The reason word of a removal that discovery wanted and did not get, in the condition, the event and the metric.
 pub const REFUSED_SHRINK: &str = "RefusedShrink";
@@ -43,7 +43,7 @@ pub fn dropped<'a>(spec: &ApiserverPoolSpec, facts: &'a Facts, wanted: &[Member]
         is_listed_alone || facts.discovered == Discovered::Off
     };
     let is_disabled = |old: &wire::Member| {
-        let entry = override_of(spec, &old.name);
+        let entry = override_in_force(spec, old);
         entry.is_some_and(|entry| entry.state == PoolMemberState::Disabled)
     };
     let members = facts.current.members.iter();
@@ -215,7 +215,7 @@ impl Guard<'_> {
     }
 
     fn keep(&mut self, old: &wire::Member, why: String, look_again: Option<Instant>) {
-        let state = override_of(self.spec, &old.name).map_or(PoolMemberState::Active, |entry| entry.state);
+        let state = override_in_force(self.spec, old).map_or(PoolMemberState::Active, |entry| entry.state);
         let member = Member {
             note: why,
             state,

@@ -1,16 +1,23 @@
 //! Members that only the EndpointSlices of `default/kubernetes` know: apiservers that do not listen at their node's
 //! InternalIP.
 
-use trivet_crds::pool::{ApiserverPoolSpec, DiscoveryPolicy, MemberSource, PoolMemberState};
+use std::net::SocketAddr;
+
+use trivet_crds::pool::{ApiserverPoolSpec, DiscoveryPolicy, MemberSource, PoolMember, PoolMemberState};
 use trivet_crds::wire;
 
-use super::{Member, have};
+use super::{Member, have, list, override_of};
 use crate::plan::endpoints::{Endpoint, is_named_by_address, name};
 use crate::plan::facts::{Discovered, Facts};
 
 /// The endpoints that become members beside the discovered nodes. One source's word is not enough: an endpoint has to
 /// answer as an apiserver of the cluster, and a node's own address must never have done so.
-pub(super) fn members(spec: &ApiserverPoolSpec, facts: &Facts, members: &[Member]) -> Vec<Member> {
+pub(super) fn members(
+    spec: &ApiserverPoolSpec,
+    facts: &Facts,
+    members: &[Member],
+    notes: &mut Vec<String>,
+) -> Vec<Member> {
     if spec.discovery.policy != DiscoveryPolicy::Nodes {
         return Vec::new();
     }
@@ -21,7 +28,10 @@ pub(super) fn members(spec: &ApiserverPoolSpec, facts: &Facts, members: &[Member
     let Some(endpoints) = &facts.endpoints else {
         // Nothing is known to be gone.
         return in_force
-            .map(|old| Member::of_document(old, MemberSource::EndpointSlice))
+            .map(|old| Member {
+                state: state_of(&old.name, &old.node_name, spec, members),
+                ..Member::of_document(old, MemberSource::EndpointSlice)
+            })
             .collect();
     };
     let is_in_force = |endpoint: &Endpoint| {
@@ -29,25 +39,72 @@ pub(super) fn members(spec: &ApiserverPoolSpec, facts: &Facts, members: &[Member
         in_force.any(|old| has(old, endpoint))
     };
     let may_add = are_wanted(spec, facts, members, endpoints);
-    endpoints
+    let unlocated = unlocated(spec, facts, members, endpoints);
+    let mut found = Vec::new();
+    let mut doubtful = (Vec::new(), Vec::new());
+    for endpoint in endpoints {
+        if !is_free(endpoint, facts, members) {
+            continue;
+        }
+        let name = name(endpoint.socket.ip());
+        let state = state_of(&name, &endpoint.node_name, spec, members);
+        let is_in_force = is_in_force(endpoint);
+        let is_located = state == PoolMemberState::Disabled || !endpoint.node_name.is_empty();
+        let is_doubtful = !unlocated.is_empty() && !is_located;
+        let is_new = may_add && is_verified(&endpoint.socket, facts) && !is_doubtful;
+        if is_doubtful && is_in_force {
+            doubtful.0.push(endpoint.socket.ip());
+        } else if is_doubtful && is_verified(&endpoint.socket, facts) {
+            doubtful.1.push(endpoint.socket.ip());
+        }
+        // A disabled one is a member too: proxies are told that they must not use it.
+        if is_in_force || is_new || state == PoolMemberState::Disabled {
+            found.push(Member {
+                name,
+                addresses: vec![endpoint.socket.ip()],
+                port: endpoint.socket.port(),
+                state,
+                zone: String::new(),
+                source: MemberSource::EndpointSlice,
+                node_name: endpoint.node_name.clone(),
+                note: "it is an endpoint of default/kubernetes that is no node's InternalIP".to_owned(),
+            });
+        }
+    }
+    let way_out = "to disable an endpoint, list its address as a name with state: Disabled";
+    for (addresses, use_of_them) in [(doubtful.0, "in use"), (doubtful.1, "not used")] {
+        if !addresses.is_empty() {
+            notes.push(format!(
+                "{} is Disabled and does not answer at an address of its own, so its apiserver may be an endpoint of \
+                 default/kubernetes that is {use_of_them} ({}): {way_out}",
+                unlocated.join(", "),
+                list(&addresses)
+            ));
+        }
+    }
+    found
+}
+
+/// What the owner wants of an endpoint: by its own name, else what is wanted of its node's apiserver.
+fn state_of(name: &str, node_name: &str, spec: &ApiserverPoolSpec, members: &[Member]) -> PoolMemberState {
+    let mut of_node = members
         .iter()
-        .filter(|endpoint| is_free(endpoint, facts, members))
-        .filter(|endpoint| is_in_force(endpoint) || may_add && is_verified(endpoint, facts))
-        .map(|endpoint| Member {
-            name: name(endpoint.socket.ip()),
-            addresses: vec![endpoint.socket.ip()],
-            port: endpoint.socket.port(),
-            state: PoolMemberState::Active,
-            zone: String::new(),
-            source: MemberSource::EndpointSlice,
-            node_name: endpoint.node_name.clone(),
-            note: "it is an endpoint of default/kubernetes that is no node's InternalIP".to_owned(),
-        })
-        .collect()
+        .filter(|member| !node_name.is_empty() && member.node_name == node_name);
+    let entry = override_of(spec, name).or_else(|| override_of(spec, node_name));
+    let state = entry.map(|entry| entry.state);
+    state
+        .or_else(|| of_node.next().map(|member| wanted_state(member, spec)))
+        .unwrap_or_default()
+}
+
+/// The state of a member with what an entry without addresses says of it.
+fn wanted_state(member: &Member, spec: &ApiserverPoolSpec) -> PoolMemberState {
+    override_of(spec, &member.name).map_or(member.state, |entry| entry.state)
 }
 
 /// Whether some node's apiserver must be somewhere else: its own address has never answered, and every member that does
-/// answer is among the endpoints, so that none of the others can be a second address of it.
+/// answer is among the endpoints, so that none of the others can be a second address of it. A disabled apiserver is not
+/// looked for.
 fn are_wanted(spec: &ApiserverPoolSpec, facts: &Facts, members: &[Member], endpoints: &[Endpoint]) -> bool {
     let has_answered = |member: &Member| {
         facts
@@ -57,23 +114,43 @@ fn are_wanted(spec: &ApiserverPoolSpec, facts: &Facts, members: &[Member], endpo
     };
     let is_missing = |member: &Member| {
         let is_probed = facts.healths.of(&member.addresses, member.port).is_some();
-        member.source == MemberSource::Node && is_probed && !has_answered(member)
+        let is_disabled = wanted_state(member, spec) == PoolMemberState::Disabled;
+        member.source == MemberSource::Node && !is_disabled && is_probed && !has_answered(member)
     };
     let is_endpoint = |member: &Member| {
         let mut sockets = member.sockets();
         sockets.any(|socket| endpoints.iter().any(|endpoint| endpoint.socket == socket))
     };
-    // The endpoint of an apiserver that its owner has retired must not bring it back under another name.
-    let is_retired = spec.members.iter().any(|entry| {
-        let is_known = members.iter().any(|member| member.name == entry.name);
-        entry.state == PoolMemberState::Disabled && entry.addresses.is_empty() && !is_known
-    });
-    !is_retired
-        && members.iter().any(is_missing)
+    members.iter().any(is_missing)
         && members
             .iter()
             .filter(|member| has_answered(member))
             .all(is_endpoint)
+}
+
+/// The entries that disable an apiserver of which nobody knows where it is: it does not answer at an address of its
+/// member, and no endpoint is told to be it. An endpoint that may be it must not bring it back under another name.
+fn unlocated<'a>(
+    spec: &'a ApiserverPoolSpec,
+    facts: &Facts,
+    members: &[Member],
+    endpoints: &[Endpoint],
+) -> Vec<&'a str> {
+    let is_endpoint = |entry: &PoolMember| {
+        endpoints
+            .iter()
+            .any(|endpoint| endpoint.node_name == entry.name || name(endpoint.socket.ip()) == entry.name)
+    };
+    let answers = |entry: &PoolMember| {
+        let mut members = members.iter().filter(|member| member.name == entry.name);
+        members.any(|member| member.sockets().any(|socket| is_verified(&socket, facts)))
+    };
+    let disabled = spec
+        .members
+        .iter()
+        .filter(|entry| entry.state == PoolMemberState::Disabled);
+    let unlocated = disabled.filter(|entry| !is_endpoint(entry) && !answers(entry));
+    unlocated.map(|entry| entry.name.as_str()).collect()
 }
 
 /// Whether the endpoint may be an apiserver that is no member yet: it is no member's address, nor that of a node that
@@ -95,8 +172,8 @@ fn is_free(endpoint: &Endpoint, facts: &Facts, members: &[Member]) -> bool {
     !is_members && !is_kept && (endpoint.node_name.is_empty() || is_of_master)
 }
 
-fn is_verified(endpoint: &Endpoint, facts: &Facts) -> bool {
-    let health = facts.healths.get(&endpoint.socket);
+fn is_verified(socket: &SocketAddr, facts: &Facts) -> bool {
+    let health = facts.healths.get(socket);
     health.is_some_and(|health| health.verified_at == Some(health.probed_at))
 }
 

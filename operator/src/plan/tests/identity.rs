@@ -356,6 +356,86 @@ fn the_endpoint_of_a_retired_master_does_not_bring_it_back() {
 }
 
 #[test]
+fn the_endpoint_of_a_disabled_master_whose_node_names_another_address_does_not_bring_it_back() {
+    for dead in [None, Some(2)] {
+        let mut world = World::with_masters(3);
+        world.endpoints(&[1, 2, 3]);
+        world.list("cp3", &[], PoolMemberState::Disabled);
+        world.pass();
+        world.discover_at(&[("cp1", &[1]), ("cp2", &[2]), ("cp3", &[33])]);
+        // Another master that nobody has heard of makes endpoints wanted.
+        world.facts.healths = Healths::default();
+        world.alive.retain(|number| Some(*number) != dead);
+        world.pass();
+        let plan = world.pass();
+        assert_eq!(world.names(), ["cp1", "cp2"], "{dead:?}");
+        let told = notes(&plan);
+        assert!(
+            told.contains("cp3 is Disabled") && told.contains("10.0.0.3"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_disabled_master_is_not_used_at_an_endpoint_of_its_node() {
+    for address in [None, Some("10.0.0.3")] {
+        let mut world = elsewhere();
+        let endpoints = world.facts.endpoints.as_mut().unwrap();
+        for (endpoint, node) in endpoints.iter_mut().zip(["cp1", "cp2", "cp3"]) {
+            node.clone_into(&mut endpoint.node_name);
+        }
+        world.pass();
+        assert!(world.names().contains(&"10.0.0.13".to_owned()));
+        world.list(
+            "cp3",
+            &address.into_iter().collect::<Vec<_>>(),
+            PoolMemberState::Disabled,
+        );
+        for _ in 0..2 {
+            let plan = world.pass();
+            assert_eq!(world.names(), ["10.0.0.11", "10.0.0.12", "cp1", "cp2"]);
+            let document = plan.rollout.unwrap().document;
+            let mut disabled = document.disabled_members.iter();
+            assert!(disabled.any(|member| member.name == "10.0.0.13"), "{document:?}");
+        }
+        // The slices lose it while it runs.
+        world.endpoints(&[11, 12]);
+        world.pass();
+        assert!(!world.names().contains(&"10.0.0.13".to_owned()));
+    }
+}
+
+#[test]
+fn the_endpoint_of_a_disabled_master_goes_with_its_slice_in_one_pass() {
+    let mut world = elsewhere();
+    world.facts.endpoints.as_mut().unwrap()[2].node_name = "cp3".to_owned();
+    world.pass();
+    world.list("cp3", &[], PoolMemberState::Disabled);
+    world.endpoints(&[11, 12]);
+    world.pass();
+    assert!(!world.names().contains(&"10.0.0.13".to_owned()));
+}
+
+#[test]
+fn endpoints_of_which_one_may_be_disabled_are_told_and_the_owner_can_name_it() {
+    let mut world = elsewhere();
+    world.pass();
+    world.list("cp3", &[], PoolMemberState::Disabled);
+    let told = notes(&world.pass());
+    assert!(
+        told.contains("cp3 is Disabled") && told.contains("in use (10.0.0.11, 10.0.0.12, 10.0.0.13)"),
+        "{told}"
+    );
+    assert!(world.names().contains(&"10.0.0.13".to_owned()));
+    world.list("10.0.0.13", &[], PoolMemberState::Disabled);
+    for _ in 0..2 {
+        world.pass();
+        assert_eq!(world.names(), ["10.0.0.11", "10.0.0.12", "cp1", "cp2"]);
+    }
+}
+
+#[test]
 fn a_member_that_lost_its_label_is_not_renamed_to_its_endpoint() {
     let mut world = World::with_masters(3);
     let revision = world.revision();
