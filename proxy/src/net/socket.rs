@@ -14,7 +14,7 @@ use nix::{
         socket::{MsgFlags, recv, send},
     },
 };
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::Interest,
     net::{TcpListener, TcpSocket, TcpStream},
@@ -117,7 +117,26 @@ pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Resul
     if options.user_timeout.is_some() {
         view.set_tcp_user_timeout(options.user_timeout)?;
     }
-    socket.connect(address).await
+    let dialled = socket.connect(address).await;
+    dialled.map_err(|error| with_cause(error, address, || find_source(address)))
+}
+
+/// Tells the two causes of EADDRNOTAVAIL apart: this node's ports are exhausted, or it has no address of that family, as
+/// with net.ipv6.conf.all.disable_ipv6=1. The first passes; the second makes the peer unreachable from here for good.
+/// `source` is [`find_source`], which needs no port of TCP.
+fn with_cause(error: io::Error, address: SocketAddr, source: impl FnOnce() -> io::Result<()>) -> io::Error {
+    let is_without_address = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+    if is_without_address(&error) && source().as_ref().is_err_and(is_without_address) {
+        let message = format!("this node has no address from which it reaches {address}: {error}");
+        return io::Error::new(io::ErrorKind::NetworkUnreachable, message);
+    }
+    error
+}
+
+/// Whether the kernel finds an address of this node to reach `address` from. No packet is sent.
+fn find_source(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    socket.connect(&address.into())
 }
 
 /// Reads what there is. A read that does not fill the buffer took all: then the next poll for readability waits without
@@ -203,7 +222,8 @@ pub enum Fault {
     /// The peer's kernel answers that nothing listens there.
     Refused,
     /// A router reports that there is no route to the peer, or this node's kernel got no answer to ARP or neighbour
-    /// discovery. A host without power looks like that from its own subnet, so it is silence of the peer.
+    /// discovery. A host without power looks like that from its own subnet, so it is silence of the peer. So does every
+    /// address of a family that this node lacks.
     Unreachable,
     /// The peer ended the connection.
     Reset,
@@ -231,7 +251,9 @@ impl Fault {
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ECONNREFUSED) => Self::Refused,
-            Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN) => Self::Unreachable,
+            Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::EAFNOSUPPORT) => {
+                Self::Unreachable
+            }
             Some(Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED) => Self::Reset,
             Some(Errno::ETIMEDOUT) => Self::Timeout,
             Some(
@@ -245,6 +267,7 @@ impl Fault {
             ) => Self::Local,
             Some(_) | None => match error.kind() {
                 io::ErrorKind::TimedOut => Self::Timeout,
+                io::ErrorKind::NetworkUnreachable => Self::Unreachable,
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                     Self::Reset
                 }
@@ -269,6 +292,29 @@ impl Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_a_family_that_this_node_lacks_is_unreachable_and_exhausted_ports_are_local() {
+        let failed = |errno: Errno| io::Error::from(errno);
+        let address = "[fd00::1]:6443".parse().unwrap();
+        let fault = |dial, datagram| Fault::of(&with_cause(failed(dial), address, || datagram));
+        // A node with net.ipv6.conf.all.disable_ipv6=1 answers both so.
+        let lacking = Err(failed(Errno::EADDRNOTAVAIL));
+        assert_eq!(fault(Errno::EADDRNOTAVAIL, lacking), Fault::Unreachable);
+        // Datagrams have ports of their own, so that a socket for them still finds its address.
+        assert_eq!(fault(Errno::EADDRNOTAVAIL, Ok(())), Fault::Local);
+        let exhausted_too = Err(failed(Errno::EAGAIN));
+        assert_eq!(fault(Errno::EADDRNOTAVAIL, exhausted_too), Fault::Local);
+        let lacking = Err(failed(Errno::EADDRNOTAVAIL));
+        assert_eq!(fault(Errno::ECONNREFUSED, lacking), Fault::Refused);
+        // A kernel without IPv6.
+        assert_eq!(fault(Errno::EAFNOSUPPORT, Ok(())), Fault::Unreachable);
+    }
+
+    #[test]
+    fn a_datagram_socket_finds_the_loopback_address() {
+        find_source("127.0.0.1:1".parse().unwrap()).unwrap();
+    }
 
     #[tokio::test]
     async fn accepted_connections_have_no_delay() {
