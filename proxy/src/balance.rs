@@ -134,6 +134,11 @@ impl Balance {
                 decisions
             }
             Event::ProbeOverdue(id) => self.late(id, now),
+            Event::ProbeUnsent(id) => {
+                let mut decisions = self.judge(id, now, |health, (now, _)| health.stay_unasked(now));
+                decisions.extend(self.follow_last_resort(id, false, now));
+                decisions
+            }
             Event::Refused(id) => self.refused(id, now),
             Event::OpenOverdue(id) => self.suspect(id, now),
             Event::ReplyOverdue(id) => self.ask_again(id, now),

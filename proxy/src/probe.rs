@@ -226,7 +226,9 @@ impl Reporter {
         let outcome = match error.fault() {
             // A fault of this node is no outcome.
             Fault::Local => {
-                debug!(member, %address, error = cause::chain(error), "probe could not be sent");
+                let error = cause::chain(error);
+                debug!(member, %address, error, "probe could not be sent");
+                self.upstreams.observe(Event::ProbeUnsent(self.id), &error);
                 return;
             }
             Fault::Timeout | Fault::Unreachable => Outcome::Silent,

@@ -53,6 +53,8 @@ pub enum Event {
     },
     /// A probe of it waits for its answer for longer than it should.
     ProbeOverdue(PathId),
+    /// A probe could not be sent for a fault of this node.
+    ProbeUnsent(PathId),
     /// A client's dial was refused.
     Refused(PathId),
     /// A client waits for this path longer than it should: to connect, or for its first byte.

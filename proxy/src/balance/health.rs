@@ -4,13 +4,14 @@
 
 mod progress;
 mod silence;
+mod unasked;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 pub use self::progress::Progress;
-use self::silence::Silence;
+use self::{silence::Silence, unasked::Unasked};
 use super::hold_down::HoldDown;
 
 /// Answers in a row that bring a path back whose apiserver withholds its readiness. An apiserver that starts refuses all
@@ -202,6 +203,7 @@ pub struct Health {
     answering: bool,
     judged: bool,
     stranded: Option<Stranded>,
+    unasked: Option<Unasked>,
 }
 
 /// A member that says that it cannot reach its etcd.
@@ -231,6 +233,7 @@ impl Health {
             answering: false,
             judged: false,
             stranded: None,
+            unasked: None,
         }
     }
 
@@ -255,6 +258,7 @@ impl Health {
     pub fn fold(&mut self, outcome: Outcome, asked: Instant, at: (Instant, Policy)) {
         let (now, policy) = at;
         self.judged = true;
+        self.unasked = None;
         self.stranded = self.stranded_after(outcome, asked, now);
         match outcome {
             Outcome::Ready => self.pass(now, policy.success_threshold, true),

@@ -5,26 +5,21 @@ use tokio::time::Instant;
 
 use super::{
     Balance, Decision, PathId,
-    health::{Reason, State},
     path::{Path, Standing},
 };
 
 impl Balance {
-    /// Whether no member that is to be used answers. One that was never probed may, and is waited for.
+    /// Whether no member that is to be used answers. One that was never judged may, and is waited for while it can be asked.
     pub(super) fn needs_last_resort(&self) -> bool {
-        let active = self.paths.values().filter(|path| path.is_to_be_used());
-        let mut hopeful = active.filter(|path| {
-            let health = &path.health;
-            health.answers() || (health.state(), health.reason()) == (State::Unready, Reason::NotProbed)
-        });
-        hopeful.next().is_none()
+        let mut active = self.paths.values().filter(|path| path.is_to_be_used());
+        !active.any(|path| path.health.may_answer())
     }
 
     /// Whether a member of the last resort is being probed for the first time: a new connection waits for the outcome
     /// rather than be refused.
     pub fn awaits_last_resort(&self) -> bool {
         let mut paths = self.paths.values();
-        self.needs_last_resort() && paths.any(|path| path.is_last_resort() && !path.health.is_judged())
+        self.needs_last_resort() && paths.any(|path| path.is_last_resort() && path.health.is_awaited())
     }
 
     /// Turns to the last resort as soon as no member that is to be used answers, and away from it as soon as one does:

@@ -524,6 +524,7 @@ fn a_member_that_moved_must_prove_itself() {
 enum Happening {
     Probed(usize, Outcome),
     Late(usize),
+    Unsent(usize),
     Refused(usize),
     Unanswered(usize),
     Opened(usize),
@@ -547,6 +548,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         6 => (member.clone(), outcome).prop_map(|(index, outcome)| Happening::Probed(index, outcome)),
         2 => member.clone().prop_map(Happening::Late),
+        1 => member.clone().prop_map(Happening::Unsent),
         1 => member.clone().prop_map(Happening::Refused),
         1 => member.clone().prop_map(Happening::Unanswered),
         2 => member.clone().prop_map(Happening::Opened),
@@ -563,6 +565,7 @@ impl World {
         match happening {
             Happening::Probed(index, outcome) => self.probed(*index, *outcome),
             Happening::Late(index) => self.tell(Event::ProbeOverdue, *index),
+            Happening::Unsent(index) => self.tell(Event::ProbeUnsent, *index),
             Happening::Refused(index) => self.tell(Event::Refused, *index),
             Happening::Unanswered(index) => self.tell(Event::OpenOverdue, *index),
             Happening::Opened(index) => self.tell(Event::Opened, *index),

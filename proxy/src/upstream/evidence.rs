@@ -71,6 +71,7 @@ impl Evidence {
     pub(super) fn subject(event: &Event) -> Option<PathId> {
         match event {
             Event::Probed { id, .. }
+            | Event::ProbeUnsent(id)
             | Event::Refused(id)
             | Event::OpenOverdue(id)
             | Event::ReplyOverdue(id)
@@ -92,6 +93,7 @@ impl Evidence {
                 let latency = ended.then(|| now.saturating_duration_since(*asked));
                 (Origin::Probe, outcome.as_str(), latency)
             }
+            Event::ProbeUnsent(_) => (Origin::Probe, "Unsent", None),
             Event::Refused(_) => (Origin::Client, "Refused", None),
             Event::OpenOverdue(_) => (Origin::Client, "OpenOverdue", None),
             Event::ReplyOverdue(_) => (Origin::Client, "ReplyOverdue", None),
@@ -156,6 +158,7 @@ impl Evidence {
             }
             // A client may wait for long because what it asked for takes long.
             Event::ReplyOverdue(_)
+            | Event::ProbeUnsent(_)
             | Event::Configured { .. }
             | Event::Remembered(_)
             | Event::ProbeOverdue(_)

@@ -57,6 +57,73 @@ fn an_earlier_member_is_tried_once_nobody_has_answered_for_long() {
     assert_eq!(world.order()[0], 2);
 }
 
+/// A member whose IPv4 address is silent, and whose IPv6 address this node cannot even ask.
+fn half_unasked(is_proven: bool) -> World {
+    let unasked = Target {
+        proven: is_proven,
+        preference: 1,
+        ..at(0, "[fd00::1]:6443")
+    };
+    let mut world = World::of(vec![target(0), unasked]);
+    world.remember(2);
+    world
+}
+
+impl World {
+    /// Time in which no probe of the second path can be sent, and the first stays silent.
+    fn unasked_for(&mut self, seconds: u32) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for _ in 0..seconds {
+            decisions.extend(self.probed(0, Outcome::Silent));
+            decisions.extend(self.tell(Event::ProbeUnsent, 1));
+            self.pass(SECOND);
+        }
+        decisions
+    }
+}
+
+#[test]
+fn an_address_that_this_node_cannot_ask_keeps_the_last_resort_off_for_a_while_only() {
+    for is_proven in [false, true] {
+        let mut world = half_unasked(is_proven);
+        let hopeful = world.unasked_for(5);
+        world.watch(&hopeful);
+        assert_eq!(world.ids.len(), 2, "a burst passes: {hopeful:?}");
+        let decisions = world.unasked_for(25);
+        world.watch(&decisions);
+        assert_eq!(world.ids.len(), 3, "proven: {is_proven}, {decisions:?}");
+        let member = world.balance.member_health("cp0");
+        assert_eq!(member, Some((State::Unready, Reason::NotProbed)));
+        world.probed(2, Outcome::Ready);
+        assert_eq!(world.order()[0], 2);
+        world.probed(1, Outcome::Ready);
+        assert_eq!(world.order()[0], 1, "a fault of this node was no failure");
+    }
+}
+
+#[test]
+fn a_last_resort_that_this_node_cannot_ask_is_waited_for_a_while_only() {
+    let mut world = half_unasked(false);
+    let decisions = world.unasked_for(15);
+    world.watch(&decisions);
+    assert!(world.balance.awaits_last_resort());
+    for _ in 0..15 {
+        world.tell(Event::ProbeUnsent, 2);
+        world.pass(SECOND);
+    }
+    assert!(!world.balance.awaits_last_resort());
+}
+
+#[test]
+fn a_member_that_answered_is_not_judged_by_a_fault_of_this_node() {
+    let mut world = World::healthy(2);
+    for _ in 0..60 {
+        assert!(world.tell(Event::ProbeUnsent, 0).is_empty());
+        world.pass(SECOND);
+    }
+    assert_eq!(world.state(0), (State::Up, Reason::Answering));
+}
+
 #[test]
 fn one_current_member_that_answers_is_enough_to_try_nobody_else() {
     let mut world = World::healthy(2);
