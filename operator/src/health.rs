@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use trivet_crds::pool::MemberHealth;
@@ -48,6 +49,8 @@ pub struct Health {
     pub message: String,
     /// The last verified answer.
     pub verified_at: Option<Instant>,
+    /// The first probe.
+    pub known_since: Instant,
     /// The last probe.
     pub probed_at: Instant,
     /// Whether a TLS server answered lately, be it the wrong one. A refused connection counts as no answer: firewalls
@@ -92,10 +95,22 @@ impl Health {
             state,
             message,
             verified_at,
+            known_since: previous.map_or(now, |old| old.known_since),
             probed_at: now,
             is_reached,
             silent,
         }
+    }
+
+    /// Whether the last probe has brought a verified answer.
+    pub fn is_verified(&self) -> bool {
+        self.verified_at == Some(self.probed_at)
+    }
+
+    /// For how long probes have brought no verified answer. Before the first probe nothing is known.
+    fn unverified_for(&self) -> Duration {
+        let since = self.verified_at.unwrap_or(self.known_since);
+        self.probed_at.saturating_duration_since(since)
     }
 }
 
@@ -124,6 +139,22 @@ impl Healths {
     pub fn is_up(&self, addresses: &[IpAddr], port: u16) -> bool {
         self.of(addresses, port)
             .is_some_and(|health| health.state == MemberHealth::Up)
+    }
+
+    /// Whether an apiserver of the cluster answers at any of these addresses, ready or not.
+    pub fn is_verified(&self, addresses: &[IpAddr], port: u16) -> bool {
+        let mut known = addresses
+            .iter()
+            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port)));
+        known.any(Health::is_verified)
+    }
+
+    /// Whether all of these addresses have been probed for `delay` without a verified answer.
+    pub fn is_gone(&self, addresses: &[IpAddr], port: u16, delay: Duration) -> bool {
+        addresses.iter().all(|ip| {
+            let health = self.0.get(&SocketAddr::new(*ip, port));
+            health.is_some_and(|health| health.unverified_for() >= delay)
+        })
     }
 
     /// Whether any of these addresses answers, well or badly.
@@ -165,8 +196,6 @@ fn rank(state: MemberHealth) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn folded(answers: &[Answer]) -> Health {
@@ -233,6 +262,29 @@ mod tests {
     #[test]
     fn an_apiserver_that_answers_no_strangers_is_not_down() {
         assert_eq!(folded(&[Answer::Withheld]).state, MemberHealth::Up);
+    }
+
+    #[test]
+    fn what_gives_no_verified_answer_for_the_delay_is_gone() {
+        let (start, address) = (Instant::now(), SocketAddr::from(([10, 0, 0, 1], 6443)));
+        let delay = Duration::from_secs(300);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut healths = Healths::default();
+        let is_gone = |healths: &Healths| healths.is_gone(&[address.ip()], 6443, delay);
+        assert!(!is_gone(&healths), "it has not been probed yet");
+        for (seconds, answer, expected) in [
+            (0, Answer::Silent, false),
+            (299, Answer::Untrusted("expired".to_owned()), false),
+            (300, Answer::Silent, true),
+            (301, Answer::NotReady("etcd".to_owned()), false),
+            (600, Answer::Refused("refused".to_owned()), false),
+            (601, Answer::Silent, true),
+        ] {
+            healths.observe(address, answer, at(seconds));
+            assert_eq!(is_gone(&healths), expected, "at {seconds} s");
+        }
+        let other = IpAddr::from([10, 0, 0, 2]);
+        assert!(!healths.is_gone(&[address.ip(), other], 6443, delay));
     }
 
     #[test]

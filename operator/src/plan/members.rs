@@ -6,6 +6,7 @@ mod entries;
 mod further;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMember, PoolMemberState};
 use trivet_crds::wire;
@@ -94,6 +95,11 @@ pub fn wanted(spec: &ApiserverPoolSpec, facts: &Facts) -> Wanted {
     }
     leave_out_unreachable(&mut wanted);
     wanted
+}
+
+/// For how long nothing must answer where a member was: before it is removed, and before its address is given up.
+pub fn removal_delay(spec: &ApiserverPoolSpec) -> Duration {
+    Duration::from_secs(u64::from(spec.discovery.removal_delay_seconds))
 }
 
 /// The state and zone that the spec gives a member it lists without addresses.

@@ -11,7 +11,7 @@ use trivet_crds::pool::{ApiserverPoolSpec, PoolMemberState};
 use trivet_crds::wire;
 
 use super::facts::{Discovered, Facts, Memory};
-use super::members::{self, Member, override_in_force};
+use super::members::{self, Member, override_in_force, removal_delay};
 
 /// The reason word of a removal that discovery wanted and did not get, in the condition, the event and the metric.
 pub const REFUSED_SHRINK: &str = "RefusedShrink";
@@ -27,11 +27,6 @@ pub struct Guarded {
     pub refused: Vec<String>,
     /// When the next removal may be due.
     pub next_look: Option<Duration>,
-}
-
-/// The time for which discovery's source must be without a member.
-pub fn delay(spec: &ApiserverPoolSpec) -> Duration {
-    Duration::from_secs(u64::from(spec.discovery.removal_delay_seconds))
 }
 
 /// The members in force that came from discovery, and that neither spec nor discovery has any more.
@@ -65,7 +60,7 @@ pub fn guard(
         facts,
         memory,
         wanted,
-        delay: delay(spec),
+        delay: removal_delay(spec),
         guarded: Guarded::default(),
     };
     guard.decide(dropped)

@@ -540,6 +540,53 @@ fn a_node_that_moves_is_followed_once_it_answers_there() {
 }
 
 #[test]
+fn a_node_that_names_a_wrong_address_is_not_believed_while_its_apiserver_is_silent_for_less_than_the_delay() {
+    for is_restarted in [false, true] {
+        let mut world = World::with_masters(3);
+        let Discovered::Masters(masters) = &mut world.facts.discovered else {
+            panic!()
+        };
+        masters[0].addresses = vec![ip(11)];
+        let addresses = |world: &World| world.facts.current.members[0].addresses.clone();
+        world.alive = vec![2, 3];
+        if is_restarted {
+            world.restart();
+            world.pass_unprobed();
+            assert_eq!(addresses(&world), [ip(1)]);
+        }
+        let plan = world.wait(Duration::from_secs(10));
+        assert_eq!(addresses(&world), [ip(1)]);
+        assert!(plan.members[0].note.contains("10.0.0.11"), "{plan:?}");
+        world.alive = vec![1, 2, 3];
+        world.wait(DELAY * 2);
+        assert_eq!(addresses(&world), [ip(1)]);
+        // Its last answer is that of the last pass.
+        world.alive = vec![2, 3];
+        world.facts.now += Duration::from_secs(5);
+        world.wait(DELAY.saturating_sub(Duration::from_secs(10)));
+        assert_eq!(addresses(&world), [ip(1)]);
+        world.wait(Duration::from_secs(10));
+        assert_eq!(addresses(&world), [ip(11)]);
+    }
+}
+
+#[test]
+fn a_restarted_operator_counts_the_delay_from_its_first_probe() {
+    let mut world = World::with_masters(3);
+    world.discover(&[11, 2, 3]);
+    let Discovered::Masters(masters) = &mut world.facts.discovered else {
+        panic!()
+    };
+    "cp1".clone_into(&mut masters[0].name);
+    world.alive = vec![2, 3];
+    world.restart();
+    world.wait(DELAY.saturating_sub(Duration::from_secs(5)));
+    assert_eq!(world.facts.current.members[0].addresses, [ip(1)]);
+    world.wait(Duration::from_secs(10));
+    assert_eq!(world.facts.current.members[0].addresses, [ip(11)]);
+}
+
+#[test]
 fn a_lost_document_is_rebuilt_with_a_higher_revision() {
     let mut world = World::with_masters(3);
     world.discover(&[1, 2]);

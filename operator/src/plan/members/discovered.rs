@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMemberState};
 use trivet_crds::wire;
 
-use super::{Member, list};
+use super::{Member, list, removal_delay};
 use crate::plan::endpoints::is_named_by_address;
 use crate::plan::facts::{Discovered, Facts};
 use crate::plan::masters::{Master, Origin};
@@ -23,7 +23,7 @@ pub(super) fn members(spec: &ApiserverPoolSpec, facts: &Facts, notes: &mut Vec<S
         .zip(&reported)
         .map(|(master, member)| {
             let known = last_known(member, &reported, facts);
-            followed(member.clone(), master, &known, facts)
+            followed(member.clone(), master, &known, spec, facts)
         })
         .collect();
     part(&mut members, &reported, facts, notes);
@@ -47,10 +47,16 @@ fn member(master: &Master, port: u16) -> Member {
     }
 }
 
-/// A master where its node says it is. A node that names another address than the one that answers is not believed
-/// until the new one answers: a kubelet started with the wrong flag must not take an apiserver away. For the same reason a
-/// node that names no usable address is believed to be where it was.
-fn followed(mut member: Member, master: &Master, known: &[IpAddr], facts: &Facts) -> Member {
+/// A master where its node says it is. A node that names another address than the one in force is not believed until the
+/// new one answers: a kubelet started with the wrong flag must not take an apiserver away. For the same reason a node that
+/// names no usable address is believed to be where it was.
+fn followed(
+    mut member: Member,
+    master: &Master,
+    known: &[IpAddr],
+    spec: &ApiserverPoolSpec,
+    facts: &Facts,
+) -> Member {
     let is_elsewhere = !member.addresses.iter().any(|ip| known.contains(ip));
     if member.addresses.is_empty() {
         member.note = no_address(master);
@@ -58,10 +64,7 @@ fn followed(mut member: Member, master: &Master, known: &[IpAddr], facts: &Facts
             member.addresses = known.to_vec();
             member.note.push_str("; its last known addresses are used");
         }
-    } else if is_elsewhere
-        && facts.healths.is_up(known, member.port)
-        && !facts.healths.is_up(&member.addresses, member.port)
-    {
+    } else if is_elsewhere && !has_moved(&member, known, spec, facts) {
         member.note = format!(
             "its node now says {}, where nothing is ready",
             list(&member.addresses)
@@ -69,6 +72,18 @@ fn followed(mut member: Member, master: &Master, known: &[IpAddr], facts: &Facts
         member.addresses = known.to_vec();
     }
     member
+}
+
+/// Whether a member has left its `known` addresses: it is Up at the ones that its node names, or answers only there, or has
+/// not answered at the known ones for the removal delay. An apiserver that restarts is silent for a moment, and once an
+/// address has left the document nothing tells of it any more.
+fn has_moved(member: &Member, known: &[IpAddr], spec: &ApiserverPoolSpec, facts: &Facts) -> bool {
+    let Facts { healths, .. } = facts;
+    let port = member.port;
+    let answers_only_here = healths.is_verified(&member.addresses, port) && !healths.is_verified(known, port);
+    healths.is_up(&member.addresses, port)
+        || answers_only_here
+        || healths.is_gone(known, port, removal_delay(spec))
 }
 
 /// The addresses in force of a member, without those that other nodes report now.

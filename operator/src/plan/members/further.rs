@@ -7,6 +7,7 @@ use trivet_crds::pool::{ApiserverPoolSpec, DiscoveryPolicy, MemberSource, PoolMe
 use trivet_crds::wire;
 
 use super::{Member, have, list, override_of};
+use crate::health::Health;
 use crate::plan::endpoints::{Endpoint, is_named_by_address, name};
 use crate::plan::facts::{Discovered, Facts};
 
@@ -174,7 +175,7 @@ fn is_free(endpoint: &Endpoint, facts: &Facts, members: &[Member]) -> bool {
 
 fn is_verified(socket: &SocketAddr, facts: &Facts) -> bool {
     let health = facts.healths.get(socket);
-    health.is_some_and(|health| health.verified_at == Some(health.probed_at))
+    health.is_some_and(Health::is_verified)
 }
 
 fn has(member: &wire::Member, endpoint: &Endpoint) -> bool {

@@ -89,7 +89,9 @@ fn a_blind_operator_follows_no_move_that_discovery_alone_wants() {
     for (master, number) in masters.iter_mut().zip(21..) {
         master.addresses = vec![ip(number)];
     }
-    assert_eq!(rejected(&world.pass()), "NoHealthyMember");
+    assert!(world.pass().members[0].note.contains("10.0.0.21"));
+    assert_eq!(world.facts.current.members[0].addresses, [ip(1)]);
+    assert_eq!(rejected(&world.wait(DELAY)), "NoHealthyMember");
     assert_eq!(world.facts.current.members[0].addresses, [ip(1)]);
 }
 
