@@ -260,19 +260,25 @@ impl Reporter {
     }
 }
 
-/// Asks one address once and says what came: for callers that need a verified answer and keep no health.
+/// Asks one address once and says what came: for callers that keep no health.
+pub async fn answer(address: SocketAddr, settings: &Settings, within: Duration) -> Result<Reply, String> {
+    let mut connection = ProbeConnection::default();
+    tokio::select! {
+        answer = connection.get(address, READINESS, settings) => answer.map_err(|error| cause::chain(&error)),
+        () = sleep(within) => Err(format!("no answer within {within:?}")),
+    }
+}
+
+/// The same for callers that need a verified answer.
 pub async fn verified_answer(
     address: SocketAddr,
     settings: &Settings,
     within: Duration,
 ) -> Result<(), String> {
-    let mut connection = ProbeConnection::default();
-    tokio::select! {
-        answer = connection.get(address, READINESS, settings) => match answer {
-            Ok(reply) if reply.trusted() => Ok(()),
-            Ok(reply) => Err(reply.detail()),
-            Err(error) => Err(cause::chain(&error)),
-        },
-        () = sleep(within) => Err(format!("no answer within {within:?}")),
+    let reply = answer(address, settings, within).await?;
+    if reply.trusted() {
+        Ok(())
+    } else {
+        Err(reply.detail())
     }
 }

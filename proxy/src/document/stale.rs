@@ -3,11 +3,12 @@
 //!
 //! Usually a stale document is a mounted ConfigMap that lags behind the watch. It can also be the only right one: on a host
 //! that is reused in a new cluster, the cache holds a document of the old cluster, whose revision may be higher. Then its
-//! authority verifies no member. So a stale document with another authority is followed if its authority verifies a
-//! member while that of the document in force verifies none. A source of such a document can also offer one with a higher
-//! revision, so the rule gives it no new power; and a document from the cache is never followed this way.
+//! authority verifies no member. So while that authority verifies none, a stale document with another authority is followed
+//! if its authority verifies a member whose certificate that of the document in force does not verify. A source of such a
+//! document can also offer one with a higher revision, so the rule gives it no new power; and a document from the cache is
+//! never followed this way.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -76,7 +77,7 @@ enum Step {
     Wait,
     /// Warn, and follow nothing.
     Warn,
-    /// Warn, and follow it if its authority verifies a member.
+    /// Warn, and follow it if its authority verifies a member and that of the document in force does not.
     Verify,
 }
 
@@ -138,7 +139,10 @@ async fn look_at(
     }
     let (reason, message) = warning(stale, &in_force, next);
     warnings.raise(Topic::Document(stale.source), reason, message);
-    if next == Step::Verify && is_due(attempts, stale, now) && verifies_a_member(&stale.settings).await {
+    if next == Step::Verify
+        && is_due(attempts, stale, now)
+        && is_right(&stale.settings, &in_force.settings).await
+    {
         documents.follow_stale(stale, &in_force);
     }
 }
@@ -243,25 +247,33 @@ impl Attempt {
     }
 }
 
-async fn verifies_a_member(settings: &Settings) -> bool {
-    let members = settings.document.members.iter();
+/// Whether a member shows a certificate that the stale document's authority verifies and that of the document in force does
+/// not. The first member whose certificate the stale document's authority verifies decides.
+async fn is_right(stale: &Settings, in_force: &Settings) -> bool {
+    let members = stale.document.members.iter();
     let addresses: Vec<_> = members
         .flat_map(settings::paths)
         .map(|path| path.address)
         .collect();
-    let answers = stream::iter(addresses).map(|address| async move {
-        let answer = probe::verified_answer(address, settings, ANSWER_LIMIT).await;
-        answer
-            .inspect_err(|error| debug!(%address, error, "the stale document's authority does not verify"))
-            .is_ok()
-    });
-    let mut verified = answers.buffer_unordered(ASKED_AT_ONCE);
-    while let Some(is_verified) = verified.next().await {
-        if is_verified {
-            return true;
+    let verdicts = stream::iter(addresses).map(|address| verdict(address, stale, in_force));
+    let mut verdicts = verdicts.buffer_unordered(ASKED_AT_ONCE);
+    while let Some(verdict) = verdicts.next().await {
+        if let Some(is_right) = verdict {
+            return is_right;
         }
     }
     false
+}
+
+/// Which document is right by the certificate at this address; none where it does not tell. The health of the members does
+/// not tell either: one that refuses a single probe looks like one that the document in force does not verify.
+async fn verdict(address: SocketAddr, stale: &Settings, in_force: &Settings) -> Option<bool> {
+    let verified = probe::verified_answer(address, stale, ANSWER_LIMIT).await;
+    verified
+        .inspect_err(|error| debug!(%address, error, "the stale document's authority does not verify"))
+        .ok()?;
+    let reply = probe::answer(address, in_force, ANSWER_LIMIT).await.ok()?;
+    Some(!reply.trusted())
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ use std::{
 };
 
 use tokio::{join, runtime::Builder, sync::watch, task::spawn_blocking, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use trivet_proxy::{
-    document::{Documents, OfferResult, cache::Cache, keeper::Keeper},
+    balance::place::Place,
+    document::{Documents, OfferResult, cache::Cache, keeper::Keeper, stale},
     source::Source,
+    upstream::Upstreams,
 };
 
 use crate::support::{
@@ -396,6 +398,32 @@ async fn the_disk_goes_over_to_the_new_cluster_also_where_its_first_document_is_
     stop.cancel();
     keeping.await.unwrap();
     assert_eq!(cache.texts().unwrap(), texts(&[3, 2]));
+}
+
+#[tokio::test]
+async fn an_older_document_whose_authority_both_know_does_not_replace_the_newer_one() {
+    let (signing, further) = (Authority::new(), Authority::new());
+    let apiserver = Apiserver::start("cp1", signing.server());
+    let pool = |revision| Pool::new(&signing, 7443).revision(revision).member(&apiserver);
+    let newer = pool(2).with_authorities(&format!("{}{}", signing.bundle, further.bundle));
+    let documents = Arc::new(Documents::new(None, Arc::default(), Arc::default()));
+    assert_eq!(
+        documents.offer(&newer.text(), Source::Watch),
+        OfferResult::Followed
+    );
+    assert_eq!(documents.offer(&pool(1).text(), Source::File), OfferResult::Stale);
+
+    // Without a probe it looks as if the newer document's authorities verified no member, as after a refused one.
+    let place = Place {
+        node: "w1".to_owned(),
+        zone: String::new(),
+    };
+    let upstreams = Upstreams::new(place, Arc::default(), None, watch::Sender::default());
+    let resolving = stale::resolve(Arc::clone(&documents), upstreams, Arc::default());
+    let _resolving = AbortOnDropHandle::new(tokio::spawn(resolving));
+    // A first attempt asks under both documents, and a second one follows only where the first changed nothing.
+    eventually("two attempts", async || apiserver.tokens().len() >= 3).await;
+    assert_eq!(documents.revision(), Some(2));
 }
 
 #[test]
