@@ -18,7 +18,8 @@ pub mod rival;
 pub mod scope;
 pub mod shrink;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ProxyTemplate};
@@ -148,6 +149,7 @@ fn obey(
     let document = document::build(pool, listeners, &members, facts, next_revision)?;
     let marks = Marks {
         explicit: explicit(spec),
+        named: named(spec),
         used_permission: permission.used(is_permission_used, memory),
     };
     let is_written = facts.current.document.as_ref() == Some(&document) && facts.current.marks == marks;
@@ -232,6 +234,17 @@ fn in_force(member: &wire::Member, facts: &Facts) -> Member {
 fn explicit(spec: &ApiserverPoolSpec) -> BTreeSet<String> {
     let listed = spec.members.iter().filter(|member| !member.addresses.is_empty());
     listed.map(|member| member.name.clone()).collect()
+}
+
+fn named(spec: &ApiserverPoolSpec) -> BTreeMap<String, Vec<String>> {
+    let is_name = |text: &String| text.parse::<IpAddr>().is_err();
+    let listed = spec
+        .members
+        .iter()
+        .filter(|member| member.addresses.iter().any(is_name));
+    listed
+        .map(|member| (member.name.clone(), member.addresses.clone()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use trivet_crds::pool::{ApiserverPool, MemberSource, PoolMemberState};
 use trivet_crds::wire::{self, Document};
 
 use crate::plan::{Current, Marks};
-use crate::render::config_map::{EXPLICIT_MEMBERS, USED_PERMISSION};
+use crate::render::config_map::{EXPLICIT_MEMBERS, NAMED_MEMBERS, USED_PERMISSION};
 
 /// What is in force for `pool`, by its ConfigMap and its status. Pure.
 pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
@@ -37,6 +37,10 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
         members,
         marks: Marks {
             explicit,
+            // Without it, a name's answer is followed as that of a new entry is.
+            named: annotation(NAMED_MEMBERS)
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or_default(),
             used_permission: annotation(USED_PERMISSION).unwrap_or_default(),
         },
         told: [("the ConfigMap", stated), ("the pool's status", reported)]

@@ -104,6 +104,9 @@ pub struct Marks {
     /// The members that the spec listed with addresses. If no node backs such a member, its removal is an edit of the
     /// owner; otherwise the owner has returned it to discovery.
     pub explicit: BTreeSet<String>,
+    /// The addresses that the spec listed of a member that it lists by a DNS name. While they are the same, it is no edit of
+    /// the owner that makes an address go.
+    pub named: BTreeMap<String, Vec<String>>,
     /// The last permission to shrink that has been used; empty if there was none.
     pub used_permission: String,
 }

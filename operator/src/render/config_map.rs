@@ -16,15 +16,22 @@ pub const EXPLICIT_MEMBERS: &str = "trivet.dev/explicit-members";
 /// The annotation with the last used permission to shrink: pool UID and generation.
 pub const USED_PERMISSION: &str = "trivet.dev/used-allow-shrink";
 
+/// The annotation with what the spec lists of the members that it lists by DNS names, as JSON.
+pub const NAMED_MEMBERS: &str = "trivet.dev/named-members";
+
 /// Renders the ConfigMap.
 pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire::Error> {
     let pool = &rollout.document.pool;
     let Marks {
         explicit,
+        named,
         used_permission,
     } = &rollout.marks;
     let explicit = explicit.iter().map(String::as_str).collect::<Vec<_>>();
     let mut annotations = BTreeMap::from([(EXPLICIT_MEMBERS.to_owned(), explicit.join(","))]);
+    if !named.is_empty() {
+        annotations.insert(NAMED_MEMBERS.to_owned(), serde_json::json!(named).to_string());
+    }
     if !used_permission.is_empty() {
         annotations.insert(USED_PERMISSION.to_owned(), used_permission.clone());
     }

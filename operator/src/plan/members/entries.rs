@@ -6,13 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMember};
 use trivet_crds::wire::{self, MAX_ADDRESSES};
 
-use super::{Member, Wanted, adjust, list, source_of, without_those_of};
+use super::{Member, Wanted, adjust, list, removal_delay, source_of, without_those_of};
 use crate::plan::facts::{Discovered, Facts};
 
 /// An entry with its addresses, names resolved.
 struct Claim<'a> {
     entry: &'a PoolMember,
     addresses: Vec<IpAddr>,
+    /// Those of `addresses` that are in force and to which no name resolves any more.
+    held: Vec<IpAddr>,
     /// Which names failed.
     note: String,
 }
@@ -20,8 +22,10 @@ struct Claim<'a> {
 /// Merges the entries over the discovered members.
 pub(super) fn merge(spec: &ApiserverPoolSpec, facts: &Facts, wanted: &mut Wanted) {
     let listed = spec.members.iter().filter(|entry| !entry.addresses.is_empty());
-    let mut claims: Vec<_> = listed.map(|entry| resolved(entry, facts)).collect();
-    part(&mut claims, &mut wanted.notes);
+    let mut claims: Vec<_> = listed
+        .map(|entry| hold(resolved(entry, facts), spec, facts, &wanted.members))
+        .collect();
+    part(&mut claims, facts, &mut wanted.notes);
     let others = held_back(facts, &wanted.members);
     // An entry that has a member's name comes before one that has only an address of it.
     let names = |name: &str| {
@@ -83,19 +87,112 @@ fn resolved<'a>(entry: &'a PoolMember, facts: &Facts) -> Claim<'a> {
     Claim {
         entry,
         addresses,
+        held: Vec::new(),
         note,
     }
 }
 
-/// Leaves an address that two entries have to one of them: to the one that spells it out, else to the first.
-fn part(claims: &mut [Claim<'_>], notes: &mut Vec<String>) {
+/// Adds the addresses in force to which an entry's names no longer resolve, unless they have not answered for the removal
+/// delay: a wrong answer of a DNS server must not take an apiserver away. An address that the owner removes from the entry,
+/// or that discovery has of another apiserver, is not held.
+fn hold<'a>(
+    mut claim: Claim<'a>,
+    spec: &ApiserverPoolSpec,
+    facts: &Facts,
+    discovered: &[Member],
+) -> Claim<'a> {
+    let Facts { healths, .. } = facts;
+    let entry = claim.entry;
+    let port = entry.port;
+    let is_unedited = facts.current.marks.named.get(&entry.name) == Some(&entry.addresses);
+    let mut in_force = facts.current.members.iter();
+    let known = in_force.find(|old| old.name == entry.name && old.port == port);
+    let Some(old) = known.filter(|_| is_unedited) else {
+        return claim;
+    };
+    let is_of_another = |ip: &IpAddr| {
+        let mut others = discovered
+            .iter()
+            .filter(|member| member.name != entry.name && member.node_name != old.node_name);
+        others.any(|member| member.port == port && member.addresses.contains(ip))
+    };
+    let is_held = |ip: &&IpAddr| {
+        let is_gone = healths.is_gone(&[**ip], port, removal_delay(spec));
+        !claim.addresses.contains(ip) && !is_gone && !is_of_another(ip)
+    };
+    let held: Vec<IpAddr> = old.addresses.iter().filter(is_held).copied().collect();
+    if held.is_empty() {
+        return claim;
+    }
+    let mut notes = vec![format!(
+        "its name no longer resolves to {}: kept until it has not answered for removalDelaySeconds",
+        list(&held)
+    )];
+    let mut found = std::mem::take(&mut claim.addresses);
+    let is_believed = healths.is_verified(&found, port);
+    if !is_believed && healths.is_verified(&held, port) {
+        let (used, unused) = found
+            .into_iter()
+            .partition(|ip| claim.spells_out(*ip) || old.addresses.contains(ip));
+        found = used;
+        let unused: Vec<_> = unused;
+        if !unused.is_empty() {
+            notes.push(format!(
+                "it resolves to {}, where nothing answers: not used",
+                list(&unused)
+            ));
+        }
+    }
+    // Both have room: what answers, and at least one address that is to be probed.
+    let (mut first, second) = if is_believed {
+        (found, held.clone())
+    } else {
+        (held.clone(), found)
+    };
+    let room = if is_believed {
+        MAX_ADDRESSES.saturating_sub(1)
+    } else {
+        1
+    };
+    let rest = first.split_off(
+        first
+            .len()
+            .min(MAX_ADDRESSES.saturating_sub(second.len().min(room))),
+    );
+    first.extend(second);
+    first.extend(rest);
+    // Probes that differ from pass to pass must not change the order.
+    if old.addresses.len() == first.len() && old.addresses.iter().all(|ip| first.contains(ip)) {
+        first.clone_from(&old.addresses);
+    }
+    notes.extend(Some(claim.note).filter(|note| !note.is_empty()));
+    Claim {
+        entry,
+        addresses: first,
+        held,
+        note: notes.join("; "),
+    }
+}
+
+/// Leaves an address that two entries have to one of them: to the one that spells it out, else to the one that has it and
+/// whose name resolves to it, else to the first whose name does.
+fn part(claims: &mut [Claim<'_>], facts: &Facts, notes: &mut Vec<String>) {
     let mut owners: BTreeMap<SocketAddr, String> = BTreeMap::new();
-    for is_literal in [true, false] {
+    let has = |claim: &Claim<'_>, ip: IpAddr| {
+        let mut in_force = facts.current.members.iter();
+        in_force.any(|old| {
+            old.name == claim.entry.name && old.port == claim.entry.port && old.addresses.contains(&ip)
+        })
+    };
+    let rank = |claim: &Claim<'_>, ip: IpAddr| match () {
+        () if claim.spells_out(ip) => 0,
+        () if claim.held.contains(&ip) => 3,
+        () if has(claim, ip) => 1,
+        () => 2,
+    };
+    for this in 0..=3 {
         for claim in claims.iter() {
-            for ip in &claim.addresses {
-                if is_literal && !claim.spells_out(*ip) {
-                    continue;
-                }
+            for ip in claim.addresses.iter().filter(|ip| rank(claim, **ip) == this) {
                 let owner = owners.entry(SocketAddr::new(*ip, claim.entry.port));
                 owner.or_insert_with(|| claim.entry.name.clone());
             }
@@ -213,6 +310,7 @@ impl Claim<'_> {
             entry,
             mut addresses,
             mut note,
+            ..
         } = self;
         if let Some(surplus) = addresses
             .split_at_checked(MAX_ADDRESSES)

@@ -168,6 +168,87 @@ fn a_name_that_flaps_makes_no_revision() {
     assert_eq!(world.revision(), revision);
 }
 
+/// A member beside a master, listed by a name that resolves to 9.
+fn named() -> World {
+    let mut world = World::with_masters(1);
+    world.alive = vec![1, 9];
+    world.list("named", &[NAME], PoolMemberState::Active);
+    world.resolve(&[9]);
+    world.pass();
+    assert_eq!(world.addresses()[1], ("named".to_owned(), vec![9]));
+    world
+}
+
+#[test]
+fn an_address_that_answers_stays_though_the_name_no_longer_resolves_to_it() {
+    let mut world = named();
+    world.restart();
+    world.resolve(&[39]);
+    let plan = world.wait(DELAY * 2);
+    assert_eq!(world.addresses()[1].1, [9]);
+    let note = &plan.members[1].note;
+    assert!(
+        note.contains("no longer resolves to 10.0.0.9") && note.contains("10.0.0.39"),
+        "{note}"
+    );
+    // Not probed yet: nothing is known of either.
+    world.restart();
+    world.pass_unprobed();
+    assert!(
+        world.addresses()[1].1.starts_with(&[9]),
+        "{:?}",
+        world.addresses()
+    );
+    // The new one answers too.
+    world.alive.push(39);
+    world.wait(DELAY * 2);
+    let mut both = world.addresses()[1].1.clone();
+    both.sort_unstable();
+    assert_eq!(both, [9, 39]);
+}
+
+#[test]
+fn a_name_that_moves_is_followed() {
+    let mut world = named();
+    world.alive = vec![1, 39];
+    world.resolve(&[39]);
+    world.pass();
+    assert!(world.addresses()[1].1.contains(&39), "{:?}", world.addresses());
+    world.wait(DELAY + Duration::from_secs(5));
+    assert_eq!(world.addresses()[1].1, [39]);
+}
+
+#[test]
+fn an_address_that_the_owner_removes_from_an_entry_is_not_kept() {
+    let mut world = named();
+    world.alive.push(8);
+    world.list("named", &[NAME, "10.0.0.8"], PoolMemberState::Active);
+    world.pass();
+    assert_eq!(world.addresses()[1].1, [9, 8]);
+    world.list("named", &[NAME], PoolMemberState::Active);
+    world.pass();
+    assert_eq!(world.addresses()[1].1, [9]);
+}
+
+#[test]
+fn a_name_that_resolves_to_the_address_of_another_entry_takes_it_from_none() {
+    let mut world = named();
+    world.alive.push(8);
+    world.list("another", &["another.example.com"], PoolMemberState::Active);
+    let resolve = |numbers: [u8; 2], world: &mut World| {
+        let names = [NAME, "another.example.com"].into_iter().zip(numbers);
+        world.facts.resolved = names
+            .map(|(name, number)| (name.to_owned(), Ok(vec![ip(number)])))
+            .collect();
+        world.pass();
+        world.addresses()
+    };
+    let expected = expect(&[("another", &[8]), ("cp1", &[1]), ("named", &[9])]);
+    assert_eq!(resolve([9, 8], &mut world), expected);
+    assert_eq!(resolve([9, 9], &mut world), expected);
+    assert_eq!(resolve([8, 8], &mut world), expected);
+}
+
 #[test]
 fn an_address_that_several_nodes_report_is_used_for_none_that_has_another() {
     let mut world = World::with_masters(3);
