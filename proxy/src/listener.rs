@@ -38,14 +38,14 @@ use crate::{
     upstream::Upstreams,
 };
 
-/// How soon a taken port is tried again.
+/// The pause between two attempts to bind a taken port.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often a proxy looks whether another program has come to share its port.
+/// The pause between two checks whether another program has bound the same port later (`SO_REUSEPORT`).
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 
-/// How long accepting pauses when this process has no file left. A busy loop would take a CPU; a longer pause would delay
-/// the first client once there are files again.
+/// How long the accept loop pauses when this process has no file descriptor left. A busy loop would take a CPU; a longer
+/// pause would delay the first client once there are file descriptors again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// All listeners of this proxy.
@@ -91,9 +91,10 @@ impl Listeners {
     }
 
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
-    /// keeps its socket. Connections of a removed address go on. An address whose port is one of `members_ports`, on which
-    /// members listen on this node, is not bound: it would keep an apiserver that restarts from its port. One that is bound
-    /// already stays, because a document with a wrong port must not take the node's listener away.
+    /// keeps its socket. Connections of a removed address stay open. `members_ports` are the ports on which members listen
+    /// on this node: an address with such a port is not bound, because an apiserver that restarts could not bind it then.
+    /// An address that is already bound stays bound, because a document with a wrong port must not remove the node's
+    /// listener.
     pub fn apply(&self, addresses: &[SocketAddr], members_ports: &BTreeSet<u16>, limit: u32) {
         self.slots.set_limit(limit);
         let bound = self.bound();
@@ -110,7 +111,7 @@ impl Listeners {
         wanted.retain(|address, stop| {
             let stays = addresses.contains(address);
             if !stays {
-                info!(%address, "listener no longer wanted");
+                info!(%address, "closing a listener that the document no longer names");
                 stop.cancel();
             }
             stays
@@ -127,7 +128,7 @@ impl Listeners {
         bound.map(|(address, _)| address).collect()
     }
 
-    /// What the proxy has of each listener's address.
+    /// The state of each listener address.
     pub fn holdings(&self) -> BTreeMap<SocketAddr, Holding> {
         lock(&self.holdings).all()
     }
@@ -146,8 +147,8 @@ impl Listeners {
         self.connections.close();
     }
 
-    /// Waits, after [`Listeners::close`], until the last connection has ended. Clients that have said nothing `within`
-    /// this time are ended.
+    /// Waits, after [`Listeners::close`], until the last connection has ended. Clients that have sent nothing `within`
+    /// this time are reset.
     pub async fn finished(&self, within: Duration) {
         tokio::select! {
             () = self.connections.wait() => return,
@@ -186,12 +187,13 @@ impl Listeners {
     }
 }
 
-/// A panic elsewhere leaves what is known of the addresses valid.
+/// A panic while the lock is held leaves the entries valid.
 fn lock(holdings: &Mutex<Holdings>) -> MutexGuard<'_, Holdings> {
     holdings.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is told of an address while it has its task. Its drop forgets the address, also when the accept loop panics.
+/// Keeps the entry and the metrics of an address while its task runs. Its drop removes them, also when the accept loop
+/// panics.
 struct Attendance<'a>(&'a Acceptor);
 
 impl<'a> Attendance<'a> {
@@ -223,7 +225,7 @@ impl Drop for Attendance<'_> {
     }
 }
 
-/// The other processes on an address, as they were when they were looked for last.
+/// The other processes that listen on an address, as the last look found them.
 #[derive(Debug, Default)]
 struct Others {
     sockets: BTreeSet<Socket>,
@@ -231,14 +233,14 @@ struct Others {
 }
 
 impl Others {
-    /// Looks again. Files of all processes are read only where other sockets than before listen.
+    /// Looks again. It searches the files of all processes only if the set of listening sockets has changed.
     async fn look(&mut self, address: SocketAddr, own: Option<RawFd>) -> &[Holder] {
         let known = self.sockets.clone();
         let looked = spawn_blocking(move || {
             let sockets = port_holders::sockets(address, own.as_ref());
             (sockets != known).then(|| (port_holders::holders(&sockets), sockets))
         });
-        // A look that panics brings nothing new.
+        // After a panic the last result stays.
         if let Ok(Some((holders, sockets))) = looked.await {
             *self = Self { sockets, holders };
         }
@@ -266,7 +268,7 @@ impl Acceptor {
         }
     }
 
-    /// Looks, for ever, whether another program shares the port: it gets a part of the clients.
+    /// Checks periodically, without end, whether another program shares the port and so gets a part of the clients.
     async fn look_around(&self, own: RawFd) {
         let mut others = Others::default();
         loop {
@@ -281,7 +283,7 @@ impl Acceptor {
         }
     }
 
-    /// Notes what the proxy has of the address, and tells of it if that is news.
+    /// Sets the state of the address. A change is logged and counted.
     fn set(&self, holding: Holding) {
         let Some(before) = lock(&self.holdings).set(self.address, holding.clone()) else {
             return;
@@ -296,7 +298,7 @@ impl Acceptor {
         }
         match (&holding, holding.fault()) {
             (Holding::Held, _) => info!(address = listener, "listening"),
-            (_, Some(fault)) => warn!(address = listener, fault, "listener is not as it should be"),
+            (_, Some(fault)) => warn!(address = listener, fault, "listener has a fault"),
             (_, None) => info!(
                 address = listener,
                 "skipping a listener whose address this node lacks"
@@ -304,8 +306,8 @@ impl Acceptor {
         }
     }
 
-    /// Accepts the clients that the kernel has queued: they would be reset when the socket closes. This asks the kernel
-    /// directly, because tokio may not know of the latest yet.
+    /// Accepts the clients that the kernel has queued: they would be reset when the socket closes. This calls `accept`
+    /// directly, because tokio may not have seen the event of the latest client yet.
     fn accept_queued(&self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         loop {
@@ -352,7 +354,7 @@ impl Acceptor {
         }
     }
 
-    /// Binds the address, beside others only where none of them is known to be another program.
+    /// Binds the address. If other sockets listen on it, it is shared only if none of them is known to be of another program.
     async fn try_bind(&self, others: &mut Others) -> Result<TcpListener, Holding> {
         let address = self.address;
         if !socket::is_free(address).map_err(|error| fault_of(&error))? {

@@ -1,4 +1,4 @@
-//! What this proxy has of a listener's address.
+//! The state of a listener address: bound or not, and why.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,20 +7,20 @@ use std::{
 
 use crate::net::port_holders::Holder;
 
-/// What this proxy has of a listener's address.
+/// The state of a listener address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holding {
     /// It is not bound yet.
     Pending,
     /// The proxy accepts on it, alone or beside its own predecessor or successor.
     Held,
-    /// The node does not have the address, as where IPv6 is off: nobody can be served there.
+    /// The node does not have the address, for example because IPv6 is off: no client can connect to it.
     Lacking,
     /// Another process listens there, and the proxy does not.
     Taken(Vec<Holder>),
-    /// The proxy accepts on it, and so does another program, which gets a part of the clients.
+    /// The proxy accepts on it, and so does another program, to which the kernel gives a part of the clients.
     Contested(Vec<Holder>),
-    /// A member of the document listens on the port, on this very node: an apiserver that restarts needs it.
+    /// Not bound, because a member of the document listens on this port of this node and needs it when it restarts.
     MembersPort,
     /// It cannot be bound, for this reason.
     Failed(String),
@@ -35,7 +35,7 @@ impl Holding {
         }
     }
 
-    /// What is wrong; none where the address is held, or where the node lacks it.
+    /// What is wrong; none if the proxy alone holds the address, or if the node lacks it.
     pub fn fault(&self) -> Option<String> {
         match self {
             Self::Held | Self::Lacking => None,
@@ -48,7 +48,7 @@ impl Holding {
         }
     }
 
-    /// The programs that keep the proxy from having the address for itself.
+    /// The other programs that listen on the address.
     pub fn strangers(&self) -> &[Holder] {
         match self {
             Self::Taken(holders) | Self::Contested(holders) => holders,
@@ -62,7 +62,7 @@ fn names(holders: &[Holder]) -> String {
     names.collect::<Vec<_>>().join(" and ")
 }
 
-/// The addresses of all listeners, and what the proxy has of each.
+/// The addresses of all listeners, and the state of each.
 #[derive(Debug, Default)]
 pub struct Holdings {
     attended: BTreeMap<SocketAddr, Holding>,
@@ -80,19 +80,19 @@ impl Holdings {
         self.members_ports.contains(&address)
     }
 
-    /// Notes what the proxy has of an address now. Returns what it was before, if that differs.
+    /// Sets the state of an address. Returns the previous state if it differs.
     pub(super) fn set(&mut self, address: SocketAddr, holding: Holding) -> Option<Holding> {
         let before = self.attended.insert(address, holding.clone());
         let before = before.unwrap_or(Holding::Pending);
         (before != holding).then_some(before)
     }
 
-    /// The address is no listener any more. Returns what the proxy had of it.
+    /// Removes an address that is no longer a listener. Returns its last state.
     pub(super) fn remove(&mut self, address: SocketAddr) -> Option<Holding> {
         self.attended.remove(&address)
     }
 
-    /// What the proxy has of each address.
+    /// The state of each address.
     pub fn all(&self) -> BTreeMap<SocketAddr, Holding> {
         let members_ports = self.members_ports.iter();
         let mut all = self.attended.clone();

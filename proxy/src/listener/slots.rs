@@ -1,5 +1,5 @@
-//! Connection slots: how many connections the proxy holds at most, and which clients lose theirs when it is full. Those
-//! that have said nothing yet go first, the oldest before the others: a client that speaks is not turned away for them.
+//! Connection slots: how many connections the proxy holds at most, and which clients lose their slot when all are taken:
+//! those that have sent nothing yet, the oldest first. A silent client must not keep out one that sends something.
 
 use std::{
     collections::BTreeMap,
@@ -19,22 +19,22 @@ pub struct Slots {
     silent: Mutex<Silent>,
 }
 
-/// The clients that have said nothing yet.
+/// The clients that have sent nothing yet.
 #[derive(Debug, Default)]
 struct Silent {
     serial: u64,
     /// By age.
     waiting: BTreeMap<u64, Arc<CloseSignal>>,
-    /// Clients that were told to end and still count as connections.
+    /// Clients whose close signal was sent and that still count as connections.
     leaving: usize,
 }
 
-/// A client that has said nothing yet. It is dropped with the client's first bytes.
+/// A client that has sent nothing yet. Dropped when its first bytes arrive.
 #[derive(Debug)]
 pub struct SilentClient {
     slots: Arc<Slots>,
     serial: u64,
-    /// Ends the client while it is silent.
+    /// Ends the connection while the client is silent.
     pub close_signal: Arc<CloseSignal>,
 }
 
@@ -49,8 +49,8 @@ impl Slots {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Admits a client beside `held` connections. Where no slot is free the oldest silent client gives its own; none if
-    /// there is no silent client either.
+    /// Admits a client beside `held` connections. If no slot is free, the oldest silent client loses its slot; returns none
+    /// if there is no silent client either.
     pub fn admit(self: &Arc<Self>, held: usize) -> Option<SilentClient> {
         let limit = usize::try_from(self.limit()).unwrap_or(usize::MAX);
         let mut silent = self.silent();
@@ -71,7 +71,7 @@ impl Slots {
         })
     }
 
-    /// Ends all clients that have said nothing yet.
+    /// Ends all clients that have sent nothing yet.
     pub fn end_silent(&self, ending: Ending) {
         let mut silent = self.silent();
         let waiting = mem::take(&mut silent.waiting);
