@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, task::yield_now};
 use super::tail::{Tail, TailBudget};
 use crate::net::socket;
 
-/// The least that one read takes, with which every direction begins: a slow reader holds no more in the long run.
+/// The smallest and the first read size of a direction. In the long run the tail of a slow reader is no larger.
 pub(super) const LEAST: usize = 64 * 1024;
 
 /// Which side failed, and how.
@@ -40,19 +40,19 @@ enum Phase {
 pub(super) struct Direction {
     tail: Tail,
     phase: Phase,
-    /// How much one read takes: more with each read that fills it and that the sink takes whole, the least again once the
-    /// sink is slow.
+    /// How much one read takes. It doubles after a read that fills it and that the sink takes whole, halves after a read
+    /// that fills less than a quarter, and falls to [`LEAST`] when the sink is slow.
     read_size: usize,
     /// Whether nothing is read from the source, because the sink is slow.
     blocked: bool,
     moved: u64,
 }
 
-/// What a turn of an open direction came to.
+/// The result of one turn of an open direction.
 enum Turn {
-    /// All that there was has been moved: nothing to do until the source or the sink is ready again.
+    /// All available bytes were moved: nothing to do until the source or the sink is ready again.
     Moved,
-    /// As much as one read takes was moved, and there is more.
+    /// One read's worth of bytes was moved, and there may be more.
     More,
     /// The source has ended.
     Ended,
@@ -80,7 +80,7 @@ impl Direction {
         self.blocked
     }
 
-    /// Moves what there is, at most as much as one read takes in one poll. Ready once the source has ended and the sink is
+    /// Moves the available bytes, at most one read's worth in one poll. Ready once the source has ended and the sink is
     /// shut down.
     pub(super) fn poll(
         &mut self,
@@ -150,11 +150,11 @@ impl Direction {
         } else if length < self.read_size / 4 {
             self.read_size = (self.read_size / 2).max(LEAST);
         }
-        // A read that did not fill the buffer took all there was.
+        // A read that did not fill the buffer took all available bytes.
         Ok(if length == size { Turn::More } else { Turn::Moved })
     }
 
-    /// Writes what the source has, and takes no more from the source than the sink took.
+    /// Peeks at the source, writes to the sink, and removes from the source only what the sink took.
     fn move_without_tail(
         &mut self,
         source: &TcpStream,
@@ -187,7 +187,7 @@ impl Direction {
     }
 }
 
-/// None where the call would block: tokio has noted it, and the next poll waits.
+/// None if the call would block: tokio has cleared the readiness, and the next poll waits.
 fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(length) => Ok(Some(length)),
@@ -196,8 +196,8 @@ fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Has the task polled again after all tasks that are ready now and all that the kernel has events for. Tokio polls a task
-/// that yields after it has asked the kernel; a task that wakes itself would be polled before.
+/// Schedules the task behind all tasks that are ready now and all for which the kernel has events. Tokio polls a task that
+/// yields after the next `epoll_wait`; it would poll a task that wakes itself before that.
 fn yield_to_others(cx: &mut Context<'_>) {
     // The first poll registers the task, and is pending.
     let _pending = pin!(yield_now()).poll(cx);

@@ -10,14 +10,14 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-/// What all tails of a proxy may hold together. Slow readers of big lists are what fills it; beyond it a connection is
-/// relayed without a tail, see [`TailBudget::read_size`].
+/// The most bytes that all tails of a proxy may hold together. Slow readers of large lists use it up; then connections are
+/// relayed without tails, see [`TailBudget::read_size`].
 pub const TAILS_LIMIT: usize = 64 << 20;
 
-/// One read takes at most this part of what is left, so that no few slow readers use it up.
+/// One read takes at most this fraction of the rest of the budget, so that a few slow readers cannot use it up.
 const SHARE: usize = 128;
 
-/// The memory that tails may hold together.
+/// The budget of memory that all tails share.
 #[derive(Debug)]
 pub struct TailBudget {
     limit: usize,
@@ -44,8 +44,8 @@ impl TailBudget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How much of `wanted` may be read at once; none where that is less than `least`: then no more may be taken from a
-    /// source than its sink takes.
+    /// How much of `wanted` may be read at once; none if that is less than `least`: then only as much may be taken from a
+    /// source as its sink takes.
     pub(super) fn read_size(&self, wanted: usize, least: usize) -> Option<usize> {
         let share = self.limit.saturating_sub(self.held()) / SHARE;
         (share >= least).then(|| share.min(wanted))
