@@ -1,7 +1,7 @@
-//! The probe of one path: asks it at its rate, and again when an answer is late, and reports each outcome.
+//! The prober of one path: it probes the path periodically and reports each outcome.
 //!
-//! One question is in flight at a time, on a connection that is kept. `/readyz` asks etcd and may take seconds, so a
-//! late answer is not yet a hung server: a second question that leaves etcd out tells the two apart.
+//! At most one request of a kind is in flight, on a connection that is kept. `/readyz` depends on etcd and may take seconds,
+//! so an overdue answer does not mean that the server hangs. A second request, for `/livez` without etcd, decides.
 
 mod connection;
 mod credential;
@@ -31,17 +31,18 @@ use crate::{
     upstream::Upstreams,
 };
 
-/// Verbose, because the answer must be longer than a packet and is served to anonymous callers.
+/// Verbose, so that the answer is longer than a packet: a path that drops large packets then fails the probe. Apiservers
+/// serve it to anonymous callers by default.
 const READINESS: &str = "/readyz?verbose";
 
-/// Alive, even where etcd is not.
+/// An apiserver without etcd passes this check.
 const LIVENESS: &str = "/livez?exclude=etcd";
 
-/// Added to the time of the second question, so that an apiserver that takes 1.5 s to the first is never taken for a
-/// hung one.
+/// Added to the time-out of the second request, so that an apiserver that takes 1.5 s for the first one never counts as
+/// silent.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// How soon to look again where there is no document to probe by, or the last question could not be put.
+/// The pause while no document is in force.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Probes one path for as long as it runs.
@@ -52,7 +53,7 @@ pub struct Prober {
     liveness: ProbeConnection,
 }
 
-/// Tells the outcomes.
+/// Reports the outcomes.
 #[derive(Debug)]
 struct Reporter {
     upstreams: Arc<Upstreams>,
@@ -71,7 +72,7 @@ impl Prober {
         }
     }
 
-    /// Probes at the rate of the document in force, at once when `wake` says so or the kept connection ends.
+    /// Probes at the interval of the document in force, and at once when `wake` is notified or the kept connection ends.
     pub async fn run(mut self, wake: Arc<Notify>) {
         let (mut first, mut hurried) = (true, false);
         loop {
@@ -83,13 +84,13 @@ impl Prober {
             hurried = tokio::select! {
                 () = reporter.until_due(started, std::mem::take(&mut first)) => false,
                 () = wake.notified() => false,
-                // Once only: a server that ends each connection must not be asked the faster for it.
+                // Not twice in a row: a server that closes each connection must not be probed faster because of it.
                 () = self.readiness.disconnected(), if !hurried => true,
             };
         }
     }
 
-    /// One question for readiness and, while it is late, questions for life.
+    /// Sends one readiness request and, while its answer is overdue, liveness requests.
     async fn round(&mut self, settings: &Settings) {
         let Self {
             reporter,
@@ -131,7 +132,7 @@ impl Prober {
                     }
                 },
             }
-            // A member that is late for long must not get more questions than one that is well, from a large fleet least.
+            // An overdue member must not get more requests than a healthy one, above all not from a large fleet.
             let next = (asked_again + interval).min(asked + READINESS_LIMIT);
             if let Ok(answer) = timeout_at(next, &mut ready).await {
                 return reporter.readiness(asked, answer);
@@ -140,7 +141,7 @@ impl Prober {
     }
 }
 
-/// What came of asking for a sign of life.
+/// The result of a liveness request.
 enum Sign {
     Answer(Reply),
     Failure(Error),
@@ -155,7 +156,7 @@ async fn sign_of_life(
 ) -> Sign {
     match timeout_at(limit, connection.get(address, LIVENESS, settings)).await {
         Ok(Ok(reply)) => Sign::Answer(reply),
-        // No way to the member looks from here like its silence. The readiness probe that is under way may know better.
+        // A missing route cannot be told from a silent member, so this waits for the readiness request until the limit.
         Ok(Err(error)) if error.fault() == Fault::Unreachable => {
             sleep_until(limit).await;
             Sign::Silence
@@ -166,7 +167,8 @@ async fn sign_of_life(
 }
 
 impl Reporter {
-    /// Waits until the path is due again, after a probe that started then. Whether it is in use may change meanwhile.
+    /// Waits until the next probe is due, after one that began at `started`. A path in use is due after an interval, one on
+    /// standby after several; this may change during the wait.
     async fn until_due(&self, started: Instant, first: bool) {
         let (mut look_at, mut first) = (started, first);
         let chance = rand::random();
@@ -196,7 +198,7 @@ impl Reporter {
         known.unwrap_or((State::Unready, Reason::NotProbed))
     }
 
-    /// Half way to the next question, so that the others have had the time to be heard before it.
+    /// Half way to the liveness request the balancer cross-checks, so that other paths can answer before that request.
     fn waits(&self) {
         self.upstreams.observe(Event::ProbeOverdue(self.id), "");
     }

@@ -87,9 +87,10 @@ struct Open {
 }
 
 impl Open {
-    /// Whether a connection that is opened now would be another one: to another address, by another server name, or with
-    /// other socket options. New authorities make another one too, because a server may show its new certificate only to
-    /// new connections. Nothing else in a new document does, or each revision would cost a whole fleet its handshakes.
+    /// Whether the connection is open and has this address and the authorities, server name and socket options of these
+    /// settings. New authorities need a new connection, because a server may show its new certificate only on new
+    /// connections. All other changes keep the connection, because otherwise each revision would cost a handshake on every
+    /// node.
     fn is_current(&self, address: SocketAddr, settings: &Settings) -> bool {
         self.address == address
             && self.tls == settings.document.tls
@@ -105,8 +106,8 @@ struct Exchange {
 }
 
 impl ProbeConnection {
-    /// A connection whose requests carry the token in this file, if there is one, where they are refused without it.
-    /// The file is read for each of these requests, because the token is rotated.
+    /// A connection whose requests carry the token in this file, if there is one, after they were refused without it.
+    /// The file is read for each such request, because the token is rotated.
     pub(super) fn with_token(token_file: Option<PathBuf>) -> Self {
         Self {
             token_file,
@@ -164,8 +165,8 @@ impl ProbeConnection {
         token: Option<&str>,
     ) -> Result<Exchange, Error> {
         if let Some(open) = self.open.take().filter(|open| open.is_current(address, settings)) {
-            // A server may close an idle connection just as a request is sent. That is no failure of the server, so the
-            // request is sent again on a new connection.
+            // A server may close an idle connection while a request is on the way. This is not a failure of the server, so
+            // the request is sent again on a new connection.
             match self.send(open, path, settings, token).await {
                 Ok(exchange) => return Ok(exchange),
                 Err(error) => debug!(%address, error = cause::chain(&error), "kept probe connection ended"),
@@ -195,7 +196,7 @@ impl ProbeConnection {
     ) -> Result<Exchange, Error> {
         let address = open.address;
         let failed = |error: Box<dyn error::Error + Send + Sync>| Error::Http(address, error);
-        // Verified for every request: a certificate may expire while its connection is kept.
+        // Verified for every request, because a certificate may expire while its connection is kept.
         let certificate = settings.trust.judge(&open.chain, UnixTime::now());
         let token = token.filter(|_| certificate == CertificateStatus::Verified);
         let request = request(path, settings, token).map_err(|error| failed(error.into()))?;

@@ -1,7 +1,7 @@
 //! Whether probes of an address carry the proxy's token.
 //!
-//! An apiserver with `anonymous-auth=false` withholds its readiness from callers without a name. A probe that is
-//! answered 401 or 403 is sent again with the token, and once that has helped, each probe carries it from the start.
+//! An apiserver with `anonymous-auth=false` withholds its readiness from anonymous callers. A probe that is answered 401 or
+//! 403 is sent again with the token. Once the token was accepted, each probe carries it from the start.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) enum Credential {
     /// Anonymous requests have been enough so far.
     #[default]
     Unneeded,
-    /// The address tells its readiness to the token only.
+    /// The address reports its readiness only to requests with the token.
     Needed,
     /// The token was refused; it is not sent before `again`.
     Refused {

@@ -16,7 +16,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The outcome that the upstream's health takes in.
+    /// The outcome that changes the health of the path.
     pub fn outcome(&self) -> Outcome {
         if !self.trusted() {
             return Outcome::Untrusted;
@@ -29,7 +29,7 @@ impl Reply {
         }
     }
 
-    /// Whether the apiserver is alive but does not tell its readiness to this caller.
+    /// Whether the apiserver is alive but withholds its readiness from this caller.
     pub fn withheld(&self) -> bool {
         matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
     }
@@ -66,8 +66,8 @@ impl Reply {
         )
     }
 
-    /// Whether the apiserver has lost its etcd. An apiserver that shuts down closes its connections itself, so it is not
-    /// counted here whatever other check fails.
+    /// Whether the apiserver has lost its etcd. One that shuts down does not count, even if its etcd check fails too: it
+    /// closes its connections itself.
     fn lacks_etcd(&self) -> bool {
         let failing = self.failing_checks();
         failing.iter().any(|check| check.starts_with("etcd")) && !failing.contains(&"shutdown")
