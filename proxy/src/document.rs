@@ -1,5 +1,5 @@
-//! Documents: where they come from, and which one is in force. The revision in force only grows, whatever the source; the
-//! one exception is a document whose authority is the right one, see [`stale`].
+//! Documents: where they come from, and which one is in force. The revision in force only grows, for all sources together,
+//! with one exception: a document of the right cluster replaces one of another cluster, see [`stale`].
 
 pub mod cache;
 pub mod file;
@@ -48,7 +48,7 @@ pub enum OfferResult {
 pub struct InForce {
     /// The document and what follows from it.
     pub settings: Arc<Settings>,
-    /// The original text, which may have fields of a later release.
+    /// The original text, which may have fields that only later releases know.
     pub text: Arc<str>,
     /// What brought it.
     pub source: Source,
@@ -67,9 +67,9 @@ pub struct Documents {
     history: Mutex<VecDeque<Vec<PathKey>>>,
     /// The texts that were rejected last, by source: each is reported once, not at every poll.
     rejected: Mutex<Vec<(Source, String)>>,
-    /// What sources offer and is not followed for its revision, at most one document per source.
+    /// The documents that sources offer and that are not followed because of their revision, at most one per source.
     stale: channel::Sender<Vec<StaleDocument>>,
-    /// The hash of the document that a stale one replaced. It is not followed again for its revision alone.
+    /// The hash of the document that a stale one replaced. Its higher revision is no reason to follow it again.
     abandoned: Mutex<Option<String>>,
     cache: Option<Cache>,
     metrics: Arc<Metrics>,
@@ -104,7 +104,7 @@ impl Documents {
         self.current.subscribe()
     }
 
-    /// The documents that sources offer and that are not followed for their revision.
+    /// The documents that sources offer and that are not followed because of their revision.
     pub fn subscribe_stale(&self) -> channel::Receiver<Vec<StaleDocument>> {
         self.stale.subscribe()
     }
@@ -172,7 +172,7 @@ impl Documents {
             Order::Stale(reason) => {
                 if self.first_rejection(text, source, reason) {
                     let in_force = self.revision();
-                    // Not a warning: the mounted ConfigMap usually lags behind the watch. What lasts is one, see `stale`.
+                    // Not a warning: the mounted ConfigMap usually lags behind the watch. `stale` warns if this lasts.
                     info!(
                         source = source.as_str(),
                         reason,
@@ -195,8 +195,8 @@ impl Documents {
         OfferResult::Followed
     }
 
-    /// Follows a stale document in place of `judged`, unless that is no longer in force. The members of earlier documents
-    /// are forgotten: they are of another cluster.
+    /// Follows a stale document in place of `judged`, unless that is no longer in force. Forgets the members of earlier
+    /// documents, because they are of another cluster.
     pub fn follow_stale(&self, stale: &StaleDocument, judged: &InForce) {
         let is_judged = |in_force: InForce| in_force.text == judged.text;
         if !self.in_force().is_some_and(is_judged) {
@@ -272,7 +272,7 @@ impl Documents {
         }
     }
 
-    /// Keeps what a source offers for [`stale::resolve`]. The cache offers documents only at the start.
+    /// Keeps a stale document for [`stale::resolve`]. Not those of the cache, which offers documents only at the start.
     fn keep_stale(&self, settings: Settings, text: &str, source: Source, reason: &'static str) {
         if source == Source::Cache {
             return;
@@ -284,7 +284,7 @@ impl Documents {
             {
                 return false;
             }
-            // A source that offers one stale document after the other is stale since the first.
+            // If a source offers several stale documents one after the other, the time of the first counts.
             let since = stale
                 .iter()
                 .find(|known| known.source == source)

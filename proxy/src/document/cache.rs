@@ -96,9 +96,8 @@ impl Cache {
         replace(&self.directory, &name, text.as_bytes())
     }
 
-    /// The paths this node had a verified answer from, of the documents it knows. The same name at another address is
-    /// not among them: what answered there was another server. So is no entry with several addresses, as an earlier release
-    /// wrote them: it does not tell which of them answered.
+    /// The paths that have given this node a verified answer. Each is a member's name and one address. Entries with several
+    /// addresses, which an earlier release wrote, are skipped: they do not say which address has answered.
     pub fn proven(&self) -> BTreeSet<PathKey> {
         let path = self.directory.join(PROVEN);
         let entries: Vec<Proven> = match fs::read(&path).map(|bytes| serde_json::from_slice(&bytes)) {
@@ -115,16 +114,15 @@ impl Cache {
         entries.into_iter().filter_map(Proven::path).collect()
     }
 
-    /// Keeps the list of proven paths. It shrinks only with the documents: to the paths of the one in force and of as
-    /// many before it as there are generations, so that a crash between the two files forgets none that a document on
-    /// the disk names.
+    /// Stores the list of proven paths. The list covers the document in force and as many earlier ones as there are
+    /// generations on the disk, so that after a crash between the two writes it still covers every document on the disk.
     pub fn store_proven(&self, proven: BTreeSet<PathKey>) -> io::Result<()> {
         let entries: Vec<_> = proven.into_iter().map(Proven::from).collect();
         replace(&self.directory, PROVEN, &serde_json::to_vec_pretty(&entries)?)
     }
 }
 
-/// A proven path: one address in the list. Releases before and after each other read it.
+/// A proven path, with exactly one address in the list. Older and newer releases read the same format.
 #[derive(Debug, Serialize, Deserialize)]
 struct Proven {
     name: String,
@@ -150,9 +148,9 @@ impl From<PathKey> for Proven {
     }
 }
 
-/// Replaces a file. A crash at any point leaves either the old or the new content. Two proxies of a node may do this at
-/// once while one replaces the other, so each writes a temporary file of its own; its name is random because the process
-/// id is 1 in every pod.
+/// Replaces a file. A crash at any point leaves either the old or the new content. During a rollout two proxies of a node
+/// may do this at once, so each writes its own temporary file; its name is random because the process id is 1 in every
+/// pod.
 fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let temporary = directory.join(format!(".{name}.{:016x}{TEMPORARY}", rand::random::<u64>()));

@@ -8,10 +8,10 @@ use tracing::{trace, warn};
 use super::Documents;
 use crate::source::Source;
 
-/// How often the file is read. It is small and, if mounted, in memory.
+/// The pause between two reads of the file. It is small and, if it is a mounted ConfigMap, in memory.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Follows the file for ever. It may be absent: kubelet mounts a ConfigMap some time after its creation.
+/// Follows the file without end. It may be absent: kubelet mounts a ConfigMap some time after its creation.
 pub async fn follow(path: PathBuf, documents: Arc<Documents>) {
     let mut seen = None;
     loop {

@@ -1,5 +1,5 @@
-//! Writes what the next start needs to the node's disk: the document in force and the proven paths. A disk that is full,
-//! read-only or slow blocks nothing else: a failed write is retried until it succeeds.
+//! Writes what the next start needs to the node's disk: the document in force and the proven paths. A full, read-only or
+//! slow disk blocks nothing else; a failed write is retried until it succeeds.
 
 use std::{collections::BTreeSet, future::pending, io, sync::Arc, time::Duration};
 
@@ -30,10 +30,10 @@ pub struct Keeper {
     warnings: Arc<Warnings>,
 }
 
-/// What the disk holds, or should hold.
+/// The content of the disk, actual or desired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CacheContent {
-    /// The newest document; none while that one came from the disk.
+    /// The newest document; none while the document in force came from the disk.
     document: Option<Stored>,
     proven: BTreeSet<PathKey>,
 }
@@ -68,7 +68,7 @@ impl Keeper {
         }
     }
 
-    /// Writes each change until `stop`, and then a last time what is still to be written.
+    /// Writes each change until `stop`, and then once more if something is still to be written.
     pub async fn run(mut self, stop: CancellationToken) {
         let cache = self.cache.clone();
         if let Err(error) = blocking(move || cache.tidy()).await {
@@ -76,7 +76,7 @@ impl Keeper {
         }
         let mut wait = None;
         loop {
-            // Read before the last write, so that no change from before the stop is missed.
+            // Read before the write, so that the last write includes every change from before the stop.
             let last = stop.is_cancelled();
             wait = match self.write().await {
                 Ok(()) => {
@@ -101,8 +101,8 @@ impl Keeper {
         }
     }
 
-    /// Writes what differs from the disk. The document comes first: the list of proven paths shrinks with the documents,
-    /// and must not lose a path of the newest document on the disk.
+    /// Writes what differs from the disk. The document comes first, because the new list of proven paths may lack paths
+    /// of the oldest document on the disk, which the write of the document removes.
     async fn write(&mut self) -> io::Result<()> {
         let wanted = self.wanted();
         if let Some(document) = wanted.document.clone()
@@ -121,7 +121,7 @@ impl Keeper {
             })
             .await?;
             self.stored.document = wanted.document;
-            // What could not be read at the start is replaced.
+            // This write replaces what could not be read at the start.
             self.warnings.clear(Topic::CacheRead);
         }
         if wanted.proven != self.stored.proven {
@@ -167,13 +167,13 @@ impl Keeper {
             changed = self.proven.changed() => changed,
         };
         if changed.is_err() {
-            // Nothing changes any more; only the stop is left.
+            // No more changes can come; the caller waits for the stop.
             pending::<()>().await;
         }
     }
 }
 
-/// Runs a write on a thread of its own: an fsync of a slow disk takes seconds and must not block the event loop.
+/// Runs a write on a separate thread: an fsync of a slow disk takes seconds and must not block the event loop.
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     spawn_blocking(work)
         .await

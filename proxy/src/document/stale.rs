@@ -24,13 +24,14 @@ use crate::{
     warnings::{Topic, Warnings},
 };
 
-/// How long a document must be in force before its authority can have failed: every member is probed meanwhile.
+/// How long a document must be in force before its authority can count as failed: by then every member has been probed.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// How long a stale document with the same authority is no news: kubelet updates a mounted ConfigMap within about 90 s.
+/// How long a stale document with the same authority causes no warning: kubelet updates a mounted ConfigMap within about
+/// 90 s.
 const MOUNT_LAG: Duration = Duration::from_secs(120);
 
-/// How often stale documents are looked at.
+/// The pause between two checks of the stale documents.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The wait between two attempts to verify the members of one stale document. It doubles up to the longest, so that a
@@ -41,7 +42,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 /// The limit of one answer while the members are verified.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// How many addresses are asked at once.
+/// How many addresses are probed at once.
 const ASKED_AT_ONCE: usize = 8;
 
 /// A stale document.
@@ -59,7 +60,7 @@ pub struct StaleDocument {
     pub since: Instant,
 }
 
-/// What the next step for a stale document depends on.
+/// The facts that decide the next step for a stale document.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     /// It has the authority of the document in force.
@@ -89,7 +90,7 @@ struct Attempt {
     wait: Duration,
 }
 
-/// Watches the stale documents for ever: warns of them, and follows the one that is right.
+/// Watches the stale documents without end: warns of them, and follows one whose authority verifies a member.
 pub async fn resolve(documents: Arc<Documents>, upstreams: Arc<Upstreams>, warnings: Arc<Warnings>) {
     let mut offered = documents.subscribe_stale();
     let mut attempts = HashMap::new();
@@ -111,7 +112,7 @@ pub async fn resolve(documents: Arc<Documents>, upstreams: Arc<Upstreams>, warni
             Some(next) => drop(timeout_at(next, changed).await),
             None => drop(changed.await),
         }
-        // Many offers at once are one look.
+        // Several offers in a short time cause one check.
         sleep_until(Instant::now() + LOOK_EVERY / 10).await;
     }
 }
@@ -220,7 +221,7 @@ fn is_verified(view: &View) -> bool {
     }
 }
 
-/// Whether the members of this document are to be verified now; if so, plans the next attempt.
+/// Whether the members of this document must be verified now; if so, schedules the next attempt.
 fn is_due(attempts: &mut HashMap<Source, Attempt>, stale: &StaleDocument, now: Instant) -> bool {
     let hash = &stale.settings.document.hash;
     let attempt = attempts

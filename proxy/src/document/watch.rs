@@ -1,9 +1,9 @@
 //! Documents from the ConfigMap, followed through this proxy's own upstreams, as clients reach them.
 //!
-//! A watch must not be blind for more than a minute. Its connection counts for its upstream as a client's does, so it is
-//! cut when the upstream is silent and moved when that is cut off from its etcd; the kernel's keepalive ends it when only
-//! this connection is silent. What is left is an apiserver that is healthy but sends no events: it sends no bookmarks
-//! either, and a mounted ConfigMap comes by another path.
+//! A watch that no longer works must be noticed within about a minute. Its connection counts for its upstream as a client's
+//! does, so it is cut when the upstream is silent, and moved when the upstream is stranded. The kernel's keepalive ends it
+//! when only this connection is dead. If a healthy apiserver sends no events, it sends no bookmarks either, and the watch is
+//! ended for that. Meanwhile kubelet still updates the mounted ConfigMap.
 
 mod api;
 mod schedule;
@@ -22,10 +22,10 @@ use self::{
 use super::Documents;
 use crate::{cause, source::Source, upstream::Upstreams};
 
-/// How long a watch may overrun its time before it counts as stalled.
+/// How long a watch may last beyond its `timeoutSeconds` before it counts as stalled.
 const WATCH_SLACK: Duration = Duration::from_secs(5);
 
-/// A watch that ends earlier was not served: to start the next one at once would be a loop.
+/// A watch that ends earlier counts as failed: to start the next one at once would be a busy loop.
 const SERVED: Duration = Duration::from_secs(1);
 
 /// Which ConfigMap to follow, and with which credentials.
@@ -37,8 +37,8 @@ pub struct ConfigMapTarget {
     pub name: String,
     /// The file with the bearer token. It is read at every request, because kubelet rotates it.
     pub token_file: PathBuf,
-    /// The file with the authorities of the apiservers, PEM. Only a server with a certificate of theirs gets the
-    /// token. The authority of a document is not enough: a document may come from another cluster, or from any writer of
+    /// The file with the authorities of the apiservers, PEM. The token is sent only to a server whose certificate they
+    /// verify. The authority in a document is not enough: a document may come from another cluster, or from any writer of
     /// the ConfigMap.
     pub authority_file: PathBuf,
 }
@@ -48,14 +48,14 @@ struct Follower {
     target: ConfigMapTarget,
     upstreams: Arc<Upstreams>,
     documents: Arc<Documents>,
-    /// Whether the last attempt failed: it is logged as a warning only once.
+    /// Whether the last attempt failed: only the first of several failures is logged as a warning.
     failing: bool,
-    /// Whether the apiserver of this connection sends bookmarks: one without a watch cache sends none, and one that has seen
-    /// no change since its start none yet.
+    /// Whether the apiserver of this connection has sent a bookmark. One without a watch cache sends none, and one that has
+    /// seen no change since its start does not send any yet.
     has_bookmarks: bool,
 }
 
-/// Follows the ConfigMap for ever, with a jittered back-off after failures.
+/// Follows the ConfigMap without end, with a jittered back-off after failures.
 pub async fn follow(target: ConfigMapTarget, upstreams: Arc<Upstreams>, documents: Arc<Documents>) {
     let mut follower = Follower {
         target,

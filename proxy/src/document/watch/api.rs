@@ -34,7 +34,7 @@ use crate::{
     upstream::{ConnectionGuard, Upstreams},
 };
 
-/// The limit of a TLS handshake. A hung apiserver completes none, and the next one is tried.
+/// The limit of a TLS handshake. A hung apiserver does not complete it, and then the next upstream is tried.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The limit of a list. A healthy apiserver lists one object within milliseconds.
@@ -47,7 +47,7 @@ const LONGEST_EVENT: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// No document is in force, so the apiservers are unknown.
-    #[error("no document yet that names the apiservers")]
+    #[error("no document is in force that names the apiservers")]
     NoDocument,
     /// No upstream took the connection.
     #[error("no upstream could be reached")]
@@ -56,9 +56,9 @@ pub(super) enum Error {
     #[error("failed to read {}", .0.display())]
     File(PathBuf, #[source] io::Error),
     /// The file of the authorities holds none.
-    #[error("no authority can be used of {}", .0.display())]
+    #[error("no usable authority in {}", .0.display())]
     Authority(PathBuf, #[source] trust::Error),
-    /// The flags and the token make no valid request.
+    /// The flags and the token do not form a valid request.
     #[error("failed to build the request")]
     Request(#[from] hyper::http::Error),
     /// The connection broke.
@@ -105,7 +105,7 @@ impl Error {
     }
 }
 
-/// A connection that is counted for its upstream and cut with it, as a client's is.
+/// A connection that counts for its upstream and is cut with it, like a client's connection.
 pub(super) struct Api {
     address: SocketAddr,
     host: String,
@@ -290,7 +290,7 @@ async fn secure(connected: Connected, settings: &Settings, trust: &Trust) -> Res
     })
 }
 
-/// Whether a handshake failed for the server's certificate.
+/// Whether a handshake failed because of the server's certificate.
 fn is_untrusted(error: &io::Error) -> bool {
     let tls = error
         .get_ref()

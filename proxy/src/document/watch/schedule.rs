@@ -1,4 +1,4 @@
-//! When a watch ends and when it is tried again: pure, with chance and the size of the fleet as arguments.
+//! When a watch ends and when the next attempt starts: pure, with randomness and the size of the fleet as arguments.
 //!
 //! The limits are for fleets: 5,000 proxies at rest start about 11 watches a second, and 5,000 proxies whose token is
 //! rejected make about 13 handshakes a second.
@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The shortest and the longest watch. They need not be short to notice a dead apiserver: the connection counts for its
-/// upstream, and is cut or moved with it.
+/// The shortest and the longest watch. A watch need not be short to notice a dead apiserver, because its connection is cut
+/// or moved with the others of its upstream.
 const SHORTEST_WATCH: Duration = Duration::from_secs(300);
 const LONGEST_WATCH: Duration = Duration::from_secs(600);
 
-/// The longest silence of a watch with bookmarks. An apiserver sends a bookmark a minute after the last one, so a watch
-/// without any event for longer is stuck in an apiserver that is otherwise healthy.
+/// The longest time without an event in a watch with bookmarks. An apiserver sends a bookmark every minute, so after this
+/// time the watch is stuck in an apiserver that is otherwise healthy.
 const BOOKMARK_LIMIT: Duration = Duration::from_secs(75);
 
-/// A connection that has lasted for so long was good, and its end is no reason to wait longer than the first time.
+/// After a connection that lasted this long the back-off starts anew.
 const STEADY: Duration = Duration::from_secs(10);
 
 /// Why an attempt failed, as far as the next one depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// This node lacks something, such as the token. The next attempt costs a look at its file.
+    /// This node lacks something, such as the token. The next attempt only reads the file again.
     Local,
     /// The apiserver rejects the token (401) or denies access (403), or its certificate does not verify. Only an
-    /// administrator can mend that.
+    /// administrator can repair that.
     Denied,
     /// No apiserver could be reached, or the connection broke.
     Other,
@@ -52,7 +52,7 @@ impl Failure {
         let seconds = match self {
             Self::Local => 10,
             Self::Denied => (nodes / 10).clamp(120, 600),
-            // After an outage a proxy must hear of new members within a minute.
+            // After an outage a proxy must learn of new members within a minute.
             Self::Other => (nodes / 100).clamp(10, 50),
         };
         Duration::from_secs(seconds)
