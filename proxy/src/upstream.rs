@@ -1,4 +1,4 @@
-//! The upstreams of this proxy: the one place where the balancer's decisions are taken and carried out.
+//! The upstreams of this proxy: reports events to the balancer and carries out its decisions.
 
 mod act;
 mod close_signal;
@@ -44,13 +44,13 @@ use crate::{
     vital::VitalTasks,
 };
 
-/// A client that waits for so long for an answer makes its path worth an extra probe.
+/// After a client has waited this long for an answer, its path gets an extra probe.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 
-/// How often the connections are looked over for such clients, and the members for what is told of them all.
+/// The pause between two checks of the connections for such clients, and of the members for [`Service`].
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How often a proxy that ends looks for connections once it had none: often enough for a drain of one second.
+/// The pause between two checks for connections while a proxy that ends has none: short enough for a drain of one second.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// All upstreams, shared by listeners, probes and the document's watch.
@@ -146,22 +146,22 @@ impl Upstreams {
         self.observe(event, "");
     }
 
-    /// Keeps the paths of earlier documents for the time when no other answers.
+    /// Keeps the paths of earlier documents for the time when no other path answers.
     pub fn remember(self: &Arc<Self>, earlier: Vec<PathKey>) {
         let proven = self.proven.borrow().clone();
         let targets = earlier.into_iter().map(|key| Target {
             preference: 0,
             draining: false,
             proven: proven.contains(&key),
-            // What may be out of date by years is not near: the first that answers will do.
+            // The node and zone of an earlier document may be out of date, so distance does not count.
             distance: Distance::Elsewhere,
             key,
         });
         self.observe(Event::Remembered(targets.collect()), "");
     }
 
-    /// Forgets the proofs of paths that are neither among these nor in use any more: else what a node remembers grows
-    /// with every master that it ever had. One that comes back proves itself again with its first probe.
+    /// Forgets the proofs of paths that are neither among these nor in use any more: otherwise the list grows with every
+    /// master that the node ever had. A path that comes back is proven again by its first probe.
     pub fn forget_proofs_but(&self, known: &BTreeSet<PathKey>) {
         let views = self.view();
         let is_known = |key: &PathKey| known.contains(key) || views.iter().any(|view| view.key == *key);
@@ -182,12 +182,12 @@ impl Upstreams {
         &self.place
     }
 
-    /// The document in force, worked out.
+    /// The settings of the document in force.
     pub fn settings(&self) -> Option<Arc<Settings>> {
         self.lock().settings.clone()
     }
 
-    /// The paths that this node had a verified answer from, as far as it still knows them.
+    /// The proven paths of this node, without those that were forgotten.
     pub fn subscribe_proven(&self) -> watch::Receiver<BTreeSet<PathKey>> {
         self.proven.subscribe()
     }
@@ -197,12 +197,12 @@ impl Upstreams {
         self.token_file.as_deref()
     }
 
-    /// What the proxy counts.
+    /// The metrics of the proxy.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Tells the balancer what happened and does what it decides; `detail` is for people.
+    /// Reports an event to the balancer and carries out its decisions; `detail` is for people.
     pub fn observe(self: &Arc<Self>, event: Event, detail: &str) {
         let now = Instant::now();
         let mut inner = self.lock();
@@ -298,7 +298,7 @@ impl Upstreams {
         self.lock().balance.view()
     }
 
-    /// All paths as they are, each with what was heard of it lately, the latest first.
+    /// All paths as they are, each with its latest outcomes, the latest first.
     pub fn with_evidence(&self) -> Vec<(View, Vec<Run>)> {
         let inner = self.lock();
         let heard = |id| inner.live.get(&id).map(|live| live.evidence.runs());
@@ -311,8 +311,8 @@ impl Upstreams {
             .collect()
     }
 
-    /// Looks for clients that wait too long for an answer, for ever: traffic notices a hung upstream before a rare probe
-    /// does.
+    /// Checks periodically, without end, for clients that wait too long for an answer: in a large cluster, where probes are
+    /// rare, traffic shows a hung upstream before a probe does.
     pub async fn watch_for_overdue_replies(self: Arc<Self>) {
         loop {
             sleep(LOOK_EVERY).await;
@@ -336,7 +336,7 @@ impl Upstreams {
         }
     }
 
-    /// Tells the log, for ever, when what the pool as a whole does for clients has changed for good.
+    /// Logs, without end, each lasting change of [`Service`].
     pub async fn log_service_changes(self: Arc<Self>) {
         let mut service_log = ServiceLog::default();
         loop {
@@ -357,7 +357,7 @@ impl Upstreams {
                 }
                 Service::LastResort => warn!(
                     members,
-                    "no member that is to be used answers: clients are sent to members that drain or were removed"
+                    "no Active member answers: clients are sent to members that drain, were removed, or are of earlier documents"
                 ),
                 Service::Gone => warn!(
                     members,
@@ -367,8 +367,8 @@ impl Upstreams {
         }
     }
 
-    /// Closes all connections gradually, the last one `within` this time from now, and for ever those that come later,
-    /// from an open that was under way.
+    /// Closes all connections gradually, the last one `within` this time from now. Then closes, without end, those that come
+    /// later from an open that was under way.
     pub async fn drain_all(&self, within: Duration) {
         let deadline = Instant::now() + within;
         loop {
@@ -378,7 +378,7 @@ impl Upstreams {
         }
     }
 
-    /// Ends all that runs for upstreams.
+    /// Ends all tasks of the upstreams.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -402,7 +402,7 @@ impl Upstreams {
         Some((Arc::clone(close_signal), left))
     }
 
-    /// A panic elsewhere must not take the balancer with it: what it left is still a valid state.
+    /// A panic while the lock is held leaves a valid state, so the lock is taken all the same.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Carries out what the balancer decided.
+//! Carries out the balancer's decisions.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     probe,
 };
 
-/// Cuts that are due so soon are done at once, without a task.
+/// A cut with a shorter delay than this is done at once, without a task.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
 impl Upstreams {
@@ -26,7 +26,7 @@ impl Upstreams {
             }
             Decision::Tell { id, path, member } => self.tell(id, path, member, detail),
             Decision::Remember(_, key) => {
-                info!(member = key.member, address = %key.address, "upstream proved itself");
+                info!(member = key.member, address = %key.address, "upstream is proven: it gave a verified answer");
                 self.proven.send_modify(|proven| {
                     proven.insert(key);
                 });
@@ -79,7 +79,7 @@ impl Upstreams {
         self.tasks.spawn(stop.run_until_cancelled_owned(probing));
     }
 
-    /// Sets the state of a member in the metrics: it follows from all its paths, and so changes with their number too.
+    /// Sets the state of a member in the metrics. It is that of the best path, so it may change when a path comes or goes.
     fn show_state(&self, member: &str) {
         let health = self.lock().balance.member_health(member);
         if let Some((state, _)) = health {
@@ -94,7 +94,7 @@ impl Upstreams {
         }
     }
 
-    /// Tells of a path's change. It is a warning only where the member changes with it for the worse.
+    /// Logs a change of a path, as a warning only if the state of its member gets worse.
     fn tell(&self, id: PathId, path: Change, member: Change, detail: &str) {
         let Some(PathKey {
             member: name,
@@ -156,7 +156,7 @@ impl Upstreams {
             silent_since = down.then(|| live.evidence.cut()).flatten();
         }
         drop(inner);
-        // It may have spoken since the cut was decided.
+        // The path may have answered since the cut was decided.
         if !down {
             return;
         }
@@ -173,7 +173,7 @@ impl Upstreams {
         }
     }
 
-    /// Closes the connections of a path one after the other, in place of what was done to them before.
+    /// Closes the connections of a path one after the other. Replaces a drain or move that is under way.
     fn empty(self: &Arc<Self>, id: PathId, ending: Ending, within: Duration) {
         let stop = self.stop.child_token();
         let mut inner = self.lock();

@@ -1,4 +1,4 @@
-//! The close signal of a connection: the rest of the proxy ends it with a reason, and sees whether its client waits.
+//! The close signal of a connection: other tasks end the connection with a reason, and read whether its client waits.
 
 use std::{
     future::poll_fn,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::ending::Ending;
 
-/// Shared by a connection's one task and by what may end it.
+/// Shared by the task of a connection and by the tasks that may end it.
 #[derive(Debug, Default)]
 pub struct CloseSignal {
     ending: OnceLock<Ending>,
@@ -20,7 +20,7 @@ pub struct CloseSignal {
 }
 
 impl CloseSignal {
-    /// Ends the connection. The first reason given is the one that counts.
+    /// Ends the connection. Only the first reason counts.
     pub fn end(&self, ending: Ending) {
         // Losing the race to another reason is fine: the connection ends either way.
         if self.ending.set(ending).is_ok() {
@@ -28,21 +28,21 @@ impl CloseSignal {
         }
     }
 
-    /// Ready once the connection is to end.
+    /// Ready once the connection must end.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ending> {
-        // Register first: an ending between the look and the registration would be missed otherwise.
+        // Register first: otherwise an ending between the check and the registration would be missed.
         self.waker.register(cx.waker());
         self.ending
             .get()
             .map_or(Poll::Pending, |ending| Poll::Ready(*ending))
     }
 
-    /// Waits until the connection is to end.
+    /// Waits until the connection must end.
     pub async fn ended(&self) -> Ending {
         poll_fn(|cx| self.poll_ended(cx)).await
     }
 
-    /// Says that the client begins to wait for an answer, or no longer does.
+    /// Records that the client begins to wait for an answer, or no longer does.
     pub fn set_waiting(&self, waiting: bool) {
         let mut since = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *since = if waiting {

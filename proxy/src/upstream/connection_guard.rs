@@ -1,4 +1,4 @@
-//! What counts a connection, or an attempt at one, for its upstream.
+//! The connection guard: counts a connection, or a dial, for its upstream.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use crate::{
     metrics::members::Series,
 };
 
-/// A connection, or an attempt at one, that counts for a path until this is dropped.
+/// Counts a connection, or a dial, for a path until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     upstreams: Arc<Upstreams>,
     id: PathId,
     serial: u64,
     series: Arc<Series>,
-    /// By which the connection is ended from outside.
+    /// Ends the connection from outside.
     pub close_signal: Arc<CloseSignal>,
 }
 
 impl ConnectionGuard {
-    /// Whose connection it is.
+    /// The path of the connection.
     pub fn id(&self) -> PathId {
         self.id
     }
 
-    /// What is counted of its member.
+    /// The metrics of its member.
     pub fn series(&self) -> &Arc<Series> {
         &self.series
     }
@@ -40,7 +40,7 @@ impl Drop for ConnectionGuard {
 }
 
 impl Upstreams {
-    /// Counts a connection, or an attempt at one, for a path; none if it may not be dialled any more: it was chosen a while
+    /// Counts a connection, or a dial, for a path; none if the path may no longer be dialled, because it was chosen some time
     /// ago.
     pub fn guard_connection(self: &Arc<Self>, id: PathId) -> Option<ConnectionGuard> {
         let mut inner = self.lock();
@@ -54,7 +54,7 @@ impl Upstreams {
         let series = Arc::clone(&live.series);
         series.connections.inc();
         inner.serial = serial.wrapping_add(1);
-        // Counting never asks for anything to be done.
+        // The balancer makes no decision for this event.
         inner.balance.observe(Event::Opened(id), Instant::now());
         drop(inner);
         Some(ConnectionGuard {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Closes the connections of one upstream, or of all, one after the other until none is left or `within` has passed; then
-/// closes what is left at once. Each step looks anew, because connections also end by themselves, and new ones may come.
+/// closes the rest at once. Each step counts the connections anew, because some end by themselves, and new ones may come.
 pub(super) async fn gradually(upstreams: &Upstreams, of: Option<PathId>, ending: Ending, within: Duration) {
     let deadline = Instant::now() + within;
     while let Some((_, left)) = upstreams.next_to_close(of) {

@@ -1,5 +1,4 @@
-//! What was heard of one path lately, for people who ask why it is in its state. It decides nothing, and its size is
-//! bounded, whatever happens.
+//! The latest outcomes of one path, for `trivet-proxy explain`. They decide nothing, and their number is bounded.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,13 +6,13 @@ use tokio::time::Instant;
 
 use crate::balance::{Event, PathId, health::Outcome};
 
-/// Runs kept of each origin: a flap or two, and what came before.
+/// Runs kept of each origin: enough for a flap or two and the outcomes before.
 const RUNS: usize = 8;
 
-/// The longest detail: the first words of an error say what failed.
+/// The longest detail. The start of an error says what failed.
 const LONGEST_DETAIL: usize = 256;
 
-/// What found it out.
+/// What brought an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A probe of this proxy.
@@ -32,33 +31,33 @@ impl Origin {
     }
 }
 
-/// The same outcome again and again, without another between.
+/// Consecutive equal outcomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What found it out.
+    /// What brought them.
     pub origin: Origin,
-    /// What came, in one word.
+    /// The outcome, in one word.
     pub outcome: &'static str,
-    /// In more words; empty where all is well.
+    /// The error or the failed checks; empty if the outcome is good.
     pub detail: String,
-    /// How often in a row.
+    /// How many in a row.
     pub times: u32,
-    /// For the first time.
+    /// The time of the first.
     pub first: Instant,
-    /// For the last time.
+    /// The time of the last.
     pub last: Instant,
-    /// How long the last took, where it came to an end.
+    /// The duration of the last, if it had an answer.
     pub latency: Option<Duration>,
 }
 
-/// Since when nothing is heard.
+/// The time without any answer.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     since: Instant,
     cut: bool,
 }
 
-/// What was heard of one path lately.
+/// The latest outcomes of one path.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     probes: VecDeque<Run>,
@@ -67,7 +66,7 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    /// The path that an event is about, if it says how that path is.
+    /// The path that an event is about, if the event is an outcome.
     pub(super) fn subject(event: &Event) -> Option<PathId> {
         match event {
             Event::Probed { id, .. }
@@ -84,7 +83,7 @@ impl Evidence {
         }
     }
 
-    /// Takes in an event about this path. Costs a busy path no allocation while its clients are well.
+    /// Adds an event about this path. Repeated outcomes cost no allocation, so a busy path is cheap.
     pub(super) fn note(&mut self, event: &Event, detail: &str, now: Instant) {
         self.listen(event, now);
         let (origin, outcome, latency) = match event {
@@ -132,21 +131,21 @@ impl Evidence {
         });
     }
 
-    /// What probes and clients found, the latest first.
+    /// The runs of probes and clients, the latest first.
     pub(super) fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<_> = self.probes.iter().chain(&self.clients).cloned().collect();
         runs.sort_by_key(|run| std::cmp::Reverse(run.last));
         runs
     }
 
-    /// Says that connections are cut for the silence, and since when it lasts if this is the first cut for it.
+    /// Records that connections are cut because of the silence. Returns the start of the silence at its first cut.
     pub(super) fn cut(&mut self) -> Option<Instant> {
         let silence = self.silence.as_mut()?;
         let again = std::mem::replace(&mut silence.cut, true);
         (!again).then_some(silence.since)
     }
 
-    /// The silence begins with the first probe that stays without an answer, or the first client that does, and ends with
+    /// Updates the silence: it begins with the first probe without an answer, or with the first overdue open, and ends with
     /// any answer.
     fn listen(&mut self, event: &Event, now: Instant) {
         let began = match event {
@@ -156,7 +155,7 @@ impl Evidence {
                 self.silence = None;
                 return;
             }
-            // A client may wait for long because what it asked for takes long.
+            // A reply may be overdue because the request takes long.
             Event::ReplyOverdue(_)
             | Event::ProbeUnsent(_)
             | Event::Configured { .. }

@@ -19,8 +19,8 @@ use crate::{
     settings::Settings,
 };
 
-/// Upstreams that proved themselves, the first of them dialled first. No document is in force, so that nobody probes
-/// them: the test says what is heard of them.
+/// Proven upstreams; the first of them is dialled first. No document is in force, so they are not probed: the test reports
+/// their outcomes.
 pub(crate) fn proven<const COUNT: usize>(
     addresses: [SocketAddr; COUNT],
 ) -> (Arc<Upstreams>, [PathId; COUNT]) {
@@ -67,7 +67,7 @@ pub(crate) fn configure<const COUNT: usize>(upstreams: &Arc<Upstreams>, addresse
     upstreams.observe(event, "");
 }
 
-/// What a probe of this upstream brought just now.
+/// The event of a probe that has just ended.
 pub(crate) fn probed(id: PathId, outcome: Outcome) -> Event {
     Event::Probed {
         id,
@@ -77,7 +77,7 @@ pub(crate) fn probed(id: PathId, outcome: Outcome) -> Event {
     }
 }
 
-/// The settings of a document without members: every wait is short.
+/// The settings of a document without members. Every time-out is short.
 pub(crate) fn settings() -> Settings {
     let key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
@@ -114,7 +114,7 @@ pub(crate) fn settings() -> Settings {
     Settings::new(Arc::new(document)).unwrap()
 }
 
-/// Far beyond what a loaded machine needs, so that only what never comes fails.
+/// Fails if the future takes far longer than a loaded machine needs.
 pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), future).await.unwrap()
 }

@@ -1,7 +1,7 @@
-//! What the pool as a whole does for clients, for people: one line in the log when that has changed for good.
+//! The service of the whole pool: one log line when it has changed for some seconds.
 //!
-//! Each member's own changes are told as they come. That no member is left, or that clients are still sent to members that
-//! say they are not ready, follows from no single line of these, and is what an operator on call looks for.
+//! Each change of a member is logged by itself. But no single one of those lines says that no member is left, or that clients
+//! are still sent to members that are not ready; this is what an administrator on call looks for.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::balance::{
     health::{Reason, State, answers},
 };
 
-/// How long it must last before it is told: a start, or one overdue probe of each member, is no news.
+/// How long a change must last before it is logged: a start, or one overdue probe of each member, is not worth a line.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
-/// What clients get, the best first.
+/// Where clients are sent, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Service {
     /// A member that is Up.
@@ -23,14 +23,14 @@ pub(super) enum Service {
     Up,
     /// None is Up, and clients are sent to members that answer; nothing is cut for it.
     Unready,
-    /// No member that is to be used answers, and clients are sent to the last resort.
+    /// No Active member answers, and clients are sent to the last resort.
     LastResort,
-    /// No member answers its probes: clients are tried with each, and refused where none takes them.
+    /// No member answers its probes: each client is tried with every member, and reset if none takes it.
     Gone,
 }
 
 impl Service {
-    /// The best that these upstreams have to offer; none without upstreams, which is before the first document.
+    /// The best service of these upstreams; none without upstreams, that is, before the first document.
     pub(super) fn of(upstreams: impl IntoIterator<Item = (Standing, State, Reason)>) -> Option<Self> {
         upstreams.into_iter().map(Self::by).min()
     }
@@ -46,7 +46,7 @@ impl Service {
     }
 }
 
-/// The members and why each is in its state: `cp1 Unready EtcdFailed, cp2 Down Silent`. One with several addresses is named
+/// The members with state and reason: `cp1 Unready EtcdFailed, cp2 Down Silent`. A member with several addresses is listed
 /// with each of them.
 pub(super) fn members(views: &[View]) -> String {
     let told = views.iter().map(|view| {
@@ -72,7 +72,7 @@ pub(super) fn members(views: &[View]) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// What was told, and since when it is otherwise.
+/// The service that was logged last, and since when it differs from that.
 #[derive(Debug, Default)]
 pub(super) struct ServiceLog {
     told: Service,
@@ -80,7 +80,7 @@ pub(super) struct ServiceLog {
 }
 
 impl ServiceLog {
-    /// What to tell now, if anything. That all is well is told only in answer to something else.
+    /// What to log now, if anything. Up is logged only after another service was.
     pub(super) fn look(&mut self, service: Service, now: Instant) -> Option<Service> {
         if self.told == service {
             self.other = None;
