@@ -59,7 +59,7 @@ impl Metrics {
         root
     }
 
-    /// The log dropped this many lines.
+    /// The log has dropped this many lines.
     pub fn lines_lost(&self, lines: u64) {
         self.lines_lost.inc_by(lines);
     }

@@ -49,7 +49,7 @@ impl ClientMetrics {
         );
         root.register(
             "failover_duration_seconds",
-            "From the first sign of a silence to the cut of the connections",
+            "From the start of a silence to the cut of the connections",
             self.failover.0.clone(),
         );
         root.register(
@@ -96,8 +96,8 @@ impl Metrics {
             .inc();
     }
 
-    /// Bytes went to members, and came from them. Counted at each turn of a relay, because some connections live for
-    /// weeks. A turn usually moves bytes in one direction only, and the other one costs no atomic operation.
+    /// Counts bytes to and from members, at each turn of a relay, because some connections live for weeks. A turn usually
+    /// moves bytes in one direction only; the other direction then costs no atomic operation.
     pub fn relayed(&self, sent: u64, received: u64) {
         if sent > 0 {
             self.clients.bytes_sent.inc_by(sent);
@@ -112,7 +112,7 @@ impl Metrics {
         self.clients.hedges_refused.inc();
     }
 
-    /// The connections of a silent upstream were cut, this long after the first sign of its silence.
+    /// The connections of a silent upstream were cut, this long after the start of its silence.
     pub fn failed_over(&self, after: Duration) {
         self.clients.failover.observe(after);
     }

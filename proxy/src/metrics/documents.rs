@@ -75,7 +75,7 @@ impl DocumentMetrics {
         );
         root.register(
             "watch_last_event_timestamp_seconds",
-            "Unix time of the last sign of life of the ConfigMap's watch: its start, an event or a bookmark; 0 before the first",
+            "Unix time at which the ConfigMap's watch last started or brought an event or a bookmark; 0 before the first",
             self.watch_event.clone(),
         );
         root.register(
@@ -147,7 +147,7 @@ impl Metrics {
             .set(1);
     }
 
-    /// It no longer does.
+    /// The other program no longer listens there.
     pub fn stranger_gone(&self, address: &str, program: &str) {
         self.documents.listener_stranger.remove(&StrangerLabels {
             listener: address.to_owned(),

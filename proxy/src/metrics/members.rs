@@ -74,11 +74,11 @@ pub struct Series {
     pub dial: Durations,
     /// From sending a first flight to its first byte, if it won the client.
     pub first_byte: Durations,
-    /// Hedges: first flights that were sent to another member because it did not answer.
+    /// Hedges because it was overdue: first flights that were also sent to another member.
     pub hedges: Counter,
-    /// Hedges that it won: another member did not answer the first flight.
+    /// Hedges that it won, because another member was overdue.
     pub hedges_won: Counter,
-    /// Hedges that another member won.
+    /// Hedges that another member won, because it was overdue.
     pub hedges_lost: Counter,
 }
 
@@ -141,7 +141,7 @@ impl MemberMetrics {
         );
         root.register(
             "connections",
-            "Client connections that the member won",
+            "Client connections that the member serves or served",
             self.opened.clone(),
         );
         root.register(
@@ -156,7 +156,7 @@ impl MemberMetrics {
         );
         root.register(
             "first_byte_duration_seconds",
-            "From sending a ClientHello to the first byte of the member that won the client",
+            "From sending a ClientHello to the first byte of the answer, by the member that serves the client",
             self.first_byte.clone(),
         );
     }
@@ -164,17 +164,17 @@ impl MemberMetrics {
     fn register_hedges(&self, root: &mut Registry) {
         root.register(
             "hedges",
-            "First flights that were sent to another member because this one did not answer",
+            "Hedges because this member was overdue: first flights that were also sent to another member",
             self.hedges.clone(),
         );
         root.register(
             "hedges_won",
-            "Client connections that this member won because another one did not answer",
+            "Hedges that this member won: it serves the client, because another member was overdue",
             self.hedges_won.clone(),
         );
         root.register(
             "hedges_lost",
-            "Client connections that another member won because this one did not answer",
+            "Hedges that another member won because this one was overdue",
             self.hedges_lost.clone(),
         );
     }
