@@ -43,7 +43,7 @@ pub struct Status {
     /// Why it is not ready; absent if it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_because: Option<String>,
-    /// Conditions that last and that somebody should mend, such as a cache that cannot be written.
+    /// Lasting problems that an administrator should repair, such as a cache that cannot be written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<WarningStatus>,
     /// The document in force; absent until there is one.
@@ -57,13 +57,13 @@ pub struct Status {
     pub upstreams: Vec<UpstreamStatus>,
 }
 
-/// A condition that lasts.
+/// A lasting problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WarningStatus {
-    /// In one word: CacheUnreadable, CacheUnwritable, OlderRevision, SameRevision or OtherAuthority.
+    /// One word: CacheUnreadable, CacheUnwritable, OlderRevision, SameRevision or OtherAuthority.
     pub reason: String,
-    /// What is wrong, and the way out; for people.
+    /// What is wrong, and the remedy; for people.
     pub message: String,
     /// How long it has lasted.
     pub age_milliseconds: u64,
@@ -96,7 +96,7 @@ pub struct ListenerStatus {
     pub address: String,
     /// Whether the proxy listens on it.
     pub bound: bool,
-    /// What is wrong with it, if anything: who has taken it, say.
+    /// What is wrong with it, if anything, such as the program that has taken it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }
@@ -111,7 +111,7 @@ pub struct ClientsStatus {
     pub limit: u64,
 }
 
-/// One upstream: what is true of its best path. Its connections are those of all its paths.
+/// One upstream. Its state is that of its best path; its connections are those of all its paths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamStatus {
@@ -121,7 +121,7 @@ pub struct UpstreamStatus {
     pub address: String,
     /// All its addresses. One that has left the document stays until its last connection has ended.
     pub addresses: Vec<String>,
-    /// Each path of its own: an address, its health and its connections.
+    /// Its paths: for each address its health and its connections.
     #[serde(default)]
     pub paths: Vec<PathStatus>,
     /// Up, Unready or Down.
@@ -196,7 +196,7 @@ pub struct Observation {
     /// The address that it is about.
     #[serde(default)]
     pub address: String,
-    /// Who observed it: Probe or Client.
+    /// What brought it: Probe or Client.
     pub origin: String,
     /// The outcome, in one word.
     pub outcome: String,
@@ -224,7 +224,7 @@ pub struct Subject {
     pub listeners: Arc<Listeners>,
     /// Its readiness.
     pub readiness: Arc<Readiness>,
-    /// The conditions that last.
+    /// The lasting problems.
     pub warnings: Arc<Warnings>,
 }
 

@@ -30,7 +30,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
             "it gave a verified answer before this proxy started, and has not been probed since"
         }
         Reason::Withheld => {
-            "it answers 401 or 403, so whether it is ready is not known: it comes after members that tell"
+            "it answers 401 or 403, so its readiness is unknown: members that report theirs are preferred"
         }
         Reason::Recovering => "it is ready again, but not for long enough yet",
         Reason::HeldDown => "it is ready again, but is in hold-down because it failed repeatedly",
@@ -74,7 +74,7 @@ impl Scene<'_> {
                 "it gets new connections, but after other members: a client waited too long for it since its last good answer"
             }
             State::Up if self.view.reason == Reason::Withheld => {
-                "it gets new connections where no member that tells its readiness is Up"
+                "it gets new connections only if no member that reports its readiness is Up"
             }
             State::Up => "it gets new connections",
             State::Unready if self.view.reason == Reason::EtcdFailed => {
