@@ -48,8 +48,8 @@ impl Error {
         "ApplyFailed"
     }
 
-    /// What the API server said, if it refused the object. An API server that is absent, overloaded or was asked with an
-    /// old resourceVersion has said nothing about the object.
+    /// The API server's error, if it refused the object itself. None if the API server is absent or overloaded, or if the
+    /// resourceVersion was old: that says nothing about the object.
     pub fn refusal(&self) -> Option<String> {
         match &self.source {
             kube::Error::Api(status) if !matches!(status.code, 404 | 409 | 429 | 502..=504) => Some(format!(
@@ -61,7 +61,7 @@ impl Error {
     }
 }
 
-/// What an apply has done.
+/// The result of an apply.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// The proxies as they are now.
@@ -81,11 +81,11 @@ impl Applied {
     }
 }
 
-/// A DaemonSet that was written, and what the API server made of it.
+/// The last write of a DaemonSet, and the object that resulted.
 ///
-/// The API server fills in defaults, so the rendered object never equals the one in place. But while the generation and
-/// the fields that this operator owns are those of its last write, nobody has changed what it wrote. The operator keeps
-/// this in memory: it writes each DaemonSet once after a start.
+/// The API server fills in defaults, so the rendered object never equals the one in place. But as long as the object has the
+/// generation and the managed fields of the operator's last write, its content is what the operator wrote. The operator
+/// keeps this in memory, so it writes each DaemonSet once after a start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LastApply {
     rendered: DaemonSet,
@@ -140,7 +140,7 @@ pub async fn apply(
     }
 }
 
-/// Whether `live` still is what the last write of `rendered` made of it.
+/// Whether `live` is unchanged since the last write, and that wrote the same `rendered`.
 fn is_in_place(rendered: &DaemonSet, live: Option<&DaemonSet>, last: Option<&LastApply>) -> bool {
     match (live, last) {
         (Some(live), Some(last)) => *last == LastApply::new(rendered.clone(), live),
@@ -166,7 +166,7 @@ where
 {
     let name = object.name_any();
     let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    // With force, so that this also repairs an object that someone has edited or an earlier installation has left.
+    // With force, so that this also repairs an object that was edited by hand or is left from an earlier installation.
     let params = PatchParams::apply(MANAGER).force();
     let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
     applied.map_err(|source| Error { kind, name, source })

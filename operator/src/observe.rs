@@ -1,4 +1,4 @@
-//! Reads what a plan needs to know. It decides nothing.
+//! Reads the facts for a plan. It decides nothing.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -35,10 +35,10 @@ pub mod rivals;
 
 use self::proxies::Proxies;
 
-/// How long a pass waits for the nodes after a start. Where they cannot be read, pools still follow their spec.
+/// How long a pass waits for the nodes after a start. If they cannot be read, pools still follow their spec.
 const NODES_WAIT: Duration = Duration::from_secs(5);
 
-/// Why the world cannot be read.
+/// Why the facts cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The documents in force are unknown; without them nothing may be written.
@@ -66,7 +66,7 @@ pub enum Error {
         source: kube::Error,
     },
     /// The cluster's authorities are unknown.
-    #[error("failed to read whom members are verified by")]
+    #[error("failed to read the authorities that verify members")]
     Authorities(#[from] client::Error),
 }
 
@@ -81,7 +81,7 @@ impl Error {
     }
 }
 
-/// Reads everything that matters for `pool`, whose proxies have been read.
+/// Reads the facts for `pool`, whose proxies have been read before.
 pub async fn observe(
     pool: &ApiserverPool,
     ctx: &Context,
@@ -143,7 +143,7 @@ pub async fn observe(
 
 async fn wait_for_nodes(are_needed: bool, ctx: &Context) {
     if are_needed {
-        // Where they stay unread, the plan sees that there are none.
+        // After the time-out the plan sees that the nodes are unknown.
         timeout(NODES_WAIT, ctx.readiness.read("Node")).await.ok();
     }
 }
@@ -161,7 +161,7 @@ async fn documents(ctx: &Context) -> Result<Vec<ConfigMap>, Error> {
         .items)
 }
 
-/// The EndpointSlices in which apiservers list themselves. `None` if they cannot be read, or are of no use to the pool.
+/// The EndpointSlices in which apiservers list themselves. `None` if they cannot be read, or if the pool does not use them.
 async fn endpoint_slices(pool: &ApiserverPool, ctx: &Context) -> Option<Vec<EndpointSlice>> {
     if pool.spec.discovery.policy == DiscoveryPolicy::None {
         return None;
@@ -225,8 +225,8 @@ async fn daemon_sets(pool: &str, documents: &[ConfigMap], ctx: &Context) -> Resu
         .items)
 }
 
-/// Whether there is no other pool: one whose object was deleted has its document, and one that has lost its document has its
-/// object.
+/// Whether there is no other pool. A pool whose object was deleted is found by its document, and one whose document is
+/// lost by its object.
 fn is_alone(pool: &str, documents: &[ConfigMap], pools: &[Arc<ApiserverPool>]) -> bool {
     let is_own = |map: &ConfigMap| map.name_any() == data_plane_name(pool);
     documents.iter().all(is_own) && pools.iter().all(|other| other.name_any() == pool)
@@ -236,7 +236,7 @@ fn is_alone(pool: &str, documents: &[ConfigMap], pools: &[Arc<ApiserverPool>]) -
 fn nodes(ctx: &Context) -> Vec<Arc<Node>> {
     let mut nodes = ctx.nodes.state();
     nodes.retain(|node| proxies::why_no_pods(node).is_none());
-    // The cache has no order, and a message must not change with it.
+    // The cache has no fixed order, and a message must not change with it.
     nodes.sort_by_cached_key(|node| node.name_any());
     nodes
 }
@@ -245,7 +245,8 @@ fn node_count(ctx: &Context) -> Option<u32> {
     u32::try_from(ctx.nodes.len()).ok().filter(|count| *count > 0)
 }
 
-/// Every address that the plan may ask about: of what is wanted, of what is in force, and where a node has moved to.
+/// Every address whose health the plan may need: those of the wanted members, of the members in force, of the nodes, and
+/// of the endpoints.
 fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
     let wanted = plan::members::wanted(&pool.spec, facts).members;
     let wanted = wanted.iter().flat_map(plan::Member::sockets);
@@ -261,7 +262,7 @@ fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
         master.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
     });
     let endpoints = facts.endpoints.iter().flatten().map(|endpoint| endpoint.socket);
-    // A selector that matches every node of a large cluster is refused by the plan, and must not be probed before.
+    // Limited, because a selector may match every node of a large cluster. The plan rejects it, but only after the probes.
     wanted
         .chain(current)
         .chain(endpoints)

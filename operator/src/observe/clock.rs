@@ -3,9 +3,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
-/// The time in Unix seconds: the operator's clock, or the last date that the API server has put on one of the pool's
-/// objects if that is later. Many nodes start at 1970 until NTP answers, and a revision of that time would be below all of
-/// the past.
+/// The time in Unix seconds: the operator's clock, or the latest time that the API server has set on one of the pool's
+/// objects if that is later. The clock of many nodes is at 1970 until NTP answers, and a revision from that clock would be
+/// below all earlier ones.
 pub(super) fn unix_seconds(clock: Timestamp, pool: &ObjectMeta, map: Option<&ObjectMeta>) -> u64 {
     let dates = [Some(pool), map].into_iter().flatten().flat_map(dates);
     let latest = dates.fold(clock, Timestamp::max);

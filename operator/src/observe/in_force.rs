@@ -1,4 +1,5 @@
-//! Reads what is in force from a pool's ConfigMap, and what the ConfigMap has lost from the pool's status.
+//! Reads the members and the revision in force from a pool's ConfigMap, or from the pool's status if the ConfigMap has lost
+//! them.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
     let text = map.and_then(|map| map.data.as_ref()?.get(wire::KEY));
     let parsed = text.map(|text| Document::parse(text));
     if let Some(Err(error)) = &parsed {
-        tracing::warn!(pool = pool.name_any(), %error, "document in force cannot be read and is written anew");
+        tracing::warn!(pool = pool.name_any(), %error, "document in force cannot be read; writing a new one");
     }
     let document = parsed.and_then(Result::ok);
     let status = pool.status.as_ref();
@@ -51,7 +52,7 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
     }
 }
 
-/// The revision of a text, also of one that does not parse as a document: the next revision must be higher than that too.
+/// The revision in a text, even if the text is not a valid document: the next revision must be higher than that too.
 fn stated_revision(text: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(text)
         .ok()?
@@ -59,7 +60,7 @@ fn stated_revision(text: &str) -> Option<u64> {
         .as_u64()
 }
 
-/// The members as the pool's status has them, for a pool whose ConfigMap was deleted or broken.
+/// The members in the pool's status, for a pool whose ConfigMap was deleted or is invalid.
 fn remembered_members(pool: &ApiserverPool) -> (Vec<wire::Member>, BTreeSet<String>) {
     let told = pool.status.iter().flat_map(|status| &status.members);
     let in_force: Vec<_> = told

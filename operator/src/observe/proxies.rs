@@ -1,5 +1,5 @@
-//! Reads a pool's DaemonSet, which of its pods do not count, and why pods fail: what the API server says when it refuses a
-//! pod, and what kubelet says when it cannot start one.
+//! Reads a pool's DaemonSet, which of its pods do not count, and why pods fail: the API server's error if it refuses a
+//! pod, and kubelet's if it cannot start one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const LIMIT: usize = 10;
 /// Kubelet's messages can be long. The node's events have the rest.
 const MESSAGE_LIMIT: usize = 500;
 
-/// The events of a DaemonSet are read once in this time at most: the API server reads all events of the namespace for it.
+/// The least time between two reads of a DaemonSet's events, for which the API server reads all events of the namespace.
 const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The label of a pod with the generation of its template.
@@ -44,7 +44,7 @@ pub struct Proxies {
     pub failures: Vec<String>,
 }
 
-/// A pod of the DaemonSet that nobody can expect to be available, because of its node.
+/// A pod of the DaemonSet that cannot be available because of its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uncounted {
     /// The node.
@@ -77,7 +77,7 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
         .and_then(|daemon_set| daemon_set.annotations().get(TEMPLATE_GENERATION));
     let mut pods = ctx.pods.state();
     pods.retain(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
-    // The cache has no order, and a message that changes its order is a change of the status.
+    // The cache has no fixed order, and a message in another order would change the status.
     pods.sort_by_key(|pod| {
         let created = pod.creation_timestamp().map(|time| time.0);
         (node_of(pod).map(str::to_owned), created, pod.name_any())
@@ -132,7 +132,7 @@ pub fn nodes(ctx: &Context, pool: &str) -> Option<BTreeSet<String>> {
     )
 }
 
-/// Whether the proxy of this pod has run at any time. Kubelet may be unable to tell whether it still does.
+/// Whether the proxy of this pod has run at any time. It may still run even if kubelet does not report it.
 fn has_started(pod: &Pod) -> bool {
     let containers = pod
         .status
@@ -146,12 +146,12 @@ fn has_started(pod: &Pod) -> bool {
     })
 }
 
-/// Why the pod on this node cannot be expected to be available.
+/// Why the pod on this node cannot be available.
 fn why_uncounted(node: &Node) -> Option<&'static str> {
     why_no_pods(node).or_else(|| (!watch::is_ready(node)).then_some("not Ready"))
 }
 
-/// Why no proxy runs on this node, whatever the pool says.
+/// Why this node cannot have a proxy in any pool.
 pub fn why_no_pods(node: &Node) -> Option<&'static str> {
     if node
         .labels()
@@ -219,7 +219,7 @@ fn latest(events: Vec<Event>) -> Option<String> {
     Some(short(&events.into_iter().max_by_key(at)?.message?))
 }
 
-/// What kubelet or the scheduler says about a pod that does not run.
+/// The message of kubelet or the scheduler about a pod that does not run.
 fn failure(pod: &Pod) -> Option<String> {
     let node = pod
         .spec

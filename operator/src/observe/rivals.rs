@@ -1,4 +1,4 @@
-//! Reads where the pools want to listen and where their proxies do. Pure.
+//! The addresses and ports of other pools: those that their specs claim, and those on which their proxies listen. Pure.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::plan::document;
 use crate::plan::rival::{Claim, Precedence, Rival};
 use crate::render::daemon_set::metrics_address;
 
-/// A pool's place in the queue for its listeners.
+/// The precedence of a pool: if two claim the same port, the older one gets it.
 pub fn precedence(pool: &ApiserverPool) -> Precedence {
     Precedence {
         created: pool
@@ -24,8 +24,8 @@ pub fn precedence(pool: &ApiserverPool) -> Precedence {
     }
 }
 
-/// Where proxies listen: at the document's listeners, and for /metrics where their DaemonSet says. Proxies whose document
-/// is lost go on with the listeners of the spec, which never change.
+/// Where a pool's proxies listen: at the document's listeners, and for /metrics at the address in their DaemonSet. If the
+/// document is lost, the proxies still listen at the listeners of the spec, which are immutable.
 pub fn serving(document: Option<&Document>, set: Option<&DaemonSet>, spec: &[Listener]) -> Vec<Claim> {
     let listeners = match (document, set) {
         (Some(document), _) => document.listeners.as_slice(),
