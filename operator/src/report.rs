@@ -1,5 +1,4 @@
-//! Reports what a pass has found and done: the pool's status, events and metrics. It reads nothing and writes only what
-//! has changed.
+//! Reports the result of a pass in the pool's status, in events and in metrics. It reads nothing and writes only changes.
 
 pub mod events;
 pub mod status;
@@ -30,7 +29,7 @@ pub struct Error {
     source: kube::Error,
 }
 
-/// What a pass has found and done.
+/// The facts and the results of a pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
     /// What it decided.
@@ -44,8 +43,8 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The names of the members in force after the pass. A write without an answer may have arrived; then the next pass
-    /// finds the new members.
+    /// The names of the members in force after the pass. If a write has failed without a response but taken effect, the next
+    /// pass finds the new members.
     fn in_force(&self) -> BTreeSet<String> {
         let rollout = self.plan.rollout.as_ref();
         match rollout.filter(|_| self.applied.has_document()) {
@@ -109,7 +108,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         .chain(notices)
         .collect();
     let unsent = publish(&ctx.recorder, pool, notices).await;
-    // Also where the status could not be written: the next pass does not find these changes again.
+    // Also if the status could not be written: the next pass does not detect these changes again.
     ctx.pool_states.change(&name, |state| {
         state.uid.clone_from(&pool.metadata.uid);
         state.status = Some(new);

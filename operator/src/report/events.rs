@@ -12,7 +12,7 @@ use crate::plan::{Plan, Verdict};
 /// A warning: its reason word and its sentence.
 pub type Warning = (&'static str, String);
 
-/// The members that came and went since the last events about that: `told` are the names that were in force then.
+/// The members that were added or removed since the last such events; `told` are the names in force at that time.
 pub fn membership_changes(
     told: &BTreeSet<String>,
     in_force: &BTreeSet<String>,

@@ -28,15 +28,15 @@ pub struct Seen<'a> {
     pub healths: &'a Healths,
     /// The proxies, once there are any.
     pub daemon_set: Option<&'a DaemonSet>,
-    /// The proxies that nobody can expect to be available.
+    /// The proxies that cannot be available because of their node.
     pub uncounted: &'a [Uncounted],
-    /// Why pods of proxies fail, in the words of the API server or kubelet.
+    /// Why pods of proxies fail: messages of the API server or kubelet.
     pub failures: &'a [String],
-    /// The object that the API server has refused, and its words.
+    /// The object that the API server has refused, and its error.
     pub refused: Option<(Kind, &'a str)>,
     /// The status of the last pass.
     pub previous: Option<&'a ApiserverPoolStatus>,
-    /// The time that is given to what has changed.
+    /// The time of the changes.
     pub now: Timestamp,
 }
 
@@ -126,7 +126,7 @@ fn members_summary(members: &[MemberStatus]) -> String {
     format!("{up}/{}", active.len())
 }
 
-/// The revision in force. A document that the API server has refused is not.
+/// The revision in force, which is that of the new document unless the API server has refused it.
 fn revision(seen: &Seen<'_>) -> Option<i64> {
     match seen.refused {
         Some((Kind::ConfigMap, _)) => seen.previous?.config_revision,

@@ -19,7 +19,7 @@ pub const PROXIES_AVAILABLE: &str = "ProxiesAvailable";
 /// Accepted, proxies available, and at least one active member Up as far as the operator can judge.
 pub const READY: &str = "Ready";
 
-/// People read a condition's message. The API server would take 32 KiB.
+/// The longest message: short enough for people to read. The API server allows 32 KiB.
 const MESSAGE_LIMIT: usize = 2048;
 
 /// All conditions, the summary first.
@@ -110,8 +110,8 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
     }
 }
 
-/// The spec is obeyed and the proxies forward: that the operator's pod reaches no member, as behind a NetworkPolicy, makes
-/// neither worse. A status can be written only while some apiserver answers.
+/// Ready although the operator's pod reaches no member, for example behind a NetworkPolicy: the spec is obeyed and the
+/// proxies are available. Some apiserver answers, because otherwise this status could not be written.
 fn cannot_judge(why: &str, seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Undated {
     let message = format!(
         "{} proxies ready{}; the operator cannot judge the members, because it reaches none of them: {why}",

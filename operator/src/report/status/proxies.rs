@@ -1,4 +1,4 @@
-//! Counts the proxies, and judges whether all of them are available.
+//! Counts the proxies, and decides whether all of them are available.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use trivet_crds::pool::ProxiesStatus;

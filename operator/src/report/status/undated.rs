@@ -1,4 +1,4 @@
-//! What a condition says, apart from the times that the last status tells.
+//! A condition without its times, which come from the last status.
 
 /// A condition without its times.
 pub(super) struct Undated {
