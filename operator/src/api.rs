@@ -1,4 +1,4 @@
-//! What talks to the Kubernetes API: the client, the watches, and the events that are published.
+//! Access to the Kubernetes API: the client, the watches, and the publishing of events.
 
 pub mod backoff;
 pub mod client;

@@ -1,4 +1,4 @@
-//! The HTTP server: `/livez`, `/readyz` and `/metrics`, and what it tells of.
+//! The HTTP server for `/livez`, `/readyz` and `/metrics`, and the state behind these endpoints.
 
 pub mod metrics;
 pub mod readiness;
@@ -20,7 +20,7 @@ use self::metrics::Metrics;
 use self::readiness::Readiness;
 use self::watchdog::Watchdog;
 
-/// What the endpoints tell of.
+/// The state behind the endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct Telemetry {
     /// Behind `/livez`.
@@ -68,7 +68,7 @@ impl Bound {
     }
 }
 
-/// Fails while a loop is stuck, and never because the API server is absent: a restart would not bring that back.
+/// Fails while a loop is stuck, but not while the API server is absent: a restart of the operator does not help then.
 async fn livez(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
     let stuck = telemetry.watchdog.stuck(Instant::now());
     if stuck.is_empty() {

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 /// The first delay.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// The longest delay. The retries of one operator are no load, and it should work again soon after the control plane does,
-/// or after a CRD that was deleted is installed again: that takes three retries, because the API server needs a moment.
+/// The longest delay. The retries of one operator are no load, and it must work again soon after the control plane does, or
+/// after a deleted CRD is installed again: that takes three retries, because the API server does not serve it at once.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// A failure this long after the previous one gets the first delay again.
@@ -17,8 +17,8 @@ const FORGET: Duration = Duration::from_secs(60);
 
 /// The back-off of one pool or watch.
 ///
-/// A success does not reset it, because a watch that is refused after each successful connect would then be retried at
-/// full speed for ever.
+/// A success does not reset it, because a watch that is refused after each successful connect would then be retried
+/// without a delay.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,

@@ -1,7 +1,8 @@
 //! The operator's client of the Kubernetes API, and the authorities that it trusts.
 //!
-//! kube's default client takes up to 295 s to notice that an apiserver is silent. This one bounds the connect, the head of
-//! each response, and by timers of the kernel every byte in flight, so that a silent apiserver delays a pass by seconds.
+//! kube's default client takes up to 295 s to notice that an apiserver is silent. This one has time-outs for the connect and
+//! for the head of each response, and uses the kernel's timers for all bytes in flight, so that a silent apiserver delays a
+//! pass by seconds only.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -134,7 +135,7 @@ fn build(config: &Config) -> Result<Client, Error> {
         url: config.cluster_url.clone(),
         source: Box::new(error),
     };
-    // kube sets up TLS with the provider of the process. An error means that this has been done before.
+    // kube sets up TLS with the provider of the process. An error means that it is installed already.
     trivet_trust::provider().install_default().ok();
     let https = config
         .rustls_https_connector_with_connector(connector())

@@ -22,7 +22,7 @@ pub struct Notice {
     pub is_warning: bool,
     /// One fixed word.
     pub reason: &'static str,
-    /// The member that it is about, or nothing.
+    /// The member that it is about; empty if it is about the pool.
     pub member: String,
     /// The sentence.
     pub note: String,
@@ -40,8 +40,8 @@ pub fn log(name: &str, notices: &[Notice]) {
     }
 }
 
-/// Publishes `notices` about `pool`, and returns those that are to be published later: an API server that is absent or
-/// overloaded takes them the next time. One that refuses an event will refuse it again.
+/// Publishes `notices` about `pool`, and returns those to publish later, because the API server is absent or overloaded. An
+/// event that the API server refuses is dropped: it would refuse it again.
 pub async fn publish(recorder: &Recorder, pool: &ApiserverPool, notices: Vec<Notice>) -> Vec<Notice> {
     let regarding = pool.object_ref(&());
     let name = pool.metadata.name.as_deref().unwrap_or_default();

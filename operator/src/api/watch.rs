@@ -24,21 +24,21 @@ use crate::api::backoff::Backoff;
 use crate::plan::scope::is_decisive;
 use crate::serve::readiness::Readiness;
 
-/// The API server ends a watch after this long and kube starts the next one, so a silently dead watch is noticed a few
-/// seconds later at the latest.
+/// The API server ends a watch after this time and kube starts the next one, so a dead watch is noticed at most a few
+/// seconds later.
 const WATCH_SECONDS: u32 = 30;
 
-/// Objects of one page of a list. A page is in memory as a whole before its objects are trimmed, and a full node takes
-/// some 20 KB.
+/// Objects in one page of a list. A page is in memory as a whole before its objects are trimmed, and an untrimmed node
+/// takes about 20 KB.
 const PAGE: u32 = 100;
 
-/// The resource that says how many pods a node runs.
+/// The resource with the number of pods that a node can run.
 const PODS: &str = "pods";
 
 /// An item of a watch. The error never occurs, but kube's `Controller` wants the type.
 pub type Item<K> = Result<Event<K>, watcher::Error>;
 
-/// Watches objects, those with `label` if there is one.
+/// Watches all objects, or only those with `label`.
 pub fn watch<K>(
     api: Api<K>,
     label: Option<&str>,
@@ -91,8 +91,7 @@ pub fn trim_node(node: &mut Node) {
     }
 }
 
-/// Drops the parts of a proxy's pod that no code reads. What is left of a pod that has no node yet names the node that it
-/// is for.
+/// Drops the parts of a proxy's pod that no code reads. A pod that is not scheduled yet keeps the name of its intended node.
 pub fn trim_pod(pod: &mut Pod) {
     trim_metadata(&mut pod.metadata);
     pod.spec = pod.spec.take().map(|spec| PodSpec {
@@ -158,7 +157,7 @@ pub fn runs_pods(node: &Node) -> bool {
         .status
         .as_ref()
         .and_then(|status| status.allocatable.as_ref());
-    // A node that has not said yet how many pods it runs may well run some.
+    // A node that has not reported its allocatable pods yet counts as able to run some.
     allocatable
         .and_then(|allocatable| allocatable.get(PODS))
         .is_none_or(|pods| pods.0 != "0")
@@ -173,7 +172,7 @@ pub fn paced(
     let mut rest = Box::pin(tokio::time::sleep(Duration::ZERO));
     let (mut is_due, mut has_ended) = (false, false);
     futures::stream::poll_fn(move |task| {
-        // Polls on while resting, because the changes fill a cache on their way.
+        // Polls during the gap too, because polling fills the cache behind the changes.
         while !has_ended && let Poll::Ready(change) = changes.poll_next_unpin(task) {
             is_due |= change.is_some();
             has_ended = change.is_none();
@@ -192,7 +191,7 @@ pub fn paced(
     })
 }
 
-/// The parts of all nodes that matter to pools, by which a change is told from a heartbeat. Pure.
+/// The parts of all nodes that matter to pools. They distinguish a change from a heartbeat. Pure.
 #[derive(Debug, Default)]
 pub struct NodesSeen {
     known: BTreeMap<String, u64>,
@@ -226,13 +225,14 @@ impl NodesSeen {
     }
 }
 
-/// The taints by which a pool may have no proxy on the node. Those that tell of the node's state come and go.
+/// The taints that can keep proxies from the node. Taints that Kubernetes sets for the node's state do not count: they
+/// come and go.
 fn decisive_taints(node: &Node) -> impl Iterator<Item = &Taint> {
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     taints.filter(|taint| is_decisive(taint))
 }
 
-/// Addresses, labels, taints, and whether a proxy is to be expected on the node. Heartbeats do not count.
+/// A hash of addresses, labels, taints, and whether a proxy on the node can be available. Heartbeats do not change it.
 fn fingerprint(node: &Node) -> u64 {
     let mut hasher = DefaultHasher::new();
     node.labels().hash(&mut hasher);

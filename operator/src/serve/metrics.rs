@@ -80,7 +80,7 @@ impl Metrics {
         self.watch_errors.get_or_create(&KindLabel { kind }).inc();
     }
 
-    /// Notes that the watch of this kind has brought something.
+    /// Records that the watch of this kind has brought an event.
     pub fn watch_moved(&self, kind: &'static str, now: Instant) {
         self.last_events
             .0
@@ -94,7 +94,7 @@ impl Metrics {
         self.refused.get_or_create(&labels(pool, reason)).inc();
     }
 
-    /// Notes the revision of the document in force.
+    /// Records the revision of the document in force.
     pub fn revision(&self, pool: &str, revision: u64) {
         let gauge = self
             .revisions
@@ -158,7 +158,7 @@ fn labels(pool: &str, reason: &str) -> PoolReasonLabels {
     }
 }
 
-/// When each watch last brought something. It is exposed as an age, which an alert can compare.
+/// When each watch last brought an event. It is exposed as an age, which an alert can compare.
 #[derive(Debug, Default)]
 struct LastEvents(Mutex<BTreeMap<&'static str, Instant>>);
 

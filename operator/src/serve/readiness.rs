@@ -1,4 +1,4 @@
-//! Knows which kinds of objects have been read once, for `/readyz` and for the passes that wait for a kind.
+//! Records which kinds of objects have been listed once, for `/readyz` and for the passes that wait for a kind.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// No kind has been read. `metrics` counts what the watches bring.
+    /// No kind has been read. `metrics` counts the events and errors of the watches.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
@@ -57,7 +57,7 @@ impl Readiness {
             .ok();
     }
 
-    /// Folds in what a watch of this kind has brought.
+    /// Records an event or error of the watch of this kind.
     pub fn observe<K>(&self, kind: &'static str, item: &Result<Event<K>, watcher::Error>) {
         match item {
             Ok(event) => {
@@ -68,7 +68,7 @@ impl Readiness {
             }
             Err(error) => {
                 self.metrics.watch_failed(kind);
-                tracing::warn!(kind, error = chain(error), "watch failed and is started again");
+                tracing::warn!(kind, error = chain(error), "watch failed; starting it again");
             }
         }
     }

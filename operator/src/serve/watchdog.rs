@@ -1,4 +1,4 @@
-//! Knows whether the loops make progress, for `/livez`.
+//! Detects loops that make no progress, for `/livez`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Work that takes longer is stuck: every single call in it is bounded by seconds.
+/// Work that takes longer is stuck, because every call in it has a time-out of seconds.
 const STUCK: Duration = Duration::from_secs(120);
 
-/// Knows which loops are stuck. A stuck loop is a reason to restart the operator; an API server that does not answer is not.
+/// Records the progress of loops. A stuck loop is a reason to restart the operator; an API server that does not answer is
+/// not.
 #[derive(Debug, Default)]
 pub struct Watchdog {
     running: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Watchdog {
-    /// Notes that the loop `name` makes progress. Without the next such note in time it counts as stuck.
+    /// Records that the loop `name` makes progress. It counts as stuck if the next call does not come in time.
     pub fn beat(&self, name: &str) {
         self.with(|running| running.insert(name.to_owned(), Instant::now()));
     }
 
-    /// Notes that the work `name` has begun. It counts as stuck if it does not end in time.
+    /// Records that the work `name` has begun. It counts as stuck if it does not end in time.
     pub fn begin(self: &Arc<Self>, name: &str) -> Work {
         self.beat(name);
         Work {
