@@ -1,12 +1,12 @@
-//! The CRD as it is committed and installed: what the derive makes, brought to the Kubernetes API conventions.
+//! The CRD as it is committed and installed: the output of the derive, changed to follow the Kubernetes API conventions.
 //!
-//! The derive says `nullable` for `Option`, floats for bounds and unsigned formats that Kubernetes does not know; CEL
-//! rules and list types are not its business. All of that happens here, once. The repeated nested defaults stay: the API
-//! server checks each default against the rules as it is written.
+//! The derive writes `nullable` for `Option`, floats for bounds, and unsigned formats that Kubernetes does not know; it
+//! knows no CEL rules and no list types. This module corrects and adds all of that. Nested defaults are repeated at each
+//! level on purpose: the API server validates each default as it is written.
 //!
-//! Fields of list entries have no default in the schema: an API server adds defaults to the entries that a user wrote, and
-//! `kubectl apply` and GitOps tools, which compare whole lists, would find a difference for ever. Their default is part of
-//! their description, and applied where the operator reads a pool.
+//! Fields of list entries have no default in the schema: an API server would add defaults to the entries that a user wrote,
+//! and `kubectl apply` and GitOps tools, which compare whole lists, would find a difference each time. Their default is in
+//! their description, and the operator applies it when it reads a pool.
 
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ use crate::rules::{LISTS, List, RULES};
 
 /// The CRD of the ApiserverPool, as JSON in the form of `apiextensions.k8s.io/v1`.
 ///
-/// Fails if a rule stands at a place that the schema does not have: a programming error that a test finds.
+/// Fails if the path of a rule is not in the schema: a programming error that a test finds.
 pub fn apiserver_pool() -> Result<Value, Error> {
     let mut crd = serde_json::to_value(ApiserverPool::crd())?;
     let schema = crd
@@ -43,7 +43,7 @@ pub fn apiserver_pool() -> Result<Value, Error> {
         }
     }
     conform(schema, Place::Object);
-    // Also for those who never use Helm: an upgrade of a release that once owned the CRD would delete it otherwise.
+    // Also in the CRD for `kubectl apply`: otherwise the upgrade of a release that once owned the CRD would delete it.
     if let Some(Value::Object(metadata)) = crd.get_mut("metadata") {
         metadata.insert(
             "annotations".to_owned(),
@@ -76,16 +76,16 @@ fn node<'schema>(root: &'schema mut Value, at: &str) -> Result<&'schema mut Map<
         .ok_or_else(|| Error::NoSuchNode(at.to_owned()))
 }
 
-/// Where a schema node stands.
+/// The place of a schema node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Not inside of a list.
+    /// Outside of lists.
     Object,
-    /// Inside of a list's entries.
+    /// In a list entry.
     Entry,
 }
 
-/// Brings one schema node and all below it to the conventions.
+/// Makes one schema node and all below it follow the conventions.
 fn conform(schema: &mut Value, place: Place) {
     let Value::Object(fields) = schema else { return };
     if place == Place::Entry
@@ -124,7 +124,7 @@ fn conform(schema: &mut Value, place: Place) {
     }
 }
 
-/// A default as a sentence has it: the values without quotes and brackets.
+/// A default as part of a sentence: the values without quotes and brackets.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,7 +1,7 @@
-//! What Trivet's programs agree on, and nothing else.
+//! The interfaces between Trivet's programs, and nothing else.
 //!
 //! [`wire`] is the document that the operator writes and every proxy follows. `pool`, behind the feature `crd`,
-//! is the API that users write. Operator and proxy never import each other; they meet here.
+//! is the API that users write. Operator and proxy never import each other; both import this crate.
 
 #[cfg(feature = "crd")]
 pub mod crdgen;

@@ -1,8 +1,8 @@
 //! The `ApiserverPool`: one object that says which apiservers a cluster's nodes use, and how.
 //!
-//! The field docs are what `kubectl explain asp.spec` shows. Every field has a default, so that `spec: {}` is a working
-//! pool; those of list entries are applied in code and not by the schema (see `crdgen`); every rule is CEL in the schema, so that no webhook stands between a user and a sick
-//! control plane.
+//! `kubectl explain asp.spec` shows the field docs. Every field has a default, so that `spec: {}` is a working pool; those of
+//! list entries are applied in code and not by the schema (see `crdgen`). Every rule is CEL in the schema: without a
+//! webhook a pool can be edited whenever an apiserver answers.
 
 use std::collections::BTreeMap;
 
@@ -196,7 +196,7 @@ pub struct PoolBalancing {
     pub locality: Locality,
 }
 
-/// Whom proxies prefer.
+/// Which members proxies prefer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Locality {
     #[allow(missing_docs, reason = "the field's documentation tells them apart")]
@@ -415,10 +415,7 @@ pub enum MemberSource {
 
 /// What a probe says of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[allow(
-    missing_docs,
-    reason = "design.md's words, explained in the user documentation"
-)]
+#[allow(missing_docs, reason = "docs/operations.md explains the states")]
 pub enum MemberHealth {
     Up,
     Unready,

@@ -1,14 +1,14 @@
-//! Every rule of the pool's schema that a type cannot say, in one table.
+//! All rules of the pool's schema that types cannot express, in one table.
 //!
-//! Each message names the field and the way out, because it is all that a user of `kubectl apply` sees.
+//! Each message names the field and the remedy, because it is all that a user of `kubectl apply` sees.
 
-/// A CEL rule (KEP-2876) and where it stands in the schema.
+/// A CEL rule (KEP-2876) and its place in the schema.
 pub(crate) struct Rule {
     /// JSON pointer of the schema node, from the schema's root; `*` is an array's item.
     pub(crate) at: &'static str,
     /// True for a valid value. `oldSelf` makes it a rule about changes.
     pub(crate) cel: &'static str,
-    /// The field and the way out.
+    /// The field and the remedy.
     pub(crate) message: &'static str,
 }
 

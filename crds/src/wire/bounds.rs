@@ -1,7 +1,7 @@
 //! The bounds of the fields of a wire document.
 //!
-//! The pool's schema has the same bounds for documents of the operator, and the tests compare the two; files that people
-//! write have no schema.
+//! The pool's schema has the same bounds, and the tests compare the two. A proxy checks them too, because no schema
+//! validates a file that is written by hand.
 
 use std::{
     fmt::Display,
@@ -31,8 +31,8 @@ pub const MAX_REVISION: u64 = (1 << 40) - 1;
 /// revisions stay below, and a revision above it is a mistake that would block every later document.
 pub const MAX_AHEAD_SECONDS: u64 = 3653 * 86_400;
 
-/// How far a revision may be ahead of the operator's clock for the operator to count on from it, in seconds: a day, which is
-/// more than clocks differ where TLS works.
+/// How far a revision may be ahead of the operator's clock, in seconds, so that the operator still uses the next number
+/// after it: a day. Clocks that differ by more break TLS anyway.
 pub const MAX_ADVANCE_SECONDS: u64 = 86_400;
 
 /// Ports of apiservers.
@@ -96,7 +96,7 @@ pub(super) struct Violation {
     pub(super) field: String,
     /// Its value, or the number of its items.
     pub(super) value: String,
-    /// The bound that it breaks, and the way out.
+    /// The bound that it breaks, and the remedy.
     pub(super) rule: String,
 }
 

@@ -1,8 +1,8 @@
 //! Reads the listeners of the kinds that this release knows.
 //!
-//! An entry of another kind is of a later release: it may forward to another port of the members, listen elsewhere, or
-//! have other fields. To bind it as a listener of the apiservers would be wrong, and to reject the document for it would
-//! keep proxies of this release from following anything else in it.
+//! An entry of another kind comes from a later release: it may forward to another port of the members, listen elsewhere, or
+//! have other fields. A proxy of this release must not bind it as a listener of the apiservers. It must not reject the
+//! document either, because then it could not follow the rest of it.
 
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
