@@ -1,7 +1,7 @@
 //! The signature algorithms that certificates and handshakes may use: ring's, and ECDSA with P-521 or SHA-512.
 //!
-//! Go's clients accept both, so an apiserver that its clients can use must not fail its probes; ring implements neither.
-//! Verification handles public data only, so it does not matter that the added curves are not written in assembly.
+//! Go's clients accept both, so probes must accept them too; ring implements neither. Verification handles public data
+//! only, so it does not matter that the added curves are not written in assembly.
 
 use std::sync::LazyLock;
 
@@ -54,8 +54,8 @@ static BY_SCHEME: LazyLock<Vec<(SignatureScheme, Vec<Algorithm>)>> = LazyLock::n
     extended.chain([(new, added(new).to_vec())]).collect()
 });
 
-/// What a scheme means beside what ring knows. In TLS 1.2 a scheme names the hash and not the curve; in TLS 1.3 only the
-/// first algorithm of a scheme counts.
+/// The algorithms of a scheme that ring lacks. In TLS 1.2 a scheme names the hash but not the curve, so it has several
+/// algorithms; in TLS 1.3 only the first one counts.
 fn added(scheme: SignatureScheme) -> &'static [Algorithm] {
     match scheme {
         SignatureScheme::ECDSA_NISTP256_SHA256 => &[P521_SHA256],
@@ -132,11 +132,11 @@ fn p384(key: &[u8], hash: &[u8], signature: &[u8]) -> Result<(), Error> {
 
 fn p521(key: &[u8], hash: &[u8], signature: &[u8]) -> Result<(), Error> {
     use p521::ecdsa::{Signature, VerifyingKey};
-    // The crate refuses a hash that is shorter than half of the field, as SHA-256 is by a byte. As a number it stays the
-    // same with zeros before it.
+    // The crate refuses a hash that is shorter than half of the field, which SHA-256 is by one byte. Leading zeros do not
+    // change its value.
     let padded = [vec![0; P521_FIELD.saturating_sub(hash.len())], hash.to_vec()].concat();
     VerifyingKey::from_sec1_bytes(key)?.verify_prehash(&padded, &Signature::from_der(signature)?)
 }
 
-/// Bytes of a number of P-521's field.
+/// The length of an element of P-521's field, in bytes.
 const P521_FIELD: usize = 66;

@@ -1,8 +1,8 @@
 //! Verification of the members' certificates, the same for operator and proxies: both accept what Go's clients accept, and
-//! say in the same words why a certificate does not verify.
+//! give the same reason if a certificate does not verify.
 //!
-//! The proxies' probes finish the handshake first and verify then, so that a bad certificate is an outcome and not an I/O
-//! error. A connection that carries a token verifies during the handshake, as the operator's probes do.
+//! The proxies' probes finish the handshake first and then verify, so that a bad certificate is an outcome and not an I/O
+//! error. The watch, which sends a token, verifies during the handshake, as the operator's probes do.
 
 mod algorithms;
 mod reason;
@@ -76,7 +76,7 @@ impl Trust {
         };
         let strict = config(Arc::<Members>::clone(&verifier))?;
         let mut probing = config(Arc::new(KeyOnly(Arc::clone(&provider))))?;
-        // A resumed session shows no certificate to verify.
+        // A resumed session transfers no certificate to verify.
         probing.resumption = Resumption::disabled();
         Ok(Self {
             verifier,
@@ -96,7 +96,7 @@ impl Trust {
         Arc::clone(&self.probing)
     }
 
-    /// For connections that carry a token: the handshake fails unless the certificate verifies.
+    /// For the proxies' watch and the operator's probes: the handshake fails unless the certificate verifies.
     pub fn strict(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.strict)
     }

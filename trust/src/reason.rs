@@ -1,4 +1,4 @@
-//! Says why TLS with a member fails, in words that name the way out.
+//! The message for a failed TLS handshake with a member: the reason and the remedy.
 
 use rustls::{AlertDescription, CertificateError, Error};
 
@@ -6,7 +6,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 pub fn reason(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => certificate(error),
-        // The alert says no more. Of the reasons for it, an algorithm that nobody else uses is the likely one.
+        // The alert has no details. The likely reason is that the peers have no algorithm in common.
         Error::AlertReceived(AlertDescription::HandshakeFailure) => {
             "it ends the handshake: its certificate's key is of an algorithm that Trivet does not verify (Ed448, say), or \
              they share no cipher"
@@ -51,7 +51,7 @@ fn certificate(error: &CertificateError) -> String {
     }
 }
 
-/// A name as a certificate has it, without rustls' mark of its kind: `DnsName("kubernetes")`.
+/// The plain name in rustls' output for a name of a certificate, such as `DnsName("kubernetes")`.
 fn name_of(presented: &str) -> &str {
     let inner = presented
         .split_once('(')

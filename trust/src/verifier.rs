@@ -1,4 +1,4 @@
-//! Verifiers of certificates: of members, and of nothing but the key.
+//! Two certificate verifiers: one verifies a member's certificate, the other only that the peer has its key.
 
 use std::sync::Arc;
 
@@ -51,8 +51,8 @@ impl ServerCertVerifier for Members {
             self.webpki
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // webpki accepts no authority's certificate from a server, and says so once it has checked the dates and
-            // before it looks at the name. Go's clients accept one that they trust by itself.
+            // webpki rejects a CA certificate as a server's certificate, after it has checked the dates and before it
+            // checks the name. Go's clients accept one that is itself in their bundle.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.bundle.iter().any(|trusted| trusted == end_entity) =>
             {
