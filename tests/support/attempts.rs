@@ -18,7 +18,7 @@ pub const LOOPBACKS: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), LISTENER),
 ];
 
-/// Opens `per_second` new connections a second from `host` to `to`, until told to finish.
+/// Opens `per_second` new connections a second from `host` to `to`, until `finish` is called.
 pub fn start(host: &Host, client: &Client, to: SocketAddr, per_second: u32) -> Attempts {
     let (host, client) = (host.clone(), client.clone().at(to));
     let period = Duration::from_secs(1) / per_second.max(1);

@@ -1,4 +1,4 @@
-//! Which apiserver a client uses, by the apiservers' own audit logs: from outside a relay cannot be told from another.
+//! Which apiserver a client uses, by the apiservers' own audit logs, because a client behind a proxy cannot see it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -11,10 +11,10 @@ use trivet_testbed::Host;
 /// Where the testbed's apiservers write their audit log.
 const LOG: &str = "/var/log/audit.log";
 
-/// Several minutes of a small cluster; a Lease is renewed every ten seconds.
+/// How many bytes of the end of a log are read: several minutes of a small cluster. A Lease is renewed every ten seconds.
 const TAIL: u64 = 4 << 20;
 
-/// What we read of an audit event.
+/// The fields of an audit event that are read here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -30,7 +30,7 @@ struct User {
     username: String,
 }
 
-/// The master whose apiserver took the last Lease renewal of `node`, if one did lately.
+/// The master whose apiserver took the last Lease renewal of `node`; none if the logs have no recent one.
 pub fn serves_kubelet_of(node: &str, masters: &[Host]) -> Result<Option<String>> {
     let mut last = None;
     for master in masters {
@@ -40,7 +40,7 @@ pub fn serves_kubelet_of(node: &str, masters: &[Host]) -> Result<Option<String>>
     Ok(last.map(|(_, master)| master))
 }
 
-/// The master through which a pod's `exec`, `log` or `portforward` was begun last, if one was lately.
+/// The master through which a pod's latest `exec`, `log` or `portforward` began; none if the logs have no recent one.
 pub fn serves_stream(pod: &str, subresource: &str, masters: &[Host]) -> Result<Option<String>> {
     let mut last = None;
     for master in masters {
@@ -50,7 +50,7 @@ pub fn serves_stream(pod: &str, subresource: &str, masters: &[Host]) -> Result<O
     Ok(last.map(|(_, master)| master))
 }
 
-/// What `user` wrote from `from` on, through any master: verb and path.
+/// The writes of `user` from `from` on, through any master: verb and path.
 pub fn writes_by(user: &str, from: Timestamp, masters: &[Host]) -> Result<Vec<String>> {
     let mut writes = Vec::new();
     for master in masters {
@@ -96,7 +96,7 @@ fn last_renewal(log: &str, node: &str) -> Option<Timestamp> {
         let path = event.request_uri.split('?').next();
         event.verb == "update" && event.user.username == user && path == Some(&lease)
     };
-    // The string test first: a log of megabytes holds few renewals.
+    // Search for the string before parsing JSON: a log of megabytes holds few renewals.
     let candidates = log.lines().rev().filter(|line| line.contains(&lease));
     let mut events = candidates.filter_map(|line| serde_json::from_str::<Event>(line).ok());
     events

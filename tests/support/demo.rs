@@ -1,6 +1,6 @@
 //! `make demo`: the promises shown to a person, in a few minutes, on a real cluster.
 //!
-//! It measures with the very code of the tests, and only tells more.
+//! It measures with the same code as the tests, and prints more.
 
 mod edit;
 
@@ -19,7 +19,7 @@ use crate::table::{Row, Table};
 /// Long enough to see that nothing recovers by itself.
 const SHORT: Duration = Duration::from_secs(30);
 
-/// Once, long enough for the cluster to give its workers up.
+/// For one outage: long enough for the cluster to mark its workers NotReady.
 const UNTIL_NOT_READY: Duration = Duration::from_secs(150);
 
 /// Several Lease periods.

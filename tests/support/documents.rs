@@ -21,7 +21,7 @@ use crate::installation::{NAMESPACE, POOL};
 /// A revision, and when it was seen in the ConfigMap.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// When the change arrived here.
+    /// When this watch received the change.
     pub at: Timestamp,
     /// The document.
     pub document: Arc<Document>,
@@ -58,7 +58,7 @@ impl Documents {
         }
     }
 
-    /// The first document to come, the one that is there included, for which `wanted` holds.
+    /// The first document for which `wanted` holds, the current one included.
     pub async fn until(&mut self, within: Duration, wanted: impl Fn(&Document) -> bool) -> Result<Published> {
         let fits = |latest: &Option<Published>| {
             latest

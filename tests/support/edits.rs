@@ -1,4 +1,5 @@
-//! Random edits of the pool while clients of two nodes connect: what became of each edit, and what all of them cost.
+//! Random edits of the pool while clients of two nodes connect: checks the fate of each edit, and that no edit costs a
+//! connection.
 
 mod draft;
 mod edit;
@@ -29,13 +30,13 @@ use crate::pods::assert_untouched;
 use crate::proxies::{Metrics, first};
 use crate::say::say;
 
-/// The edits are those of this seed, so that a run can be had again.
+/// The environment variable with the seed of the edits, to repeat a run.
 const SEED: &str = "TRIVET_SEED";
 
 /// New connections a second from each of two nodes.
 const RATE: u32 = 50;
 
-/// By then the operator has judged an edit and every proxy follows; no promise, only the limit of this test.
+/// How long the operator and all proxies may take for an edit. Not a promise, only the limit of this test.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// The label by which discovery finds masters.
@@ -44,7 +45,7 @@ const LABEL: &str = "node-role.kubernetes.io/control-plane";
 /// The pool that wants another pool's port.
 const RIVAL: &str = "rival";
 
-/// What must have become of some edit: a run without any of them shows less than it says.
+/// Each of these fates must occur in a run; otherwise the run has not tested it.
 const FATES: [&str; 5] = [
     "Accepted",
     "Invalid",
@@ -81,7 +82,7 @@ pub async fn cost_no_connection(count: usize) -> Result<()> {
     let begun = Instant::now();
     let outcome = editor.make_all(&edits).await;
     let took = begun.elapsed();
-    // Whatever was seen: the next scenario needs the pool and the labels.
+    // Also after a failure, because the next scenario needs the pool and the labels.
     let restored = editor.restore(&first).await;
     let mut records = Vec::new();
     for (worker, attempts) in workers.iter().zip(attempts) {
@@ -120,7 +121,7 @@ pub async fn cost_no_connection(count: usize) -> Result<()> {
     installation.proxies_settled().await
 }
 
-/// The seed that is asked for, or another one each time.
+/// The seed in the environment, or a random one.
 #[allow(clippy::disallowed_methods, reason = "a test has no command line of its own")]
 fn seed() -> Result<u64> {
     match std::env::var(SEED) {
@@ -131,7 +132,7 @@ fn seed() -> Result<u64> {
     }
 }
 
-/// Who edits the pool, and looks at what becomes of it.
+/// Edits the pool, and checks the result.
 struct Editor<'a> {
     installation: &'a Installation,
     pools: Api<ApiserverPool>,
@@ -254,7 +255,7 @@ impl<'a> Editor<'a> {
         self.verdict(RIVAL, made.metadata.generation, fate).await
     }
 
-    /// Waits until every node's proxy obeys the newest document; fails if one of them then has no member to use.
+    /// Waits until every node's proxy follows the newest document; fails if one of them then has no usable member.
     async fn usable_everywhere(&mut self) -> Result<()> {
         let pool = self.pools.get(POOL).await?;
         let revision = pool.status.and_then(|status| status.config_revision);
@@ -264,7 +265,7 @@ impl<'a> Editor<'a> {
         let looks = hosts.iter().map(|host| first(host, SETTLED, in_step));
         for (host, (_, metrics)) in hosts.iter().zip(try_join_all(looks).await?) {
             let states = metrics.states();
-            // One that drains is, while the others are not probed yet.
+            // A Draining member counts as usable, because the others may not have been probed yet.
             ensure!(
                 states.values().any(|state| state == "Up"),
                 "{}'s proxy has no usable member: {states:?}",
@@ -274,7 +275,7 @@ impl<'a> Editor<'a> {
         Ok(())
     }
 
-    /// The pool as it began: its spec, its members, and the nodes' labels.
+    /// Restores the pool's spec, its members, and the nodes' labels.
     async fn restore(&mut self, first: &Document) -> Result<()> {
         for master in self.installation.masters() {
             self.label(&master, true).await?;

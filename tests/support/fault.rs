@@ -1,4 +1,4 @@
-//! The ways in which a scenario loses a master, and how soon Trivet promises to have noticed.
+//! The ways in which a scenario loses a master, and the time within which Trivet must notice.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use trivet_testbed::{Cluster, Component, Fault as WireFault};
 /// A fault of one master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The apiserver dies; the kernel refuses for it.
+    /// The apiserver dies; the kernel refuses connections.
     Kill,
-    /// The apiserver hangs: its kernel acknowledges, no answer comes.
+    /// The apiserver hangs: the kernel acknowledges packets, but no answer comes.
     Stop,
     /// Its packets are lost both ways, as after a power cut.
     Blackhole,
 }
 
 impl Fault {
-    /// What users fear most: the faults of the demo and of the long outages.
+    /// The most common faults: those of the demo and of the long outages.
     pub const USUAL: [Self; 3] = [Self::Kill, Self::Stop, Self::Blackhole];
 
-    /// The detection time that docs/behaviour promises: connections that start later must not fail.
+    /// The detection time: connections that start later must not fail.
     pub fn detection(self) -> Duration {
         Duration::from_millis(match self {
             Self::Kill => 100,

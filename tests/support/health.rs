@@ -13,7 +13,7 @@ use trivet_testbed::Host;
 use crate::inside::inside;
 use crate::proxies;
 
-/// Finer than any state can matter to a client.
+/// The pause between two looks: shorter than any state that matters to a client.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A proxy under observation.
@@ -23,12 +23,12 @@ pub struct Health {
     seen: JoinHandle<Result<Seen>>,
 }
 
-/// What a proxy thought of its members.
+/// The states that a proxy has reported for its members.
 #[derive(Debug, Clone, Default)]
 pub struct Seen(Vec<(Timestamp, BTreeMap<String, String>)>);
 
 impl Health {
-    /// Looks at `host`'s proxy until told to finish.
+    /// Observes `host`'s proxy until `finish` is called.
     pub fn watch(host: &Host) -> Self {
         let stop = CancellationToken::new();
         let (host, stopped) = (host.clone(), stop.clone());

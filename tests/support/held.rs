@@ -1,4 +1,4 @@
-//! Connections that stay: each sends a request now and then, and tells when and how it ended.
+//! Connections that stay open: each sends a request every second, and records when and how it ended.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use trivet_testbed::Host;
 use crate::inside::inside;
 use trivet_instruments::Client;
 
-/// As a client that has something to say; well below what any server calls idle.
+/// The pause between two requests: well below the idle time-out of any server.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was sent while nothing arrives for seven seconds is sent again by the kernel up to seven seconds later.
+/// The limit of an answer. After a fault of seven seconds the kernel may retransmit up to seven seconds later.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// Served by every apiserver that lives, with etcd or without.
@@ -45,7 +45,7 @@ pub struct Connection {
 }
 
 impl Held {
-    /// Opens `count` connections from `host` to `to`, all of which answer when this returns.
+    /// Opens `count` connections from `host` to `to`. All have answered when this returns.
     pub async fn open(host: &Host, client: &Client, to: SocketAddr, count: usize) -> Result<Self> {
         let stop = CancellationToken::new();
         let (opened, all_open) = oneshot::channel();
@@ -84,7 +84,7 @@ impl Held {
         Ok(Self { stop, connections })
     }
 
-    /// Lets go of them, and returns how each fared.
+    /// Closes the connections, and returns how each ended.
     pub async fn finish(self) -> Result<Vec<Connection>> {
         self.stop.cancel();
         self.connections.await.context("the held connections were lost")?
@@ -122,7 +122,7 @@ async fn ask(sender: &mut SendRequest<Empty<Bytes>>) -> Result<()> {
         let response = sender.send_request(request).await.context("no answer")?;
         let status = response.status();
         response.into_body().collect().await.context("no whole answer")?;
-        // An apiserver that tells strangers nothing answers all the same.
+        // 401 and 403 are answers too.
         ensure!(!status.is_server_error(), "{status}");
         Ok(())
     };

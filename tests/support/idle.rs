@@ -18,7 +18,7 @@ use trivet_testbed::Host;
 use crate::inside::inside;
 use trivet_instruments::Client;
 
-/// A request on a connection that lives is answered far sooner.
+/// The limit of an answer on a connection that works.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A whole request, so that an answer shows that the connection works.
@@ -36,7 +36,7 @@ pub struct Idle {
 pub struct IdleConnection {
     /// The master at its other end.
     pub server: String,
-    /// When and why it ended before it was told to; none if it answered a request at the end.
+    /// When and why it ended too early; none if it answered a request at the end.
     pub ended: Option<(Timestamp, String)>,
 }
 
@@ -80,7 +80,7 @@ impl Idle {
         Ok(Self { stop, connections })
     }
 
-    /// Sends a request on each connection that is still there, and returns how each fared.
+    /// Sends a request on each connection that is still open, and returns how each ended.
     pub async fn finish(self) -> Result<Vec<IdleConnection>> {
         self.stop.cancel();
         self.connections.await.context("the idle connections were lost")?

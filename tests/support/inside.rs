@@ -1,4 +1,4 @@
-//! Running a client inside a host: on a thread whose sockets are those of the host's network namespace.
+//! Runs a client inside a host: on a thread in the host's network namespace.
 
 use std::path::Path;
 

@@ -35,13 +35,13 @@ pub use self::wiring::Server;
 /// The namespace of the chart's release, as in the documentation.
 pub const NAMESPACE: &str = "trivet-system";
 
-/// Masters that scenarios look through, unless they say otherwise.
+/// The master whose apiserver the scenarios use for their own requests, unless they name another.
 const FIRST_MASTER: &str = "cp1";
 
 /// Where every apiserver listens.
 pub(crate) const APISERVER: u16 = 6443;
 
-/// The proxy's program, by which its processes are known.
+/// The name of the proxy's program.
 const PROXY: &str = "trivet-proxy";
 
 /// An apiserver that starts writes its bootstrap roles first, which takes a busy machine some seconds.
@@ -115,8 +115,8 @@ impl Installation {
         Ok(installation)
     }
 
-    /// Waits until the API tells of the proxies what is: kubelets report a restart late, and probe the readiness of what
-    /// they have restarted only after ten seconds. For scenarios that look at pods or at the pool's status.
+    /// Waits until the API shows the current state of the proxies: kubelets report a restart late, and probe the readiness of
+    /// a restarted container only after ten seconds. For scenarios that look at pods or at the pool's status.
     pub async fn told(mut self) -> Result<Self> {
         eventually(PROXY_STARTED, "the restarts counted", async || {
             let now = self.proxies(FIRST_MASTER).await?;
@@ -170,7 +170,7 @@ impl Installation {
             .collect()
     }
 
-    /// The masters but the first, which scenarios look through.
+    /// All masters but the first, which scenarios use for their own requests.
     pub fn other_masters(&self) -> Vec<String> {
         self.masters().into_iter().skip(1).collect()
     }
@@ -205,7 +205,7 @@ impl Installation {
         Client::new(trusting(authority)?, LOOPBACKS[0], "/readyz").knowing(&names)
     }
 
-    /// Runs something of the testbed, which waits in the way of threads, without holding up the scenario.
+    /// Runs a blocking operation of the testbed on a thread, without blocking the scenario.
     pub async fn disturb<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Cluster) -> Result<T> + Send + 'static,
@@ -276,7 +276,7 @@ impl Installation {
     async fn forget_falls(&self) -> Result<Proxies> {
         let mut known = self.proxies(FIRST_MASTER).await?;
         let forget = |host: Host| async move {
-            // A proxy that does not answer is not in step: what waits for that says why.
+            // A proxy that does not answer is reported later, by the wait for proxies in step.
             let fell = metrics(&host).await.is_ok_and(|metrics| metrics.has_seen_falls());
             let (true, Some(pid)) = (fell, host.pid(PROXY)?) else {
                 return anyhow::Ok(None);

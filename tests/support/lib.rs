@@ -1,7 +1,7 @@
 //! What the scenarios share: a known state to start from, clients that count, observers that time.
 //!
-//! A scenario reads as its promise; how a number comes about is told here, once. Nothing in this crate knows how
-//! Trivet works inside: it sees objects, metrics, and connections that succeed or fail.
+//! A scenario reads as its promise; the code that measures is here, once. Nothing in this crate depends on Trivet's
+//! internals: it sees objects, metrics, and connections that succeed or fail.
 
 pub mod attempts;
 pub mod audit;

@@ -1,7 +1,7 @@
-//! What the cluster itself knows of its nodes during a fault: when each renewed its Lease, and when it left Ready.
+//! The nodes during a fault, as the API shows them: when each renewed its Lease, and when it left Ready.
 //!
-//! Seen through the apiserver of a master that is not faulted. A watch that breaks is taken up again; the gaps come
-//! from the Leases' own `renewTime`, so a late event makes no gap and a lost one hides none.
+//! Read through the apiserver of a master without a fault. A watch that breaks is started again; the gaps come from the
+//! Leases' own `renewTime`, so a late event makes no gap and a lost one hides none.
 
 mod history;
 

@@ -29,10 +29,10 @@ const RATE: u32 = 20;
 /// Attempts before the fault: they show that what fails later fails because of it.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// A kubelet that was restarted a moment ago connects when it has looked at its disk.
+/// How long a kubelet that was just restarted may take to connect: it first reads its disk.
 const CONNECTED: Duration = Duration::from_secs(30);
 
-/// How often a person is told that it goes on.
+/// The pause between two lines of progress.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 
 /// When an outage is over.
@@ -42,14 +42,14 @@ pub enum Until {
     Passed(Duration),
     /// This long after every worker without Trivet has left Ready.
     NotReady {
-        /// What may come after it, so that more than the moment is seen.
+        /// How much longer the outage lasts after that.
         then: Duration,
         /// By then they must have left.
         limit: Duration,
     },
 }
 
-/// What a worker's clients use, as its kubelet does.
+/// A worker's clients, which use the same server as its kubelet.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// Where they are.
@@ -67,7 +67,7 @@ pub struct Outage {
     records: Vec<(Clients, Record)>,
 }
 
-/// Lets `fault` happen to `master` while `clients` are at work, and takes it back.
+/// Injects `fault` at `master` while `clients` are at work, and undoes it.
 pub async fn outage(
     installation: &Installation,
     fault: Fault,
@@ -94,7 +94,7 @@ pub async fn outage(
     };
     last(&clients, &observer, until).await;
 
-    // Taken back whatever was seen: the next scenario needs the master.
+    // Undone also after a failure, because the next scenario needs the master.
     let history = observer.finish();
     let records = finish_attempts(attempts).await;
     let name = master.to_owned();
@@ -140,12 +140,12 @@ impl Clients {
 }
 
 impl Outage {
-    /// What it did to the workers that use their node's proxy.
+    /// The effect on the workers that use their node's proxy.
     pub fn with_trivet(&self) -> Result<Measured> {
         self.measured(Clients::have_trivet)
     }
 
-    /// What it did to the workers that use the master alone.
+    /// The effect on the workers that use only the master.
     pub fn without_trivet(&self) -> Result<Measured> {
         self.measured(|clients| !clients.have_trivet())
     }

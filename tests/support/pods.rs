@@ -10,13 +10,13 @@ use trivet_crds::POOL_LABEL;
 
 use crate::installation::{Installation, NAMESPACE, POOL};
 
-/// What the chart's operator has for a label.
+/// The label of the operator's pod.
 const OPERATOR: &str = "app.kubernetes.io/name=trivet-operator";
 
 /// A pod and how often its containers were restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Another pod has another one, be its name the same.
+    /// It differs between two pods, even if they have the same name.
     pub uid: String,
     /// The sum over its containers.
     pub restarts: i32,

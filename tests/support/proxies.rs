@@ -1,4 +1,4 @@
-//! What a node's proxy says of itself: its metrics, read on the node's own loopback.
+//! The metrics of a node's proxy, read on the node's own loopback.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,10 +21,10 @@ use crate::inside::inside;
 /// Where every proxy serves /metrics when `spec` is empty.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7444);
 
-/// Fine enough for a promise of two seconds, coarse enough for a machine of two cores with five nodes.
+/// The pause between two reads: short enough for a promise of two seconds, long enough for two cores with five nodes.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A local request that takes longer has found no proxy.
+/// The limit of a read: a local request that takes longer fails.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// A proxy's metrics at one moment.

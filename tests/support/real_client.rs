@@ -18,7 +18,7 @@ use crate::installation::Installation;
 /// Writes a second: often enough that a gap shows, seldom enough that etcd on a busy disk keeps up.
 const RATE: &str = "10";
 
-/// What behaviour.md measured with: two connections to each of three masters.
+/// How many informers run: two connections to each of three masters.
 const INFORMERS: &str = "6";
 
 /// It waits five seconds for the last events, and a request under way may take ten.
@@ -31,7 +31,7 @@ pub struct RealClient {
     lines: JoinHandle<Result<Told>>,
 }
 
-/// All that a client has told.
+/// All that a client has reported.
 #[derive(Debug, Default)]
 pub struct Told {
     /// Every event, by every informer.
@@ -69,7 +69,7 @@ pub struct Failure {
     pub error: String,
 }
 
-/// What the client makes of it all.
+/// The client's summary.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Summary {
     /// The writer's part.
@@ -92,7 +92,7 @@ pub struct Writes {
     pub longest_without_milliseconds: u64,
 }
 
-/// What an informer made of it.
+/// The summary of an informer.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Informer {
@@ -145,9 +145,9 @@ impl RealClient {
         Ok(Self { program, lines })
     }
 
-    /// Tells it to end, and returns what it has told.
+    /// Ends the client, and returns what it has reported.
     pub async fn finish(mut self) -> Result<Told> {
-        // The end of its input is the signal: a real one would stop at the shell that entered the host.
+        // The client ends at the end of its input. A signal would reach only the shell that entered the host.
         drop(self.program.stdin.take());
         let status = timeout(ENDS, self.program.wait())
             .await
@@ -166,7 +166,7 @@ impl Told {
         }
     }
 
-    /// The last word; a client without one was killed.
+    /// The summary, its last line. A client without it was killed.
     pub fn summary(&self) -> Result<&Summary> {
         self.summary
             .as_ref()

@@ -1,5 +1,5 @@
-//! What a person sees while a scenario runs. Written past libtest's capture: the numbers are published from it, and
-//! a scenario of three minutes must show that it lives.
+//! The output of a running scenario. It bypasses libtest's capture, because people read the numbers there and a scenario of
+//! three minutes must show progress.
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _, stdout};

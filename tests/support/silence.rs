@@ -1,5 +1,5 @@
-//! A master falls silent for some nodes, however that comes, while clients of every worker use it: what each worker's
-//! proxy saw, and what its clients went through.
+//! A master becomes silent for some nodes, by any fault, while clients of every worker use it: the states that each worker's
+//! proxy reported, and what happened to its clients.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,16 +29,16 @@ const RATE: u32 = 20;
 /// Attempts before the fault: they show that what fails later fails because of it.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// What it takes a busy machine to read a clock in two programs and to tell a client.
+/// Added to a bound for a busy machine: two programs read the clock, and a client must notice.
 const READING: Duration = Duration::from_millis(250);
 
-/// Two good probes, one a second; but who fell often before is held down for up to two minutes.
+/// Two good probes take two seconds, but a member that failed repeatedly is in hold-down for up to two minutes.
 const BACK: Duration = Duration::from_secs(150);
 
 /// After the return: new connections reach it again.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
-/// What one worker's proxy saw of a master, and what its clients went through.
+/// The states of a master at one worker's proxy, and what happened to its clients.
 #[derive(Debug)]
 pub struct Witness {
     /// The worker.
@@ -94,7 +94,7 @@ pub async fn silence(
         Err(error) => Err(error),
     };
     let undone = Timestamp::now();
-    // Whatever was seen: the next scenario needs the hosts.
+    // Also after a failure, because the next scenario needs the hosts.
     let heal = move |cluster: &Cluster| hosts.iter().try_for_each(|host| cluster.heal(host));
     let healed = installation.disturb(heal).await;
     let back = match lasted.and(healed) {
@@ -108,7 +108,7 @@ pub async fn silence(
         undone,
     };
     let mut witnesses = Vec::new();
-    // All of them end, also when something went wrong: the next scenario must not meet them.
+    // All of them end, also after a failure: they must not run during the next scenario.
     for witness in join_all(clients.into_iter().map(|clients| clients.finish(master, span))).await {
         witnesses.push(witness?);
     }
@@ -228,7 +228,7 @@ impl Witness {
         Ok(())
     }
 
-    /// Nothing befell connections to the other masters, and none of them was found Down.
+    /// No connection to another master ended, and no other master was Down.
     pub fn spared_the_others(&self) -> Result<()> {
         for connection in self.held_by(|server| server != self.master) {
             ensure!(
@@ -254,7 +254,7 @@ impl Witness {
         Ok(())
     }
 
-    /// It never found the master Down, and its clients used it as ever.
+    /// The master was never Down at this proxy, and its clients used it as before.
     pub fn noticed_nothing(&self) -> Result<()> {
         let Self { worker, master, .. } = self;
         self.never_found_down(master)?;
@@ -354,7 +354,7 @@ impl fmt::Display for Witness {
     }
 }
 
-/// Tells a person what every worker saw.
+/// Prints the result of every worker.
 pub fn publish(witnesses: &[Witness]) {
     witnesses.iter().for_each(say);
 }

@@ -18,7 +18,7 @@ use trivet_testbed::Host;
 
 use crate::inside::inside;
 
-/// After a stream that could not be opened at all.
+/// The pause after a stream that could not be opened at all.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// A kind of stream.
@@ -55,7 +55,7 @@ pub struct Way {
 /// One life of a stream.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// Whose.
+    /// The stream.
     pub stream: Stream,
     /// When kubectl was started.
     pub begun: Timestamp,
@@ -87,7 +87,7 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Exec, Self::Logs, Self::PortForward];
 
-    /// What the API calls it.
+    /// The name of the subresource in the API.
     pub fn subresource(self) -> &'static str {
         match self {
             Self::Exec => "exec",
@@ -98,7 +98,7 @@ impl Kind {
 }
 
 impl Streams {
-    /// Opens them all on `host`, and keeps them open until told to finish.
+    /// Opens all of them on `host`, and keeps them open until `finish` is called.
     pub fn open(host: &Host, way: &Way, streams: Vec<Stream>) -> Self {
         let (stop, lives) = (CancellationToken::new(), Lives::default());
         let (host, way, stopped, shared) = (host.clone(), way.clone(), stop.clone(), lives.clone());

@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::fault::Fault;
 use crate::outage::Measured;
 
-/// One fault, as far as it was measured.
+/// One fault, and its measurements so far.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// What happened to the master.
+    /// The fault of the master.
     pub fault: Fault,
-    /// What it did to workers that use that master alone.
+    /// The effect on workers that use only that master.
     pub without: Option<Measured>,
-    /// What it did to workers that use their node's proxy.
+    /// The effect on workers that use their node's proxy.
     pub with: Option<Measured>,
 }
 

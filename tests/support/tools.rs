@@ -23,7 +23,7 @@ impl Tools {
         }
     }
 
-    /// What kubectl prints, or an error with what it complains of.
+    /// What kubectl prints, or an error with its error output.
     pub async fn kubectl(&self, command_line: &str) -> Result<String> {
         let mut command = self.kubectl_command()?;
         command.args(command_line.split_whitespace());
@@ -37,7 +37,7 @@ impl Tools {
         finish(command, manifest).await
     }
 
-    /// What the API server says against a manifest that it must not take.
+    /// The API server's error for a manifest that it must reject.
     pub async fn refusal(&self, manifest: &str) -> Result<String> {
         let mut command = self.kubectl_command()?;
         command.args(["apply", "-f", "-"]);
@@ -48,7 +48,7 @@ impl Tools {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// What helm prints, or an error with what it complains of.
+    /// What helm prints, or an error with its error output.
     pub async fn helm(&self, command_line: &str) -> Result<String> {
         let mut command = Command::from(self.cluster.helm()?);
         command.env("KUBECONFIG", self.cluster.kubeconfig_of(&self.master)?);
@@ -61,7 +61,7 @@ impl Tools {
     }
 }
 
-/// What a command prints, or an error with what it complains of.
+/// What a command prints, or an error with its error output.
 async fn finish(mut command: Command, input: &str) -> Result<String> {
     let output = run(&mut command, input).await?;
     if output.status.success() {

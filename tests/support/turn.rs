@@ -20,11 +20,11 @@ pub struct Turn {
     steps: Vec<(&'static str, Duration)>,
 }
 
-/// A step of the set-up that takes less is not worth a word.
+/// A step of the set-up that takes less is not printed.
 const SHORT: Duration = Duration::from_secs(1);
 
 impl Turn {
-    /// Waits until no other scenario runs on this machine, be it of this process or another.
+    /// Waits until no other scenario runs on this machine, in this process or another.
     pub fn wait() -> Result<Self> {
         let open = || {
             File::options()

@@ -46,7 +46,7 @@ impl Installation {
     }
 }
 
-/// No scheduler, no token, no pull: nothing that could be late.
+/// Pods without scheduler, token or image pull, so that nothing delays them.
 fn manifest(namespace: &str, name: &str, node: &str) -> String {
     format!(
         "---

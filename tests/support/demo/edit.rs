@@ -13,13 +13,13 @@ use crate::installation::{Installation, POOL};
 use crate::proxies::all_follow;
 use crate::say::{chapter, say, shell};
 
-/// Several times what is promised, so that a slow machine shows its number instead of an error.
+/// Several times the promised bound, so that a slow machine shows its number instead of an error.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// New connections a second from each worker, as in the tests.
 const RATE: u32 = 50;
 
-/// Adds a member, sets it aside, removes it.
+/// Adds a member, drains it, removes it.
 pub(super) async fn members(installation: &Installation) -> Result<()> {
     chapter("Edit the pool while 100 connections a second come in");
     say(

@@ -1,4 +1,4 @@
-//! What the edited pool says so far, as far as the next edit depends on it.
+//! The current content of the edited pool, as far as the next edit depends on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,16 +14,16 @@ pub(super) struct Draft {
     pub(super) unlabelled: BTreeSet<String>,
     /// Whether there is another pool that wants this pool's port.
     pub(super) has_rival: bool,
-    /// The mistakes that the author has made and not put right yet.
+    /// The mistakes that the author has made and not corrected yet.
     pub(super) mistakes: Vec<Mistake>,
 }
 
-/// What is wrong with the spec until it is put right.
+/// A mistake in the spec, until it is corrected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mistake {
     /// The proxies' scope leaves out nodes that have one.
     Scope,
-    /// Discovery is off and the listed members are nobody.
+    /// Discovery is off and no listed member is an apiserver.
     Alone,
     /// Nothing listens on the port of discovered members.
     Port,

@@ -1,4 +1,4 @@
-//! One edit, and what must become of it.
+//! One edit, and its expected fate.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub(super) struct Edit {
     pub(super) what: String,
     /// The change itself.
     pub(super) change: Change,
-    /// What must become of it.
+    /// Its expected fate.
     pub(super) fate: Fate,
 }
 
@@ -36,18 +36,18 @@ pub(super) enum Change {
         /// Whether it has the label afterwards.
         present: bool,
     },
-    /// Another pool with a listener on this port, which must not get it; none takes it away.
+    /// Another pool whose listener has this port, and which must not get it. None deletes that pool.
     Rival(Option<u16>),
 }
 
-/// What must become of an edit.
+/// The expected fate of an edit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Fate {
     /// The API server refuses it.
     Invalid,
-    /// The operator refuses it, for one of these reasons: a spec with two mistakes is refused for either.
+    /// The operator rejects it for one of these reasons. If a spec has two mistakes, either may be the reason.
     Refused(Vec<&'static str>),
-    /// The operator obeys it, or refuses it because of who answers at the moment: both are right.
+    /// The operator obeys or rejects it, depending on which members answer at that moment.
     Judged,
     /// It is no edit of the pool.
     Elsewhere,

@@ -1,4 +1,4 @@
-//! Random edits of a pool, from a seed: those that people make, right and wrong, in an order in which nobody makes them.
+//! Random edits of a pool, from a seed: correct and wrong ones that users make, in random order.
 //!
 //! Pure: the same seed and the same cluster give the same edits.
 
@@ -78,8 +78,8 @@ struct Author<'a> {
 }
 
 impl Author<'_> {
-    /// A mistake is noticed sooner or later. Without discovery the schema has a rule about members, which the other kinds
-    /// of edits do not know: that one is noticed at once.
+    /// Corrects a mistake, usually after some more edits. Without discovery the schema requires an Active member, which the
+    /// other kinds of edits ignore, so that mistake is corrected at once.
     fn repair(&mut self) -> Option<Edit> {
         let mistakes = &self.draft.mistakes;
         if mistakes.contains(&Mistake::Alone) {
@@ -160,7 +160,7 @@ impl Author<'_> {
         Some(self.put(&by_ipv6(&master.name), &master.addresses[1..], 6443, state))
     }
 
-    /// A member that is none: nobody's address, a port where nothing listens, or a server of another kind.
+    /// A member that is not an apiserver: an unused address, a port where nothing listens, or another kind of server.
     fn bogus(&mut self) -> Option<Edit> {
         let master = self.masters.choose(&mut self.random)?;
         let nobody = IpAddr::from([10, 213, 0, 250]);
@@ -197,7 +197,7 @@ impl Author<'_> {
         self.judged(&what, &json!({ "members": self.draft.members() }))
     }
 
-    /// Nobody who answers would be left.
+    /// Leaves no member that answers.
     fn alone(&mut self) -> Edit {
         self.draft.members.clear();
         self.draft
@@ -274,7 +274,7 @@ impl Author<'_> {
 
     /// A master's node loses the label by which it is discovered, or has it back.
     fn label(&mut self) -> Option<Edit> {
-        // Labels decide who is a worker: with a scope that asks, they come back and do not go.
+        // The label decides which nodes are workers: while the scope depends on it, it is only added and not removed.
         let may_go = !self.draft.mistakes.contains(&Mistake::Scope);
         let node = &self.masters.choose(&mut self.random)?.name;
         let present = self.draft.unlabelled.contains(node);
@@ -296,7 +296,7 @@ impl Author<'_> {
         })
     }
 
-    /// An override that is of another generation, and so allows nothing.
+    /// An allow annotation of another generation, which allows nothing.
     fn annotation(&mut self) -> Edit {
         let name = *["trivet.dev/allow-shrink", "trivet.dev/allow-scope-shrink"]
             .choose(&mut self.random)
@@ -329,7 +329,7 @@ impl Author<'_> {
     }
 
     fn state(&mut self) -> &'static str {
-        // Often enough Active, so that members come as often as they go.
+        // Half of them Active, so that members are added as often as they are removed.
         ["Active", "Active", "Draining", "Disabled"]
             .choose(&mut self.random)
             .unwrap_or(&"Active")

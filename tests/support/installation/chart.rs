@@ -57,10 +57,10 @@ impl Installation {
         Ok(true)
     }
 
-    /// Removes everything of Trivet, as somebody does who wants it gone for good. Nodes must not need it any more.
+    /// Removes everything of Trivet for good, as the documentation says. No node may depend on it any more.
     pub async fn purge(&self) -> Result<()> {
         let tools = self.tools();
-        // The operator first: it would put back what it misses.
+        // The operator first: it would create the other objects again.
         tools
             .helm(&format!(
                 "uninstall {RELEASE} --namespace {NAMESPACE} --ignore-not-found --wait"
@@ -84,7 +84,7 @@ impl Installation {
                  --selector app.kubernetes.io/name=trivet",
             )
             .await?;
-        // A document of this life must not outrank the first one of the next.
+        // A cached document must not have a higher revision than the first one of the next installation.
         for host in self.hosts() {
             let cache = host.file(CACHE).join(POOL);
             match fs::remove_dir_all(&cache) {
@@ -97,7 +97,7 @@ impl Installation {
         Ok(())
     }
 
-    /// Deletes the namespace as the documentation tells; an error if it does not go.
+    /// Deletes the namespace as the documentation says; an error if it still exists after a while.
     pub async fn delete_namespace(&self) -> Result<()> {
         self.allow_deletion().await?;
         self.tools()
@@ -108,7 +108,7 @@ impl Installation {
             .map(drop)
     }
 
-    /// Says of the namespace, if it is there, that it is meant to be deleted with everything in it.
+    /// Sets the annotation that allows the deletion of the namespace, if the namespace exists.
     async fn allow_deletion(&self) -> Result<()> {
         let tools = self.tools();
         let found = tools
@@ -173,7 +173,7 @@ impl Release {
     }
 }
 
-/// What a release of this chart with its own values is described by: one word, which changes with the chart.
+/// The description of a release of this chart with default values: one word, which changes with the chart.
 fn description() -> Result<String> {
     let mut files = Vec::new();
     list(Path::new(CHART), &mut files)?;

@@ -11,7 +11,8 @@ use trivet_testbed::{Cluster, Host, Progress, images};
 use super::{FIRST_MASTER, Installation, NAMESPACE, Server};
 use crate::say::say;
 
-/// On each host, beside the images that it speaks of: it goes with them.
+/// The file on each host with the digest of its imported images. It is in containerd's directory, so that both are deleted
+/// together.
 const MARK: &str = "/var/lib/containerd/trivet-images.sha256";
 
 /// The images of this process, which are built and read once.
@@ -30,7 +31,7 @@ impl Installation {
         let imported = self.disturb(import).await?;
         if imported {
             say("new images: replacing the pods that run older ones");
-            // A kubelet hears of its new proxy only from the API, and the old one takes its way there along.
+            // A kubelet needs the API to start its new proxy, and must not reach it through the old one, which is deleted.
             self.point_workers(&Server::Master(FIRST_MASTER.to_owned()))
                 .await?;
             // The tag is the same, so nothing rolls out by itself. Where nothing runs, nothing is deleted.

@@ -18,7 +18,8 @@ use crate::say::say;
 /// kubelet's kubeconfig, as its host sees it.
 const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 
-/// client-go watches again after half a minute at most, and twice that with jitter; a second try may be due.
+/// How long a node may still be affected after it was not Ready: client-go's back-off is at most half a minute, twice that
+/// with jitter, and a second attempt may be needed.
 const ASLEEP: SignedDuration = SignedDuration::from_secs(120);
 
 /// A kubelet that starts brings its node back within some seconds, on a busy machine too.
@@ -41,7 +42,7 @@ impl Installation {
         try_join_all(point).await.map(drop)
     }
 
-    /// Points workers whose proxy is gone back at a master, so that they can get Ready and be given one.
+    /// Points workers whose proxy is gone back at a master, so that they get Ready and can start a new proxy.
     pub(super) async fn rescue_workers(&self) -> Result<()> {
         let (client, through_proxy) = (&self.client()?, &self.url(&Server::Loopback)?);
         let rescue = |worker: Host| async move {
@@ -60,9 +61,9 @@ impl Installation {
             .map(drop)
     }
 
-    /// Restarts the kubelets of nodes that are missing, are not Ready, or were not lately, as an administrator does after an
-    /// outage without a balancer; and a master's kubelet has its own apiserver alone. Left alone, they find their
-    /// apiserver, or watch and report their pods again, only after another minute or two.
+    /// Restarts the kubelets of nodes that are missing, are not Ready, or were not Ready a short time ago, as an
+    /// administrator does after an outage without a load balancer. (A master's kubelet uses only its own apiserver.) Without
+    /// the restart they would connect to their apiserver, or watch and report their pods, only after a minute or two.
     pub(super) async fn wake_kubelets(&self) -> Result<()> {
         let nodes = Api::<Node>::all(self.kubernetes(FIRST_MASTER).await?);
         let nodes = nodes
@@ -111,7 +112,7 @@ impl Installation {
     }
 }
 
-/// Whether a node is Ready by its own word.
+/// Whether a node's kubelet reports Ready.
 pub(super) fn is_ready(node: &Node) -> bool {
     ready(node).is_some()
 }
@@ -123,8 +124,8 @@ fn ready(node: &Node) -> Option<&NodeCondition> {
         .find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Whether a node is not Ready, or was not within [`ASLEEP`] for another reason than that it was new. One that came back
-/// because its kubelet was woken is awake.
+/// Whether a node is not Ready, or was not Ready within [`ASLEEP`], except for the time when it was new. A node that got
+/// Ready after `wake_kubelets` restarted its kubelet does not count.
 fn was_cut_off(node: &Node, woken: Option<Timestamp>, now: Timestamp) -> bool {
     let Some(ready) = ready(node) else {
         return true;

@@ -1,4 +1,4 @@
-//! What happened to each node, and the two questions that are asked of it.
+//! The history of each node: its Lease renewals, and when it left Ready.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -11,10 +11,10 @@ use crate::fault::Fault;
 use crate::observe::History;
 use trivet_instruments::{Attempt, Record};
 
-/// A kubelet renews every 10 s. Half of that on top, and its node would still be 35 s from NotReady.
+/// A kubelet renews its Lease every 10 s. With 5 s more, its node is still 35 s away from NotReady.
 const LEASE_LATE: Duration = Duration::from_secs(15);
 
-/// What an outage did to the workers.
+/// The effect of an outage on the workers.
 #[derive(Debug, Clone)]
 pub struct Measured {
     /// How long the master was gone.
@@ -35,7 +35,7 @@ pub struct Measured {
     pub left_ready: BTreeMap<String, Duration>,
 }
 
-/// When a fault began. To kill a process, or to change the rules of a host's wire, takes a moment.
+/// When a fault began and was complete. To kill a process or to change a host's nftables rules takes a moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Onset {
     /// From here on connections may fail.
@@ -75,7 +75,7 @@ impl Measured {
         Ok(())
     }
 
-    /// Fails unless it cost every worker its place: what would have happened without a balancer.
+    /// Fails unless every worker left Ready, every Lease was late and connections failed, as without a load balancer.
     pub fn cost_every_worker(&self) -> Result<()> {
         ensure!(
             self.left_ready.len() == self.lease_gaps.len(),

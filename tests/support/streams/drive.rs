@@ -23,10 +23,10 @@ const BLOCK: u64 = 256;
 /// The pod's port with the echo.
 const ECHO: &str = ":8080";
 
-/// Why a stream ended is told right at its end.
+/// How long to wait for kubectl's message about the end of a stream.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Lives one life and returns how it ended. Fails only if a wrong byte came.
+/// Runs one life of a stream and returns how it ended. Fails only if a wrong byte came.
 pub(super) async fn live(host: &Host, way: &Way, stream: &Stream, line: impl Fn()) -> Result<String> {
     let mut kubectl = match start(host, way, stream) {
         Ok(kubectl) => kubectl,
@@ -122,7 +122,7 @@ enum Next {
     Number(u64),
 }
 
-/// Reads numbered lines to their end; fails if one is not what it must be.
+/// Reads numbered lines to their end; fails if one is not the expected line.
 async fn compare(read: impl AsyncRead + Unpin, mut next: Next, line: impl Fn()) -> Result<String> {
     let mut lines = BufReader::new(read);
     let mut found = Vec::new();
