@@ -16,7 +16,7 @@ use trivet_tests::proxies::all_follow;
 use trivet_tests::say::say;
 use trivet_tests::silence::{Witness, publish, silence};
 
-/// behaviour.md, F22: as F2, with what it takes to measure it.
+/// docs/testbed.md, F22: as F2, with what it takes to measure it.
 const CUT: Duration = Duration::from_secs(3);
 
 /// A kubelet renews every 10 s; one whose connection is cut, within 3 s more.

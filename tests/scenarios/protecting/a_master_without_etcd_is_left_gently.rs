@@ -20,13 +20,13 @@ const HELD: usize = 24;
 /// New connections a second.
 const RATE: u32 = 10;
 
-/// behaviour.md, F6: by then new connections go elsewhere.
+/// docs/testbed.md, F6: by then new connections go elsewhere.
 const NEW_LEAVE: Duration = Duration::from_secs(10);
 
-/// behaviour.md, F6: from here on old connections are moved.
+/// docs/testbed.md, F6: from here on old connections are moved.
 const OLD_STAY: Duration = Duration::from_secs(30);
 
-/// behaviour.md, F6: by then all old connections are moved.
+/// docs/testbed.md, F6: by then all old connections are moved.
 const OLD_LEAVE: Duration = Duration::from_secs(45);
 
 /// Reading a clock in two programs, and a client that is told a moment later.

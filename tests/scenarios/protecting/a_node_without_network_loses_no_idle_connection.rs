@@ -27,10 +27,10 @@ const BUSY: usize = 12;
 /// New connections a second from each worker.
 const RATE: u32 = 10;
 
-/// behaviour.md, F20: a fault of up to 7 s cuts nothing.
+/// docs/testbed.md, F20: a fault of up to 7 s cuts nothing.
 const FAULT: Duration = Duration::from_secs(7);
 
-/// behaviour.md, F20: new connections succeed by then.
+/// docs/testbed.md, F20: new connections succeed by then.
 const USABLE: Duration = Duration::from_secs(2);
 
 /// What was sent in the fault is sent again by the kernel within seven seconds after it, and answered.

@@ -9,7 +9,7 @@ use trivet_testbed::Fault;
 use trivet_tests::installation::Installation;
 use trivet_tests::silence::{publish, silence};
 
-/// behaviour.md, F9.
+/// docs/testbed.md, F9.
 const DETECTED: Duration = Duration::from_secs(6);
 
 /// Long enough to see that nothing is given to the master once it is Down.

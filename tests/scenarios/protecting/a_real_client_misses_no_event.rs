@@ -26,7 +26,7 @@ const PODS: usize = 3;
 /// Longer than it takes to find the fault, to cut, and to open a stream again on a busy machine.
 const LASTS: Duration = Duration::from_secs(9);
 
-/// behaviour.md, F2 and F3: clients have recovered by then.
+/// docs/testbed.md, F2 and F3: clients have recovered by then.
 const RECOVERED: Duration = Duration::from_secs(4);
 
 /// A second start of kubectl, which is most of it: three of them share two cores with a cluster.
@@ -203,7 +203,7 @@ fn nothing_was_missed(told: &Told) -> Result<()> {
 }
 
 impl Outage {
-    /// behaviour.md's longest watch delays on a real cluster. client-go takes up a watch that was cut without a pause.
+    /// The longest watch delays that were measured on a real cluster. client-go takes up a watch that was cut without a pause.
     fn bound(&self) -> Duration {
         match self.fault {
             Fault::Kill => Duration::from_secs(1),

@@ -12,10 +12,10 @@ use trivet_tests::installation::{Installation, POOL};
 use trivet_tests::say::say;
 use trivet_tests::silence::{publish, silence};
 
-/// behaviour.md, F10 as F2: its connections are cut by then.
+/// docs/testbed.md, F10 as F2: its connections are cut by then.
 const DETECTED: Duration = Duration::from_millis(2800);
 
-/// behaviour.md, F10 as F2: clients that were cut are served again by then.
+/// docs/testbed.md, F10 as F2: clients that were cut are served again by then.
 const RECOVERED: Duration = Duration::from_secs(4);
 
 /// Past the moment by which every client must be served again.

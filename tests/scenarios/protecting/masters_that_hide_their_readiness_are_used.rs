@@ -40,7 +40,7 @@ const LOOK_ON: Duration = Duration::from_secs(4);
 /// Until every proxy has probed an apiserver that is ready again: two probes, one a second.
 const PROBED: Duration = Duration::from_secs(2);
 
-/// behaviour.md, F24 as F6: by then a master without etcd gets no new connection.
+/// docs/testbed.md, F24 as F6: by then a master without etcd gets no new connection.
 const WITHOUT_ETCD: Duration = Duration::from_secs(10);
 
 /// An apiserver that is told to end says so, and goes on accepting, for five seconds (`--shutdown-delay-duration`): until

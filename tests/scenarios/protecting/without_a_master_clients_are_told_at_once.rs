@@ -18,13 +18,13 @@ use trivet_tests::say::say;
 /// New connections a second from each worker.
 const RATE: u32 = 10;
 
-/// behaviour.md, F14 and O8; and what it takes to measure it on a busy machine.
+/// docs/testbed.md, F14 and O8; and what it takes to measure it on a busy machine.
 const TOLD: Duration = Duration::from_millis(2000 + 250);
 
-/// behaviour.md, F14.
+/// docs/testbed.md, F14.
 const USABLE: Duration = Duration::from_secs(3);
 
-/// behaviour.md, F2: a proxy has noticed by then that no apiserver answers.
+/// docs/testbed.md, F2: a proxy has noticed by then that no apiserver answers.
 const NOTICED: Duration = Duration::from_secs(3);
 
 /// Some attempts after that, each of which may take [`TOLD`].
