@@ -16,7 +16,7 @@ use trivet_lab::behaviour::Behaviour;
 
 use crate::{counters::Counters, server::Stage};
 
-/// How often a watch ticks.
+/// The pause between two events of a watch ("ticks").
 const TICK: Duration = Duration::from_millis(50);
 
 /// Unsent ticks that a watch keeps.
@@ -62,11 +62,11 @@ type Body = BoxBody<Bytes, hyper::Error>;
 /// What an answer depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Answerer {
-    /// What it calls itself.
+    /// Its name.
     pub(crate) name: Arc<str>,
     /// How it behaves now.
     pub(crate) behaviour: watch::Receiver<Behaviour>,
-    /// How far it is on its way to its end.
+    /// The stage of its shutdown.
     pub(crate) stage: watch::Receiver<Stage>,
     /// What it counts.
     pub(crate) counters: Arc<Counters>,
@@ -91,7 +91,7 @@ impl Answerer {
             "/livez" => text(StatusCode::OK, "ok".to_owned()),
             "/watch" => self.watch(),
             "/echo" => Response::new(request.into_body().boxed()),
-            // A request that is under way for a while, as a list of a large cluster is.
+            // A request that takes some seconds, such as a list of a large cluster.
             "/slow" => {
                 sleep(Duration::from_secs(3)).await;
                 text(StatusCode::OK, self.name.to_string())
@@ -101,7 +101,7 @@ impl Answerer {
         }
     }
 
-    /// Whether the caller may know of its health.
+    /// Whether the caller is authorized to read its health.
     fn is_told(&self, request: &Request<Incoming>) -> bool {
         let behaviour = self.behaviour.borrow();
         let sent = request.headers().get(AUTHORIZATION);
@@ -135,7 +135,7 @@ impl Answerer {
         )
     }
 
-    /// A stream without an end, which ticks.
+    /// An endless stream of ticks.
     fn watch(&self) -> Response<Body> {
         let (sender, body) = Channel::<Bytes, hyper::Error>::new(TICKS_KEPT);
         tokio::spawn(self.clone().tick(sender));
@@ -149,7 +149,7 @@ impl Answerer {
         loop {
             tokio::select! {
                 _ = clock.tick() => {}
-                // Dropping the sender ends the answer in good order.
+                // Dropping the sender ends the answer in an orderly way.
                 closing = stage.wait_for(|stage| *stage == Stage::Closing) => return drop(closing),
             }
             if self

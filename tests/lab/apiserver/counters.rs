@@ -1,11 +1,11 @@
-//! What an apiserver counts, and whether it listens.
+//! The counters of an apiserver, and whether it listens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use trivet_lab::behaviour::{Counts, Door};
 
-/// Counts of one kind of question.
+/// Counts of one kind of request.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     total: AtomicU64,
@@ -14,7 +14,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Counts one; it waits for its answer until the guard is dropped.
+    /// Counts a request, which counts as unanswered until the guard is dropped.
     pub(crate) fn count(&self) -> Waiting<'_> {
         self.total.fetch_add(1, Ordering::Relaxed);
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
@@ -23,7 +23,7 @@ impl Asked {
     }
 }
 
-/// A question that waits for its answer.
+/// A request that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Waiting<'a>(&'a Asked);
 
@@ -36,9 +36,9 @@ impl Drop for Waiting<'_> {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Questions for `/readyz`.
+    /// Requests for `/readyz`.
     pub(crate) readyz: Asked,
-    /// Questions for `/livez`.
+    /// Requests for `/livez`.
     pub(crate) livez: Asked,
     /// Requests of clients.
     pub(crate) requests: Asked,
@@ -47,7 +47,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// As they are.
+    /// The current counts.
     pub(crate) fn read(&self) -> Counts {
         let total = |asked: &Asked| asked.total.load(Ordering::Relaxed);
         let at_once = |asked: &Asked| asked.at_once.load(Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl Counters {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes whether the listener is open.
+    /// Records whether the listener is open.
     pub(crate) fn listens(&self, open: bool) {
         self.listens.send_replace(open);
     }
@@ -76,7 +76,7 @@ impl Counters {
         self.obeyed(Door::Open).await;
     }
 
-    /// Waits until the listener is as this door wants it.
+    /// Waits until the listener is open or closed as this door requires.
     pub(crate) async fn obeyed(&self, door: Door) {
         let open = door != Door::Closed;
         // The sender is ours: it cannot be gone.

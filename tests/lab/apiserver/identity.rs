@@ -10,7 +10,7 @@ use rustls::{
 };
 use trivet_lab::behaviour::Identity;
 
-/// How to shake hands with this certificate.
+/// The TLS configuration of a server with this certificate.
 pub(crate) fn load(identity: &Identity) -> Result<Arc<ServerConfig>> {
     let failed = |path: &Path| format!("failed to read {}", path.display());
     let certificate = CertificateDer::from_pem_file(&identity.certificate)

@@ -1,8 +1,8 @@
-//! An apiserver as far as a layer-4 balancer and its clients can tell, and every way to be sick.
+//! A fake apiserver that looks real to a layer-4 proxy and its clients, and can fail in every way.
 //!
-//! It is a process of its own, so that it can be killed and stopped for real. It takes one order a line on its standard
-//! input and answers each, once it is obeyed, with what it has counted; it ends with its standard input. On SIGTERM it
-//! drains as kube-apiserver does: `/readyz` turns at once, after a delay the listener closes, requests finish.
+//! It is a separate process, so that tests can send it SIGKILL and SIGSTOP. It reads one order per line from its standard
+//! input, obeys it, and answers with its counters; it ends when its standard input ends. On SIGTERM it drains as
+//! kube-apiserver does: `/readyz` fails at once, the listener closes after a delay, requests finish.
 
 mod answer;
 mod counters;
@@ -29,7 +29,7 @@ use self::{
 /// A fake apiserver.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// What it calls itself.
+    /// Its name.
     #[arg(long)]
     name: String,
     /// The port, on all addresses.
@@ -41,7 +41,7 @@ struct Cli {
     /// The key, PEM.
     #[arg(long)]
     key: PathBuf,
-    /// For how long it serves on after SIGTERM before it closes its listener.
+    /// How long it still serves after SIGTERM before it closes its listener.
     #[arg(long)]
     shutdown_delay_milliseconds: u64,
 }
@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
     let mut terminated = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut serving = Box::pin(server.serve((Ipv6Addr::UNSPECIFIED, cli.port).into()));
     let mut orders = orders();
-    // That the listener is there, before anybody is told.
+    // The listener must be open before the first line is printed.
     tokio::select! {
         ended = &mut serving => return ended,
         listening = counters.listening() => listening,

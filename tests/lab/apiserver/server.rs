@@ -1,4 +1,4 @@
-//! Connections: from the accept to their end, in every way that a test may want.
+//! Connections, from accept to end, in every way that a test may need.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,14 +16,14 @@ use trivet_lab::behaviour::{Behaviour, Door};
 
 use crate::{answer::Answerer, counters::Counters, identity};
 
-/// How far an apiserver is on its way to its end.
+/// The stage of an apiserver's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Nowhere near it.
+    /// Not shutting down.
     Serving,
-    /// Told to end: not ready, and serving on.
+    /// After SIGTERM: not ready, but still serving.
     Draining,
-    /// No new connection, no further request, watches end.
+    /// It accepts no new connection and no further request, and ends its watches.
     Closing,
 }
 
@@ -133,7 +133,7 @@ impl Server {
         drop(connection.await);
     }
 
-    /// Waits as long as the door is so.
+    /// Waits until the door changes.
     async fn unless(&mut self, door: Door) {
         // The sender lives as long as the process.
         drop(self.behaviour.wait_for(|behaviour| behaviour.door != door).await);

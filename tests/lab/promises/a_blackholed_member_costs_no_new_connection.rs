@@ -1,4 +1,4 @@
-//! A host without power or network (F2): hedged at 250 ms, seen by the probe, its connections cut.
+//! A host without power or network (F2): opens hedge after 250 ms, the probe detects it, its connections are cut.
 
 use std::time::Duration;
 

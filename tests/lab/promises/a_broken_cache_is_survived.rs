@@ -1,4 +1,4 @@
-//! Torn files on the node's disk (O13): an older document serves, and where none is whole the next one that comes.
+//! Truncated files on the node's disk (O13): the proxy follows an older document, or if none is whole the next one it gets.
 
 use std::{fs, path::PathBuf};
 

@@ -5,7 +5,7 @@ use tokio::time::sleep;
 
 use crate::support::{SECOND, WARM_UP, serving};
 
-/// Past the second hold-down: by then a member that is trusted too soon has cut everybody several times.
+/// Enough flaps to last beyond the second hold-down. Without hold-downs every client would be cut several times by then.
 const FLAPS: usize = 6;
 
 #[test]

@@ -1,5 +1,5 @@
-//! A node's disk without room (O13): newer documents are followed all the same, what is on the disk stays whole, and what
-//! it missed is on it once there is room.
+//! A node's disk is full (O13): the proxy still follows newer documents, the files on the disk stay whole, and the proxy
+//! writes the missing ones once there is room.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use trivet_instruments::promptly;
 
 use crate::support::{SECOND, serving};
 
-/// The longest wait before a failed write is tried again, and what a busy machine adds.
+/// The longest wait before a failed write is retried, with a margin for a busy machine.
 const TRIED_AGAIN: Duration = Duration::from_secs(45);
 
 /// A small disk of its own, until this is dropped.
@@ -33,7 +33,7 @@ impl SmallDisk {
         self.0.join("filler")
     }
 
-    /// Leaves room for nothing.
+    /// Fills the disk.
     fn fill(&self) -> Result<()> {
         let mut filler = File::create(self.filler())?;
         loop {

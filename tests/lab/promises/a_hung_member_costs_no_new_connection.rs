@@ -1,4 +1,4 @@
-//! A stopped process (F3): its kernel accepts and acknowledges as ever, so only the first flight and the probe can tell.
+//! A stopped process (F3): its kernel still accepts and acknowledges, so only the first flight and the probe detect it.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn one_that_is_stopped_is_cut() -> Result<()> {
     })
 }
 
-/// Where it still answers on connections that it has, nothing is cut.
+/// If it still answers on established connections, nothing is cut.
 fn sick_for_new_connections(door: Door) -> Result<()> {
     serving(3, async move |lab| {
         let watches = lab.watches(6).await;

@@ -1,4 +1,4 @@
-//! A process that is gone (F1): refused, and so the next member is dialled within the client's own connection.
+//! A killed process (F1): its kernel refuses, and the proxy dials the next member for the same client.
 
 use std::time::Duration;
 

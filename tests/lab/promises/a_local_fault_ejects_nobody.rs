@@ -1,4 +1,4 @@
-//! Everything fails in the same instant (F20): that is the node's own fault, and no member is ejected for it.
+//! All members fail in the same instant (F20): the fault is on the node, and no member gets Down for it.
 
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
@@ -8,8 +8,8 @@ use crate::support::{SECOND, WARM_UP, assert_none_cut, serving};
 
 fn strikes_the_node(fault: Fault) -> Result<()> {
     serving(3, async move |lab| {
-        // The watches first, so that each member holds two of them: beside short connections they may come to lie three,
-        // two and one, and then the fewest connections are rightly never where three are.
+        // The watches first, so that each member holds two of them. Opened beside short connections they might be spread
+        // three, two and one, and then the member with three would rightly get no new connection.
         let watches = lab.watches(6).await;
         let attempts = lab.attempts();
         sleep(WARM_UP).await;
@@ -22,7 +22,7 @@ fn strikes_the_node(fault: Fault) -> Result<()> {
         let record = attempts.finish().await?;
         let dark = record.since(struck).until(healed);
         println!("in the dark: {dark}");
-        // The reference shares the node's network, so it is no measure here; a reset must be prompt all the same.
+        // The reference shares the node's network, so it has the fault too and cannot serve as a measure here.
         assert!(
             dark.slowest() <= 2 * SECOND + SECOND / 5,
             "held for longer than 2 s: {dark}"

@@ -1,5 +1,5 @@
-//! A member that serves but says that it is not ready (F4): left alone, and given nothing new; also where it says so only
-//! to callers with a token (F24).
+//! A member that serves but reports that it is not ready (F4): its connections stay, and it gets no new ones; also if it
+//! reports its readiness only to callers with a token (F24).
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};

@@ -1,5 +1,5 @@
-//! A member that is cut off from etcd (F6): `/readyz` is late by four seconds, then says so; it is alive all the time. Also where it
-//! says so only to callers with a token (F24).
+//! A member that is cut off from etcd (F6): `/readyz` takes four seconds and then fails; the member is alive all the time.
+//! Also if it reports its readiness only to callers with a token (F24).
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn is_left(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Looks on until so long after the fault: it is Unready by the first evidence and never Down.
+/// Watches the member until this long after the fault: it is Unready after the first outcome and never Down.
 async fn look_on(lab: &Lab, struck: Instant, until: Duration) -> Result<()> {
     while struck.elapsed() < until {
         assert!(

@@ -1,5 +1,5 @@
-//! A proxy that starts while no member lives (O8): kubelet is told within two seconds, and so starts its static pods,
-//! among them perhaps the etcd that heals the cluster.
+//! A proxy that starts while no member runs (O8): it resets kubelet's connections within two seconds. Kubelet then starts
+//! its static pods, perhaps among them the etcd and the apiserver that repair the cluster.
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
@@ -11,7 +11,7 @@ fn starts_in_the_dark(kill: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 's
     empty(3, async move |lab| {
         lab.start_apiservers(3, SECOND).await?;
         lab.serve().await?;
-        // The node's disk knows them well; then the power fails.
+        // The node's disk has the document and the proofs; then the power fails.
         lab.take_proxy()?.kill().await?;
         kill(lab).await?;
         lab.start_proxy()?;

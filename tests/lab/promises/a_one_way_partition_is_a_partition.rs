@@ -1,4 +1,4 @@
-//! Packets are lost in one direction only (F10): each is as a host without network.
+//! Packets are lost in one direction only (F10): either direction has the same effect as a host without network.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Packets of more than 1000 bytes are lost (F9), as in a tunnel of unknown MTU: small probes would pass.
+//! Packets of more than 1000 bytes are lost (F9), as in a tunnel with a smaller MTU: small probes would pass.
 
 use anyhow::Result;
 use trivet_lab::{Fault, Lab, Place};

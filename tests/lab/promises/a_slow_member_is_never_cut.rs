@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, WARM_UP, assert_none_cut, assert_none_failed, serving};
 
-/// As late as promised, less what a busy machine adds to it.
+/// The promised 1.5 s, less a margin for a busy machine.
 const ALMOST: Duration = Duration::from_millis(1400);
 
 #[test]

@@ -1,4 +1,4 @@
-//! Stale or mistyped members (F16): no traffic to what fails its probe.
+//! Stale or mistyped members (F16): an address that fails its probe gets no connection.
 
 use anyhow::Result;
 use std::time::Duration;

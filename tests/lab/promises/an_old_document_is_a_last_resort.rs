@@ -1,4 +1,4 @@
-//! A node was off while all members were replaced twice (F15): an earlier document of its disk may name one that lives.
+//! A node was off while all members were replaced twice (F15): an earlier document on its disk may name one that runs.
 
 use anyhow::Result;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ fn usable_within_15_s() -> Result<()> {
         )?;
         lab.start_proxy()?;
         lab.proxy().comes_to_see("cp2", "Up").await?;
-        // Two further generations, neither of which names who will live.
+        // Two later documents, neither of which names the member that will run.
         lab.write(
             &lab.pool()
                 .revision(2)

@@ -1,5 +1,5 @@
-//! Clients that say nothing (F25): a TCP check costs no apiserver a connection, and clients that hold slots in silence
-//! keep no other client out.
+//! Clients that send nothing (F25): a TCP check costs no apiserver a connection, and silent clients that hold slots do not
+//! keep out other clients.
 
 use std::io::ErrorKind;
 
@@ -74,7 +74,7 @@ fn slot_hogs() -> Result<()> {
         assert_none_failed(&record);
         assert_none_slower(&record, SECOND);
         assert_eq!(lab.proxy().ended("Shed").await, 0);
-        // The youngest had its slot for longest.
+        // The youngest silent client keeps its slot for the longest time.
         let mut youngest = hogs.pop().context("no hog")?;
         let end = timeout(20 * SECOND, youngest.read(&mut [0])).await?;
         let told = started.elapsed();

@@ -1,4 +1,5 @@
-//! No file is left to accept with (O11): accepting pauses, nothing spins, and all goes on once there are files.
+//! No file descriptor is left to accept with (O11): the accept loop pauses without spinning, and continues once there are
+//! file descriptors again.
 
 use std::{fs, process::Command};
 
@@ -10,10 +11,10 @@ use tokio::{
 
 use crate::support::{SECOND, serving};
 
-/// Below what the proxy has open at rest, so that not one more can be.
+/// Fewer than the proxy has open at rest, so that it cannot open another.
 const NO_MORE: &str = "8";
 
-/// Sets the soft limit: the hard one is the way back.
+/// Sets the soft limit. The hard limit stays, so that the test can raise the soft one again.
 fn limit_files(pid: i32, limit: &str) -> Result<()> {
     let status = Command::new("prlimit")
         .args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")])
@@ -23,7 +24,7 @@ fn limit_files(pid: i32, limit: &str) -> Result<()> {
     Ok(())
 }
 
-/// The soft limit as it is.
+/// The current soft limit.
 fn limit_of_files(pid: i32) -> Result<String> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
     let line = limits

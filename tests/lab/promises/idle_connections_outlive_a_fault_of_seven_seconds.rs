@@ -1,5 +1,5 @@
-//! All members are unreachable for up to seven seconds (F20), as while a switch reboots: connections without traffic,
-//! which only the kernel's keepalive packets could end, go on afterwards.
+//! All members are unreachable for up to seven seconds (F20), as while a switch reboots. Connections without traffic, which
+//! only the kernel's keepalive could end, still work afterwards.
 
 use std::{io, time::Duration};
 
@@ -20,7 +20,7 @@ const CONNECTIONS: u32 = 40;
 /// time meet the fault in every phase.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 
-/// The next keepalive packet is due a second after the last at the latest; what ends a connection has ended it by then.
+/// How long to wait after the fault: the next keepalive packet is due after at most a second and would end a connection.
 const SETTLED: Duration = Duration::from_secs(3);
 
 const REQUEST: &[u8] = b"GET /whoami HTTP/1.1\r\nhost: kubernetes\r\nconnection: close\r\n\r\n";

@@ -1,7 +1,7 @@
-//! What the proxy promises under faults, with its numbers. One file a promise; each test has a lab of its own.
+//! The proxy's promises under faults, with numbers. One file is one promise; each test has its own lab.
 //!
-//! Bounds are counted from the end of the command that makes the fault, and what the machine itself costs is added to
-//! them: twice the slowest connection of the same client to an apiserver that is well, without the proxy, in that time.
+//! Bounds count from the end of the command that makes the fault. The share of the machine is added to them: twice the
+//! slowest connection of the same client to a healthy apiserver, without the proxy, in the same time.
 
 #![allow(
     clippy::indexing_slicing,

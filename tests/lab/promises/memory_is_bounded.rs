@@ -9,14 +9,14 @@ use trivet_lab::Lab;
 
 use crate::support::{SECOND, serving};
 
-/// A tenth of what 10,000 connections would leave behind if each lost track of its 16 KiB first flight alone; more than
-/// an allocator wanders.
+/// More than the fluctuation of an allocator, but a tenth of the leak if 10,000 connections each leaked a 16 KiB first
+/// flight.
 const SLACK: u64 = 2 << 20;
 
 /// Whole hours of churn, a day unless `TRIVET_CHURN_HOURS` says otherwise.
 const HOURS: u32 = 24;
 
-/// Opens connections that end before they have said a word, and whole requests, for so many seconds.
+/// For so many seconds, opens connections that end without sending a byte, and sends whole requests.
 async fn churn(lab: &Lab, seconds: u32) -> Result<usize> {
     let attempts = lab.attempts_at("/whoami", 40);
     let began = Instant::now();

@@ -1,4 +1,5 @@
-//! The cluster's authority is replaced while all runs (F18): both are trusted, certificates change, the old one goes.
+//! The cluster's authority is replaced without downtime (F18): both are trusted, certificates change, the old authority is
+//! removed.
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};

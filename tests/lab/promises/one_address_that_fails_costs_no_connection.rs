@@ -15,10 +15,10 @@ use crate::support::{
 const SLOW: Duration = Duration::from_millis(300);
 const CUT: Duration = Duration::from_millis(2900);
 
-/// Past the moment by which every client must have recovered.
+/// How long the test goes on after the fault: by then every client must have recovered.
 const LOOK_ON: Duration = Duration::from_secs(6);
 
-/// So many members by IPv4, which is preferred, and IPv6.
+/// A pool of so many members, each with its IPv4 address first and its IPv6 address second.
 fn dual_stack(lab: &Lab, members: u8) -> Pool {
     (1..=members).map(Place::Member).fold(lab.pool(), |pool, place| {
         pool.member_at(&place.name(), vec![place.ipv4(), place.ipv6()])
@@ -112,7 +112,7 @@ fn one_address_refuses_and_others_are_a_strangers() -> Result<()> {
         let counts = lab.apiservers[3].counts().await?;
         assert!(counts.readyz > 0, "the stranger was not probed: {counts:?}");
         assert_eq!(counts.requests, 0, "a stranger got a client");
-        // Two probers keep theirs; each client would be another.
+        // The two probers keep one connection each; more would be of clients.
         assert!(
             counts.connections <= 10,
             "clients are sent to a stranger: {counts:?}"
@@ -121,8 +121,8 @@ fn one_address_refuses_and_others_are_a_strangers() -> Result<()> {
     })
 }
 
-/// The node's rules that drop IPv4 to and from so many members, and not to the reference. One transaction: members that
-/// come back one after another are silent by themselves meanwhile.
+/// The nftables rules of the node that drop IPv4 to and from so many members, but not to the reference. They are removed in
+/// one transaction: if members came back one after another, the rest would be silent alone for a moment.
 fn without_ipv4_to(members: u8) -> String {
     let addresses: Vec<_> = (1..=members)
         .map(|member| Place::Member(member).ipv4().to_string())
@@ -147,7 +147,7 @@ fn one_family_falls_silent_at_all_members_for_five_seconds() -> Result<()> {
         let attempts = lab.attempts();
         sleep(WARM_UP).await;
         lab.rules(Place::Node, &without_ipv4_to(3)).await?;
-        // A handshake that was half done waits for the kernel's next retransmission.
+        // A handshake in progress waits for the kernel's next retransmission.
         let struck = Instant::now();
         sleep(5 * SECOND).await;
         lab.rules(Place::Node, "delete table inet family").await?;

@@ -1,4 +1,4 @@
-//! Probes during a partial outage (O14): each member gets no more than at rest, and one question of a kind at a time.
+//! Probes during a partial outage (O14): each member gets no more than at rest, and one request of a kind at a time.
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
@@ -11,7 +11,7 @@ use crate::support::{SECOND, WARM_UP, serving};
 
 const LOOK_ON: u32 = 12;
 
-/// One a second, up to a tenth sooner; one that suspicion asks for every ten seconds; one at either end.
+/// One a second with jitter of a tenth, one extra probe of a suspect member every ten seconds, and one at each end.
 fn most_questions(seconds: f64) -> f64 {
     seconds / 0.9 + seconds / 10.0 + 2.0
 }

@@ -12,12 +12,12 @@ use trivet_lab::{Lab, Programs, Watches};
 /// Long enough for every member to have had connections.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 
-/// The least that kube-apiserver must be given so that a restart is noticed before it closes its listener.
+/// The shortest `--shutdown-delay-duration` with which proxies notice a restart before the listener closes.
 pub(crate) const SHUTDOWN_DELAY: Duration = Duration::from_secs(5);
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// A lab with so many places for members, where nothing runs yet.
+/// A lab with so many places for members and without any process yet.
 pub(crate) fn empty(
     members: u8,
     scenario: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
@@ -41,7 +41,7 @@ pub(crate) fn serving(
     })
 }
 
-/// The same, where the members tell of their health only callers with a token, as with `anonymous-auth=false`.
+/// The same with members that report their health only to callers with a token, as with `anonymous-auth=false`.
 pub(crate) fn serving_with_a_token(
     members: u8,
     scenario: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
@@ -60,7 +60,7 @@ pub(crate) fn assert_none_failed(record: &Record) {
     assert!(record.failed().is_empty(), "{record}");
 }
 
-/// No attempt took longer than `limit` and what the machine costs.
+/// No attempt took longer than `limit` and the share of the machine.
 pub(crate) fn assert_none_slower(record: &Record, limit: Duration) {
     assert!(
         record.slowest() <= limit + record.machine(),
@@ -68,7 +68,7 @@ pub(crate) fn assert_none_slower(record: &Record, limit: Duration) {
     );
 }
 
-/// Every attempt ended with a reset, within `limit` and what the machine costs.
+/// Every attempt ended with a reset, within `limit` and the share of the machine.
 pub(crate) fn assert_all_reset(record: &Record, limit: Duration) {
     assert!(!record.attempts().is_empty(), "nothing was attempted");
     assert!(
@@ -81,7 +81,7 @@ pub(crate) fn assert_all_reset(record: &Record, limit: Duration) {
     assert_none_slower(record, limit);
 }
 
-/// This happened within `limit` and what the machine costs.
+/// This happened within `limit` and the share of the machine.
 pub(crate) fn assert_within(what: &str, since: Instant, at: Instant, limit: Duration, record: &Record) {
     let took = at.saturating_duration_since(since);
     println!("{what} after {took:?}");

@@ -8,7 +8,7 @@ use trivet_lab::{Fault, Lab, Place};
 
 use crate::support::{SECOND, WARM_UP, assert_all_reset, assert_none_slower, serving};
 
-/// What connections that wait, and metrics of new reasons, may add for a while.
+/// How much memory waiting connections and metrics with new labels may add.
 const FLAT: u64 = 4 << 20;
 
 async fn outage(

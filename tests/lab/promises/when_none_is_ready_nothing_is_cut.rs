@@ -1,4 +1,4 @@
-//! Every `/readyz` is red, as when etcd has lost its quorum (F7): there is no better place, so all goes on.
+//! Every `/readyz` fails, as when etcd has lost its quorum (F7): no member is better than another, so nothing changes.
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
@@ -9,8 +9,8 @@ use crate::support::{SECOND, WARM_UP, assert_none_cut, assert_none_failed, servi
 #[test]
 fn and_all_are_used_as_before() -> Result<()> {
     serving(3, async |lab| {
-        // The watches first, so that each member holds two of them: beside short connections one may come to hold three,
-        // and then the fewest connections are rightly never there.
+        // The watches first, so that each member holds two of them. Opened beside short connections one member might hold
+        // three, and then it would rightly get no new connection.
         let watches = lab.watches(6).await;
         let attempts = lab.attempts();
         sleep(WARM_UP).await;

@@ -1,4 +1,4 @@
-//! A fake apiserver as a test sees it: a process at a place, which does what it is told.
+//! The test's handle of a fake apiserver: a process at a place, which obeys orders.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -19,14 +19,14 @@ use crate::{
 /// Far beyond what an apiserver takes to start or to obey.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// What it takes to start one.
+/// The arguments of its process.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) program: PathBuf,
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) identity: Identity,
-    /// For how long it serves on, not ready, once it is told to end.
+    /// How long it still serves after SIGTERM, not ready.
     pub(crate) shutdown_delay: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Apiserver {
         Ok(apiserver)
     }
 
-    /// Starts its process anew, with all well; returns once it listens.
+    /// Starts its process again, healthy; returns once it listens.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
         let Recipe {
@@ -98,7 +98,7 @@ impl Apiserver {
         Ok(())
     }
 
-    /// Its name, as a member and by its own words.
+    /// Its name as a member and in its answers.
     pub fn name(&self) -> &str {
         &self.recipe.name
     }
@@ -121,7 +121,7 @@ impl Apiserver {
         self.running()?.obey(&Order::Count).await
     }
 
-    /// SIGKILL; returns once the kernel has closed all it had. Nothing if it does not run.
+    /// SIGKILL; returns once the kernel has closed all of its sockets. Does nothing if it does not run.
     pub async fn kill(&mut self) -> Result<()> {
         match self.running.take() {
             Some(mut running) => running.program.kill().await,
@@ -129,7 +129,7 @@ impl Apiserver {
         }
     }
 
-    /// SIGSTOP; returns once it is stopped. Its kernel goes on to accept and acknowledge.
+    /// SIGSTOP; returns once it is stopped. The kernel still accepts connections and acknowledges packets.
     pub async fn stop(&mut self) -> Result<()> {
         self.running()?.program.stop().await
     }

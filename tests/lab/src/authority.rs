@@ -11,7 +11,7 @@ use trivet_instruments::SERVER_NAME;
 
 use crate::behaviour::Identity;
 
-/// When a certificate is good.
+/// When a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dates {
     /// Long before and after today.
@@ -75,8 +75,8 @@ impl Authority {
     }
 }
 
-/// The names in a real apiserver's certificate and some more: on the wire it is longer than 1000 bytes, as a real one
-/// with its RSA key is.
+/// The names of a real apiserver's certificate and some more, so that the certificate is longer than 1000 bytes, like a
+/// real one with an RSA key.
 fn names() -> Vec<String> {
     let usual = [
         SERVER_NAME,
@@ -88,7 +88,7 @@ fn names() -> Vec<String> {
     usual.map(str::to_owned).into_iter().chain(more).collect()
 }
 
-/// How a client trusts all of these authorities and no other.
+/// The TLS configuration of a client that trusts exactly these authorities.
 pub(crate) fn trusting(authorities: &[&Authority]) -> Result<Arc<ClientConfig>> {
     trivet_instruments::trusting(authorities.iter().map(|authority| authority.certificate.clone()))
 }

@@ -1,32 +1,32 @@
-//! How a fake apiserver is told to behave, and what it tells about itself: one line of JSON each way.
+//! The protocol between a test and a fake apiserver: orders and counters, one line of JSON each.
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// What a test tells an apiserver.
+/// An order of a test to an apiserver.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Behave so from now on.
+    /// Behave like this from now on.
     Behave(Behaviour),
-    /// Only say what was counted.
+    /// Only return the counters.
     Count,
 }
 
-/// How an apiserver behaves. A hung process needs no word here: it is stopped by a signal.
+/// How an apiserver behaves. There is no value for a hung process: tests use SIGSTOP.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Behaviour {
-    /// What becomes of a connection that comes in.
+    /// What happens to a new connection.
     pub door: Door,
-    /// What `/readyz` says.
+    /// The answer of `/readyz`.
     pub readiness: Readiness,
-    /// What every answer takes, that of `/livez` too.
+    /// The delay of every answer, that of `/livez` too.
     pub delay: Duration,
-    /// Whether watches say no more, while everything else goes on.
+    /// Whether watches send no more events, while everything else works.
     pub stalled: bool,
     /// The certificate for connections from now on.
     pub identity: Identity,
-    /// The token without which nobody is told of its health, as with `anonymous-auth=false`; none tells everybody.
+    /// The token that a caller needs to read its health, as with `anonymous-auth=false`; none for anonymous access.
     pub token: Option<String>,
 }
 
@@ -44,29 +44,29 @@ impl Behaviour {
     }
 }
 
-/// What becomes of a connection that comes in.
+/// What happens to a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Door {
     /// It is served.
     Open,
-    /// It is refused: nothing listens. Those that are open stay.
+    /// It is refused: nothing listens. Open connections stay.
     Closed,
     /// It is accepted and reset.
     Resets,
-    /// It is accepted, and nothing is said.
+    /// It is accepted, and no byte is sent.
     SilentBeforeHandshake,
-    /// It is accepted, TLS is set up, and nothing more is said.
+    /// It is accepted, the TLS handshake completes, and then no byte is sent.
     SilentAfterHandshake,
 }
 
-/// What `/readyz` says.
+/// The answer of `/readyz`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Readiness {
     /// The status.
     pub status: u16,
     /// The checks that fail, by name.
     pub failing: Vec<String>,
-    /// What the answer takes.
+    /// The delay of the answer.
     pub delay: Duration,
 }
 
@@ -90,7 +90,7 @@ impl Readiness {
         }
     }
 
-    /// As an apiserver without its etcd answers: after four seconds, and badly.
+    /// The answer of an apiserver without its etcd: it fails after four seconds.
     pub fn without_etcd() -> Self {
         Self {
             delay: Duration::from_secs(4),
@@ -111,13 +111,13 @@ pub struct Identity {
 /// What an apiserver has counted since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Questions for `/readyz`.
+    /// Requests for `/readyz`.
     pub readyz: u64,
-    /// Questions for `/livez`.
+    /// Requests for `/livez`.
     pub livez: u64,
-    /// The most questions for `/readyz` that waited for their answers at one time.
+    /// The most requests for `/readyz` that waited for their answers at one time.
     pub readyz_at_once: u64,
-    /// The most questions for `/livez` that waited for their answers at one time.
+    /// The most requests for `/livez` that waited for their answers at one time.
     pub livez_at_once: u64,
     /// Requests of clients.
     pub requests: u64,

@@ -17,7 +17,7 @@ pub(crate) const APISERVER: u16 = 6443;
 /// The port of the proxy on the node's loopback.
 pub(crate) const PROXY: u16 = 7443;
 
-/// A wire document in the making.
+/// A builder of a wire document.
 #[derive(Clone, Debug)]
 pub struct Pool {
     document: Document,
@@ -62,20 +62,20 @@ impl Pool {
         Self { document }
     }
 
-    /// With this revision.
+    /// Sets the revision.
     #[must_use]
     pub fn revision(mut self, revision: u64) -> Self {
         self.document.revision = revision;
         self
     }
 
-    /// And what is at this place, by its IPv4 address.
+    /// Adds the apiserver at this place, by its IPv4 address.
     #[must_use]
     pub fn member(self, place: Place) -> Self {
         self.member_at(&place.name(), vec![place.ipv4()])
     }
 
-    /// And what is at these addresses, under this name.
+    /// Adds a member with this name and these addresses.
     #[must_use]
     pub fn member_at(mut self, name: &str, addresses: Vec<IpAddr>) -> Self {
         self.document.members.push(Member {
@@ -89,28 +89,28 @@ impl Pool {
         self
     }
 
-    /// Whose proxy holds at most so many connections.
+    /// Sets the most connections of the proxy.
     #[must_use]
     pub fn max_connections(mut self, limit: u32) -> Self {
         self.document.connection.max_connections = limit;
         self
     }
 
-    /// Whose proxy drains within so many seconds.
+    /// Sets the drain time-out of the proxy, in seconds.
     #[must_use]
     pub fn drain_within(mut self, seconds: u32) -> Self {
         self.document.connection.drain_timeout_seconds = seconds;
         self
     }
 
-    /// Trusting exactly these authorities.
+    /// Sets the trusted authorities.
     #[must_use]
     pub fn trusting(mut self, authorities: &[&Authority]) -> Self {
         self.document.tls.ca_bundle = authorities.iter().map(|authority| authority.bundle()).collect();
         self
     }
 
-    /// What goes into the file.
+    /// The content of the file.
     pub fn text(&self) -> Result<String> {
         Ok(self.document.clone().seal()?.to_text()?)
     }

@@ -1,4 +1,4 @@
-//! Faults on the wire, made with nftables in the network namespace that they strike.
+//! Network faults, made with nftables in the affected network namespace.
 
 use anyhow::{Context, Result};
 
@@ -7,8 +7,8 @@ use crate::{
     process,
 };
 
-/// What happens to the packets of a place. Only TCP is struck, so that the neighbours still answer for its address:
-/// that is how a host behind a router looks when its power is gone.
+/// What happens to the packets of a place. Only TCP is affected, so the address still resolves by ARP: this is how a host
+/// without power behind a router looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// None arrives and none leaves.
@@ -17,7 +17,7 @@ pub enum Fault {
     DeafTo,
     /// None leaves.
     DumbTo,
-    /// Those longer than this do neither arrive nor leave.
+    /// Packets longer than this neither arrive nor leave.
     Longer(u16),
     /// None of this address family arrives and none leaves.
     BlackholeOf(Family),
@@ -25,7 +25,7 @@ pub enum Fault {
     Reject,
     /// The same for this address family.
     RejectOf(Family),
-    /// No new connection leaves: the table of connections is full. Those that are known go on.
+    /// No new connection leaves, as with a full conntrack table. Established connections work.
     NoNewConnection,
 }
 
@@ -84,7 +84,8 @@ impl Fault {
     }
 }
 
-/// Both in one transaction: no packet slips through between two faults. Adding first makes the deletion sure.
+/// In one transaction with the rules that follow, so that no packet passes between two faults. The table is added first so
+/// that the deletion cannot fail.
 const CLEAR: &str = "add table inet fault\ndelete table inet fault\n";
 
 /// Makes a fault, in place of any other there.

@@ -1,4 +1,4 @@
-//! A lab: a node with the proxy, members with fake apiservers, and what strikes them.
+//! A lab: a node with the proxy, members with fake apiservers, and faults.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ use crate::{
     watches::Watches,
 };
 
-/// What the proxy and its members take at most to be well after their start.
+/// The limit for the proxy and its members to be Up after their start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The programs of a lab. Cargo tells them to the tests of this package only.
@@ -45,7 +45,7 @@ pub struct Programs {
 pub struct Lab {
     /// The members' apiservers: `cp1`, `cp2`, …
     pub apiservers: Vec<Apiserver>,
-    /// Who signs their certificates.
+    /// The authority that signs their certificates.
     pub authority: Authority,
     reference: Option<Apiserver>,
     proxy: Option<Proxy>,
@@ -150,7 +150,7 @@ impl Lab {
         places.fold(self.pool(), Pool::member)
     }
 
-    /// Writes the proxy's document as kubelet does: the old one or the new one, never half of it.
+    /// Writes the proxy's document atomically, as kubelet does.
     pub fn write(&self, pool: &Pool) -> Result<()> {
         let (new, file) = (self.disk().join("pool.new"), self.disk().join("pool.json"));
         fs::write(&new, pool.text()?)
@@ -158,7 +158,7 @@ impl Lab {
             .context("failed to write the document")
     }
 
-    /// Takes the proxy's document away, as on a node that was off since; its cache stays.
+    /// Removes the proxy's document, but not its cache.
     pub fn take_document_away(&self) -> Result<()> {
         fs::remove_file(self.disk().join("pool.json")).context("failed to remove the document")
     }
@@ -168,7 +168,7 @@ impl Lab {
         self.disk.path()
     }
 
-    /// Starts the proxy, on what is on the disk.
+    /// Starts the proxy with the files that are on the disk.
     pub fn start_proxy(&mut self) -> Result<()> {
         let namespace = self.network.namespace(Place::Node);
         self.proxy = Some(Proxy::start(
@@ -179,7 +179,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Makes the apiservers tell of their health only those that have a token, and gives one to the proxy.
+    /// Makes the apiservers report their health only to callers with a token, and gives one to the proxy.
     pub async fn demand_a_token(&mut self) -> Result<()> {
         let token = "token-of-the-proxy";
         fs::write(self.disk().join(proxy::TOKEN), token).context("failed to write the token")?;
@@ -218,7 +218,7 @@ impl Lab {
         self.proxy.as_ref().expect("the test has started the proxy")
     }
 
-    /// Hands the proxy over, to be ended.
+    /// Takes the proxy out of the lab, to end it.
     pub fn take_proxy(&mut self) -> Result<Proxy> {
         self.proxy.take().context("there is no proxy to take")
     }
@@ -245,8 +245,8 @@ impl Lab {
 
     /// Starts new connections at a steady rate, each with a request for `path`.
     ///
-    /// Beside them runs a stream to an apiserver that no fault strikes, without the proxy: what the slowest of those took
-    /// tells what this machine, busy as it is, costs at worst.
+    /// A second stream of connections goes to an apiserver without faults, without the proxy: the slowest of those shows the
+    /// share of the machine.
     pub fn attempts_at(&self, path: &str, per_second: u32) -> Attempts {
         let (proxy, period) = (
             self.client().asking(path),
@@ -254,7 +254,7 @@ impl Lab {
         );
         let reference = self.client_at(SocketAddr::new(Place::Reference.ipv4(), APISERVER));
         Attempts::start(move |stop| async move {
-            // Half as often will do to meet the same moments, and costs the machine less.
+            // Half the rate is enough to sample the same moments, and costs the machine less.
             let reference = tokio::spawn(stream(reference, period * 2, stop.clone()));
             let through = stream(proxy, period, stop).await;
             Ok(Record::new(through).beside(reference.await?))
@@ -313,7 +313,7 @@ impl Lab {
         inside(&self.network.path(place), &place.name(), work).await
     }
 
-    /// Prints what the proxy has logged: the other half of the story.
+    /// Prints the proxy's log.
     fn tell(&self) {
         println!("the proxy's log:\n{}", proxy::log(self.disk()));
     }

@@ -1,8 +1,8 @@
 //! A laboratory for the proxy: a node with the real program, and fake apiservers in network namespaces of their own.
 //!
-//! Where the testbed shows that a whole cluster lives through a fault, the lab measures one proxy: every attempt and
-//! every tick of a watch is recorded, and faults strike on the wire, in the kernel and inside the apiserver. Each lab
-//! has its own namespaces and addresses of its own in them, so that several run side by side.
+//! The testbed shows that a whole cluster survives a fault; the lab measures one proxy. Every attempt and every tick of a
+//! watch is recorded, and faults act on the network, on processes and inside the apiserver. Each lab has its own namespaces,
+//! so several run side by side.
 
 mod apiserver;
 mod authority;

@@ -1,7 +1,7 @@
-//! The wire of one lab: a bridge in a namespace of its own, and a namespace with a cable to it for each place.
+//! The network of one lab: a bridge in its own namespace, and for each place a namespace with a veth pair ("cable") to it.
 //!
-//! Nothing is made on the machine itself, so every lab has the same addresses and none of them is the machine's. The
-//! names carry the pid of the test: what a killed test left is found by the next one, and removed.
+//! Nothing is created in the machine's own namespace, so every lab uses the same addresses. The names of the namespaces
+//! contain the pid of the test, so that the next test finds and removes what a killed one left.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ pub enum Place {
     Node,
     /// Where a member is, counted from 1.
     Member(u8),
-    /// Where an apiserver is that no fault ever strikes and no document names.
+    /// The place of an apiserver without faults, which no document names.
     Reference,
 }
 
@@ -117,7 +117,7 @@ impl Network {
         path(&self.namespace(place))
     }
 
-    /// Pulls the cable of a place, or plugs it in again: then not even its neighbours answer for its address.
+    /// Pulls the cable of a place, or plugs it in again. Without the cable its address does not even resolve by ARP.
     pub(crate) async fn plug(&self, place: Place, plugged: bool) -> Result<()> {
         let state = if plugged { "up" } else { "down" };
         let link = place.name();
@@ -167,7 +167,7 @@ fn remove(chosen: impl Fn(&str) -> bool) -> Result<()> {
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     for name in names.filter(|name| chosen(name)) {
-        // Another test may be sweeping at this very moment; what is gone is gone.
+        // Another test may remove it at the same moment; then there is nothing to do.
         let Ok(pids) = process::output("ip", &["netns", "pids", &name]) else {
             continue;
         };

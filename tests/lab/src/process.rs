@@ -22,11 +22,11 @@ use tokio::{
 
 use crate::network;
 
-/// What the kernel takes at most to stop or end a process of ours on a busy machine.
+/// The limit for the kernel to stop or end a process on a busy machine.
 const KERNEL_LIMIT: Duration = Duration::from_secs(5);
 
-/// A command in a network namespace. The kernel kills its process when the thread that started it ends, however that
-/// comes; nsenter and setpriv execute what follows them, so there is one process and its pid is the program's.
+/// A command in a network namespace. The kernel kills its process when the thread that started it ends, also after a crash.
+/// nsenter and setpriv `exec` the next command, so there is one process and its pid is the program's.
 pub(crate) fn command(namespace: &str, program: &Path) -> Command {
     let mut command = Command::new("nsenter");
     command
@@ -65,7 +65,7 @@ pub(crate) async fn feed(namespace: &str, program: &str, arguments: &[&str], inp
     Ok(())
 }
 
-/// The output of a command, run while nothing else happens.
+/// The output of a command. Blocks the thread until it ends.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String> {
     output_of(program, arguments, "")
 }
@@ -98,7 +98,7 @@ pub(crate) fn output_of(program: &str, arguments: &[&str], input: &str) -> Resul
     String::from_utf8(output.stdout).with_context(|| format!("{program} says what is no text"))
 }
 
-/// Kills a process by its pid; that it is gone already is as good.
+/// Kills a process by its pid; no error if it has ended already.
 pub(crate) fn kill(pid: i32) -> Result<()> {
     match signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -106,7 +106,7 @@ pub(crate) fn kill(pid: i32) -> Result<()> {
     }
 }
 
-/// What a process has used.
+/// The resource usage of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Time on a processor.
@@ -160,7 +160,7 @@ impl Program {
         Ok(())
     }
 
-    /// Kills it; returns once the kernel has closed all it had.
+    /// Kills it; returns once the kernel has closed all of its files.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         self.child
             .kill()
@@ -168,7 +168,7 @@ impl Program {
             .context("failed to kill a program of the lab")
     }
 
-    /// Waits for its end and says whether it was a good one.
+    /// Waits for its end and returns whether it succeeded.
     pub(crate) async fn ended(&mut self) -> Result<bool> {
         let status = self.child.wait().await.context("lost a program of the lab")?;
         Ok(status.success())
@@ -180,7 +180,7 @@ impl Program {
         Ok(ended.is_some())
     }
 
-    /// What it has used so far.
+    /// Its resource usage so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let ticks = |index: usize| -> Result<u64> {
             let fields = self.stat()?;

@@ -15,7 +15,7 @@ use trivet_proxy::admin;
 
 use crate::process::{self, Program, Usage};
 
-/// Far beyond what it takes, so that only a broken promise fails.
+/// A limit that only a broken promise exceeds.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The file of the proxy's token, which most labs leave out.
@@ -77,7 +77,7 @@ impl Proxy {
         self.program.pid()
     }
 
-    /// What it has used so far.
+    /// Its resource usage so far.
     pub fn usage(&self) -> Result<Usage> {
         self.program.usage()
     }

@@ -1,4 +1,4 @@
-//! Long connections: each watches one apiserver, notes every tick, and comes back at once when it is cut.
+//! Long connections: each watches one apiserver, records every tick, and reconnects at once when it is cut.
 
 use std::{
     io,
@@ -15,22 +15,22 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use trivet_instruments::Client;
 
-/// What a client asks that watches; the head of the answer comes at once, ticks follow.
+/// The request of a watch. The head of the answer comes at once, then the ticks.
 const REQUEST: &[u8] = b"GET /watch HTTP/1.1\r\nhost: kubernetes\r\n\r\n";
 
-/// Far beyond what it takes to be answered by an apiserver that is well.
+/// The limit of an answer, which a healthy apiserver never reaches.
 const OPENED: Duration = Duration::from_secs(30);
 
 /// More than any head of an answer.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// As client-go, which comes back at once the first time; a little later, so that nothing spins where all is dead.
+/// The pause before a reconnect. client-go reconnects at once the first time; the pause keeps the test from spinning.
 const COME_BACK: Duration = Duration::from_millis(20);
 
 /// One connection of a watch, from its first tick to its end.
 #[derive(Clone, Debug)]
 pub struct Stay {
-    /// Who ticked.
+    /// The member that sent the ticks.
     pub member: String,
     /// When the first tick came.
     pub first: Instant,
@@ -58,7 +58,7 @@ impl Watches {
             let log = Arc::new(Mutex::new(Vec::new()));
             watches.logs.push(Arc::clone(&log));
             watches.tasks.spawn(watch(client.clone(), Arc::clone(&log)));
-            // One by one, as the clients of a node start, so that the choice sees each of them.
+            // One after the other, so that the proxy chooses a member for each with the others counted.
             while lock(&log).is_empty() {
                 sleep(Duration::from_millis(1)).await;
             }
@@ -66,12 +66,12 @@ impl Watches {
         watches
     }
 
-    /// What each watch has lived through so far.
+    /// The connections of each watch so far.
     pub fn stays(&self) -> Vec<Vec<Stay>> {
         self.logs.iter().map(|log| lock(log).clone()).collect()
     }
 
-    /// How many a member has now.
+    /// How many watches a member has now.
     pub fn on(&self, member: &str) -> usize {
         let here = |stay: &Stay| stay.end.is_none() && stay.member == member;
         self.stays()
@@ -94,7 +94,7 @@ impl Watches {
         self.stays().iter().map(cuts).max().unwrap_or_default()
     }
 
-    /// The longest time without a tick in any watch from `since` on, that up to now included.
+    /// The longest time without a tick in any watch from `since` until now.
     pub fn longest_gap(&self, since: Instant) -> Duration {
         let now = Instant::now();
         let gaps = self.stays().into_iter().flat_map(|stays| {

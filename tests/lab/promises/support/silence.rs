@@ -1,4 +1,4 @@
-//! One member of three falls silent, however that comes: the numbers are the same.
+//! One member of three becomes silent. The bounds are the same for every cause.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use trivet_lab::{Lab, Watches};
 
 use super::{SECOND, WARM_UP, assert_none_failed, assert_none_slower, assert_within};
 
-/// How long is looked on: past the moment by which every client must have recovered.
+/// How long the test goes on after the fault: by then every client must have recovered.
 const LOOK_ON: Duration = Duration::from_secs(6);
 
-/// What happened when `cp1` fell silent.
+/// The measurements after `cp1` became silent.
 pub(crate) struct Silence {
     struck: Instant,
     down: Instant,
@@ -20,7 +20,7 @@ pub(crate) struct Silence {
     watches: Watches,
 }
 
-/// Silences `cp1` under load, and looks on.
+/// Silences `cp1` under load, and measures.
 pub(crate) async fn of_one(
     lab: &mut Lab,
     strike: impl AsyncFnOnce(&mut Lab) -> Result<()>,
@@ -50,12 +50,12 @@ impl Silence {
         assert_none_slower(&self.record, slow);
     }
 
-    /// It was seen within this time.
+    /// The proxy noticed it within this time.
     pub(crate) fn is_seen_within(&self, limit: Duration) {
         assert_within("cp1 is Down", self.struck, self.down, limit, &self.record);
     }
 
-    /// Its connections alone were reset, within this time, and each watch ticks again within four seconds.
+    /// Only its connections were reset, within this time, and each watch ticks again within four seconds.
     pub(crate) fn is_cut_within(&self, limit: Duration) {
         let ended = self.watches.ended_since(self.struck);
         assert!(
