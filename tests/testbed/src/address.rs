@@ -1,4 +1,4 @@
-//! The address plan: everything follows from a host's name, so nothing needs to be remembered.
+//! The address plan: every address follows from the host's name, so none is stored.
 //!
 //! | what | IPv4 | IPv6 |
 //! |---|---|---|
@@ -28,7 +28,7 @@ pub const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 1);
 /// The machine's IPv6 address among the hosts.
 pub const MACHINE_V6: Ipv6Addr = Ipv6Addr::new(0xfd74, 0x7269, 0x7665, 0, 0, 0, 0, 1);
 
-/// As many as keep `cpN` below the workers' addresses; etcd wants far fewer.
+/// More than etcd needs, and few enough that `cpN` stays below the workers' addresses.
 const MAX_MASTERS: u8 = 9;
 const MAX_WORKERS: u8 = 99;
 
@@ -90,7 +90,7 @@ impl HostName {
         Ipv4Addr::new(10, 213, 0, self.last_byte())
     }
 
-    /// Its IPv6 address. The decimal digits of the IPv4's last byte, so that people see they belong together.
+    /// Its IPv6 address. It ends with the decimal digits of the IPv4 address's last byte, so that people recognise the pair.
     pub fn ipv6(self) -> Ipv6Addr {
         let byte = u16::from(self.last_byte());
         let digits = (byte / 100) * 0x100 + (byte / 10 % 10) * 0x10 + byte % 10;
@@ -139,7 +139,7 @@ impl FromStr for HostName {
             (None, None) => None,
         };
         match parsed {
-            // `cp01` and `w+1` parse as numbers, but are other names than what we would print.
+            // `cp01` and `w+1` parse as numbers, but differ from the names that are printed.
             Some(host) if host.as_ref().is_ok_and(|host| host.to_string() != name) => {}
             Some(host) => return host,
             None => {}

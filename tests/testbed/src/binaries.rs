@@ -47,11 +47,11 @@ struct Set {
     stamp: fn(&str) -> Vec<String>,
 }
 
-/// What tells one build of a set from another.
+/// The version of a set, which identifies a build in the cache.
 enum Version {
     /// The version of this module.
     Of(&'static str),
-    /// The sources are ours: any change of theirs makes another version.
+    /// A digest of the sources, for programs of this repository.
     OfSources,
 }
 
@@ -116,7 +116,7 @@ pub fn for_bench(progress: &Progress) -> Result<PathBuf> {
     Ok(directory.join("go-loadbalancer"))
 }
 
-/// A directory that the user vouches for: we only check that nothing is missing in it.
+/// A directory of the user: checks only that no program is missing in it.
 fn given(directory: &Path) -> Result<Binaries> {
     for set in [&KUBERNETES, &ETCD, &HELM] {
         let text = read_gomod(set)?;
@@ -136,7 +136,7 @@ fn given(directory: &Path) -> Result<Binaries> {
     })
 }
 
-/// Where everything is kept that was built or fetched once.
+/// The directory of all that was built or fetched once.
 pub fn cache_directory() -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
@@ -189,7 +189,7 @@ fn version(set: &Set, gomod: &GoMod<'_>) -> Result<String> {
     }
 }
 
-/// Programs of ours have tests of their own: one that miscounts would make others pass.
+/// Runs the programs' own tests: one that counts wrong would make scenarios pass.
 fn check_sources(progress: &Progress, set: &Set) -> Result<()> {
     match set.version {
         Version::Of(_) => Ok(()),
@@ -277,7 +277,7 @@ fn go(set: &Set) -> Command {
         .env_remove("GOARCH");
     // Static, so that the programs run in every host's mount namespace and need no C compiler.
     go.env("CGO_ENABLED", "0");
-    // go.mod and go.sum are committed and complete: a build never edits them, nor looks at a workspace around us.
+    // go.mod and go.sum are committed and complete: a build must not edit them, nor use a surrounding Go workspace.
     go.env("GOFLAGS", "-mod=readonly").env("GOWORK", "off");
     go
 }
@@ -303,7 +303,7 @@ fn check_go(progress: &Progress, set: &Set, gomod: &GoMod<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Two builds at once would cost twice the memory and the time, and win nothing.
+/// Two builds at once would need twice the memory, and be no faster.
 fn lock(progress: &Progress, cache: &Path) -> Result<File> {
     let path = cache.join(".lock");
     let failed = || format!("failed to lock {}", path.display());

@@ -1,7 +1,7 @@
 //! The cgroups of the hosts, on machines with cgroup v1 as well as v2.
 //!
-//! Each host has one child of `trivet-testbed` in every hierarchy, and sees it as the root of its own.
-//! Membership in it is also how we find a host's processes: no pid file that could be out of date.
+//! Each host has one child of `trivet-testbed` in every hierarchy, which is the root of its cgroup namespace. The members
+//! of this cgroup are the host's processes, so there are no pid files that could be out of date.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail};
 use crate::address::HostName;
 use crate::wait;
 
-/// Our cgroup in each hierarchy; everything of ours is below it and nothing of others is.
+/// The testbed's cgroup in each hierarchy. It contains all processes of the testbed and no others.
 const NAME: &str = "trivet-testbed";
 
-/// On v2 processes live in leaves only, so a host's init, and what we run in the host, have one of their own.
+/// On v2 processes live in leaves only, so a host's init, and commands that run in the host, have a separate one.
 const LEAF: &str = "init";
 
 /// What kubelet and runc need of v2. Others are passed on where the machine has them.
@@ -117,7 +117,7 @@ impl Layout {
         Ok(())
     }
 
-    /// After a host has booted on v2: moves what launched it out of the way, then hands the controllers down.
+    /// After a host has booted on v2: moves the launching process to the leaf, then delegates the controllers.
     pub(crate) fn settle(&self, host: HostName) -> Result<()> {
         if let Self::V2(root) = self {
             let cgroup = root.join(NAME).join(host.to_string());
@@ -176,7 +176,7 @@ impl Layout {
         Ok(pids)
     }
 
-    /// Removes the cgroups of a host, or all of ours. Whatever was in them must be gone.
+    /// Removes the cgroups of a host, or all of the testbed's. Their processes must have ended.
     pub(crate) fn remove(&self, host: Option<HostName>) -> Result<()> {
         for directory in self.directories(host) {
             // A process that has just died holds its cgroup for a moment longer.
@@ -187,12 +187,12 @@ impl Layout {
         Ok(())
     }
 
-    /// Whether anything of ours is left.
+    /// Whether a cgroup of the testbed is left.
     pub(crate) fn exists(&self) -> bool {
         self.directories(None).iter().any(|directory| directory.exists())
     }
 
-    /// Memory that cannot be reclaimed without writing: what the hosts hold, in bytes.
+    /// The memory of the hosts that cannot be reclaimed without writing, in bytes.
     pub(crate) fn memory(&self) -> Option<u64> {
         let (directory, usage, inactive) = match self {
             Self::V1(hierarchies) => (
@@ -260,7 +260,7 @@ fn inherit_cpuset(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Hands every controller of a v2 cgroup down to its children.
+/// Delegates every controller of a v2 cgroup to its children.
 fn delegate(cgroup: &Path) -> Result<()> {
     let have = fs::read_to_string(cgroup.join("cgroup.controllers"))
         .with_context(|| format!("failed to read the controllers of {}", cgroup.display()))?;

@@ -34,7 +34,7 @@ impl Cluster {
         }
     }
 
-    /// The same testbed, with its progress going elsewhere.
+    /// The same testbed, with another destination of its progress.
     #[must_use]
     pub fn with_progress(mut self, progress: Progress) -> Self {
         self.progress = progress;
@@ -149,7 +149,7 @@ fn admin_kubeconfig(master: &Host) -> PathBuf {
 fn with_kubeconfig(program: &Path, kubeconfig: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("KUBECONFIG", kubeconfig);
-    // The apiservers are on this machine: no proxy of the user's leads to them.
+    // The apiservers are on this machine, and the user's HTTP proxy does not reach them.
     command.env("NO_PROXY", "*");
     command
 }

@@ -61,8 +61,9 @@ impl Component {
         format!("/var/log/{}.log", self.program())
     }
 
-    /// How long it may take to end when it is told to, before it is killed, as kubelet does. An apiserver waits for its
-    /// balancers and then for its requests; the minute that it would give watches which do not end is not waited for.
+    /// The termination grace period: how long it may take to end after SIGTERM before it is killed, as kubelet does. An
+    /// apiserver waits for its shutdown delay and then for its requests. It would wait a minute for open watches; this period
+    /// is shorter.
     pub(crate) fn termination_limit(self) -> Duration {
         Duration::from_secs(match self {
             Self::KubeApiserver => 15,
@@ -204,8 +205,8 @@ fn apiserver(host: HostName) -> Flags {
         ("requestheader-group-headers", "X-Remote-Group".to_owned()),
         ("requestheader-username-headers", "X-Remote-User".to_owned()),
         ("secure-port", "6443".to_owned()),
-        // Not kubeadm's, but what every balancer needs: without it an apiserver that is told to end is gone
-        // before anybody can know.
+        // Not kubeadm's, but every load balancer needs it: without it an apiserver closes its listener before a probe
+        // can see that it is not ready.
         ("shutdown-delay-duration", "5s".to_owned()),
         (
             "service-account-issuer",

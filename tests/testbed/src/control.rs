@@ -1,4 +1,4 @@
-//! Doing things to the programs of a host: signals, restarts, reboots, and the server they talk to.
+//! Control of a host's programs: signals, restarts, reboots, and the API server that they use.
 
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::{network, output, pki, wait};
 /// A killed program of a busy machine needs this long at most to be gone.
 const GONE: Duration = Duration::from_secs(10);
 
-/// More than the second for which our kubelets do not start an ended container again.
+/// Longer than the testbed's kubelets back off before they start an ended container again, which is a second.
 const BACK_OFF: Duration = Duration::from_millis(1200);
 
 impl Component {
@@ -170,7 +170,7 @@ impl Cluster {
 /// Starts a component that does not run.
 fn run(host: &Host, component: Component, command_line: &[String]) -> Result<()> {
     let program = component.program();
-    // It may be waiting to start the program again: we do not wait with it.
+    // The supervisor may be waiting to start the program again; this starts it at once.
     dismiss_supervisor(host, program)?;
     host.spawn(command_line, &component.log())
         .with_context(|| format!("failed to start {component} on {}", host.name()))?;
@@ -210,7 +210,7 @@ fn terminate_within(host: &Host, component: Component, limit: Duration) -> Resul
     bail!("{component} of {} does not end", host.name())
 }
 
-/// From here on nothing starts the program again.
+/// Ends the supervisor, so that nothing starts the program again.
 fn dismiss_supervisor(host: &Host, program: &str) -> Result<()> {
     for supervisor in host.supervisors(program)? {
         supervisor.signal(Signal::SIGKILL)?;

@@ -1,6 +1,6 @@
-//! Back to the machine as it was: every process, cgroup, link, namespace, mount and file of ours removed.
+//! Removes every process, cgroup, link, namespace, mount and file of the testbed from the machine.
 //!
-//! It looks for what exists rather than for what should, so that it also cleans up after a crash.
+//! It looks for what exists and not for what the state file says, so that it also cleans up after a crash.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use crate::preflight;
 use crate::progress::{Progress, Stopwatch};
 use crate::state::{self, Lock, State};
 
-/// Ends the testbed, whatever state it is in. That there is none is as good.
+/// Ends the testbed, in any state. No error if there is none.
 pub fn down(progress: &Progress) -> Result<()> {
     preflight::root()?;
     let lock = Lock::take(progress)?;
@@ -29,7 +29,7 @@ pub fn down(progress: &Progress) -> Result<()> {
     lock.remove()
 }
 
-/// Everything of ours that is on the machine, for people.
+/// Everything of the testbed that is on the machine, for people.
 pub(crate) fn leftovers() -> Result<Vec<String>> {
     let mut left = network::leftovers()?;
     if Layout::read()?.exists() {
@@ -49,7 +49,7 @@ pub(crate) fn remove_everything(progress: &Progress) -> Result<()> {
     host::kill_all(&layout, None)?;
     layout.remove(None)?;
     network::remove_all()?;
-    // A state that we cannot read only costs us some empty directories.
+    // If the state cannot be read, only some empty directories are left.
     let mount_points = State::find()
         .ok()
         .flatten()

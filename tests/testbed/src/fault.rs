@@ -1,6 +1,6 @@
-//! Faults of the wire: packets dropped where a host's cable ends, so that neither side is told.
+//! Network faults: packets are dropped at a host's `eth0`, so that neither side gets an error.
 //!
-//! They act on `eth0` alone. What a host says to itself still arrives, as on a machine with a broken cable.
+//! They act on `eth0` alone. Packets that a host sends to itself still arrive, as on a machine with a broken cable.
 
 use std::fmt;
 
@@ -16,9 +16,9 @@ const TABLE: &str = "trivet-testbed-faults";
 
 /// The port of every apiserver.
 const APISERVER: &str = "6443";
-/// In bytes: below it pass handshakes of TCP, most requests, and no server's certificate.
+/// In bytes. Smaller packets carry TCP handshakes and most requests, but no server's certificate.
 const LARGE: u32 = 1000;
-/// What the name of the other host follows.
+/// The prefix of the other host's name.
 const SEVER: &str = "sever-";
 /// Clients and peers of etcd.
 const ETCD: &str = "2379, 2380";
@@ -34,7 +34,7 @@ pub enum Fault {
     Cut(Direction),
     /// Every packet of etcd's ports is lost, both ways: this host's etcd has no leader.
     Isolate,
-    /// Large packets of port 6443 are lost, both ways: small ones tell nothing of it.
+    /// Large packets of port 6443 are lost, both ways; small ones pass.
     DropLarge,
     /// Packets of port 6443 between this host and another are lost, both ways; other hosts are not affected.
     Sever(HostName),
@@ -43,9 +43,9 @@ pub enum Fault {
 /// A direction, as the host sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Direction {
-    /// What comes to the host.
+    /// Packets to the host.
     In,
-    /// What the host sends.
+    /// Packets from the host.
     Out,
 }
 
@@ -69,7 +69,7 @@ impl Family {
 }
 
 impl Fault {
-    /// Every fault that a host has alone.
+    /// Every fault that involves only one host.
     pub const ALL: [Self; 7] = [
         Self::Blackhole,
         Self::BlackholeFamily(Family::Ipv4),
@@ -85,7 +85,7 @@ impl Fault {
         nft(host, &self.rules()).with_context(|| format!("failed to {self} {}", host.name()))
     }
 
-    /// One table, made of whatever is there already; each fault has its own chains, so that none is there twice.
+    /// The rules that add the fault to the table of faults. Each fault has its own chains, so that none is added twice.
     fn rules(self) -> String {
         let (ports, incoming, outgoing) = match self {
             Self::Blackhole | Self::BlackholeFamily(_) | Self::DropLarge | Self::Sever(_) => {

@@ -25,7 +25,7 @@ pub(crate) const BOOT_SCRIPT: &str = "/boot.sh";
 /// What keeps a component running, in the same place.
 pub(crate) const SUPERVISE_SCRIPT: &str = "/supervise.sh";
 
-/// What a host has for itself; all else is the machine's, so that any program built here runs in a host too.
+/// The directories that each host has for itself. All others are the machine's, so that programs built there run in a host.
 pub(crate) const OWN_DIRECTORIES: [&str; 8] = [
     "/etc/cni",
     "/etc/kubernetes",
@@ -37,14 +37,14 @@ pub(crate) const OWN_DIRECTORIES: [&str; 8] = [
     "/var/log",
 ];
 
-/// Where a host's boot says that all its mounts are there; `/run` is new at every boot.
+/// The file that a host's boot creates once all of its mounts are there; `/run` is empty at every boot.
 const BOOTED: &str = "run/trivet-testbed-booted";
 
-/// A host outlives its caller: a file that the caller has open beyond its standard streams, such as a lock, stays the
-/// caller's alone. A shell knows no higher numbers.
+/// Closes the files that the caller has open beyond its standard streams, such as a lock, because a host outlives its
+/// caller. A shell cannot name higher numbers than 9.
 const CLOSE_OTHERS: &str = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; ";
 
-/// What a host's own programs see, instead of the environment of the user that ran a verb.
+/// The `PATH` of a host's own programs, which do not get the environment of the user.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// One host of the testbed.
@@ -153,7 +153,7 @@ impl Host {
     pub(crate) fn boot(&self) -> Result<()> {
         let layout = Layout::read()?;
         if self.init()?.is_none() {
-            // What a broken boot, or the launcher of a killed init, may have left.
+            // A failed boot, or the launcher of a killed init, may have left processes.
             kill_all(&layout, Some(self.name))?;
             layout.create(self.name)?;
             self.launch(&layout)?;
@@ -164,7 +164,7 @@ impl Host {
         layout.settle(self.name)
     }
 
-    /// Cuts the power: kills the init and with it all else, and waits until nothing is left.
+    /// Cuts the power: kills the init and with it all other processes, and waits until none is left.
     pub(crate) fn power_off(&self) -> Result<()> {
         let layout = Layout::read()?;
         if let Some(init) = self.init()? {

@@ -46,7 +46,7 @@ pub fn build(progress: &Progress) -> Result<Vec<PathBuf>> {
     build_tagged(progress, VERSION)
 }
 
-/// The same binaries as another revision: other tag, other digest. What an upgrade rolls out.
+/// The same binaries as a new release for an upgrade: with another tag and so another digest.
 ///
 /// `TRIVET_IMAGE_DIR`, a directory with their archives, comes before a build.
 pub fn build_tagged(progress: &Progress, tag: &str) -> Result<Vec<PathBuf>> {
@@ -146,7 +146,7 @@ fn archive_path(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
     Ok(beside.join("images").join(format!("{image}-{tag}.tar")))
 }
 
-/// Leaves either the old archive or the new one, also when two of us build at once.
+/// Writes an archive atomically, also if two processes build at once.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = || format!("failed to write {}", path.display());
     let directory = path.parent().context("an archive lies in a directory")?;

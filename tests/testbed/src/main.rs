@@ -1,4 +1,4 @@
-//! The testbed's verbs as a program of their own, for those who work on the testbed itself.
+//! The testbed's commands as a separate program, for work on the testbed itself.
 
 use std::process::ExitCode;
 

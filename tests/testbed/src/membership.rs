@@ -1,4 +1,4 @@
-//! Hosts that come and go while the cluster runs.
+//! Adds and removes hosts while the cluster runs.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,7 +18,7 @@ use crate::progress::Stopwatch;
 use crate::state::{self, Lock};
 use crate::{network, output, pki, provision, up, wait};
 
-/// etcd refuses a change of members while one of them has only just started.
+/// How long a change of members may take: etcd refuses it for a while after one of them has started.
 const MEMBER_CHANGE: Duration = Duration::from_secs(30);
 
 impl Cluster {
@@ -38,8 +38,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes a master as an administrator would: its apiserver ends in peace, its Node and its etcd member
-    /// are removed, and the host is switched off. That it is not there is as good.
+    /// Removes a master as an administrator would: its apiserver drains, its Node and its etcd member are removed, and the
+    /// host is switched off. No error if there is no such master.
     pub fn remove_master(&mut self, name: &str) -> Result<()> {
         let name: HostName = name.parse()?;
         ensure!(
@@ -58,7 +58,7 @@ impl Cluster {
             .find(|master| master.name() != name)
             .with_context(|| format!("{name} is the last master: `down` ends the testbed"))?;
         let watch = Stopwatch::start();
-        // In this order the Node is not registered again, and no client meets a dead host before it is told.
+        // In this order kubelet does not register the Node again, and clients are drained before the host ends.
         terminate(&host, Component::Kubelet)?;
         let mut kubectl = self.kubectl_through(&other.name().to_string())?;
         output::of(kubectl.args(["delete", "node", "--ignore-not-found", &name.to_string()]))?;
@@ -83,7 +83,7 @@ impl Cluster {
             }
             let host = self.make_host(*name);
             self.boot(std::slice::from_ref(&host))?;
-            // Everyone learns the new name.
+            // Every host needs the new name in its files.
             on_each(&self.hosts(), |host| provision::host(host, &self.state))?;
             self.join(&host)?;
             self.start_all(&host)?;
@@ -161,7 +161,7 @@ fn members(through: &Host) -> Result<Value> {
     etcd(through, "member/list", &json!({}))
 }
 
-/// The id of a member; by its URL, for one that has not started has no name yet.
+/// The id of a member, found by its URL, because a member that has not started has no name yet.
 fn member(members: &Value, name: HostName) -> Option<String> {
     let url = name.etcd_peer();
     let of_host = |member: &&Value| {
@@ -172,7 +172,7 @@ fn member(members: &Value, name: HostName) -> Option<String> {
     Some(member.get("ID")?.as_str()?.to_owned())
 }
 
-/// A request to a master's etcd, by its JSON gateway: one program less to build than with etcdctl.
+/// A request to the JSON gateway of a master's etcd, so that etcdctl need not be built.
 fn etcd(master: &Host, method: &str, request: &Value) -> Result<Value> {
     let pki = |file: &str| master.file("/etc/kubernetes/pki/etcd").join(file);
     let mut curl = Command::new("curl");

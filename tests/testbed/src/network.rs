@@ -1,7 +1,7 @@
-//! The wire: a bridge, and for each host a network namespace with a cable to it; one more cable is the machine's.
+//! The network: a bridge, for each host a network namespace with a veth pair ("cable") to it, and a cable to the machine.
 //!
-//! The bridge has a namespace of its own. On the machine itself, the firewall of Docker and its like would see
-//! what passes between hosts, and drop it.
+//! The bridge has its own namespace. In the machine's own namespace, firewall rules such as Docker's would drop packets
+//! between hosts.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::address::{self, HostName, MACHINE, MACHINE_V6};
 use crate::output;
 
-/// The machine's end of its cable: the only link of ours that it sees.
+/// The machine's end of its cable: the only link of the testbed in the machine's namespace.
 const MACHINE_LINK: &str = "trivet0";
 
 /// The network namespace with the bridge, and the other ends of all cables.
@@ -32,7 +32,7 @@ pub(crate) fn namespace_path(host: HostName) -> PathBuf {
     Path::new(NAMESPACES).join(namespace(host))
 }
 
-/// Fails if somebody else's network uses our addresses.
+/// Fails if another network on the machine uses the testbed's addresses.
 pub(crate) fn check_free() -> Result<()> {
     for network in [address::HOST_NETWORK, address::POD_NETWORK] {
         let routes = output::of(Command::new("ip").args(["-4", "route", "show", "root", network]))?;
@@ -132,7 +132,7 @@ pub(crate) fn remove_host(host: HostName) -> Result<()> {
     delete_namespace(&namespace(host))
 }
 
-/// Removes everything of ours, of whatever hosts.
+/// Removes the namespaces and links of all hosts, the bridge, and the machine's cable.
 pub(crate) fn remove_all() -> Result<()> {
     remove_machine_link()?;
     namespaces()?
@@ -184,7 +184,7 @@ fn has_link(namespace: &str, link: &str) -> bool {
     output::of(Command::new("ip").args(["-n", namespace, "link", "show", link])).is_ok()
 }
 
-/// Our namespaces that exist. Only names that we would give: others may begin with `trivet-` too.
+/// The testbed's namespaces that exist, by their exact names: others may begin with `trivet-` too.
 fn namespaces() -> Result<Vec<String>> {
     let entries = match fs::read_dir(NAMESPACES) {
         Ok(entries) => entries,

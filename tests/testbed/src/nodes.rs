@@ -6,14 +6,14 @@ use serde_json::Value;
 use crate::cluster::Cluster;
 use crate::output;
 
-/// A Node, as far as a testbed cares.
+/// The parts of a Node that the testbed uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) ready: bool,
 }
 
-/// Asks one master after the other, until one answers.
+/// Lists the Nodes, through one master after the other until one answers.
 pub(crate) fn list(cluster: &Cluster) -> Result<Vec<Node>> {
     let mut last = None;
     for master in cluster.masters() {

@@ -1,4 +1,4 @@
-//! Short commands of other tools: their output, or an error that says what they said.
+//! Short commands of other tools: their output, or an error with their error output.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -40,7 +40,7 @@ fn judge(command: &Command, output: &Output) -> Result<String> {
     bail!("{} failed ({}): {}", name(command), output.status, said.trim())
 }
 
-/// The program and the start of its arguments: enough to know it again.
+/// The program and the start of its arguments: enough to recognise the command.
 fn name(command: &Command) -> String {
     const SHOWN: usize = 12;
     let arguments = command

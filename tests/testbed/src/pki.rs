@@ -1,4 +1,4 @@
-//! Certificates and kubeconfigs, all made by kubeadm with its defaults: what users of kubeadm have.
+//! Certificates and kubeconfigs, all made by kubeadm with its defaults.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::host::Host;
 use crate::{output, provision};
 
-/// What the masters share; every other certificate is a master's own.
+/// The files that all masters share. Every other certificate belongs to one master.
 const SHARED: [&str; 8] = [
     "ca.crt",
     "ca.key",
@@ -22,7 +22,7 @@ const SHARED: [&str; 8] = [
 ];
 
 const KUBEADM_CONFIG: &str = "/etc/kubernetes/kubeadm.yaml";
-/// What a kubelet uses.
+/// The kubeconfig of a kubelet.
 pub(crate) const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Written last: a host that has it has all its credentials.
 const KUBE_PROXY_KUBECONFIG: &str = "/etc/kubernetes/kube-proxy.conf";

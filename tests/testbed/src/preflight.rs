@@ -1,4 +1,4 @@
-//! What a machine must have before a testbed starts on it; every refusal names the way out.
+//! Checks that a machine meets the testbed's requirements; every error names the remedy.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cgroup::Layout;
 use crate::network;
 
-/// What the default cluster was measured to hold, images and page tables included, with room for what tests add.
+/// The measured memory of the default cluster, images and page tables included, and a reserve for tests.
 const NEEDED_MEMORY: u64 = 3 << 30;
 
 /// Fails with the first thing that is missing. Changes nothing.

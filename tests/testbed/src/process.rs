@@ -1,7 +1,7 @@
 //! The machine's processes, and which of them belong to a host.
 //!
-//! A host's processes are those in its init's PID namespace and everything they started, containers included.
-//! Nothing outside is ever matched, whatever it is called: signals go to what this module returns and nowhere else.
+//! A host's processes are those in its init's PID namespace and all of their descendants, containers included. Processes
+//! outside never match, even with the same name. Signals are sent only to processes that this module returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,13 +18,13 @@ use nix::unistd::Pid;
 pub(crate) struct Process {
     pub(crate) pid: i32,
     parent: i32,
-    /// The kernel's letter: `T` is stopped, `Z` a zombie.
+    /// The state as in `/proc/PID/stat`: `T` is stopped, `Z` a zombie.
     state: char,
     /// The inode of its PID namespace.
     namespace: u64,
-    /// The file name of what it was started as.
+    /// The file name in its first argument.
     pub(crate) program: String,
-    /// What it was started as, with its arguments.
+    /// Its arguments, the program first.
     pub(crate) command_line: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Process {
     }
 }
 
-/// Sends a signal to a pid; that it is gone already is as good.
+/// Sends a signal to a pid; no error if the process has ended already.
 pub(crate) fn send(pid: i32, signal: Signal) -> Result<()> {
     match signal::kill(Pid::from_raw(pid), signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -142,7 +142,8 @@ fn command_line(arguments: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// The last part of argv\[0\]: the kernel's own name for it ends after 15 characters. Kernel threads have none.
+/// The last part of argv\[0\], because the kernel truncates its own name of a process to 15 characters. Kernel threads have
+/// none.
 ///
 /// A supervisor, `sh …/supervise.sh LOG PROGRAM …`, is named after what it supervises.
 fn program(arguments: &[u8]) -> Option<String> {

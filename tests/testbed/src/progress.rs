@@ -1,10 +1,10 @@
-//! What a person sees while something takes longer than they would like: one line per step, with its time.
+//! Progress output of long operations: one line per step, with its duration.
 
 use std::fmt::Display;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-/// Where the lines of progress go. Shared by the threads that work on hosts.
+/// The destination of progress lines. Shared by the threads that work on hosts.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     quiet: bool,
@@ -21,12 +21,12 @@ impl Progress {
         Self { quiet: true }
     }
 
-    /// Says what starts, or what has just been done.
+    /// Prints what starts, or what has just been done.
     pub fn step(&self, message: &str) {
         self.line(message);
     }
 
-    /// Says what has been done and how long it took.
+    /// Prints what has been done and how long it took.
     pub fn done(&self, message: impl Display, took: &Stopwatch) {
         self.line(&format!("{message} ({:.1} s)", took.elapsed().as_secs_f32()));
     }

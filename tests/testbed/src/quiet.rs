@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::progress::{Progress, Stopwatch};
 
-/// Often enough that it does not seem to hang, seldom enough that a build's log stays readable.
+/// The pause between two lines of progress: short enough to show that it does not hang, long enough for a readable log.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
-/// The end of a failed command's output that goes into the error; the reason is there.
+/// How many of the last lines of a failed command's output go into the error.
 const KEPT_LINES: usize = 40;
 
 /// Runs `command` to its end and returns its standard output.
@@ -29,7 +29,7 @@ pub(crate) fn run(progress: &Progress, doing: &str, command: &mut Command) -> Re
             )
         })?;
     let (finished, end) = mpsc::sync_channel(1);
-    // Detached: it ends with the child, and we wait for its word below.
+    // Detached: the thread ends with the child, whose result is received below.
     thread::spawn(move || finished.send(child.wait_with_output()));
 
     let watch = Stopwatch::start();

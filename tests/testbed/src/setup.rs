@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::progress::Progress;
 use crate::quiet;
 
-/// A file that is run, and the Debian package that brings it.
+/// An executable file, and the Debian package that contains it.
 pub type Tool = (&'static str, &'static str);
 
 /// Plain names are programs, looked for in `PATH` and the system's directories.
@@ -52,7 +52,7 @@ pub fn packages(progress: &Progress) -> Result<()> {
     add_rust_target(progress)
 }
 
-/// Installs the Debian packages of those tools that are missing: what others need beside the cluster.
+/// Installs the Debian packages of those tools that are missing, for callers that need more than the cluster does.
 pub fn tools(progress: &Progress, tools: &[Tool]) -> Result<()> {
     install(progress, &missing(&search_path(), tools))
 }
@@ -112,7 +112,7 @@ fn apt_get(progress: &Progress, doing: &str, arguments: &[&str]) -> Result<()> {
     quiet::run(progress, doing, &mut command).map(drop)
 }
 
-/// Adds the musl target's standard library to the toolchain, unless it is there however it came.
+/// Adds the musl target's standard library to the toolchain, unless it is installed already, by rustup or otherwise.
 fn add_rust_target(progress: &Progress) -> Result<()> {
     let target = rust_target();
     let sysroot = quiet::run(
@@ -148,10 +148,10 @@ fn words<'a>(items: impl Iterator<Item = &'a str>) -> String {
     items.collect::<Vec<_>>().join(" ")
 }
 
-/// The program cargo, the very one that runs us where there is one.
+/// The program cargo: the one that runs this process, if any.
 ///
-/// It is not told what cargo told us of our own package. Build scripts ask for that (ring's does), and whatever follows
-/// from them would be built again each time that another of our programs builds it: most of the images, for two minutes.
+/// Its environment does not have the variables that cargo has set for this package. Build scripts such as ring's depend on
+/// them, and cargo would rebuild everything that depends on ring, for two minutes, for each different package that calls it.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(
         std::env::var_os("CARGO")

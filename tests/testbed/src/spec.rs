@@ -1,4 +1,4 @@
-//! How many hosts are wanted, and how that differs from what there is.
+//! How many hosts are wanted, and which ones are missing.
 
 use anyhow::{Result, bail, ensure};
 
@@ -31,7 +31,7 @@ impl Spec {
         masters.chain(workers).collect()
     }
 
-    /// The hosts that a testbed lacks. One that has others is not cut down: that would end somebody's work.
+    /// The hosts that a testbed lacks. An error if it has hosts that are not wanted: to remove them could destroy work.
     pub(crate) fn missing(self, have: &[HostName]) -> Result<Vec<HostName>> {
         let wanted = self.hosts()?;
         if let Some(extra) = have.iter().find(|host| !wanted.contains(host)) {

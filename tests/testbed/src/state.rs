@@ -1,4 +1,4 @@
-//! What a testbed remembers: which hosts it has, where its programs are, and whether it was ever complete.
+//! The state file of a testbed: which hosts it has, where its programs are, and whether it was ever complete.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -18,21 +18,21 @@ pub(crate) const DIRECTORY: &str = "/var/lib/trivet-testbed";
 
 const FILE: &str = "/var/lib/trivet-testbed/testbed.json";
 
-/// Outside of the directory that it guards.
+/// The lock file, outside of the directory that it guards.
 const LOCK: &str = "/run/trivet-testbed.lock";
 
 /// The description of a testbed on disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) hosts: Vec<HostName>,
-    /// The masters whose etcds began the cluster together. One that joined later starts in another way.
+    /// The masters whose etcds have formed the cluster. One that joins later starts its etcd with other flags.
     pub(crate) founders: Vec<HostName>,
     pub(crate) programs: Programs,
     /// As `v1.34.4`.
     pub(crate) kubernetes_version: String,
-    /// Whether all hosts have once been ready: what is repaired, not begun again.
+    /// Whether all hosts have been ready once. Such a testbed is repaired, and any other is started again from nothing.
     pub(crate) complete: bool,
-    /// Directories of the machine that we made to mount on.
+    /// Directories of the machine that the testbed has created as mount points.
     pub(crate) mount_points: Vec<PathBuf>,
 }
 
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Writes it whole: a crash leaves the old or the new.
+    /// Writes the state atomically.
     pub(crate) fn save(&self) -> Result<()> {
         let failed = || format!("failed to write {FILE}");
         let partial = format!("{FILE}.new");
@@ -96,7 +96,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the commands before us.
+    /// Waits until the commands that hold the lock end.
     pub(crate) fn take(progress: &Progress) -> Result<Self> {
         loop {
             let open = || {
@@ -125,15 +125,15 @@ impl Lock {
         }
     }
 
-    /// Removes the file too: nothing of ours stays on the machine.
+    /// Releases the lock and removes its file.
     pub(crate) fn remove(self) -> Result<()> {
         let removed = fs::remove_file(LOCK).with_context(|| format!("failed to remove {LOCK}"));
-        // Unlocked only now: a process that waits for it sees that the file is gone, and makes a new one.
+        // Unlocked only now: a process that waits for the lock sees that the file is gone, and creates a new one.
         drop(self.file);
         removed
     }
 
-    /// The process that held it before us may have removed the file that we opened.
+    /// Whether the locked file is still the one at its path: the process that held the lock before may have removed it.
     fn is_current(&self) -> bool {
         match (self.file.metadata(), fs::metadata(LOCK)) {
             (Ok(ours), Ok(current)) => ours.ino() == current.ino() && ours.dev() == current.dev(),

@@ -1,4 +1,4 @@
-//! What a testbed looks like right now, for people and for scripts.
+//! The current status of a testbed, for people and for scripts.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -76,9 +76,9 @@ pub enum RunState {
 /// What the cluster says about a Node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum NodeStatus {
-    /// Its kubelet reports in time and is well.
+    /// Its condition Ready is True.
     Ready,
-    /// It does not.
+    /// Its condition Ready is not True.
     NotReady,
     /// There is no such Node.
     Absent,
@@ -193,7 +193,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// What needs a look, or that nothing does.
+/// The components that do not run, or that all do.
 fn programs(components: &[ComponentStatus]) -> String {
     let ailing: Vec<_> = components
         .iter()

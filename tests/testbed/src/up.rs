@@ -1,6 +1,6 @@
-//! From nothing, or from whatever is left, to a cluster whose nodes are all Ready.
+//! Starts a cluster, or repairs an existing one, until all nodes are Ready.
 //!
-//! Every step looks before it acts, so that the way up is also the way to repair.
+//! Every step does only what is missing, so the same steps start and repair a cluster.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,7 +30,7 @@ impl Cluster {
         Self::up_with(spec, Progress::new())
     }
 
-    /// The same, with its progress going elsewhere.
+    /// The same, with another destination of its progress.
     pub fn up_with(spec: &Spec, progress: Progress) -> Result<Self> {
         preflight::root()?;
         let hosts = spec.hosts()?;
@@ -120,7 +120,7 @@ impl Cluster {
         on_each(hosts, |host| {
             provision::host(host, &self.state)?;
             if !network::is_complete(host.name()) {
-                // Programs that run would stay in the namespace that we replace.
+                // Programs that run would stay in the old namespace.
                 host.power_off()?;
                 network::ensure_host(host.name())?;
             }
@@ -133,7 +133,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Credentials for all, control planes for masters, containerd everywhere: all that does not need the API.
+    /// Everything that does not need the API: credentials and containerd on all hosts, control planes on the masters.
     fn start_control_planes(&self, hosts: &[Host]) -> Result<()> {
         let watch = Stopwatch::start();
         let first = self.first_master()?;
@@ -197,7 +197,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What `kubeadm init` grants last: without it its own admin.conf may do nothing.
+    /// Binds kubeadm's admins to `cluster-admin`, the last step of `kubeadm init`: without it admin.conf has no rights.
     fn allow_admins(&self, first: &Host) -> Result<()> {
         let role = "apiVersion: rbac.authorization.k8s.io/v1\n\
             kind: ClusterRoleBinding\n\
@@ -282,8 +282,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes back every fault: heals all wires, continues what is stopped, starts what is dead, and restarts what has other
-    /// flags than its usual ones.
+    /// Undoes every fault: heals the network of all hosts, continues stopped programs, starts dead ones, and restarts those
+    /// with other flags than the usual ones.
     pub fn undo_faults(&self) -> Result<()> {
         on_each(&self.hosts(), |host| {
             fault::heal(host)?;

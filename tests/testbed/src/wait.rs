@@ -1,4 +1,4 @@
-//! Waiting for real processes: look again and again until a deadline, and then say what was seen last.
+//! Waits for real processes: repeats a check until it succeeds or a deadline has passed, and then reports its last error.
 
 use std::thread;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use anyhow::{Result, bail};
 
 use crate::progress::Stopwatch;
 
-/// Short against everything we wait for, long against the cost of one look at /proc.
+/// The pause between two checks: short compared with the waits, long compared with the cost of a look at /proc.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks until `look` returns `Ok`, or fails with its last answer once `within` has passed.
+/// Repeats `look` until it returns `Ok`, or fails with its last error once `within` has passed.
 pub(crate) fn until<T>(within: Duration, what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
     until_every(PAUSE, within, what, &mut look)
 }
 
-/// The same for looks that cost something, such as a request to an apiserver.
+/// The same with a longer pause, for expensive checks such as a request to an apiserver.
 pub(crate) fn until_every<T>(
     pause: Duration,
     within: Duration,

@@ -1,11 +1,11 @@
-//! Holds a pod's namespaces: waits until it is told to end, and reaps what the pod's containers leave behind.
+//! Holds a pod's namespaces: waits for SIGTERM, and reaps the orphaned processes of the pod's containers.
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 fn main() -> Result<(), Errno> {
-    // Blocked and waited for: as PID 1 we would otherwise not even get them.
+    // Blocked and received by sigwait: PID 1 does not get signals without a handler.
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD]);
     signals.thread_block()?;
     while signals.wait()? == Signal::SIGCHLD {
@@ -14,7 +14,7 @@ fn main() -> Result<(), Errno> {
     Ok(())
 }
 
-/// One signal may stand for many children.
+/// Reaps all children that have ended: one SIGCHLD may stand for several.
 fn reap() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {

@@ -1,8 +1,8 @@
-//! The few facts of a go.mod that the build needs: the tools, the modules' versions, the Go it wants.
+//! The parts of a go.mod that the build needs: the tools, the modules' versions, the Go version.
 
 use anyhow::{Context, Result};
 
-/// A go.mod, as far as we read it.
+/// The parsed parts of a go.mod.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct GoMod<'a> {
     /// The oldest Go that builds it.
@@ -13,7 +13,7 @@ pub(super) struct GoMod<'a> {
 }
 
 impl<'a> GoMod<'a> {
-    /// Reads the directives `go`, `tool` and `require`, alone or in blocks, and passes over all others.
+    /// Reads the directives `go`, `tool` and `require`, alone or in blocks, and ignores all others.
     pub(super) fn parse(text: &'a str) -> Result<Self> {
         let mut gomod = Self::default();
         let mut block = None;

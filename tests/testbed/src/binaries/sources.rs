@@ -1,4 +1,4 @@
-//! What tells one state of a directory of sources from another.
+//! The digest of a directory of sources, which changes with every change in it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,7 +20,7 @@ pub(super) fn digest(directory: &Path) -> Result<String> {
         let failed = || format!("failed to read {}", file.display());
         let content = fs::read(&file).with_context(failed)?;
         let name = file.strip_prefix(directory).unwrap_or(&file);
-        // With the lengths, so that nothing moves from one file to the next unnoticed.
+        // With the lengths, so that bytes that move from one file to the next change the digest.
         digest.update(format!("{} {}\n", name.display(), content.len()));
         digest.update(content);
     }

@@ -63,7 +63,7 @@ pub(super) fn docker_archive(image: &Image<'_>) -> Result<Vec<u8>> {
     ])
 }
 
-/// No owner, no time, the order as given: nothing of the machine that wrote it gets in.
+/// Without owners and times, and in the given order, so that the result does not depend on the machine.
 fn tar(entries: &[Entry<'_>]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     for entry in entries {
