@@ -196,8 +196,8 @@ fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Schedules the task behind all tasks that are ready now and all for which the kernel has events. Tokio polls a task that
-/// yields after the next `epoll_wait`; it would poll a task that wakes itself before that.
+/// Schedules the task behind all tasks that are ready now and all for which the kernel has events. After a yield tokio polls
+/// a task only after the next `epoll_wait`; it would poll a task that wakes itself before that.
 fn yield_to_others(cx: &mut Context<'_>) {
     // The first poll registers the task, and is pending.
     let _pending = pin!(yield_now()).poll(cx);
