@@ -138,7 +138,7 @@ impl Listeners {
         self.accepting.len() >= self.wanted().len()
     }
 
-    /// Stops accepting. Connections go on.
+    /// Stops accepting. Open connections stay.
     pub async fn close(&self) {
         self.wanted().clear();
         self.stop.cancel();

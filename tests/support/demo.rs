@@ -51,7 +51,7 @@ pub async fn demo() -> Result<()> {
     });
     output(&Table(rows.collect()).to_string());
     say(
-        "A gap is the longest time in which a worker got no answer at all; a Lease is how a node says that it lives.",
+        "A gap is the longest time in which a worker got no answer at all; a node renews its Lease to show that it is alive.",
     );
     farewell();
     Ok(())
@@ -79,7 +79,7 @@ async fn without_trivet(installation: &Installation) -> Result<Vec<(Fault, Measu
         };
         if fault == Fault::Stop {
             say(
-                "This time we wait until the cluster gives its workers up, some 55 s: their pods will be evicted.",
+                "This time we wait until the cluster marks its workers NotReady, about 55 s: it will evict their pods.",
             );
         }
         let clients = Clients::of_all(installation, &Server::Master(master.to_owned()));
@@ -132,7 +132,7 @@ async fn install(installation: &Installation) -> Result<()> {
 async fn with_trivet(installation: &Installation) -> Result<Vec<Measured>> {
     chapter("The same faults, with Trivet");
     say(
-        "Each hits the master that carries most of the workers' connections. New connections must go on at once;",
+        "Each hits the master that carries most of the workers' connections. New connections must succeed at once;",
     );
     say(
         "established ones to a silent master are cut within three seconds, so that kubelets reconnect and stay Ready.",
@@ -167,11 +167,11 @@ fn farewell() {
         ("kubectl edit asp default", "add, drain or remove masters"),
         (
             "cargo xtask testbed stop cp2 kube-apiserver",
-            "hang an apiserver; `cont` lets it go on",
+            "hang an apiserver; `cont` resumes it",
         ),
         (
             "cargo xtask testbed blackhole cp3",
-            "cut a master off; `heal` takes it back",
+            "cut a master off from the network; `heal` undoes it",
         ),
         (
             "cargo xtask testbed exec w1 -- curl -s 127.0.0.1:7444/metrics",

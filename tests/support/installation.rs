@@ -1,4 +1,4 @@
-//! The known states that scenarios start from, whatever ran before and however it ended.
+//! The known states that scenarios start from. They do not depend on what ran before and how it ended.
 
 mod chart;
 mod images;
@@ -82,7 +82,7 @@ impl Installation {
     }
 
     /// A healthy cluster with the chart installed, the pool of `spec: {}` and every proxy in step with it; the workers'
-    /// kubelets stay where they are. What the API tells of the proxies may be older: see [`Self::told`].
+    /// kubelets keep their API server. The API may still show an older state of the proxies: see [`Self::told`].
     pub async fn serving() -> Result<Self> {
         Self::served().await
     }

@@ -72,7 +72,7 @@ mod tests {
             let guard = upstreams.guard_connection(id).unwrap();
             connections.spawn(async move { guard.close_signal.ended().await });
         }
-        // Paused time goes on once all tasks wait: their start is no part of the drain.
+        // Paused time advances once all tasks wait, so their start does not count as part of the drain.
         sleep(TICK).await;
         let before = worked();
         // What is due each millisecond waits for all that this thread has worked since the last one.

@@ -124,7 +124,7 @@ impl Server {
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let mut connection = Box::pin(connection);
         let mut stage = self.stage.clone();
-        // However a connection ends here, it is what the test asked for.
+        // The errors of a connection do not matter: the test asked for its end.
         tokio::select! {
             ended = &mut connection => return drop(ended),
             closing = stage.wait_for(|stage| *stage == Stage::Closing) => drop(closing),

@@ -1,4 +1,4 @@
-//! A member that hangs for three seconds and is well for two, again and again (F11).
+//! A member that repeatedly hangs for three seconds and is healthy for two (F11).
 
 use anyhow::Result;
 use tokio::time::sleep;

@@ -271,7 +271,7 @@ impl Lab {
         Watches::start(&self.client(), count).await
     }
 
-    /// Strikes a place; returns once the fault is there.
+    /// Injects a fault at a place; returns once it is complete.
     pub async fn strike(&self, place: Place, fault: Fault) -> Result<()> {
         fault::strike(&self.network, place, fault).await
     }

@@ -135,7 +135,7 @@ impl Installation {
             .map(|status| status.info)
     }
 
-    /// Whether what the chart brings is there and at work: a scenario may have deleted it behind helm's back.
+    /// Whether the CRD exists and the operator is available: a scenario may have deleted them without helm.
     async fn operator_runs(&self) -> Result<bool> {
         let kubernetes = self.kubernetes(FIRST_MASTER).await?;
         let crds = Api::<CustomResourceDefinition>::all(kubernetes.clone());

@@ -24,7 +24,7 @@ impl Installation {
         Ok(Api::all(self.kubernetes(master).await?))
     }
 
-    /// Gives the pool its empty spec back, whatever it was edited to. Returns whether it had another one, or none.
+    /// Resets the pool to an empty spec. Returns whether it had another spec or did not exist.
     pub async fn reset_pool(&self) -> Result<bool> {
         let pools = self.pools(FIRST_MASTER).await?;
         let reset = async || {

@@ -64,7 +64,7 @@ impl History {
             .unwrap_or_default()
     }
 
-    /// When a node was first seen not Ready, be it from the start. A node that was never seen was never Ready.
+    /// When a node was first not Ready, possibly at the start. A node that was never seen counts as never Ready.
     pub fn left_ready(&self, node: &str) -> Option<Timestamp> {
         let Some(readiness) = self.readiness.get(node) else {
             return Some(self.start);

@@ -50,7 +50,7 @@ pub(super) async fn live(host: &Host, way: &Way, stream: &Stream, line: impl Fn(
         },
     };
     let mut said = String::new();
-    // kubectl may go on without the stream, and then says nothing.
+    // kubectl may keep running without the stream, and then prints nothing.
     drop(timeout(LAST_WORDS, stderr.read_to_string(&mut said)).await);
     Ok(format!("{end}: {}", said.trim()))
 }

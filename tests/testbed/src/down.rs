@@ -62,7 +62,7 @@ pub(crate) fn remove_everything(progress: &Progress) -> Result<()> {
         _ => {}
     }
     for directory in mount_points.iter().rev() {
-        // Somebody else may have begun to use it: then it stays.
+        // A directory that is no longer empty stays, because another program uses it.
         drop(fs::remove_dir(directory));
     }
     Ok(())

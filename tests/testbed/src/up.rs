@@ -80,7 +80,7 @@ impl Cluster {
             },
             progress,
         };
-        // Written before anything is made: whatever happens now, `down` finds it.
+        // Written first, so that `down` finds the testbed even if this process is killed now.
         cluster.state.save()?;
         cluster.state.mount_points = provision::mount_points()?;
         cluster.state.save()?;
