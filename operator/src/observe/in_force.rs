@@ -151,6 +151,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_spec_listed_of_members_by_name_is_read_back() {
+        let named = [("a", &["a.example.com", "10.0.0.7"][..])];
+        for (text, expected) in [
+            (r#"{"a":["a.example.com","10.0.0.7"]}"#, &named[..]),
+            ("broken", &[]),
+        ] {
+            let mut map = map("");
+            map.annotations_mut()
+                .insert(NAMED_MEMBERS.to_owned(), text.to_owned());
+            let read = current(&pool(), Some(&map)).marks.named;
+            let read: Vec<_> = read
+                .iter()
+                .map(|(name, texts)| (name.as_str(), texts.clone()))
+                .collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(name, texts)| (*name, texts.iter().map(ToString::to_string).collect::<Vec<_>>()))
+                .collect();
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
     fn a_pool_without_a_past_has_nothing_in_force() {
         let current = current(&ApiserverPool::new("default", ApiserverPoolSpec::default()), None);
         assert_eq!(current, Current::default());
