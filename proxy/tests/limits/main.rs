@@ -9,6 +9,8 @@
     reason = "a test says by its panic what is wrong, its helpers too"
 )]
 
+#[path = "../support/addresses.rs"]
+mod addresses;
 mod echo;
 mod log;
 mod process;

@@ -19,7 +19,7 @@ use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
 };
 
-use crate::echo::Echo;
+use crate::{addresses::free_address, echo::Echo};
 
 /// The name of the socket of the exec probes.
 const SOCKET: &str = "proxy.sock";
@@ -64,7 +64,7 @@ impl Proxy {
     async fn launch(script: &str, level: &str, stderr: Stdio) -> Self {
         let upstream = Echo::start();
         let disk = tempfile::tempdir().unwrap();
-        let [address, metrics] = free_addresses();
+        let (address, metrics) = (free_address(), free_address());
         let config = disk.path().join("pool.json");
         fs::write(&config, document(address, upstream.address)).unwrap();
         let process = Command::new("sh")
@@ -200,12 +200,6 @@ impl Drop for Proxy {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
-}
-
-/// Free a moment ago; whoever takes one meanwhile makes the test fail, not pass.
-fn free_addresses() -> [SocketAddr; 2] {
-    let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    free.map(|free| free.local_addr().unwrap())
 }
 
 fn document(listener: SocketAddr, upstream: SocketAddr) -> String {

@@ -7,6 +7,8 @@
     reason = "a test says by its panic what is wrong, its helpers too"
 )]
 
+#[path = "../support/addresses.rs"]
+mod addresses;
 mod documents;
 mod draining;
 mod health;

@@ -27,6 +27,7 @@ use super::{
     client::Client,
     eventually,
 };
+use crate::addresses::free_address;
 
 /// A wire document in the making.
 #[derive(Clone)]
@@ -216,11 +217,9 @@ pub(crate) async fn node_with(apiservers: usize) -> (Node, Vec<Apiserver>) {
 
 impl Node {
     pub(crate) fn new() -> Self {
-        // Free a moment ago; whoever takes it meanwhile makes the test fail, not pass.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             authority: Authority::new(),
-            proxy: free.local_addr().unwrap(),
+            proxy: free_address(),
             watch: None,
             disk: tempfile::tempdir().unwrap(),
             running: None,
