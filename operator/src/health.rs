@@ -121,17 +121,13 @@ pub struct Healths(BTreeMap<SocketAddr, Health>);
 impl Healths {
     /// The member with these addresses: its best address speaks for it.
     pub fn of(&self, addresses: &[IpAddr], port: u16) -> Option<&Health> {
-        let known = addresses
-            .iter()
-            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port)));
-        known.min_by_key(|health| rank(health.state))
+        self.at(addresses, port).min_by_key(|health| rank(health.state))
     }
 
     /// The last verified answer from any of these addresses.
     pub fn verified_at(&self, addresses: &[IpAddr], port: u16) -> Option<Instant> {
-        addresses
-            .iter()
-            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port))?.verified_at)
+        self.at(addresses, port)
+            .filter_map(|health| health.verified_at)
             .max()
     }
 
@@ -143,10 +139,7 @@ impl Healths {
 
     /// Whether an apiserver of the cluster answers at any of these addresses, ready or not.
     pub fn is_verified(&self, addresses: &[IpAddr], port: u16) -> bool {
-        let mut known = addresses
-            .iter()
-            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port)));
-        known.any(Health::is_verified)
+        self.at(addresses, port).any(Health::is_verified)
     }
 
     /// Whether all of these addresses have been probed for `delay` without a verified answer.
@@ -159,10 +152,7 @@ impl Healths {
 
     /// Whether any of these addresses answers, well or badly.
     pub fn is_reached(&self, addresses: &[IpAddr], port: u16) -> bool {
-        let mut known = addresses
-            .iter()
-            .filter_map(|ip| self.0.get(&SocketAddr::new(*ip, port)));
-        known.any(|health| health.is_reached)
+        self.at(addresses, port).any(|health| health.is_reached)
     }
 
     /// What is known of one address.
@@ -182,6 +172,12 @@ impl Healths {
     /// Forgets the addresses that `wanted` does not name.
     pub fn retain(&mut self, wanted: impl Fn(&SocketAddr) -> bool) {
         self.0.retain(|address, _| wanted(address));
+    }
+
+    /// The health of those of these addresses that have been probed.
+    fn at(&self, addresses: &[IpAddr], port: u16) -> impl Iterator<Item = &Health> {
+        let health = move |ip: &IpAddr| self.0.get(&SocketAddr::new(*ip, port));
+        addresses.iter().filter_map(health)
     }
 }
 

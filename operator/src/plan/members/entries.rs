@@ -59,6 +59,12 @@ fn held_back(facts: &Facts, discovered: &[Member]) -> Vec<Member> {
         .collect()
 }
 
+/// The member in force that has the name and the port of an entry.
+fn in_force<'a>(entry: &PoolMember, facts: &'a Facts) -> Option<&'a wire::Member> {
+    let mut members = facts.current.members.iter();
+    members.find(|old| old.name == entry.name && old.port == entry.port)
+}
+
 /// An entry's addresses, names resolved. While a name fails, the addresses in force stay, in their order.
 fn resolved<'a>(entry: &'a PoolMember, facts: &Facts) -> Claim<'a> {
     let mut found: Vec<IpAddr> = Vec::new();
@@ -73,9 +79,7 @@ fn resolved<'a>(entry: &'a PoolMember, facts: &Facts) -> Claim<'a> {
     }
     let mut addresses = Vec::new();
     let mut note = failures.join("; ");
-    let mut in_force = facts.current.members.iter();
-    let known = in_force.find(|old| old.name == entry.name && old.port == entry.port);
-    if let Some(old) = known.filter(|_| !failures.is_empty()) {
+    if let Some(old) = in_force(entry, facts).filter(|_| !failures.is_empty()) {
         addresses.clone_from(&old.addresses);
         note = format!("its last known addresses are used: {note}");
     }
@@ -105,9 +109,7 @@ fn hold<'a>(
     let entry = claim.entry;
     let port = entry.port;
     let is_unedited = facts.current.marks.named.get(&entry.name) == Some(&entry.addresses);
-    let mut in_force = facts.current.members.iter();
-    let known = in_force.find(|old| old.name == entry.name && old.port == port);
-    let Some(old) = known.filter(|_| is_unedited) else {
+    let Some(old) = in_force(entry, facts).filter(|_| is_unedited) else {
         return claim;
     };
     let is_of_another = |ip: &IpAddr| {
@@ -179,10 +181,7 @@ fn hold<'a>(
 fn part(claims: &mut [Claim<'_>], facts: &Facts, notes: &mut Vec<String>) {
     let mut owners: BTreeMap<SocketAddr, String> = BTreeMap::new();
     let has = |claim: &Claim<'_>, ip: IpAddr| {
-        let mut in_force = facts.current.members.iter();
-        in_force.any(|old| {
-            old.name == claim.entry.name && old.port == claim.entry.port && old.addresses.contains(&ip)
-        })
+        in_force(claim.entry, facts).is_some_and(|old| old.addresses.contains(&ip))
     };
     let rank = |claim: &Claim<'_>, ip: IpAddr| match () {
         () if claim.spells_out(ip) => 0,

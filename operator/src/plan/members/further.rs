@@ -1,13 +1,10 @@
 //! Members that only the EndpointSlices of `default/kubernetes` know: apiservers that do not listen at their node's
 //! InternalIP.
 
-use std::net::SocketAddr;
-
 use trivet_crds::pool::{ApiserverPoolSpec, DiscoveryPolicy, MemberSource, PoolMember, PoolMemberState};
 use trivet_crds::wire;
 
 use super::{Member, have, list, override_of};
-use crate::health::Health;
 use crate::plan::endpoints::{Endpoint, is_named_by_address, name};
 use crate::plan::facts::{Discovered, Facts};
 
@@ -42,7 +39,7 @@ pub(super) fn members(
     let may_add = are_wanted(spec, facts, members, endpoints);
     let unlocated = unlocated(spec, facts, members, endpoints);
     let mut found = Vec::new();
-    let mut doubtful = (Vec::new(), Vec::new());
+    let (mut doubtful_in_use, mut doubtful_unused) = (Vec::new(), Vec::new());
     for endpoint in endpoints {
         if !is_free(endpoint, facts, members) {
             continue;
@@ -52,11 +49,12 @@ pub(super) fn members(
         let is_in_force = is_in_force(endpoint);
         let is_located = state == PoolMemberState::Disabled || !endpoint.node_name.is_empty();
         let is_doubtful = !unlocated.is_empty() && !is_located;
-        let is_new = may_add && is_verified(&endpoint.socket, facts) && !is_doubtful;
+        let is_verified = is_verified(endpoint, facts);
+        let is_new = may_add && is_verified && !is_doubtful;
         if is_doubtful && is_in_force {
-            doubtful.0.push(endpoint.socket.ip());
-        } else if is_doubtful && is_verified(&endpoint.socket, facts) {
-            doubtful.1.push(endpoint.socket.ip());
+            doubtful_in_use.push(endpoint.socket.ip());
+        } else if is_doubtful && is_verified {
+            doubtful_unused.push(endpoint.socket.ip());
         }
         // A disabled one is a member too: proxies are told that they must not use it.
         if is_in_force || is_new || state == PoolMemberState::Disabled {
@@ -73,7 +71,7 @@ pub(super) fn members(
         }
     }
     let way_out = "to disable an endpoint, list its address as a name with state: Disabled";
-    for (addresses, use_of_them) in [(doubtful.0, "in use"), (doubtful.1, "not used")] {
+    for (addresses, use_of_them) in [(doubtful_in_use, "in use"), (doubtful_unused, "not used")] {
         if !addresses.is_empty() {
             notes.push(format!(
                 "{} is Disabled and does not answer at an address of its own, so its apiserver may be an endpoint of \
@@ -144,7 +142,7 @@ fn unlocated<'a>(
     };
     let answers = |entry: &PoolMember| {
         let mut members = members.iter().filter(|member| member.name == entry.name);
-        members.any(|member| member.sockets().any(|socket| is_verified(&socket, facts)))
+        members.any(|member| facts.healths.is_verified(&member.addresses, member.port))
     };
     let disabled = spec
         .members
@@ -173,9 +171,9 @@ fn is_free(endpoint: &Endpoint, facts: &Facts, members: &[Member]) -> bool {
     !is_members && !is_kept && (endpoint.node_name.is_empty() || is_of_master)
 }
 
-fn is_verified(socket: &SocketAddr, facts: &Facts) -> bool {
-    let health = facts.healths.get(socket);
-    health.is_some_and(Health::is_verified)
+fn is_verified(endpoint: &Endpoint, facts: &Facts) -> bool {
+    let socket = endpoint.socket;
+    facts.healths.is_verified(&[socket.ip()], socket.port())
 }
 
 fn has(member: &wire::Member, endpoint: &Endpoint) -> bool {
