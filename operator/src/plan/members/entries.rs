@@ -1,12 +1,14 @@
 //! Puts the entries of `spec.members` that have addresses in the place of the apiservers that they name.
 
+mod hold;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMember};
 use trivet_crds::wire::{self, MAX_ADDRESSES};
 
-use super::{Member, Wanted, adjust, list, removal_delay, source_of, without_those_of};
+use super::{Member, Wanted, adjust, list, source_of, without_those_of};
 use crate::plan::facts::{Discovered, Facts};
 
 /// An entry with its addresses, names resolved.
@@ -23,7 +25,7 @@ struct Claim<'a> {
 pub(super) fn merge(spec: &ApiserverPoolSpec, facts: &Facts, wanted: &mut Wanted) {
     let listed = spec.members.iter().filter(|entry| !entry.addresses.is_empty());
     let mut claims: Vec<_> = listed
-        .map(|entry| hold(resolved(entry, facts), spec, facts, &wanted.members))
+        .map(|entry| hold::hold(resolved(entry, facts), spec, facts, &wanted.members))
         .collect();
     part(&mut claims, facts, &mut wanted.notes);
     let others = held_back(facts, &wanted.members);
@@ -93,86 +95,6 @@ fn resolved<'a>(entry: &'a PoolMember, facts: &Facts) -> Claim<'a> {
         addresses,
         held: Vec::new(),
         note,
-    }
-}
-
-/// Adds the addresses in force to which an entry's names no longer resolve, unless they have not answered for the removal
-/// delay: a wrong answer of a DNS server must not take an apiserver away. An address that the owner removes from the entry,
-/// or that discovery has of another apiserver, is not held.
-fn hold<'a>(
-    mut claim: Claim<'a>,
-    spec: &ApiserverPoolSpec,
-    facts: &Facts,
-    discovered: &[Member],
-) -> Claim<'a> {
-    let Facts { healths, .. } = facts;
-    let entry = claim.entry;
-    let port = entry.port;
-    let is_unedited = facts.current.marks.named.get(&entry.name) == Some(&entry.addresses);
-    let Some(old) = in_force(entry, facts).filter(|_| is_unedited) else {
-        return claim;
-    };
-    let is_of_another = |ip: &IpAddr| {
-        let mut others = discovered
-            .iter()
-            .filter(|member| member.name != entry.name && member.node_name != old.node_name);
-        others.any(|member| member.port == port && member.addresses.contains(ip))
-    };
-    let is_held = |ip: &&IpAddr| {
-        let is_gone = healths.is_gone(&[**ip], port, removal_delay(spec));
-        !claim.addresses.contains(ip) && !is_gone && !is_of_another(ip)
-    };
-    let held: Vec<IpAddr> = old.addresses.iter().filter(is_held).copied().collect();
-    if held.is_empty() {
-        return claim;
-    }
-    let mut notes = vec![format!(
-        "its name no longer resolves to {}: kept until it has not answered for removalDelaySeconds",
-        list(&held)
-    )];
-    let mut found = std::mem::take(&mut claim.addresses);
-    let is_believed = healths.is_verified(&found, port);
-    if !is_believed && healths.is_verified(&held, port) {
-        let (used, unused) = found
-            .into_iter()
-            .partition(|ip| claim.spells_out(*ip) || old.addresses.contains(ip));
-        found = used;
-        let unused: Vec<_> = unused;
-        if !unused.is_empty() {
-            notes.push(format!(
-                "it resolves to {}, where nothing answers: not used",
-                list(&unused)
-            ));
-        }
-    }
-    // Both have room: what answers, and at least one address that is to be probed.
-    let (mut first, second) = if is_believed {
-        (found, held.clone())
-    } else {
-        (held.clone(), found)
-    };
-    let room = if is_believed {
-        MAX_ADDRESSES.saturating_sub(1)
-    } else {
-        1
-    };
-    let rest = first.split_off(
-        first
-            .len()
-            .min(MAX_ADDRESSES.saturating_sub(second.len().min(room))),
-    );
-    first.extend(second);
-    first.extend(rest);
-    // Probes that differ from pass to pass must not change the order.
-    if old.addresses.len() == first.len() && old.addresses.iter().all(|ip| first.contains(ip)) {
-        first.clone_from(&old.addresses);
-    }
-    notes.extend(Some(claim.note).filter(|note| !note.is_empty()));
-    Claim {
-        entry,
-        addresses: first,
-        held,
-        note: notes.join("; "),
     }
 }
 
