@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use tokio::time::Instant;
 
 use self::budget::AT_ONCE;
-use super::{Balance, Decision, PathId, path::Standing};
+use super::{Balance, Decision, PathId};
 
 /// The cross-checks that a path which was overdue lately leaves to others: otherwise paths that are overdue again and again
 /// would leave none to a path that falls.
@@ -55,7 +55,7 @@ impl Balance {
             return Vec::new();
         };
         let siblings = self.paths_of(path.member);
-        let siblings = siblings.filter(|(id, sibling)| *id != fallen && sibling.standing == Standing::Active);
+        let siblings = siblings.filter(|(id, sibling)| *id != fallen && sibling.is_active());
         siblings.map(|(id, _)| Decision::Probe(id)).collect()
     }
 

@@ -48,9 +48,7 @@ impl Balance {
             .clone()
             .any(|(_, other)| other.is_reference() && other.shares_family(path));
         let able = others.filter(move |(_, other)| {
-            other.standing == Standing::Active
-                && other.health.is_answering()
-                && (any_family || other.shares_family(path))
+            other.is_active() && other.health.is_answering() && (any_family || other.shares_family(path))
         });
         able.map(|(id, other)| (*id, other))
     }

@@ -11,7 +11,7 @@ use super::{
 impl Balance {
     /// Whether no member that is to be used answers. One that was never judged may, and is waited for while it can be asked.
     pub(super) fn needs_last_resort(&self) -> bool {
-        let mut active = self.paths.values().filter(|path| path.is_to_be_used());
+        let mut active = self.paths.values().filter(|path| path.is_active());
         !active.any(|path| path.health.may_answer())
     }
 
@@ -26,8 +26,8 @@ impl Balance {
     /// the document may be out of date after a long absence, and any apiserver of the cluster has the newest one. Called
     /// with what a path just did.
     pub(super) fn follow_last_resort(&mut self, id: PathId, answered: bool, now: Instant) -> Vec<Decision> {
-        let is_to_be_used = self.paths.get(&id).is_some_and(Path::is_to_be_used);
-        if answered && is_to_be_used {
+        let is_active = self.paths.get(&id).is_some_and(Path::is_active);
+        if answered && is_active {
             self.leave_last_resort()
         } else if self.needs_last_resort() {
             self.take_last_resort(now)

@@ -163,11 +163,11 @@ impl Path {
     }
 
     /// Whether it gets connections whenever it is well.
-    pub(super) fn is_to_be_used(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.standing == Standing::Active
     }
 
-    /// Whether it gets connections only while no path that is to be used answers.
+    /// Whether it gets connections only while no active path answers.
     pub(super) fn is_last_resort(&self) -> bool {
         matches!(
             self.standing,
@@ -187,7 +187,7 @@ impl Path {
 
     /// Whether its answers can tell of this node's network. One that has never proved itself may be a typo.
     pub(super) fn is_reference(&self) -> bool {
-        self.standing == Standing::Active && self.proven
+        self.is_active() && self.proven
     }
 
     pub(super) fn view(&self, id: PathId) -> View {

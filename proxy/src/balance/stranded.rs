@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     Balance, Decision,
     health::State,
-    path::{MemberId, Path, Standing},
+    path::{MemberId, Path},
 };
 
 /// How long an upstream may be cut off from its etcd before its connections are moved: a change of etcd's leader or a
@@ -40,9 +40,8 @@ impl Balance {
         if !restored.is_empty() || !self.moved.is_none_or(rested) {
             return restored;
         }
-        let movable = |path: &Path| {
-            path.standing == Standing::Active && !path.moving && path.connections > 0 && is_stranded(path)
-        };
+        let movable =
+            |path: &Path| path.is_active() && !path.moving && path.connections > 0 && is_stranded(path);
         let Some(member) = self
             .paths
             .values()
@@ -68,9 +67,7 @@ impl Balance {
         let long = |path: &&Path| path.health.stranded_for(now) >= Some(MOVE_AFTER);
         let is_relieved = |stranded: &&Path| {
             let well = |path: &Path| {
-                path.standing == Standing::Active
-                    && path.health.state() == State::Up
-                    && path.member != stranded.member
+                path.is_active() && path.health.state() == State::Up && path.member != stranded.member
             };
             self.paths.values().any(well)
         };
