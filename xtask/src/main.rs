@@ -1,8 +1,6 @@
 //! The commands behind `make`: generation, the test suite, the testbed and the demo, in plain Rust.
 
 mod bench;
-mod configuration;
-mod generate;
 #[cfg(test)]
 mod promises;
 mod scenarios;
@@ -85,7 +83,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .parent()
         .unwrap_or(Path::new("."));
     match arguments.command {
-        Command::Gen { check } => generate::run(root, check),
+        Command::Gen { check } => suite::generate(root, check),
         Command::Test {
             scenarios,
             tier,
