@@ -154,7 +154,9 @@ impl Suite<'_> {
             // One cluster for all scenarios, so one at a time.
             let one_by_one = "--test-threads=1 --nocapture";
             let scenarios = format!("test {ALL} --test scenarios -- {one_by_one} {chosen}");
-            finish(&mut suite.cargo(&scenarios))
+            let mut scenarios = suite.cargo(&scenarios);
+            // The errors name what was awaited: forty lines of frames after each would only hide them.
+            finish(scenarios.env("RUST_LIB_BACKTRACE", "0"))
         })
     }
 
