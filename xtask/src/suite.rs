@@ -105,11 +105,18 @@ struct Suite<'root> {
 impl Suite<'_> {
     fn run(&mut self, tier: Tier, keep: bool) -> Result<()> {
         self.packages()?;
+        // What it compiles is ready when the cluster needs it: most tests wait more than they work.
+        let mut images = None;
         if tier != Tier::Cluster {
+            self.checks()?;
+            if tier == Tier::All {
+                images = Some(images::start_beside()?);
+            }
             self.unit()?;
         }
         if tier != Tier::Unit {
             self.cluster("")?;
+            drop(images);
             if !keep {
                 self.take_down()?;
             }
@@ -121,7 +128,8 @@ impl Suite<'_> {
         self.part("Debian packages", |suite| setup::packages(&suite.progress))
     }
 
-    fn unit(&mut self) -> Result<()> {
+    /// What can fail without a test, and the tests compiled.
+    fn checks(&mut self) -> Result<()> {
         self.part("formatting", |suite| {
             finish(&mut suite.cargo("fmt --all --check"))
         })?;
@@ -129,6 +137,12 @@ impl Suite<'_> {
             let lints = "clippy --workspace --all-features --all-targets --test * -- --deny warnings";
             finish(&mut suite.cargo(lints))
         })?;
+        self.part("compiling the tests", |suite| {
+            finish(&mut suite.cargo(&format!("test {ALL} --no-run")))
+        })
+    }
+
+    fn unit(&mut self) -> Result<()> {
         self.part("unit tests", |suite| {
             let mut tests = suite.cargo(&format!("test {ALL} -- --test-threads={AT_A_TIME}"));
             finish(tests.env("PROPTEST_RNG_SEED", SEED))

@@ -6,6 +6,7 @@ mod archive;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -16,6 +17,9 @@ use crate::{binaries, quiet, setup};
 
 /// Where the images pretend to come from; every name is already present, so kubelet never pulls.
 const REGISTRY: &str = "trivet.dev";
+
+/// The variable that names a directory with the images' archives, which are used instead of a build.
+const ARCHIVES: &str = "TRIVET_IMAGE_DIR";
 
 /// The tag of the operator's and the proxy's images.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -46,11 +50,43 @@ pub fn build(progress: &Progress) -> Result<Vec<PathBuf>> {
     build_tagged(progress, VERSION)
 }
 
+/// A build of the images beside other work, on what that leaves of the processors. It ends with this value.
+#[derive(Debug)]
+pub struct Beside(Option<Child>);
+
+/// Starts to compile what [`build`] needs, and does not wait for it. `build` waits, and reports what fails.
+pub fn start_beside() -> Result<Beside> {
+    if std::env::var_os(ARCHIVES).is_some() {
+        return Ok(Beside(None));
+    }
+    let cargo = compilation(&["trivet-operator", "trivet-proxy"]);
+    // It ends with this program, however that ends. sched(7): SCHED_IDLE runs where nothing else wants to.
+    let mut idle = setup::apart_from_cargo("setpriv".as_ref());
+    idle.args(["--pdeathsig", "TERM", "chrt", "--idle", "0"])
+        .arg(cargo.get_program())
+        .args(cargo.get_args());
+    idle.current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ok(Beside(Some(idle.spawn().context("failed to start setpriv")?)))
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It may have ended by itself.
+            let _ended = child.kill();
+            let _status = child.wait();
+        }
+    }
+}
+
 /// The same binaries as a new release for an upgrade: with another tag and so another digest.
 ///
-/// `TRIVET_IMAGE_DIR`, a directory with their archives, comes before a build.
+/// [`ARCHIVES`], a directory with their archives, comes before a build.
 pub fn build_tagged(progress: &Progress, tag: &str) -> Result<Vec<PathBuf>> {
-    if let Some(directory) = std::env::var_os("TRIVET_IMAGE_DIR") {
+    if let Some(directory) = std::env::var_os(ARCHIVES) {
         let archive = |image| Path::new(&directory).join(format!("{image}-{tag}.tar"));
         return Ok(vec![archive("trivet-operator"), archive("trivet-proxy")]);
     }
@@ -94,7 +130,17 @@ fn archive_of(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
 
 /// Compiles the packages for musl, in release mode, and returns their binaries in the same order.
 fn compile(progress: &Progress, packages: &[&str]) -> Result<Vec<PathBuf>> {
-    let target = setup::rust_target();
+    let doing = format!("building {} for {}", packages.join(" and "), setup::rust_target());
+    progress.step(&doing);
+    let messages = quiet::run(progress, &doing, &mut compilation(packages))?;
+    let messages = String::from_utf8(messages).context("cargo's messages are not UTF-8")?;
+    let find = |package: &&str| {
+        executable(&messages, package).with_context(|| format!("cargo built no program named {package}"))
+    };
+    packages.iter().map(find).collect()
+}
+
+fn compilation(packages: &[&str]) -> Command {
     let mut cargo = setup::cargo();
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     cargo.args([
@@ -102,18 +148,11 @@ fn compile(progress: &Progress, packages: &[&str]) -> Result<Vec<PathBuf>> {
         "--release",
         "--locked",
         "--target",
-        &target,
+        &setup::rust_target(),
         "--message-format=json-render-diagnostics",
     ]);
     cargo.args(packages.iter().flat_map(|package| ["--package", package]));
-    let doing = format!("building {} for {target}", packages.join(" and "));
-    progress.step(&doing);
-    let messages = quiet::run(progress, &doing, &mut cargo)?;
-    let messages = String::from_utf8(messages).context("cargo's messages are not UTF-8")?;
-    let find = |package: &&str| {
-        executable(&messages, package).with_context(|| format!("cargo built no program named {package}"))
-    };
-    packages.iter().map(find).collect()
+    cargo
 }
 
 /// What we read of cargo's messages; only those about a built program have an executable.

@@ -15,7 +15,7 @@ use crate::quiet;
 pub type Tool = (&'static str, &'static str);
 
 /// Plain names are programs, looked for in `PATH` and the system's directories.
-const TOOLS: [Tool; 19] = [
+const TOOLS: [Tool; 20] = [
     ("containerd", "containerd"),
     ("containerd-shim-runc-v2", "containerd"),
     ("ctr", "containerd"),
@@ -32,6 +32,7 @@ const TOOLS: [Tool; 19] = [
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
+    ("chrt", "util-linux"),
     ("curl", "curl"),
     // The linker for every Rust program, and the C compiler for the C parts of the static ones.
     ("cc", "gcc"),
@@ -153,17 +154,20 @@ fn words<'a>(items: impl Iterator<Item = &'a str>) -> String {
 /// Its environment does not have the variables that cargo has set for this package. Build scripts such as ring's depend on
 /// them, and cargo would rebuild everything that depends on ring, for two minutes, for each different package that calls it.
 pub fn cargo() -> Command {
-    let mut cargo = Command::new(
-        std::env::var_os("CARGO")
-            .as_deref()
-            .unwrap_or(OsStr::new("cargo")),
-    );
+    let path = std::env::var_os("CARGO");
+    apart_from_cargo(path.as_deref().unwrap_or(OsStr::new("cargo")))
+}
+
+/// A program without the variables that cargo sets for the package it runs. A cargo that finds them builds again what
+/// depends on them.
+pub(crate) fn apart_from_cargo(program: &OsStr) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_one_package) {
-            cargo.env_remove(name);
+            command.env_remove(name);
         }
     }
-    cargo
+    command
 }
 
 /// What cargo sets for the programs and build scripts of one package, by its reference's chapter on environment variables.
