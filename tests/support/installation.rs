@@ -116,7 +116,7 @@ impl Installation {
     }
 
     /// Waits until the API shows the current state of the proxies: kubelets report a restart late, and probe the readiness of
-    /// a restarted container only after ten seconds. For scenarios that look at pods or at the pool's status.
+    /// a container only up to ten seconds after it or they have started. For scenarios that look at pods or at the pool's status.
     pub async fn told(mut self) -> Result<Self> {
         eventually(PROXY_STARTED, "the restarts counted", async || {
             let now = self.proxies(FIRST_MASTER).await?;
@@ -127,6 +127,7 @@ impl Installation {
             Ok(())
         })
         .await?;
+        self.woken_kubelets_report().await;
         self.pool_ready().await?;
         self.turn.step("pool");
         Ok(self)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
@@ -9,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
+use tokio::time::sleep;
 use trivet_testbed::{Component, Host};
 
 use super::{APISERVER, FIRST_MASTER, Installation};
@@ -24,6 +26,9 @@ const ASLEEP: SignedDuration = SignedDuration::from_secs(120);
 
 /// A kubelet that starts brings its node back within some seconds, on a busy machine too.
 const COMES_BACK: SignedDuration = SignedDuration::from_secs(45);
+
+/// A kubelet that starts probes the readiness of a container within its period of ten seconds, after a start of some seconds.
+const REPORTS: Duration = Duration::from_secs(18);
 
 /// What a worker's kubelet and kube-proxy are given as their apiserver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +94,16 @@ impl Installation {
             .map(drop)
     }
 
+    /// Waits until kubelets that were woken have reported their pods: a kubelet that starts reports them unready until it has
+    /// probed them, and the API has the older report until then.
+    pub(super) async fn woken_kubelets_report(&self) {
+        let last = woken().values().max().copied();
+        let since = last.map(|woken| Timestamp::now().duration_since(woken).unsigned_abs());
+        if let Some(left) = since.and_then(|since| REPORTS.checked_sub(since)) {
+            sleep(left).await;
+        }
+    }
+
     /// Points a worker's kubelet and kube-proxy at `server`; nothing happens to those that use it already.
     pub async fn point(&self, worker: &Host, server: &Server) -> Result<()> {
         let url = self.url(server)?;
@@ -124,8 +139,8 @@ fn ready(node: &Node) -> Option<&NodeCondition> {
         .find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Whether a node is not Ready, or was not Ready within [`ASLEEP`], except for the time when it was new. A node that got
-/// Ready after `wake_kubelets` restarted its kubelet does not count.
+/// Whether a node is not Ready, or was not Ready within [`ASLEEP`], except for the time when it was new. A node whose
+/// kubelet `wake_kubelets` has restarted since then, or shortly before, does not count.
 fn was_cut_off(node: &Node, woken: Option<Timestamp>, now: Timestamp) -> bool {
     let Some(ready) = ready(node) else {
         return true;
@@ -133,7 +148,8 @@ fn was_cut_off(node: &Node, woken: Option<Timestamp>, now: Timestamp) -> bool {
     let (Some(since), Some(created)) = (&ready.last_transition_time, node.creation_timestamp()) else {
         return false;
     };
-    let by_waking = woken.is_some_and(|woken| since.0.duration_since(woken).abs() < COMES_BACK);
+    // A kubelet that was woken while its node was Ready is awake too.
+    let by_waking = woken.is_some_and(|woken| since.0.duration_since(woken) < COMES_BACK);
     now.duration_since(since.0) < ASLEEP && since.0.duration_since(created.0) > ASLEEP && !by_waking
 }
 
@@ -208,6 +224,11 @@ mod tests {
             second(2010)
         ));
         assert!(was_cut_off(&node("True", 2000), Some(second(1500)), second(2010)));
+        assert!(!was_cut_off(
+            &node("True", 2000),
+            Some(second(2050)),
+            second(2060)
+        ));
     }
 
     #[test]
