@@ -31,10 +31,10 @@ mod protecting {
 /// Trivet serves every node; what the kubelets use does not matter.
 mod serving {
     mod a_broken_spec_changes_nothing;
-    mod a_lost_node_holds_nothing_up;
     mod a_node_prefers_the_masters_of_its_zone;
     mod an_edit_of_scope_takes_no_proxy;
     mod what_nodes_depend_on_is_not_deleted_by_accident;
+    mod when_a_node_is_lost_the_others_go_on;
 }
 
 /// As `protecting`, with faults of minutes, which `cargo xtask soak` runs.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -50,20 +51,20 @@ pub fn serves_stream(pod: &str, subresource: &str, masters: &[Host]) -> Result<O
     Ok(last.map(|(_, master)| master))
 }
 
-/// The writes of `user` from `from` on, through any master: verb and path.
-pub fn writes_by(user: &str, from: Timestamp, masters: &[Host]) -> Result<Vec<String>> {
+/// The writes of `user` in a span of time, through any master: verb and path.
+pub fn writes_by(user: &str, span: Range<Timestamp>, masters: &[Host]) -> Result<Vec<String>> {
     let mut writes = Vec::new();
     for master in masters {
-        writes.extend(writes_in(&tail(master)?, user, from));
+        writes.extend(writes_in(&tail(master)?, user, &span));
     }
     Ok(writes)
 }
 
-fn writes_in(log: &str, user: &str, from: Timestamp) -> Vec<String> {
+fn writes_in(log: &str, user: &str, span: &Range<Timestamp>) -> Vec<String> {
     let is_write = |event: &Event| {
         let reads = ["get", "list", "watch"];
         event.user.username == user
-            && event.request_received_timestamp >= from
+            && span.contains(&event.request_received_timestamp)
             && !reads.contains(&event.verb.as_str())
     };
     log.lines()
@@ -150,16 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn only_a_users_later_writes_are_its_writes() {
+    fn only_a_users_writes_of_that_time_are_its_writes() {
         let log = [
             event("patch", "operator", "early", 1),
             event("get", "operator", "read", 11),
             event("watch", "operator", "watched", 12),
             event("patch", "somebody", "else", 13),
             event("patch", "operator", "late", 14),
+            event("patch", "operator", "later", 21),
         ]
         .join("\n");
-        let writes = writes_in(&log, "operator", "2026-01-01T00:00:10Z".parse().unwrap());
+        let second = |second| format!("2026-01-01T00:00:{second}Z").parse().unwrap();
+        let writes = writes_in(&log, "operator", &(second(10)..second(20)));
         assert_eq!(writes.len(), 1, "{writes:?}");
         assert!(
             writes[0].starts_with("patch ") && writes[0].contains("/late?"),

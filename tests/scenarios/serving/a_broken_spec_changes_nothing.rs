@@ -1,10 +1,13 @@
 //! What breaks a rule is refused by the API server with the field and the way out; what breaks nothing but would cut
-//! everyone off is refused by the operator, and the last good configuration stays.
+//! everyone off is refused by the operator, and the last good configuration stays. What the API server refuses the operator
+//! is shown in the API server's words.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use trivet_instruments::eventually;
@@ -12,6 +15,9 @@ use trivet_tests::attempts::{LOOPBACKS, once};
 use trivet_tests::installation::{Installation, POOL};
 use trivet_tests::proxies::metrics;
 use trivet_tests::say::say;
+
+/// A pass follows an edit at once.
+const TOLD: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_refuses_a_broken_spec_and_names_the_field_and_the_way_out() -> Result<()> {
@@ -107,6 +113,37 @@ async fn an_edit_that_would_leave_no_healthy_member_keeps_the_last_good_configur
     installation.proxies_settled().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_daemon_set_is_told_in_the_words_of_the_api_server() -> Result<()> {
+    let installation = Installation::serving().await?.told().await?;
+    let pools = installation.pools("cp1").await?;
+    let patch = Patch::Merge(json!({ "spec": { "proxy": { "image": "example.com/other:1" } } }));
+    pools.patch(POOL, &PatchParams::default(), &patch).await?;
+    let words = "an image of the proxies must begin with";
+    let told = eventually(TOLD, "the refusal", async || {
+        let status = pools.get(POOL).await?.status.unwrap_or_default();
+        let mut conditions = status.conditions.into_iter();
+        let found = conditions.find(|condition| condition.type_ == "ProxiesAvailable");
+        let found = found.context("there is no condition ProxiesAvailable")?;
+        ensure!(found.reason == "ApplyFailed", "{found:?}");
+        Ok(found.message)
+    })
+    .await?;
+    say(format!("ProxiesAvailable=False: {told}"));
+    ensure!(told.contains(words), "{told}");
+    let events = Api::<Event>::namespaced(installation.kubernetes("cp1").await?, "default");
+    eventually(TOLD, "an event", async || {
+        let failed = ListParams::default().fields("reason=ApplyFailed");
+        let events = events.list(&failed).await?;
+        let mut notes = events.iter().filter_map(|event| event.message.as_ref());
+        ensure!(notes.any(|note| note.contains(words)), "none");
+        Ok(())
+    })
+    .await?;
+    installation.reset_pool().await?;
+    installation.pool_ready().await
+}
+
 fn member(addresses: &[&str]) -> Value {
     json!({ "members": [{ "name": "a", "addresses": addresses }] })
 }
@@ -142,7 +179,7 @@ async fn edit(installation: &Installation, spec: &Value) -> Result<i64> {
 /// Waits for the operator's verdict on a generation; returns its message.
 async fn not_accepted(installation: &Installation, generation: i64) -> Result<String> {
     let pools = installation.pools("cp1").await?;
-    eventually(Duration::from_secs(30), "Accepted=False", async || {
+    eventually(TOLD, "Accepted=False", async || {
         let status = pools.get(POOL).await?.status.unwrap_or_default();
         let accepted = status
             .conditions

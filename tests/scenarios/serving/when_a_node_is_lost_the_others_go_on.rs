@@ -1,10 +1,13 @@
-//! A node that is gone is named and does not make the pool unready, does not hold up a rollout on the others; and an
-//! object that the API server refuses is shown with the API server's words.
+//! A node that is lost is named, does not make the pool unready, and does not hold up a rollout on the others. Until the
+//! API knows of the loss nothing changes, and the operator writes nothing.
+//!
+//! The last scenario by its name: nobody waits until the rollout is undone.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -13,6 +16,7 @@ use trivet_crds::POOL_LABEL;
 use trivet_crds::pool::ApiserverPoolStatus;
 use trivet_instruments::eventually;
 use trivet_testbed::Component;
+use trivet_tests::audit;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL};
 use trivet_tests::say::say;
 
@@ -25,15 +29,14 @@ const HOLDS: Duration = Duration::from_secs(10);
 /// Four nodes, one after another.
 const ROLLED_OUT: Duration = Duration::from_secs(120);
 
-/// A pass follows an edit at once.
-const TOLD: Duration = Duration::from_secs(30);
+/// The user of the operator.
+const OPERATOR: &str = "system:serviceaccount:trivet-system:trivet-operator";
+
+/// The operator's resync, which is half a minute, and some seconds.
+const RESYNCED: SignedDuration = SignedDuration::from_secs(35);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_node_is_named_and_a_rollout_reaches_the_others() -> Result<()> {
-    // The kubelets stay as they are: one that restarts reports its pods unready until their next probe.
-    let installation = Installation::serving().await?.told().await?;
-    // The set-up restarts proxies that remember a fall, and their pods are ready some seconds after they serve.
-    all_pods_ready(&installation).await?;
     installation
         .disturb(|cluster| cluster.kill("w2", Component::Kubelet.program()))
         .await?;
@@ -41,62 +44,24 @@ async fn a_lost_node_is_named_and_a_rollout_reaches_the_others() -> Result<()> {
     installation
         .disturb(|cluster| cluster.start_component("w2", Component::Kubelet))
         .await?;
-    installation.reset_pool().await?;
-    installation.nodes_ready().await?;
-    installation.pool_ready().await?;
     outcome
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_daemon_set_is_told_in_the_words_of_the_api_server() -> Result<()> {
-    let installation = Installation::serving().await?.told().await?;
-    edit(
-        &installation,
-        json!({ "proxy": { "image": "example.com/other:1" } }),
-    )
-    .await?;
-    let message = eventually(TOLD, "the refusal", async || {
-        let status = status(&installation).await?;
-        let found = condition(&status, "ProxiesAvailable")?;
-        ensure!(found.1 == "ApplyFailed", "{found:?}");
-        Ok(found.2)
-    })
-    .await?;
-    say(format!("ProxiesAvailable=False: {message}"));
-    ensure!(
-        message.contains("an image of the proxies must begin with"),
-        "{message}"
-    );
-    let events = Api::<Event>::namespaced(installation.kubernetes("cp1").await?, "default");
-    eventually(TOLD, "an event", async || {
-        let failed = ListParams::default().fields("reason=ApplyFailed");
-        let events = events.list(&failed).await?;
-        let is_told = |event: &Event| {
-            event
-                .message
-                .as_ref()
-                .is_some_and(|note| note.contains("an image of"))
-        };
-        ensure!(events.iter().any(is_told), "none");
-        Ok(())
-    })
-    .await?;
-    installation.reset_pool().await?;
-    installation.pool_ready().await
 }
 
 async fn the_others_go_on(installation: &Installation) -> Result<()> {
     let nodes = Api::<Node>::all(installation.kubernetes("cp1").await?);
-    let (start, mut lost) = (Instant::now(), None);
-    while lost.is_none_or(|at: Instant| at.elapsed() < HOLDS) {
+    let (from, start, mut lost) = (Timestamp::now(), Instant::now(), None);
+    while lost.is_none_or(|(at, _): (Instant, Timestamp)| at.elapsed() < HOLDS) {
         ensure!(start.elapsed() < NOT_READY + HOLDS, "w2 is still Ready");
         let found = condition(&status(installation).await?, "Ready")?;
         ensure!(found.0 == "True", "the pool left Ready: {found:?}");
-        if lost.is_none() && !is_ready(&nodes.get("w2").await?) {
-            lost = Some(Instant::now());
-        }
+        lost = match lost {
+            None => not_ready_since(&nodes.get("w2").await?)?.map(|since| (Instant::now(), since)),
+            known => known,
+        };
         sleep(Duration::from_millis(500)).await;
     }
+    let (_, until) = lost.context("w2 is still Ready")?;
+    nothing_was_written(installation, from, until)?;
     let now = status(installation).await?;
     let message = condition(&now, "Ready")?.2;
     say(format!("w2 is lost, {}: {message}", now.proxies_summary));
@@ -127,16 +92,17 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
     Ok(())
 }
 
-async fn all_pods_ready(installation: &Installation) -> Result<()> {
-    let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
-    let all = ListParams::default().labels(&format!("{POOL_LABEL}={POOL}"));
-    eventually(TOLD, "all proxies' pods ready", async || {
-        let pods = pods.list(&all).await?;
-        let ready = pods.iter().filter(|pod| pod_is_ready(pod)).count();
-        ensure!(ready == installation.hosts().len(), "{ready} are");
-        Ok(())
-    })
-    .await
+/// At rest the operator writes nothing.
+fn nothing_was_written(installation: &Installation, from: Timestamp, until: Timestamp) -> Result<()> {
+    let rest = until.duration_since(from);
+    ensure!(rest >= RESYNCED, "the pool was at rest for {rest:#} only");
+    let writes = audit::writes_by(OPERATOR, from..until, &installation.cluster().masters())?;
+    ensure!(
+        writes.is_empty(),
+        "a settled pool makes the operator write: {writes:?}"
+    );
+    say(format!("the operator wrote nothing for {} s", rest.as_secs()));
+    Ok(())
 }
 
 async fn edit(installation: &Installation, spec: Value) -> Result<()> {
@@ -159,13 +125,19 @@ fn condition(status: &ApiserverPoolStatus, type_: &str) -> Result<(String, Strin
     Ok((found.status.clone(), found.reason.clone(), found.message.clone()))
 }
 
-fn is_ready(node: &Node) -> bool {
-    let status = node.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+/// Since when a node is not Ready, by the API; none if it is Ready.
+fn not_ready_since(node: &Node) -> Result<Option<Timestamp>> {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+    let ready = ready.next().context("w2 has no condition Ready")?;
+    if ready.status == "True" {
+        return Ok(None);
+    }
+    let since = ready.last_transition_time.as_ref();
+    Ok(Some(since.context("w2 is not Ready since no time")?.0))
 }
 
 fn has_new_template(pod: &Pod) -> bool {
