@@ -17,6 +17,7 @@ pub mod revision;
 pub mod rival;
 pub mod scope;
 pub mod shrink;
+pub mod sight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -156,7 +157,7 @@ fn obey(
     let mut notes: Vec<_> = permission.note(is_permission_used).into_iter().collect();
     notes.extend(wanted.notes.iter().cloned());
     notes.extend(records.notes);
-    notes.extend(sight(&members, facts));
+    notes.extend(sight_note(&members, facts));
     Ok(Plan {
         verdict: Verdict::Accepted {
             notes,
@@ -182,7 +183,7 @@ fn obey(
 }
 
 /// What the operator sees of the members, if that is unusual.
-fn sight(members: &[Member], facts: &Facts) -> Option<String> {
+fn sight_note(members: &[Member], facts: &Facts) -> Option<String> {
     if members.iter().any(|member| is_healthy(member, facts)) {
         return None;
     }
@@ -199,7 +200,7 @@ fn sight(members: &[Member], facts: &Facts) -> Option<String> {
 /// The plan that changes nothing. It still remembers what this pass has seen.
 fn rejected(rejection: Rejection, pool: &ApiserverPool, facts: &Facts, mut memory: Memory) -> Plan {
     let listeners = document::listeners(&pool.spec).unwrap_or_default();
-    if matches!(rejection, Rejection::NoHealthyMember { .. }) && fitness::reaches_a_member(facts) {
+    if matches!(rejection, Rejection::NoHealthyMember { .. }) && sight::reaches_a_member(facts) {
         memory.judged = pool.metadata.generation;
     }
     Plan {

@@ -5,8 +5,6 @@
 //! An operator that reaches none of the members in force either cannot judge, and obeys the edits of the owner. Proxies
 //! use what answers them, and the members that an edit has removed as the last resort.
 
-use std::time::Duration;
-
 use trivet_crds::pool::{MemberSource, PoolMemberState};
 use trivet_crds::wire::{self, MAX_MEMBERS};
 
@@ -14,11 +12,8 @@ use super::facts::{Facts, Memory};
 use super::members::{Member, Wanted};
 use super::permission::Permission;
 use super::rejection::Rejection;
+use super::sight;
 use crate::health::Healths;
-
-/// How long the operator must have reached none of the members in force before it calls itself unable to judge: some
-/// rounds of probes, so that neither a start nor a short fault lets an edit pass.
-pub const BLIND_AFTER: Duration = Duration::from_secs(10);
 
 /// A message names up to this many members.
 const NAMES_LIMIT: usize = 3;
@@ -68,7 +63,7 @@ impl Edit<'_> {
         // An edit that has been judged is not obeyed later, only because the operator loses sight of the members.
         let is_judged = self.generation.is_some() && memory.judged == self.generation;
         let is_owners = withdrawn.iter().all(|old| !self.is_moved_by_discovery(old));
-        if is_owners && !is_judged && is_blind(facts, memory) {
+        if is_owners && !is_judged && sight::is_blind(facts) {
             return Ok(Fitness::Fit);
         }
         if self.permission.is_open() {
@@ -107,18 +102,6 @@ pub fn is_healthy(member: &Member, facts: &Facts) -> bool {
     member.state == PoolMemberState::Active && facts.healths.is_up(&member.addresses, member.port)
 }
 
-/// Whether the operator reaches a member in force.
-pub fn reaches_a_member(facts: &Facts) -> bool {
-    let mut members = facts.current.members.iter();
-    members.any(|old| facts.healths.is_reached(&old.addresses, old.port))
-}
-
-/// Whether the operator has probed all members in force and reaches none of them.
-pub fn reaches_no_member(facts: &Facts) -> bool {
-    let is_probed = |old: &wire::Member| facts.healths.of(&old.addresses, old.port).is_some();
-    facts.current.members.iter().all(is_probed) && !reaches_a_member(facts)
-}
-
 /// Why the operator reaches none of the active members, by name. `None` if it reaches one, or if there is none.
 pub fn unreached(members: &[Member], healths: &Healths) -> Option<String> {
     let is_active = |member: &&Member| member.state == PoolMemberState::Active;
@@ -138,12 +121,4 @@ pub fn unreached(members: &[Member], healths: &Healths) -> Option<String> {
         more => format!("; and {more} more"),
     };
     Some(format!("{}{more}", named.join("; ")))
-}
-
-/// Whether the operator has reached none of the members in force for so long that it cannot judge.
-fn is_blind(facts: &Facts, memory: &Memory) -> bool {
-    let unseen = memory
-        .unseen_since
-        .map(|since| facts.now.saturating_duration_since(since));
-    unseen.is_some_and(|unseen| unseen >= BLIND_AFTER)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use trivet_crds::wire;
 
 use super::facts::{Facts, Memory};
-use super::fitness;
+use super::sight;
 
 /// The memory with what this pass has seen. `dropped` are the members in force that discovery's source has not.
 pub fn remember(facts: &Facts, dropped: &[&wire::Member], delay: Duration) -> Memory {
@@ -30,7 +30,7 @@ pub fn remember(facts: &Facts, dropped: &[&wire::Member], delay: Duration) -> Me
     memory.absent = absent.collect();
 
     memory.unseen_since =
-        fitness::reaches_no_member(facts).then(|| facts.memory.unseen_since.unwrap_or(facts.now));
+        sight::reaches_no_member(facts).then(|| facts.memory.unseen_since.unwrap_or(facts.now));
 
     if !facts.current.marks.used_permission.is_empty() {
         memory

@@ -3,7 +3,7 @@
 use trivet_crds::pool::MemberSource;
 
 use super::*;
-use crate::plan::fitness::BLIND_AFTER;
+use crate::plan::sight::BLIND_AFTER;
 
 /// A pool of three masters that serve, and whose operator has never reached any of them.
 fn blind() -> World {
