@@ -127,9 +127,10 @@ pub async fn apply(
     {
         return keep(Some(failure));
     }
-    if is_in_place(&daemon_set, live.as_ref(), last.as_ref()) {
+    let to_write = daemon_set.filter(|rendered| !is_in_place(rendered, live.as_ref(), last.as_ref()));
+    let Some(daemon_set) = to_write else {
         return keep(None);
-    }
+    };
     match put(client, Kind::DaemonSet, &daemon_set).await {
         Ok(written) => Applied {
             last: Some(LastApply::new(daemon_set, &written)),

@@ -77,8 +77,8 @@ pub struct Rollout {
     pub is_written: bool,
     /// The resourceVersion of the ConfigMap that this plan was made for: a write over another one fails.
     pub version: Option<String>,
-    /// How the proxies' pods look.
-    pub template: ProxyTemplate,
+    /// How the proxies' pods look; `None` leaves the DaemonSet as it is.
+    pub template: Option<ProxyTemplate>,
 }
 
 /// Makes the plan for `pool`.
@@ -176,7 +176,7 @@ fn obey(
             marks,
             is_written,
             version: facts.current.version.clone(),
-            template: spec.proxy.clone(),
+            template: Some(spec.proxy.clone()),
         }),
         members,
     })

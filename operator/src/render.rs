@@ -47,8 +47,8 @@ impl From<&Run> for Settings {
 pub struct Desired {
     /// The wire document and its marks, unless both are in place.
     pub config_map: Option<ConfigMap>,
-    /// The proxies.
-    pub daemon_set: DaemonSet,
+    /// The proxies; `None` leaves the DaemonSet as it is.
+    pub daemon_set: Option<DaemonSet>,
 }
 
 /// Renders the objects of a plan.
@@ -57,7 +57,10 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<Desired, wire::E
         config_map: (!rollout.is_written)
             .then(|| config_map::render(rollout, settings))
             .transpose()?,
-        daemon_set: daemon_set::render(rollout, settings),
+        daemon_set: rollout
+            .template
+            .as_ref()
+            .map(|template| daemon_set::render(&rollout.document, template, settings)),
     })
 }
 

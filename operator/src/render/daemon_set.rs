@@ -14,11 +14,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
-use trivet_crds::pool::{LogFormat, LogLevel};
+use trivet_crds::pool::{LogFormat, LogLevel, ProxyTemplate};
+use trivet_crds::wire::Document;
 use trivet_crds::{POOL_LABEL, data_plane_name, wire};
 
 use super::{Settings, labels};
-use crate::plan::Rollout;
 use crate::plan::masters::ZONE_LABEL;
 use crate::plan::scope::Scope;
 
@@ -51,9 +51,9 @@ pub fn metrics_address(daemon_set: &DaemonSet) -> Option<SocketAddr> {
     args.next()?.parse().ok()
 }
 
-/// Renders the DaemonSet.
-pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
-    let pool = &rollout.document.pool;
+/// Renders the DaemonSet of the proxies that follow `document`.
+pub fn render(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> DaemonSet {
+    let pool = &document.pool;
     DaemonSet {
         metadata: ObjectMeta {
             name: Some(data_plane_name(pool)),
@@ -72,7 +72,7 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
                     labels: Some(labels(pool)),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(rollout, settings)),
+                spec: Some(pod(document, proxy, settings)),
             },
             update_strategy: Some(DaemonSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -90,8 +90,7 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> DaemonSet {
     }
 }
 
-fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
-    let proxy = &rollout.template;
+fn pod(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> PodSpec {
     let scope = Scope::wanted(proxy);
     let pull_secrets = || -> Vec<_> {
         settings
@@ -100,8 +99,7 @@ fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
             .map(|name| LocalObjectReference { name: name.clone() })
             .collect()
     };
-    let grace = rollout
-        .document
+    let grace = document
         .connection
         .drain_timeout_seconds
         .saturating_add(DRAIN_MARGIN_SECONDS);
@@ -126,19 +124,18 @@ fn pod(rollout: &Rollout, settings: &Settings) -> PodSpec {
         service_account_name: Some(settings.service_account.clone()),
         termination_grace_period_seconds: Some(i64::from(grace)),
         tolerations: Some(scope.tolerations),
-        volumes: Some(volumes(&rollout.document.pool)),
-        containers: vec![container(rollout, settings)],
+        volumes: Some(volumes(&document.pool)),
+        containers: vec![container(document, proxy, settings)],
         ..PodSpec::default()
     }
 }
 
-fn container(rollout: &Rollout, settings: &Settings) -> Container {
-    let proxy = &rollout.template;
+fn container(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> Container {
     Container {
         name: "proxy".to_owned(),
         image: Some(proxy.image.clone().unwrap_or_else(|| settings.image.clone())),
         image_pull_policy: Some(settings.pull_policy.as_str().to_owned()),
-        args: Some(args(rollout, settings)),
+        args: Some(args(document, proxy, settings)),
         env: Some(vec![
             field("NODE_NAME", "spec.nodeName".to_owned()),
             // Kubernetes copies the label from the node when it binds the pod, by default from 1.35 on (KEP-4742), so a
@@ -204,9 +201,8 @@ fn field(name: &str, field_path: String) -> EnvVar {
     }
 }
 
-fn args(rollout: &Rollout, settings: &Settings) -> Vec<String> {
-    let proxy = &rollout.template;
-    let name = data_plane_name(&rollout.document.pool);
+fn args(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> Vec<String> {
+    let name = data_plane_name(&document.pool);
     let metrics = match proxy.metrics.address.parse() {
         Ok(address) => SocketAddr::new(address, proxy.metrics.port).to_string(),
         Err(_) => format!("{}:{}", proxy.metrics.address, proxy.metrics.port),

@@ -40,7 +40,7 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
         marks: Marks::default(),
         is_written: false,
         version: None,
-        template: spec.proxy.clone(),
+        template: Some(spec.proxy.clone()),
     }
 }
 
@@ -52,7 +52,7 @@ fn rendered(spec: &ApiserverPoolSpec) -> Desired {
 fn an_empty_spec_renders_as_committed() {
     let desired = rendered(&ApiserverPoolSpec::default());
     insta::assert_yaml_snapshot!("config_map", desired.config_map.unwrap());
-    insta::assert_yaml_snapshot!("daemon_set", desired.daemon_set);
+    insta::assert_yaml_snapshot!("daemon_set", desired.daemon_set.unwrap());
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_spec_with_everything_renders_as_committed() {
         ..settings()
     };
     let desired = render(&rollout(&spec, &[member("cp1", "10.0.0.11")]), &settings).unwrap();
-    insta::assert_yaml_snapshot!("daemon_set_with_everything", desired.daemon_set);
+    insta::assert_yaml_snapshot!("daemon_set_with_everything", desired.daemon_set.unwrap());
 }
 
 #[test]
@@ -95,12 +95,22 @@ fn a_document_in_force_is_not_written_again() {
 }
 
 #[test]
+fn a_rollout_without_a_template_leaves_the_daemon_set_as_it_is() {
+    let rollout = Rollout {
+        template: None,
+        ..rollout(&ApiserverPoolSpec::default(), &[member("cp1", "10.0.0.11")])
+    };
+    let desired = render(&rollout, &settings()).unwrap();
+    assert!(desired.config_map.is_some() && desired.daemon_set.is_none());
+}
+
+#[test]
 fn nothing_that_nodes_depend_on_has_an_owner_or_a_finalizer() {
     let Desired {
         config_map,
         daemon_set,
     } = rendered(&ApiserverPoolSpec::default());
-    for metadata in [config_map.unwrap().metadata, daemon_set.metadata] {
+    for metadata in [config_map.unwrap().metadata, daemon_set.unwrap().metadata] {
         assert!(metadata.owner_references.is_none());
         assert!(metadata.finalizers.is_none());
     }
@@ -110,6 +120,7 @@ fn nothing_that_nodes_depend_on_has_an_owner_or_a_finalizer() {
 fn no_port_is_declared() {
     let spec = rendered(&ApiserverPoolSpec::default())
         .daemon_set
+        .unwrap()
         .spec
         .unwrap()
         .template
@@ -124,6 +135,7 @@ fn a_rollout_replaces_ready_proxies_first_and_does_not_wait_for_a_lost_node() {
     // maxSurge at once, and a pod that never gets ready holds up only its own share.
     let strategy = rendered(&ApiserverPoolSpec::default())
         .daemon_set
+        .unwrap()
         .spec
         .unwrap()
         .update_strategy
