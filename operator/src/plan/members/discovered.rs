@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMemberState};
-use trivet_crds::wire;
+use trivet_crds::wire::{self, MAX_ADDRESSES};
 
 use super::{Member, list, removal_delay};
 use crate::plan::endpoints::is_named_by_address;
 use crate::plan::facts::{Discovered, Facts};
 use crate::plan::masters::{Master, Origin};
+use crate::plan::sight;
 
 /// The discovered members. One without any address is among them: the spec may give it one.
 pub(super) fn members(spec: &ApiserverPoolSpec, facts: &Facts, notes: &mut Vec<String>) -> Vec<Member> {
@@ -49,7 +50,7 @@ fn member(master: &Master, port: u16) -> Member {
 
 /// A master where its node says it is. A node that names another address than the one in force is not believed until the
 /// new one answers: a kubelet started with the wrong flag must not take an apiserver away. For the same reason a node that
-/// names no usable address is believed to be where it was.
+/// names no usable address is believed to be where it was. A blind operator cannot tell which is right, and uses both.
 fn followed(
     mut member: Member,
     master: &Master,
@@ -57,33 +58,47 @@ fn followed(
     spec: &ApiserverPoolSpec,
     facts: &Facts,
 ) -> Member {
-    let is_elsewhere = !member.addresses.iter().any(|ip| known.contains(ip));
     if member.addresses.is_empty() {
         member.note = no_address(master);
         if !known.is_empty() {
             member.addresses = known.to_vec();
             member.note.push_str("; its last known addresses are used");
         }
-    } else if is_elsewhere && !has_moved(&member, known, spec, facts) {
-        member.note = format!(
-            "its node now says {}, where nothing is ready",
-            list(&member.addresses)
-        );
-        member.addresses = known.to_vec();
+        return member;
     }
+    let (kept, lost): (Vec<_>, Vec<_>) = known.iter().partition(|ip| member.addresses.contains(ip));
+    if lost.is_empty() || has_moved(&member, &lost, spec, facts) {
+        return member;
+    }
+    let said = list(&member.addresses);
+    let is_believed = !kept.is_empty() || sight::is_blind(facts);
+    member.note = if is_believed {
+        format!(
+            "its node no longer says {}: used until it is up at {said}",
+            list(&lost)
+        )
+    } else {
+        format!("its node now says {said}, where nothing is ready")
+    };
+    let new = member
+        .addresses
+        .into_iter()
+        .filter(|ip| is_believed && !known.contains(ip));
+    member.addresses = known.iter().copied().chain(new).take(MAX_ADDRESSES).collect();
     member
 }
 
-/// Whether a member has left its `known` addresses: it is Up at the ones that its node names, or answers only there, or has
-/// not answered at the known ones for the removal delay. An apiserver that restarts is silent for a moment, and once an
-/// address has left the document nothing tells of it any more.
-fn has_moved(member: &Member, known: &[IpAddr], spec: &ApiserverPoolSpec, facts: &Facts) -> bool {
+/// Whether a member has left the addresses that its node has `lost`: it is Up at the ones that its node names, or answers
+/// only there, or has not answered at the lost ones for the removal delay. An apiserver that restarts is silent for a
+/// moment, and once an address has left the document nothing tells of it any more. To an operator that reaches no member
+/// every address is silent.
+fn has_moved(member: &Member, lost: &[IpAddr], spec: &ApiserverPoolSpec, facts: &Facts) -> bool {
     let Facts { healths, .. } = facts;
     let port = member.port;
-    let answers_only_here = healths.is_verified(&member.addresses, port) && !healths.is_verified(known, port);
+    let answers_only_here = healths.is_verified(&member.addresses, port) && !healths.is_verified(lost, port);
     healths.is_up(&member.addresses, port)
         || answers_only_here
-        || healths.is_gone(known, port, removal_delay(spec))
+        || healths.is_gone(lost, port, removal_delay(spec)) && !sight::reaches_no_member(facts)
 }
 
 /// The addresses in force of a member, without those that other nodes report now.

@@ -80,19 +80,36 @@ fn an_operator_that_sees_one_member_in_force_can_judge() {
 }
 
 #[test]
-fn a_blind_operator_follows_no_move_that_discovery_alone_wants() {
+fn a_blind_operator_adds_the_address_of_a_move_and_takes_none_away() {
     let mut world = blind();
-    world.wait(BLIND_AFTER);
-    let Discovered::Masters(masters) = &mut world.facts.discovered else {
-        panic!()
+    let move_by = |world: &mut World, offset: u8| {
+        let Discovered::Masters(masters) = &mut world.facts.discovered else {
+            panic!()
+        };
+        for (master, number) in masters.iter_mut().zip(1..) {
+            master.addresses = vec![ip(number + offset)];
+        }
     };
-    for (master, number) in masters.iter_mut().zip(21..) {
-        master.addresses = vec![ip(number)];
-    }
-    assert!(world.pass().members[0].note.contains("10.0.0.21"));
-    assert_eq!(world.facts.current.members[0].addresses, [ip(1)]);
-    assert_eq!(rejected(&world.wait(DELAY)), "NoHealthyMember");
-    assert_eq!(world.facts.current.members[0].addresses, [ip(1)]);
+    let addresses = |world: &World| world.facts.current.members[0].addresses.clone();
+    move_by(&mut world, 20);
+    let plan = world.pass();
+    assert_eq!(addresses(&world), [ip(1)], "it has just started");
+    assert!(plan.members[0].note.contains("10.0.0.21"));
+    let plan = world.wait(BLIND_AFTER);
+    assert_eq!(rejected(&plan), "");
+    assert_eq!(addresses(&world), [ip(1), ip(21)]);
+    let plan = world.wait(DELAY * 2);
+    assert_eq!(rejected(&plan), "");
+    assert_eq!(addresses(&world), [ip(1), ip(21)], "nothing tells which is right");
+    assert!(plan.rollout.unwrap().is_written);
+    // An operator that sees again follows what answers.
+    world.alive = vec![1, 22, 23];
+    world.wait(DELAY);
+    assert_eq!(addresses(&world), [ip(1), ip(21)]);
+    assert_eq!(world.facts.current.members[1].addresses, [ip(22)]);
+    move_by(&mut world, 0);
+    world.wait(DELAY);
+    assert_eq!(addresses(&world), [ip(1)]);
 }
 
 #[test]

@@ -308,6 +308,24 @@ fn a_member_whose_other_address_goes_over_to_another_node_is_not_removed() {
 }
 
 #[test]
+fn an_address_that_a_node_no_longer_reports_stays_until_the_member_is_up_at_another() {
+    let mut world = World::with_masters(0);
+    world.alive = vec![2, 3, 11];
+    world.discover_at(&[("cp1", &[1, 11]), ("cp2", &[2]), ("cp3", &[3])]);
+    world.pass();
+    world.discover_at(&[("cp1", &[1]), ("cp2", &[2]), ("cp3", &[3])]);
+    let plan = world.wait(DELAY * 2);
+    assert_eq!(world.addresses()[0].1, [1, 11], "nothing answers at the other");
+    assert!(
+        plan.members[0].note.contains("no longer says 10.0.0.11"),
+        "{plan:?}"
+    );
+    world.alive.push(1);
+    world.pass();
+    assert_eq!(world.addresses()[0].1, [1]);
+}
+
+#[test]
 fn a_node_without_an_address_is_not_taken_for_an_entry_that_was_named_after_it() {
     let mut world = World::with_masters(1);
     world.alive.push(3);
