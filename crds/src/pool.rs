@@ -125,7 +125,7 @@ pub enum PoolMemberState {
 }
 
 /// Where members come from besides spec.members.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Discovery {
     /// Nodes: every control-plane node is a member, and where one does not answer at its InternalIP, the endpoints of the

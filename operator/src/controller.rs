@@ -197,7 +197,7 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
 fn next_pass(plan: &Plan) -> Duration {
     let at_most = match plan.verdict {
         Verdict::Accepted { .. } => RESYNC,
-        Verdict::Rejected(_) => REJECTED_RESYNC,
+        Verdict::Rejected { .. } => REJECTED_RESYNC,
     };
     plan.next_look
         .map_or(at_most, |wait| wait.clamp(SOONEST, at_most))
@@ -233,3 +233,6 @@ fn node_changes(ctx: &Context, writer: Writer<Node>) -> impl Stream<Item = ()> +
 fn receive(mut news: mpsc::Receiver<()>) -> impl Stream<Item = ()> + Send + 'static {
     futures::stream::poll_fn(move |task| news.poll_recv(task))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::time::{Instant, timeout};
-use trivet_crds::pool::{ApiserverPool, DiscoveryPolicy};
+use trivet_crds::pool::{ApiserverPool, Discovery, DiscoveryPolicy};
 use trivet_crds::wire;
 use trivet_crds::{POOL_LABEL, data_plane_name};
 
@@ -93,32 +93,35 @@ pub async fn observe(
     let is_edited = scope
         .as_ref()
         .is_some_and(|scope| !scope.says_the_same(&Scope::wanted(&pool.spec.proxy)));
-    let (documents, names, authorities, slices, ()) = tokio::join!(
-        documents(ctx),
-        resolve::names(&pool.spec),
-        ctx.access.authorities(),
-        endpoint_slices(pool, ctx),
-        wait_for_nodes(
-            is_edited || pool.spec.discovery.policy != DiscoveryPolicy::None,
-            ctx
-        ),
-    );
-    let (documents, authorities) = (documents?, authorities?);
-    let pools = ctx.pools.state();
-    let sets = daemon_sets(&name, &documents, ctx).await?;
+    let documents = documents(ctx).await?;
     let own = documents
         .iter()
         .find(|map| map.name_any() == data_plane_name(&name));
+    let current = in_force::current(pool, own);
+    let last_good = plan::last_good::discovery(&current);
+    let has_discovery = [&pool.spec.discovery, &last_good]
+        .iter()
+        .any(|discovery| discovery.policy != DiscoveryPolicy::None);
+    let listed = pool.spec.members.iter().flat_map(|member| &member.addresses);
+    let (names, authorities, slices, ()) = tokio::join!(
+        resolve::names(listed.chain(plan::last_good::listed(&current))),
+        ctx.access.authorities(),
+        endpoint_slices(&name, has_discovery, ctx),
+        wait_for_nodes(is_edited || has_discovery, ctx),
+    );
+    let authorities = authorities?;
+    let pools = ctx.pools.state();
+    let sets = daemon_sets(&name, &documents, ctx).await?;
     let resolved = ctx
         .pool_states
         .change(&name, |state| state.names.observe(names, Instant::now()));
     let endpoints = slices.and_then(|slices| endpoints(&slices, ctx));
-    let current = in_force::current(pool, own);
     let listeners = plan::document::listeners(&pool.spec).unwrap_or_default();
     let mut facts = Facts {
         now: Instant::now(),
         unix_seconds: clock::unix_seconds(Timestamp::now(), &pool.metadata, own.map(|map| &map.metadata)),
-        discovered: discovered(pool, ctx, endpoints.as_deref()),
+        discovered: discovered(&pool.spec.discovery, ctx, endpoints.as_deref()),
+        discovered_by_last_good: discovered(&last_good, ctx, endpoints.as_deref()),
         endpoints,
         nodes: nodes(ctx),
         node_count: node_count(ctx),
@@ -161,9 +164,9 @@ async fn documents(ctx: &Context) -> Result<Vec<ConfigMap>, Error> {
         .items)
 }
 
-/// The EndpointSlices in which apiservers list themselves. `None` if they cannot be read, or if the pool does not use them.
-async fn endpoint_slices(pool: &ApiserverPool, ctx: &Context) -> Option<Vec<EndpointSlice>> {
-    if pool.spec.discovery.policy == DiscoveryPolicy::None {
+/// The EndpointSlices in which apiservers list themselves. `None` if they cannot be read, or are not needed.
+async fn endpoint_slices(pool: &str, are_needed: bool, ctx: &Context) -> Option<Vec<EndpointSlice>> {
+    if !are_needed {
         return None;
     }
     let api: Api<EndpointSlice> = Api::namespaced(ctx.client.clone(), "default");
@@ -171,7 +174,6 @@ async fn endpoint_slices(pool: &ApiserverPool, ctx: &Context) -> Option<Vec<Endp
     match api.list(&of_apiservers).await {
         Ok(list) => Some(list.items),
         Err(error) => {
-            let pool = pool.name_any();
             tracing::warn!(
                 pool,
                 error = chain(&error),
@@ -189,8 +191,8 @@ fn endpoints(slices: &[EndpointSlice], ctx: &Context) -> Option<Vec<Endpoint>> {
     (!nodes.is_empty()).then(|| plan::endpoints::endpoints(slices, &nodes))
 }
 
-fn discovered(pool: &ApiserverPool, ctx: &Context, endpoints: Option<&[Endpoint]>) -> Discovered {
-    match pool.spec.discovery.policy {
+fn discovered(discovery: &Discovery, ctx: &Context, endpoints: Option<&[Endpoint]>) -> Discovered {
+    match discovery.policy {
         DiscoveryPolicy::None => Discovered::Off,
         DiscoveryPolicy::EndpointSlices => endpoints.map_or(Discovered::Unknown, |endpoints| {
             let nodes = ctx.nodes.state();
@@ -203,8 +205,7 @@ fn discovered(pool: &ApiserverPool, ctx: &Context, endpoints: Option<&[Endpoint]
             if nodes.is_empty() {
                 return Discovered::Unknown;
             }
-            let selector = &pool.spec.discovery.node_selector;
-            Discovered::Masters(masters(nodes.iter().map(AsRef::as_ref), selector))
+            Discovered::Masters(masters(nodes.iter().map(AsRef::as_ref), &discovery.node_selector))
         }
     }
 }
@@ -245,30 +246,45 @@ fn node_count(ctx: &Context) -> Option<u32> {
     u32::try_from(ctx.nodes.len()).ok().filter(|count| *count > 0)
 }
 
-/// Every address whose health the plan may need: those of the wanted members, of the members in force, of the nodes, and
-/// of the endpoints.
+/// Every address whose health the plan may need: those of the members in force, of the wanted members, by this spec and by
+/// the last good one, of the nodes, and of the endpoints.
 fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
-    let wanted = plan::members::wanted(&pool.spec, facts).members;
-    let wanted = wanted.iter().flat_map(plan::Member::sockets);
     let current = facts.current.members.iter().flat_map(wire::Member::sockets);
-    let Discovered::Masters(masters) = &facts.discovered else {
-        return wanted.chain(current).collect();
+    let last_good = plan::last_good::members(facts);
+    let wanted = plan::members::wanted(&pool.spec, facts).members;
+    let members = last_good.iter().chain(&wanted).flat_map(plan::Member::sockets);
+    let discovery = plan::last_good::discovery(&facts.current);
+    let nodes = [
+        (&facts.discovered_by_last_good, discovery.port),
+        (&facts.discovered, pool.spec.discovery.port),
+    ];
+    let nodes = nodes.into_iter().flat_map(|(found, port)| sockets(found, port));
+    let endpoints = facts.endpoints.iter().flatten().map(|endpoint| endpoint.socket);
+    let mut addresses = BTreeSet::new();
+    for socket in current.chain(members).chain(endpoints).chain(nodes) {
+        // Limited, because a selector may match every node of a large cluster. The plan rejects it, but only after the
+        // probes.
+        if addresses.len() >= 4 * wire::MAX_MEMBERS {
+            break;
+        }
+        addresses.insert(socket);
+    }
+    addresses
+}
+
+/// Where discovered apiservers listen; `port` is that of nodes.
+fn sockets(discovered: &Discovered, port: u16) -> Vec<SocketAddr> {
+    let Discovered::Masters(masters) = discovered else {
+        return Vec::new();
     };
-    let nodes = masters.iter().flat_map(|master| {
+    let sockets = masters.iter().flat_map(|master| {
         let port = match master.origin {
-            Origin::Node => pool.spec.discovery.port,
+            Origin::Node => port,
             Origin::EndpointSlice { port, .. } => port,
         };
         master.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
     });
-    let endpoints = facts.endpoints.iter().flatten().map(|endpoint| endpoint.socket);
-    // Limited, because a selector may match every node of a large cluster. The plan rejects it, but only after the probes.
-    wanted
-        .chain(current)
-        .chain(endpoints)
-        .chain(nodes)
-        .take(4 * wire::MAX_MEMBERS)
-        .collect()
+    sockets.collect()
 }
 
 #[cfg(test)]

@@ -2,12 +2,15 @@
 //!
 //! After this module nobody looks at the pool's spec again.
 
+pub mod additions;
 pub mod conflict;
 pub mod document;
 pub mod endpoints;
 pub mod facts;
 pub mod fitness;
+pub mod growth;
 pub mod history;
+pub mod last_good;
 pub mod masters;
 pub mod members;
 pub mod permission;
@@ -28,6 +31,7 @@ use trivet_crds::wire::{self, Document};
 
 pub use self::facts::{Current, Facts, Marks, Memory};
 use self::fitness::{Edit, Fitness, is_healthy};
+use self::growth::{Growth, growth};
 pub use self::members::Member;
 use self::members::Wanted;
 use self::permission::Permission;
@@ -63,7 +67,12 @@ pub enum Verdict {
         refused_removals: Vec<String>,
     },
     /// It is not: what was in force stays.
-    Rejected(Rejection),
+    Rejected {
+        /// Why.
+        rejection: Rejection,
+        /// What stays in force, and what is added to it.
+        notes: Vec<String>,
+    },
 }
 
 /// The objects' content.
@@ -89,7 +98,7 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let memory = history::remember(facts, &dropped, members::removal_delay(spec));
     match obey(pool, facts, &wanted, &dropped, &memory) {
         Ok(plan) => Ok(plan),
-        Err(Obstacle::Rejection(rejection)) => Ok(rejected(rejection, pool, facts, memory)),
+        Err(Obstacle::Rejection(rejection)) => rejected(rejection, pool, facts, memory),
         Err(Obstacle::Document(error)) => Err(error),
     }
 }
@@ -152,6 +161,7 @@ fn obey(
         explicit: explicit(spec),
         named: named(spec),
         used_permission: permission.used(is_permission_used, memory),
+        discovery: Some(spec.discovery.clone()),
     };
     let is_written = facts.current.document.as_ref() == Some(&document) && facts.current.marks == marks;
     let mut notes: Vec<_> = permission.note(is_permission_used).into_iter().collect();
@@ -197,26 +207,42 @@ fn sight_note(members: &[Member], facts: &Facts) -> Option<String> {
     ))
 }
 
-/// The plan that changes nothing. It still remembers what this pass has seen.
-fn rejected(rejection: Rejection, pool: &ApiserverPool, facts: &Facts, mut memory: Memory) -> Plan {
+/// The plan that leaves the last good spec in force. It still remembers what this pass has seen, and members that
+/// discovery has found meanwhile are added.
+fn rejected(
+    rejection: Rejection,
+    pool: &ApiserverPool,
+    facts: &Facts,
+    mut memory: Memory,
+) -> Result<Plan, wire::Error> {
     let listeners = document::listeners(&pool.spec).unwrap_or_default();
     if matches!(rejection, Rejection::NoHealthyMember { .. }) && sight::reaches_a_member(facts) {
         memory.judged = pool.metadata.generation;
     }
-    Plan {
-        verdict: Verdict::Rejected(rejection),
-        rollout: None,
-        members: facts
-            .current
-            .members
-            .iter()
-            .map(|member| in_force(member, facts))
-            .collect(),
-        revision: revision_in_force(facts, &memory),
+    let Growth { document, notes } = growth(pool, facts, &memory)?;
+    let members = document
+        .as_ref()
+        .map_or(&facts.current.members, |document| &document.members);
+    let members = members.iter().map(|member| in_force(member, facts)).collect();
+    if let Some(document) = &document {
+        memory.revision = document.revision;
+    }
+    let revision = document.as_ref().map(|document| document.revision);
+    Ok(Plan {
+        verdict: Verdict::Rejected { rejection, notes },
+        revision: revision.unwrap_or_else(|| revision_in_force(facts, &memory)),
+        rollout: document.map(|document| Rollout {
+            document,
+            marks: facts.current.marks.clone(),
+            is_written: false,
+            version: facts.current.version.clone(),
+            template: None,
+        }),
+        members,
         endpoints: document::endpoints(&listeners),
         memory,
         next_look: None,
-    }
+    })
 }
 
 /// Where the document is lost, the highest of the past: the next one must be higher.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
-use trivet_crds::pool::ApiserverPoolSpec;
 
 use crate::plan::masters::is_usable;
 
@@ -52,9 +51,8 @@ impl Names {
     }
 }
 
-/// Every address of the spec that is a name, resolved or with the reason why not.
-pub async fn names(spec: &ApiserverPoolSpec) -> Answers {
-    let listed = spec.members.iter().flat_map(|member| &member.addresses);
+/// Every listed address that is a name, resolved or with the reason why not.
+pub async fn names(listed: impl Iterator<Item = &String>) -> Answers {
     let names: BTreeSet<_> = listed
         .filter(|text| text.parse::<IpAddr>().is_err())
         .cloned()

@@ -9,7 +9,7 @@ use trivet_crds::pool::{ApiserverPool, MemberSource, PoolMemberState};
 use trivet_crds::wire::{self, Document};
 
 use crate::plan::{Current, Marks};
-use crate::render::config_map::{EXPLICIT_MEMBERS, NAMED_MEMBERS, USED_PERMISSION};
+use crate::render::config_map::{ACCEPTED_DISCOVERY, EXPLICIT_MEMBERS, NAMED_MEMBERS, USED_PERMISSION};
 
 /// What is in force for `pool`, by its ConfigMap and its status. Pure.
 pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
@@ -43,6 +43,7 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .unwrap_or_default(),
             used_permission: annotation(USED_PERMISSION).unwrap_or_default(),
+            discovery: annotation(ACCEPTED_DISCOVERY).and_then(|text| serde_json::from_str(&text).ok()),
         },
         told: [("the ConfigMap", stated), ("the pool's status", reported)]
             .into_iter()
@@ -170,6 +171,20 @@ mod tests {
                 .map(|(name, texts)| (*name, texts.iter().map(ToString::to_string).collect::<Vec<_>>()))
                 .collect();
             assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn the_discovery_of_the_accepted_spec_is_read_back_and_a_broken_one_is_none() {
+        for (text, expected) in [
+            (r#"{"policy":"EndpointSlices","port":6444}"#, Some(6444)),
+            ("broken", None),
+        ] {
+            let mut map = map("");
+            map.annotations_mut()
+                .insert(ACCEPTED_DISCOVERY.to_owned(), text.to_owned());
+            let read = current(&pool(), Some(&map)).marks.discovery;
+            assert_eq!(read.map(|discovery| discovery.port), expected);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use tokio::time::Instant;
+use trivet_crds::pool::Discovery;
 use trivet_crds::wire::{self, Document};
 
 use super::endpoints::Endpoint;
@@ -23,6 +24,8 @@ pub struct Facts {
     pub unix_seconds: u64,
     /// What discovery says.
     pub discovered: Discovered,
+    /// What the discovery of the last good spec says, see [`super::last_good`].
+    pub discovered_by_last_good: Discovered,
     /// The nodes that a kubelet runs; empty if they cannot be read.
     pub nodes: Vec<Arc<Node>>,
     /// The endpoints of `default/kubernetes`. `None` if they cannot be read, which says nothing about them, or if discovery
@@ -109,6 +112,9 @@ pub struct Marks {
     pub named: BTreeMap<String, Vec<String>>,
     /// The last permission to shrink that has been used; empty if there was none.
     pub used_permission: String,
+    /// The discovery of the last spec that was accepted: it goes on while a later spec is rejected. `None` beside a
+    /// document of an earlier release.
+    pub discovery: Option<Discovery>,
 }
 
 /// What passes tell each other. It is lost with the operator, which only makes the next one wait longer.

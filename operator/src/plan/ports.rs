@@ -40,11 +40,6 @@ pub fn check_apiservers(
         .chain([("spec.proxy.metrics.port", proxy.metrics.port)])
         .collect();
     let scope = Scope::wanted(proxy);
-    let has_proxy = |node: &Node| match scope.placement(node) {
-        Placement::Placed => true,
-        Placement::Kept => facts.in_place.has(node),
-        Placement::Excluded => false,
-    };
     for member in members {
         let Some((field, port)) = ports.iter().find(|(_, port)| *port == member.port) else {
             continue;
@@ -52,7 +47,7 @@ pub fn check_apiservers(
         let mut nodes = facts
             .nodes
             .iter()
-            .filter(|node| runs(node, member) && has_proxy(node));
+            .filter(|node| runs(node, member) && has_proxy(node, scope.placement(node), facts));
         if let Some(node) = nodes.next() {
             return Err(Rejection::PortOfApiserver {
                 field,
@@ -63,6 +58,21 @@ pub fn check_apiservers(
         }
     }
     Ok(())
+}
+
+/// Whether proxies in place listen on the port of this member's apiserver, on its node.
+pub fn is_of_proxies(member: &Member, facts: &Facts) -> bool {
+    let mut nodes = facts.nodes.iter();
+    facts.serving.iter().any(|(_, port)| *port == member.port)
+        && nodes.any(|node| runs(node, member) && has_proxy(node, facts.in_place.placement(node), facts))
+}
+
+fn has_proxy(node: &Node, placement: Placement, facts: &Facts) -> bool {
+    match placement {
+        Placement::Placed => true,
+        Placement::Kept => facts.in_place.has(node),
+        Placement::Excluded => false,
+    }
 }
 
 fn runs(node: &Node, member: &Member) -> bool {

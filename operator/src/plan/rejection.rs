@@ -17,7 +17,7 @@ pub enum Rejection {
     },
     /// The edit removes members, and none that answers would be left.
     #[error(
-        "without {} no active member would be ready as seen from the operator; the last good configuration stays: \
+        "without {} no active member would be ready as seen from the operator: \
          correct spec.members, or set the annotation trivet.dev/allow-shrink to this object's generation", withdrawn.join(", ")
     )]
     NoHealthyMember {
@@ -42,8 +42,8 @@ pub enum Rejection {
     },
     /// The edit takes proxies from nodes that have one.
     #[error(
-        "spec.proxy would take the proxy from {} that {} one ({}), and kubelets may reach the API only through it; the last \
-         good configuration stays: correct nodeScope, nodeSelector or tolerations, or set the annotation \
+        "spec.proxy would take the proxy from {} that {} one ({}), and kubelets may reach the API only through it: \
+         correct nodeScope, nodeSelector or tolerations, or set the annotation \
          trivet.dev/allow-scope-shrink to this object's generation", counted(nodes.len()), have(nodes.len()), some(nodes)
     )]
     ScopeWouldShrink {
@@ -53,7 +53,7 @@ pub enum Rejection {
     /// The edit changes which nodes have a proxy, and which those are cannot be told.
     #[error(
         "spec.proxy changes which nodes have a proxy, and the operator cannot read the nodes, so it cannot tell which of \
-         them would lose theirs; the last good configuration stays until it can: see the operator's log, or set the \
+         them would lose theirs, and waits until it can: see the operator's log, or set the \
          annotation trivet.dev/allow-scope-shrink to this object's generation"
     )]
     NodesUnknown,

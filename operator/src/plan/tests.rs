@@ -26,6 +26,7 @@ mod identity;
 mod permissions;
 mod rejections;
 mod revisions;
+mod standing_rejections;
 
 pub(crate) fn facts() -> Facts {
     Facts {
@@ -33,6 +34,7 @@ pub(crate) fn facts() -> Facts {
         // Revisions count from 1; the tests of revisions have a clock.
         unix_seconds: 0,
         discovered: Discovered::Masters(Vec::new()),
+        discovered_by_last_good: Discovered::Off,
         nodes: Vec::new(),
         endpoints: None,
         node_count: Some(5),
@@ -49,6 +51,11 @@ pub(crate) fn facts() -> Facts {
         authorities: "PEM".to_owned(),
         memory: Memory::default(),
     }
+}
+
+/// A document that proxies follow.
+pub(crate) fn document() -> Document {
+    World::with_masters(1).facts.current.document.unwrap()
 }
 
 fn ip(number: u8) -> IpAddr {
@@ -157,6 +164,12 @@ impl World {
     }
 
     fn pass_unprobed(&mut self) -> Plan {
+        match last_good::discovery(&self.facts.current).policy {
+            DiscoveryPolicy::None => self.facts.discovered_by_last_good = Discovered::Off,
+            // The masters that discovery had when the spec switched it off.
+            _ if self.facts.discovered == Discovered::Off => {}
+            _ => self.facts.discovered_by_last_good = self.facts.discovered.clone(),
+        }
         let plan = plan(&self.pool, &self.facts).unwrap();
         if let Some(rollout) = &plan.rollout {
             let text = rollout.document.to_text().unwrap();
@@ -211,13 +224,13 @@ impl World {
 fn notes(plan: &Plan) -> String {
     match &plan.verdict {
         Verdict::Accepted { notes, .. } => notes.join("; "),
-        Verdict::Rejected(_) => String::new(),
+        Verdict::Rejected { .. } => String::new(),
     }
 }
 
 fn rejected(plan: &Plan) -> &'static str {
     match &plan.verdict {
-        Verdict::Rejected(rejection) => rejection.reason(),
+        Verdict::Rejected { rejection, .. } => rejection.reason(),
         Verdict::Accepted { .. } => "",
     }
 }
@@ -225,7 +238,7 @@ fn rejected(plan: &Plan) -> &'static str {
 fn refused_removals(plan: &Plan) -> &[String] {
     match &plan.verdict {
         Verdict::Accepted { refused_removals, .. } => refused_removals,
-        Verdict::Rejected(_) => &[],
+        Verdict::Rejected { .. } => &[],
     }
 }
 
@@ -378,7 +391,7 @@ fn a_pool_without_members_says_how_to_get_some() {
     let mut world = World::with_masters(0);
     let plan = world.pass();
     assert_eq!(rejected(&plan), "NoMembers");
-    let Verdict::Rejected(rejection) = plan.verdict else {
+    let Verdict::Rejected { rejection, .. } = plan.verdict else {
         panic!()
     };
     assert!(rejection.to_string().contains("spec.members"), "{rejection}");

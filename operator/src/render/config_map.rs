@@ -19,6 +19,9 @@ pub const USED_PERMISSION: &str = "trivet.dev/used-allow-shrink";
 /// The annotation with what the spec lists of the members that it lists by DNS names, as JSON.
 pub const NAMED_MEMBERS: &str = "trivet.dev/named-members";
 
+/// The annotation with `spec.discovery` of the last spec that was accepted, as JSON.
+pub const ACCEPTED_DISCOVERY: &str = "trivet.dev/accepted-discovery";
+
 /// Renders the ConfigMap.
 pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire::Error> {
     let pool = &rollout.document.pool;
@@ -26,6 +29,7 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire:
         explicit,
         named,
         used_permission,
+        discovery,
     } = &rollout.marks;
     let explicit = explicit.iter().map(String::as_str).collect::<Vec<_>>();
     let mut annotations = BTreeMap::from([(EXPLICIT_MEMBERS.to_owned(), explicit.join(","))]);
@@ -34,6 +38,10 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire:
     }
     if !used_permission.is_empty() {
         annotations.insert(USED_PERMISSION.to_owned(), used_permission.clone());
+    }
+    if let Some(discovery) = discovery {
+        let text = serde_json::to_string(discovery)?;
+        annotations.insert(ACCEPTED_DISCOVERY.to_owned(), text);
     }
     Ok(ConfigMap {
         metadata: ObjectMeta {

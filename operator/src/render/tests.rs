@@ -1,9 +1,10 @@
 //! The rendered objects, compared with the golden files beside this one.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, NodeScope};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, Discovery, DiscoveryPolicy, NodeScope};
 
 use super::*;
+use crate::observe::in_force::current;
 use crate::plan::members::Member;
 use crate::plan::tests::facts;
 use crate::plan::{Marks, Rollout, document};
@@ -102,6 +103,27 @@ fn a_rollout_without_a_template_leaves_the_daemon_set_as_it_is() {
     };
     let desired = render(&rollout, &settings()).unwrap();
     assert!(desired.config_map.is_some() && desired.daemon_set.is_none());
+}
+
+#[test]
+fn marks_are_read_back_as_they_were_written() {
+    let marks = Marks {
+        explicit: ["a".to_owned(), "b".to_owned()].into(),
+        named: [("a".to_owned(), vec!["a.example.com".to_owned()])].into(),
+        used_permission: "uid/3".to_owned(),
+        discovery: Some(Discovery {
+            policy: DiscoveryPolicy::EndpointSlices,
+            node_selector: [("masters".to_owned(), String::new())].into(),
+            ..Discovery::default()
+        }),
+    };
+    let rollout = Rollout {
+        marks: marks.clone(),
+        ..rollout(&ApiserverPoolSpec::default(), &[member("cp1", "10.0.0.11")])
+    };
+    let map = render(&rollout, &settings()).unwrap().config_map.unwrap();
+    let pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+    assert_eq!(current(&pool, Some(&map)).marks, marks);
 }
 
 #[test]

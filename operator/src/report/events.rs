@@ -43,7 +43,7 @@ pub fn health_changes(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoo
 /// Everything that the plan refuses, and the object that the API server refuses.
 pub fn warnings(plan: &Plan, failure: Option<&apply::Error>) -> Vec<Warning> {
     let mut warnings = match &plan.verdict {
-        Verdict::Rejected(rejection) => vec![(rejection.reason(), rejection.to_string())],
+        Verdict::Rejected { rejection, .. } => vec![(rejection.reason(), rejection.to_string())],
         Verdict::Accepted { refused_removals, .. } => refused_removals
             .iter()
             .map(|note| (REFUSED_SHRINK, note.clone()))
@@ -169,7 +169,11 @@ mod tests {
     fn a_warning_gets_one_event() {
         let rejection = Rejection::NoMembers { notes: Vec::new() };
         let note = rejection.to_string();
-        let warnings = warnings(&plan(Verdict::Rejected(rejection)), None);
+        let verdict = Verdict::Rejected {
+            rejection,
+            notes: Vec::new(),
+        };
+        let warnings = warnings(&plan(verdict), None);
         assert_eq!(unreported(&warnings, &[]), [&("NoMembers", note.clone())]);
         assert!(unreported(&warnings, &[note]).is_empty());
     }

@@ -1,5 +1,5 @@
 //! Members come and go while clients connect: every proxy follows within two seconds, none restarts, no
-//! connection fails.
+//! connection fails. A master joins while the operator rejects the spec.
 
 use std::time::Duration;
 
@@ -165,14 +165,19 @@ impl Edits {
         .await
     }
 
-    /// The proxies are watched from the start: a master takes longer to join than they to follow.
+    /// The proxies are watched from the start: a master takes longer to join than they to follow. It joins while a typo in
+    /// the proxies' scope is rejected.
     async fn master_comes_and_goes(&mut self) -> Result<()> {
+        self.patch(json!({ "proxy": { "nodeSelector": { "kubernetes.io/oss": "linux" } } }))
+            .await?;
         let joined = |document: &Document| state(document, "cp4") == Some(MemberState::Active);
         let follow = in_step(&mut self.documents, &self.hosts, JOINED, joined);
         let (added, lag) = tokio::join!(self.installation.add_master("cp4"), follow);
         added?;
         self.note("cp4 joined", lag?);
         self.used("cp4").await?;
+        self.is_rejected("ScopeWouldShrink").await?;
+        self.patch(json!({ "proxy": { "nodeSelector": null } })).await?;
 
         // As the documentation tells administrators: an apiserver that ends loses the requests that it is serving.
         let aside = json!({ "members": [{ "name": "cp4", "state": "Draining" }] });
@@ -183,6 +188,25 @@ impl Edits {
         let (removed, lag) = tokio::join!(self.installation.remove_master("cp4"), follow);
         removed?;
         self.note("cp4 removed", lag?);
+        Ok(())
+    }
+
+    async fn is_rejected(&self, reason: &str) -> Result<()> {
+        let pool = self.installation.pools("cp1").await?.get(POOL).await?;
+        let conditions = pool.status.unwrap_or_default().conditions;
+        let mut accepted = conditions
+            .iter()
+            .filter(|condition| condition.type_ == "Accepted");
+        let accepted = accepted.next().context("no condition Accepted")?;
+        ensure!(
+            accepted.status == "False"
+                && accepted.reason == reason
+                && accepted.observed_generation == pool.metadata.generation
+                && accepted
+                    .message
+                    .contains("new masters that answer are still added"),
+            "{accepted:?}"
+        );
         Ok(())
     }
 

@@ -124,6 +124,23 @@ fn an_apiserver_elsewhere_is_no_obstacle() {
 }
 
 #[test]
+fn an_apiserver_on_a_port_of_the_proxies_of_its_node_is_theirs() {
+    let mut facts = cluster();
+    facts.serving = vec![("127.0.0.1".parse().unwrap(), 6443)];
+    let cp1 = member("cp1", "cp1", "10.0.0.1", PoolMemberState::Active);
+    let outside = member("lb", "", "10.0.1.1", PoolMemberState::Active);
+    let template = |text: Value| -> ProxyTemplate { serde_json::from_value(text).unwrap() };
+    for (scope, expected) in [(json!({}), true), (json!({ "nodeScope": "WorkersOnly" }), false)] {
+        facts.in_place.scope = Some(Scope::wanted(&template(scope)));
+        assert_eq!(is_of_proxies(&cp1, &facts), expected);
+        assert!(!is_of_proxies(&outside, &facts));
+    }
+    facts.in_place.scope = None;
+    facts.serving = vec![("127.0.0.1".parse().unwrap(), 7443)];
+    assert!(!is_of_proxies(&cp1, &facts));
+}
+
+#[test]
 fn the_metrics_have_a_port_of_their_own() {
     let proxy = ProxyTemplate::default();
     assert!(check_own(&listener(7443), &proxy).is_ok());

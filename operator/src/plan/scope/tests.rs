@@ -388,7 +388,7 @@ fn a_rejected_edit_keeps_everything_and_the_next_operator_too() {
     // The scope in force is the DaemonSet's, so that nothing is lost with the operator's memory.
     for _ in 0..2 {
         let plan = crate::plan::plan(&edited, &facts).unwrap();
-        let crate::plan::Verdict::Rejected(rejection) = &plan.verdict else {
+        let crate::plan::Verdict::Rejected { rejection, .. } = &plan.verdict else {
             panic!("{plan:?}");
         };
         assert_eq!(rejection.reason(), "ScopeWouldShrink");

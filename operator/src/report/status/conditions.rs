@@ -37,23 +37,33 @@ pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Conditio
 }
 
 fn accepted(seen: &Seen<'_>) -> Undated {
-    if let Some((Kind::ConfigMap, words)) = seen.refused {
-        return Undated {
+    let refused = match seen.refused {
+        Some((Kind::ConfigMap, words)) => Some(words),
+        Some((Kind::DaemonSet, _)) | None => None,
+    };
+    match (&seen.plan.verdict, refused) {
+        (Verdict::Rejected { rejection, notes }, refused) => {
+            let sentences = notes.iter().map(String::as_str).chain(refused);
+            Undated {
+                holds: false,
+                reason: rejection.reason(),
+                message: sentences.fold(rejection.to_string(), |text, sentence| {
+                    format!("{text}; {sentence}")
+                }),
+            }
+        }
+        (Verdict::Accepted { .. }, Some(words)) => Undated {
             holds: false,
             reason: "ApplyFailed",
             message: format!("{words}; the last good configuration stays in force"),
-        };
-    }
-    match &seen.plan.verdict {
-        Verdict::Rejected(rejection) => Undated {
-            holds: false,
-            reason: rejection.reason(),
-            message: rejection.to_string(),
         },
-        Verdict::Accepted {
-            notes,
-            refused_removals,
-        } => {
+        (
+            Verdict::Accepted {
+                notes,
+                refused_removals,
+            },
+            None,
+        ) => {
             let reason = if refused_removals.is_empty() {
                 "Accepted"
             } else {

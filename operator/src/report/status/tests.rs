@@ -41,6 +41,13 @@ fn plan(members: Vec<Member>) -> Plan {
     }
 }
 
+fn rejected(rejection: Rejection) -> Verdict {
+    Verdict::Rejected {
+        rejection,
+        notes: vec!["the last good configuration stays in force".to_owned()],
+    }
+}
+
 fn healths(up: &[u8], silent: &[u8]) -> Healths {
     let mut healths = Healths::default();
     for number in up {
@@ -178,7 +185,7 @@ fn an_operator_that_reaches_no_member_says_that_it_cannot_judge() {
 
     case.daemon_set = Some(daemon_set(5, 4));
     assert_eq!(shown(&case.status(), "Ready"), is("False", "Progressing"));
-    case.plan.verdict = Verdict::Rejected(Rejection::NoMembers { notes: Vec::new() });
+    case.plan.verdict = rejected(Rejection::NoMembers { notes: Vec::new() });
     assert_eq!(shown(&case.status(), "Ready"), is("False", "NoMembers"));
 }
 
@@ -224,7 +231,7 @@ fn a_selector_that_matches_no_node_is_shown() {
 #[test]
 fn a_refused_spec_is_not_ready_for_the_same_reason() {
     let mut case = Case::good();
-    case.plan.verdict = Verdict::Rejected(Rejection::NoHealthyMember {
+    case.plan.verdict = rejected(Rejection::NoHealthyMember {
         withdrawn: vec!["cp1".to_owned()],
     });
     let status = case.status();
@@ -237,6 +244,22 @@ fn a_refused_spec_is_not_ready_for_the_same_reason() {
             .contains("allow-shrink")
     );
     assert_eq!(shown(&status, "ProxiesAvailable"), is("True", "Available"));
+}
+
+#[test]
+fn a_rejection_keeps_its_reason_and_tells_what_goes_on_and_what_cannot_be_written() {
+    let mut case = Case::good();
+    case.plan.verdict = rejected(Rejection::NodesUnknown);
+    case.refused = Some((
+        Kind::ConfigMap,
+        "the API server refuses ConfigMap trivet-default: no",
+    ));
+    let status = case.status();
+    assert_eq!(shown(&status, "Accepted"), is("False", "NodesUnknown"));
+    let message = &condition(&status, "Accepted").unwrap().message;
+    let end =
+        "; the last good configuration stays in force; the API server refuses ConfigMap trivet-default: no";
+    assert!(message.ends_with(end), "{message}");
 }
 
 #[test]

@@ -1,0 +1,140 @@
+//! Whole passes against an API server that is a closure: what is written, and what is left alone.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use http::Uri;
+use kube::Config;
+use kube::runtime::reflector;
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+use trivet_crds::pool::ApiserverPoolSpec;
+use trivet_crds::wire::Document;
+
+use super::*;
+use crate::api::client::Access;
+use crate::context::tests::context;
+
+/// An API server that keeps what is applied.
+#[derive(Clone, Default)]
+struct Server {
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// The last part of the path of each write, status and events aside.
+    writes: Arc<Mutex<Vec<String>>>,
+}
+
+const MAP: &str = "/api/v1/namespaces/trivet-system/configmaps/trivet-default";
+const SET: &str = "/apis/apps/v1/namespaces/trivet-system/daemonsets/trivet-default";
+
+impl Server {
+    fn answer(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut objects = self.objects.lock().unwrap();
+        if method != "GET" {
+            if path.ends_with("/status") {
+                return (200, json!(pool(ApiserverPoolSpec::default())).to_string());
+            }
+            if path == MAP || path == SET {
+                objects.insert(path.to_owned(), serde_json::from_str(body).unwrap());
+                let kind = path.rsplit('/').nth(1).unwrap();
+                self.writes.lock().unwrap().push(kind.to_owned());
+            }
+            return (200, body.to_owned());
+        }
+        if let Some(object) = objects.get(path) {
+            return (200, object.to_string());
+        }
+        if path == SET {
+            let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+                                 "message": "no", "reason": "NotFound" });
+            return (404, status.to_string());
+        }
+        let items: Vec<_> = objects
+            .get(MAP)
+            .filter(|_| MAP.starts_with(path))
+            .into_iter()
+            .collect();
+        let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
+        (200, list.to_string())
+    }
+
+    fn writes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.writes.lock().unwrap())
+    }
+
+    fn object(&self, path: &str) -> Value {
+        self.objects.lock().unwrap()[path].clone()
+    }
+
+    fn members(&self) -> Vec<String> {
+        let map = self.object(MAP);
+        let document = Document::parse(map["data"][wire::KEY].as_str().unwrap()).unwrap();
+        document.members.into_iter().map(|member| member.name).collect()
+    }
+}
+
+fn pool(spec: ApiserverPoolSpec) -> ApiserverPool {
+    ApiserverPool::new("default", spec)
+}
+
+/// A master at an address for documentation, where nothing answers.
+fn master(number: u8) -> Node {
+    let labels = json!({ "kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": "" });
+    serde_json::from_value(json!({
+        "metadata": { "name": format!("cp{number}"), "labels": labels },
+        "status": {
+            "addresses": [{ "type": "InternalIP", "address": format!("192.0.2.{number}") }],
+            "allocatable": { "pods": "110" },
+        },
+    }))
+    .unwrap()
+}
+
+/// A context whose probes reach nobody, for so long that the operator knows it.
+fn blind_context(server: &Server) -> (Context, Writer<Node>) {
+    let (nodes, writer) = reflector::store();
+    let authority = rcgen::generate_simple_self_signed(["kubernetes".to_owned()]).unwrap();
+    let mut config = Config::new(Uri::from_static("https://unused"));
+    config.root_cert = Some(vec![authority.cert.der().to_vec()]);
+    let server = server.clone();
+    let ctx = Context {
+        nodes,
+        access: Access::try_new(config).unwrap(),
+        ..context(move |method, path, body| server.answer(method, path, body))
+    };
+    ctx.readiness.observe("Node", &Ok(Event::<Node>::InitDone));
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
+    ctx.pool_states
+        .change("default", |state| state.memory.unseen_since = long_ago);
+    (ctx, writer)
+}
+
+async fn reconcile_once(spec: &ApiserverPoolSpec, ctx: &Context) {
+    Box::pin(reconcile(&pool(spec.clone()), ctx)).await.unwrap();
+}
+
+#[tokio::test]
+async fn while_a_spec_is_rejected_new_masters_are_written_and_the_daemon_set_is_not() {
+    let server = Server::default();
+    let (ctx, mut nodes) = blind_context(&server);
+    nodes.apply_watcher_event(&Event::Apply(master(1)));
+    let mut spec = ApiserverPoolSpec::default();
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
+    let daemon_set = server.object(SET);
+
+    // One port for two purposes, and an edit that would restart the proxies.
+    spec.proxy.metrics.port = 7443;
+    spec.proxy.image = Some("registry.example.com/proxy:2".to_owned());
+    spec.connection.drain_timeout_seconds = 5;
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), [""; 0]);
+
+    nodes.apply_watcher_event(&Event::Apply(master(2)));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["configmaps"]);
+    assert_eq!(server.members(), ["cp1", "cp2"]);
+    assert_eq!(server.object(SET), daemon_set);
+
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), [""; 0], "a standing rejection writes nothing");
+}
