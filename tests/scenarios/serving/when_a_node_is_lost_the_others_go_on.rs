@@ -37,6 +37,7 @@ const RESYNCED: SignedDuration = SignedDuration::from_secs(35);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_node_is_named_and_a_rollout_reaches_the_others() -> Result<()> {
+    let installation = Installation::serving().await?.told().await?;
     installation
         .disturb(|cluster| cluster.kill("w2", Component::Kubelet.program()))
         .await?;
