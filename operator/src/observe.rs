@@ -290,8 +290,36 @@ fn sockets(discovered: &Discovered, port: u16) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use kube::api::ObjectMeta;
+    use trivet_crds::pool::ApiserverPoolSpec;
 
     use super::*;
+    use crate::plan::masters::Master;
+    use crate::plan::tests;
+
+    #[test]
+    fn masters_of_the_last_good_spec_are_probed_though_the_spec_looks_for_others() {
+        let master = |number: u8| Master {
+            name: format!("cp{number}"),
+            addresses: vec![[10, 0, 0, number].into()],
+            ..Master::default()
+        };
+        let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+        pool.spec.discovery.port = 7000;
+        let document = tests::document();
+        let mut facts = Facts {
+            // A selector that matches every node of a large cluster.
+            discovered: Discovered::Masters((10..=255).map(master).collect()),
+            discovered_by_last_good: Discovered::Masters(vec![master(1), master(4)]),
+            ..tests::facts()
+        };
+        facts.current.members.clone_from(&document.members);
+        facts.current.document = Some(document);
+        let probed = addresses(&pool, &facts);
+        for (number, port) in [(1, 6443), (4, 6443), (10, 7000)] {
+            assert!(probed.contains(&SocketAddr::from(([10, 0, 0, number], port))));
+        }
+        assert!(probed.len() <= 4 * wire::MAX_MEMBERS);
+    }
 
     #[test]
     fn a_pool_without_its_object_or_its_document_is_another_pool_all_the_same() {
