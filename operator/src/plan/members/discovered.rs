@@ -71,7 +71,8 @@ fn followed(
         return member;
     }
     let said = list(&member.addresses);
-    let is_believed = !kept.is_empty() || sight::is_blind(facts);
+    let is_blind = sight::is_blind(facts);
+    let is_believed = !kept.is_empty() || is_blind;
     member.note = if is_believed {
         format!(
             "its node no longer says {}: used until it is up at {said}",
@@ -80,12 +81,28 @@ fn followed(
     } else {
         format!("its node now says {said}, where nothing is ready")
     };
-    let new = member
-        .addresses
-        .into_iter()
-        .filter(|ip| is_believed && !known.contains(ip));
-    member.addresses = known.iter().copied().chain(new).take(MAX_ADDRESSES).collect();
+    if is_believed {
+        member.addresses = both(known, &member.addresses, is_blind);
+    } else {
+        member.addresses = known.to_vec();
+    }
     member
+}
+
+/// The known addresses, and those of the reported ones that are new. Where a member has no room for both, new ones wait, but
+/// for a blind operator nothing ends the wait: the oldest address that is no longer reported makes room, or the fourth move
+/// would be the last one that proxies learn of. They go on with it as their last resort.
+fn both(known: &[IpAddr], reported: &[IpAddr], is_blind: bool) -> Vec<IpAddr> {
+    let new = reported.iter().filter(|ip| !known.contains(ip));
+    let mut both: Vec<_> = known.iter().chain(new).copied().collect();
+    let mut surplus = both.len().saturating_sub(MAX_ADDRESSES);
+    both.retain(|ip| {
+        let makes_room = is_blind && surplus > 0 && !reported.contains(ip);
+        surplus -= usize::from(makes_room);
+        !makes_room
+    });
+    both.truncate(MAX_ADDRESSES);
+    both
 }
 
 /// Whether a member has left the addresses that its node has `lost`: it is Up at the ones that its node names, or answers

@@ -113,6 +113,29 @@ fn a_blind_operator_adds_the_address_of_a_move_and_takes_none_away() {
 }
 
 #[test]
+fn a_blind_operator_adds_the_address_of_every_move() {
+    let mut world = blind();
+    world.wait(BLIND_AFTER);
+    for number in 11..=16 {
+        let Discovered::Masters(masters) = &mut world.facts.discovered else {
+            panic!()
+        };
+        masters[0].addresses = vec![ip(number)];
+        assert_eq!(rejected(&world.wait(DELAY * 2)), "");
+        let addresses = &world.facts.current.members[0].addresses;
+        assert_eq!(addresses.last(), Some(&ip(number)));
+    }
+    assert_eq!(world.facts.current.members[0].addresses, [13, 14, 15, 16].map(ip));
+    // An address that the node still reports makes no room.
+    let Discovered::Masters(masters) = &mut world.facts.discovered else {
+        panic!()
+    };
+    masters[0].addresses = vec![ip(13), ip(17)];
+    world.pass();
+    assert_eq!(world.facts.current.members[0].addresses, [13, 15, 16, 17].map(ip));
+}
+
+#[test]
 fn a_blind_operator_uses_up_no_permission_and_still_guards() {
     let mut world = blind();
     world.wait(BLIND_AFTER);
