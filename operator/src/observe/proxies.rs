@@ -16,7 +16,7 @@ use super::Error;
 use crate::api::watch;
 use crate::context::Context;
 use crate::logging::chain;
-use crate::plan::scope::VIRTUAL_NODES;
+use crate::plan::scope::{Placement, Scope, VIRTUAL_NODES};
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
@@ -89,20 +89,22 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
     if status.current_number_scheduled < status.desired_number_scheduled {
         proxies.failures.extend(refused_pod(ctx, pool).await);
     }
+    let mut surplus = surplus(ctx, daemon_set.as_ref(), status.desired_number_scheduled);
     for pod in &pods {
-        match node(pod).and_then(|node| Some((node.name_any(), why_uncounted(&node)?))) {
-            Some((node, why)) => {
-                let is_updated = generation.is_some() && pod.labels().get(POD_GENERATION) == generation;
-                add(
-                    &mut proxies.uncounted,
-                    Uncounted {
-                        node,
-                        why,
-                        is_ready: is_ready(pod),
-                        is_updated,
-                    },
-                );
-            }
+        let why = match node(pod) {
+            Some(node) => why_uncounted(&node),
+            None => is_deleted(pod, &proxies.uncounted, &mut surplus).then_some("deleted"),
+        };
+        match node_of(pod).zip(why) {
+            Some((node, why)) => add(
+                &mut proxies.uncounted,
+                Uncounted {
+                    node: node.to_owned(),
+                    why,
+                    is_ready: is_ready(pod),
+                    is_updated: generation.is_some() && pod.labels().get(POD_GENERATION) == generation,
+                },
+            ),
             None if is_available || proxies.failures.len() >= LIMIT => {}
             None => proxies.failures.extend(failure(pod)),
         }
@@ -164,6 +166,35 @@ pub fn why_no_pods(node: &Node) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// How many nodes the status of the DaemonSet counts although they are deleted. Its controller looks at them again only when
+/// their pods are collected, up to a minute later.
+fn surplus(ctx: &Context, daemon_set: Option<&DaemonSet>, desired: i32) -> usize {
+    let scope = daemon_set.and_then(Scope::in_force);
+    let Some(scope) = scope.filter(|_| ctx.readiness.has_read("Node")) else {
+        return 0;
+    };
+    let nodes = ctx.nodes.state();
+    let placed = nodes
+        .iter()
+        .filter(|node| scope.placement(node) == Placement::Placed);
+    usize::try_from(desired)
+        .unwrap_or_default()
+        .saturating_sub(placed.count())
+}
+
+/// Whether this pod without a node is of one that the status of the DaemonSet counts; takes it from `surplus`.
+fn is_deleted(pod: &Pod, uncounted: &[Uncounted], surplus: &mut usize) -> bool {
+    let Some(node) = node_of(pod) else {
+        return false;
+    };
+    let is_known = uncounted.last().is_some_and(|last| last.node == node);
+    let counts = is_known || *surplus > 0;
+    if !is_known {
+        *surplus = surplus.saturating_sub(1);
+    }
+    counts
 }
 
 /// During a rollout a node has two pods. The status of the DaemonSet counts only the older one, which comes first.
@@ -316,6 +347,32 @@ mod tests {
             Some("virtual")
         );
         assert_eq!(why(json!({ "type": "kwok" }), "110", "True"), Some("virtual"));
+    }
+
+    #[test]
+    fn of_pods_without_a_node_as_many_are_left_out_as_the_status_counts_nodes_too_many() {
+        let on = |node: &str| -> Pod {
+            serde_json::from_value(json!({ "metadata": {}, "spec": { "nodeName": node, "containers": [] } }))
+                .unwrap()
+        };
+        let uncounted = |node: &str| Uncounted {
+            node: node.to_owned(),
+            why: "deleted",
+            is_ready: false,
+            is_updated: true,
+        };
+        let mut surplus = 1;
+        assert!(is_deleted(&on("cp4"), &[], &mut surplus));
+        assert!(
+            is_deleted(&on("cp4"), &[uncounted("cp4")], &mut surplus),
+            "its second pod"
+        );
+        assert!(!is_deleted(&on("cp5"), &[uncounted("cp4")], &mut surplus));
+        let mut surplus = 0;
+        assert!(!is_deleted(&on("cp4"), &[], &mut surplus), "the status is newer");
+        let unscheduled: Pod =
+            serde_json::from_value(json!({ "metadata": {}, "spec": { "containers": [] } })).unwrap();
+        assert!(!is_deleted(&unscheduled, &[], &mut 1));
     }
 
     #[test]
