@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use self::bounds::Violation;
 pub use self::bounds::{
     MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS,
-    MAX_REVISION,
+    MAX_REVISION, is_reachable,
 };
 
 /// The version of the document that this release writes and reads.

@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Display,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
 };
 
@@ -212,29 +212,31 @@ fn disabled_members(document: &Document) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Loopback addresses are accepted, unlike in a pool: a file for the proxy of one master may name its own apiserver.
 fn reachable(field: &str, address: IpAddr) -> Result<(), Violation> {
-    let reachable = match address {
-        IpAddr::V4(address) => {
-            !(address.is_unspecified() || address.is_link_local() || address.is_multicast())
-        }
-        IpAddr::V6(address) => {
-            !(address.is_unspecified()
-                || address.is_unicast_link_local()
-                || address.is_multicast()
-                || is_ipv4_mapped(address))
-        }
-    };
     require(
-        reachable,
+        is_reachable(address),
         field,
         address,
         "must not be an unspecified, link-local, multicast or IPv4-mapped address; use one under which the nodes reach the apiserver",
     )
 }
 
-fn is_ipv4_mapped(address: Ipv6Addr) -> bool {
-    address.to_ipv4_mapped().is_some()
+/// Whether a wire document may have this address for a member.
+///
+/// Loopback addresses are accepted, unlike in a pool: a file for the proxy of one master may name its own apiserver.
+pub fn is_reachable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            !(address.is_unspecified() || address.is_link_local() || address.is_multicast())
+        }
+        IpAddr::V6(address) => {
+            let is_ipv4_mapped = address.to_ipv4_mapped().is_some();
+            !(address.is_unspecified()
+                || address.is_unicast_link_local()
+                || address.is_multicast()
+                || is_ipv4_mapped)
+        }
+    }
 }
 
 fn is_listener(listeners: &[Listener], member: &Member, address: IpAddr) -> bool {

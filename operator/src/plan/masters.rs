@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
-use trivet_crds::wire::MAX_ADDRESSES;
+use trivet_crds::wire::{MAX_ADDRESSES, is_reachable};
 
 /// The labels that say that a node is of the control plane; the second is the older one.
 pub const CONTROL_PLANE_LABELS: [&str; 2] = [
@@ -103,13 +103,10 @@ pub fn has_address(node: &Node, ip: IpAddr) -> bool {
         .any(|reported| reported == Ok(ip))
 }
 
-/// Whether another host may have this address.
+/// Whether another host may have this address, and a document may have it.
 pub fn is_usable(ip: &IpAddr) -> bool {
-    let is_link_local = match ip {
-        IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
-        IpAddr::V6(six) => six.is_unicast_link_local(),
-    };
-    !(is_link_local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
+    let is_broadcast = matches!(ip, IpAddr::V4(four) if four.is_broadcast());
+    is_reachable(*ip) && !ip.is_loopback() && !is_broadcast
 }
 
 #[cfg(test)]
@@ -173,6 +170,7 @@ mod tests {
         let addresses = [
             ("InternalIP", "127.0.0.1"),
             ("InternalIP", "fe80::1"),
+            ("InternalIP", "::ffff:10.0.0.1"),
             ("ExternalIP", "192.0.2.1"),
         ];
         let found = masters(
@@ -180,6 +178,6 @@ mod tests {
             &BTreeMap::new(),
         );
         assert!(found[0].addresses.is_empty());
-        assert_eq!(found[0].unusable, ["127.0.0.1", "fe80::1"]);
+        assert_eq!(found[0].unusable, ["127.0.0.1", "fe80::1", "::ffff:10.0.0.1"]);
     }
 }
