@@ -21,7 +21,7 @@ impl Balance {
     }
 
     /// Whether the first flight of a client, which no path of `asked` has answered since it was sent to the last of them,
-    /// may be sent to another. That is free where they are known to be silent, or where another member was heard meanwhile
+    /// may be sent to another. That is free where they are known to be silent, or where another, proven member was heard meanwhile
     /// and none of theirs was, by whatever address; otherwise they may be slow, and it costs budget: a slow cluster must
     /// not be made slower.
     pub fn spend_hedge(&mut self, asked: &[PathId], since: Instant) -> bool {
@@ -36,7 +36,8 @@ impl Balance {
             if members.contains(&path.member) {
                 any_of_them |= heard;
             } else {
-                another |= path.is_usable() && heard;
+                // What answers at an unproven address may be another host.
+                another |= path.proven && path.is_usable() && heard;
             }
         }
         another && !any_of_them || self.are_silent(asked) || self.hedge_budget.spend()

@@ -263,6 +263,17 @@ fn a_hedge_is_free_where_the_asked_are_silent_and_another_is_heard() {
 }
 
 #[test]
+fn the_answer_of_an_unproven_member_makes_no_hedge_free() {
+    let mut world = World::with(2);
+    world.probed(0, Outcome::Ready);
+    world.pass(SECOND);
+    let asked = world.now;
+    (0..10).for_each(|_| assert!(world.balance.spend_hedge(&[world.ids[0]], asked)));
+    world.tell(|id| Event::Answered(id, SECOND / 100), 1);
+    assert!(!world.balance.spend_hedge(&[world.ids[0]], asked));
+}
+
+#[test]
 fn a_hedge_away_from_members_that_are_down_is_free() {
     let mut world = World::healthy(3);
     world.pass(SECOND);
