@@ -36,6 +36,7 @@ use std::{
 use tokio::time::Instant;
 
 pub use self::{
+    choice::Group,
     decision::{Change, Decision},
     disabled::Disabled,
     event::{Event, Target},
@@ -58,6 +59,8 @@ pub struct Candidate {
     pub id: PathId,
     /// Where.
     pub address: SocketAddr,
+    /// Which paths come before it whatever their health.
+    pub group: Group,
 }
 
 /// All that a proxy knows and decides about its upstreams.

@@ -4,6 +4,7 @@ pub mod contenders;
 pub mod deadline;
 pub mod first_flight;
 pub mod hello;
+pub mod queue;
 pub mod race;
 pub mod walk;
 

@@ -43,9 +43,12 @@ pub(super) struct Facts {
 /// Which paths come first, whatever their health: those that are to be used before the last resort, unless none of them
 /// answers, and unproven ones last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Group {
+pub enum Group {
+    /// The proven paths that are to be used: the active ones, or the last resort while it is needed.
     First,
+    /// The other proven paths: the last resort, or the active ones while the last resort is needed.
     Second,
+    /// Nobody on this node has had a verified answer from these.
     Unproven,
 }
 
@@ -128,6 +131,7 @@ pub(super) fn order(facts: &[Facts], resorts_first: bool) -> Vec<Candidate> {
         let candidate = Candidate {
             id: path.id,
             address: path.address,
+            group: fitness.0.0,
         };
         Some(((well, turn), candidate))
     });

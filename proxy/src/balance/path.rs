@@ -13,7 +13,7 @@ use super::{
 
 /// One path for as long as this process knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathId(pub(super) u64);
+pub struct PathId(pub(crate) u64);
 
 /// A member for as long as this process knows a path to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

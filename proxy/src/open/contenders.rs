@@ -21,7 +21,7 @@ use super::{
     walk::{Connected, Walk},
 };
 use crate::{
-    balance::{Event, PathId},
+    balance::{Candidate, Event, PathId},
     ending::Ending,
     metrics::members::Series,
     net::socket::{self, Fault},
@@ -41,7 +41,7 @@ pub struct Winner {
 struct Contenders {
     hello: Bytes,
     upstreams: Arc<Upstreams>,
-    race: Race<PathId>,
+    race: Race<Candidate>,
     awaited: FuturesUnordered<BoxFuture<'static, Finished>>,
     series: BTreeMap<ContenderId, Arc<Series>>,
 }
@@ -73,6 +73,7 @@ pub async fn first_to_answer(
     let mut contenders = Contenders::new(hello, walk);
     contenders.add(first);
     while !contenders.race.is_over() {
+        walk.set_asked(contenders.race.awaited());
         tokio::select! {
             biased;
             Some(finished) = contenders.awaited.next() => {
@@ -85,7 +86,7 @@ pub async fn first_to_answer(
                 Some(next) => contenders.add(next),
                 None => contenders.race.exhaust(),
             },
-            () = sleep_until(contenders.race.next_timer()) => contenders.look_at_the_clock()?,
+            () = sleep_until(contenders.race.next_timer()) => contenders.look_at_the_clock(walk)?,
         }
     }
     Err(Ending::NoUpstream)
@@ -105,7 +106,7 @@ impl Contenders {
     }
 
     fn add(&mut self, upstream: Connected) {
-        let id = self.race.join(upstream.guard.id(), Instant::now());
+        let id = self.race.join(upstream.candidate, Instant::now());
         self.series.insert(id, Arc::clone(upstream.guard.series()));
         self.awaited
             .push(contend(id, upstream, self.hello.clone()).boxed());
@@ -163,27 +164,37 @@ impl Contenders {
         }
     }
 
-    fn look_at_the_clock(&mut self) -> Result<(), Ending> {
+    fn look_at_the_clock(&mut self, walk: &mut Walk) -> Result<(), Ending> {
         loop {
             match self.race.due(Instant::now()) {
                 Due::Nothing => return Ok(()),
-                Due::GiveUpOnSilence if self.upstreams.are_silent(&self.race.awaited()) => {
+                Due::GiveUpOnSilence if self.upstreams.are_silent(&self.awaited()) => {
                     return Err(Ending::NoUpstream);
                 }
                 Due::GiveUpOnSilence => {}
-                Due::Hedge => self.hedge(),
+                Due::Hedge => self.hedge(walk),
             }
         }
     }
 
-    /// Tells the balancer who leaves the client waiting, and sends the flight to another if the budget allows it.
-    fn hedge(&mut self) {
+    fn awaited(&self) -> Vec<PathId> {
         let awaited = self.race.awaited();
+        awaited.iter().map(|candidate| candidate.id).collect()
+    }
+
+    /// Tells the balancer which paths leave the client waiting, and sends the flight to another if the walk has one that
+    /// need not wait for these and the budget allows it.
+    fn hedge(&mut self, walk: &mut Walk) {
+        let awaited = self.awaited();
         for overdue in &awaited {
             self.upstreams.observe(
                 Event::OpenOverdue(*overdue),
                 "leaves a client's first flight unanswered",
             );
+        }
+        if let Some(until) = walk.held_until() {
+            self.race.hedge_by(until);
+            return;
         }
         let since = self.race.asked_last().unwrap_or_else(Instant::now);
         if !self.upstreams.spend_hedge(&awaited, since) {
@@ -240,6 +251,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        balance::{
+            Disabled, PathKey, Target,
+            health::{Outcome, Policy},
+            place::Distance,
+        },
         metrics,
         upstream::fixture::{self, in_time},
     };
@@ -343,5 +359,90 @@ mod tests {
             () = ends => panic!("the member ended"),
         };
         assert_eq!(winner.upstream.guard.id(), race.ids[1]);
+    }
+
+    /// As a document has them: whether it drains, and whether this node had a verified answer from it.
+    fn target(address: std::net::SocketAddr, draining: bool, proven: bool) -> Target {
+        Target {
+            key: PathKey {
+                member: address.to_string(),
+                address,
+            },
+            preference: 0,
+            draining,
+            proven,
+            distance: Distance::Elsewhere,
+        }
+    }
+
+    /// Whether the first member wins and how many connections the second one got, if the first, which is proven and active, answers after
+    /// three hedge delays and the second at once.
+    async fn slow_against(draining: bool, proven: bool) -> (bool, usize) {
+        let any = "127.0.0.1:0";
+        let (a, b) = (
+            TcpListener::bind(any).await.unwrap(),
+            TcpListener::bind(any).await.unwrap(),
+        );
+        let (a_address, b_address) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+        let (upstreams, _) = fixture::proven([a_address, b_address]);
+        let ids: Vec<_> = upstreams.view().iter().map(|view| view.id).collect();
+        let (upstreams, _) = if proven {
+            (upstreams, [ids[0]])
+        } else {
+            fixture::proven([a_address])
+        };
+        let event = Event::Configured {
+            targets: vec![
+                target(a_address, false, true),
+                target(b_address, draining, proven),
+            ],
+            disabled: Disabled::default(),
+            policy: Policy {
+                failure_threshold: 2,
+                success_threshold: 2,
+                probe_interval: Duration::from_secs(1),
+            },
+        };
+        upstreams.observe(event, "");
+        for view in upstreams.view().iter().filter(|view| view.proven) {
+            upstreams.observe(fixture::probed(view.id, Outcome::Ready), "");
+        }
+        let listener = TcpListener::bind(any).await.unwrap();
+        let _far_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let client = listener.accept().await.unwrap().0;
+        let settings = fixture::settings();
+        let mut walk = Walk::new(&upstreams, &settings);
+        let first = walk.next().await.unwrap();
+        assert_eq!(first.candidate.address, a_address);
+        let accepted = std::cell::Cell::new(0);
+        let slow = async {
+            let (mut stream, _) = a.accept().await.unwrap();
+            sleep(settings.hedge_delay * 3).await;
+            stream.write_all(b"!").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let quick = async {
+            let (mut stream, _) = b.accept().await.unwrap();
+            accepted.set(accepted.get() + 1);
+            stream.write_all(b"!").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let hello = HELLO.into();
+        let winner = tokio::select! {
+            winner = in_time(first_to_answer(&client, &hello, first, &mut walk)) => winner.unwrap(),
+            () = slow => panic!("the member ended"),
+            () = quick => panic!("the member ended"),
+        };
+        (winner.upstream.candidate.address == a_address, accepted.get())
+    }
+
+    #[tokio::test]
+    async fn a_slow_proven_member_is_not_hedged_to_one_that_is_unproven() {
+        assert_eq!(slow_against(false, false).await, (true, 0));
+    }
+
+    #[tokio::test]
+    async fn a_slow_active_member_is_not_hedged_to_one_that_drains() {
+        assert_eq!(slow_against(true, true).await, (true, 0));
     }
 }

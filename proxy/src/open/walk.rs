@@ -2,7 +2,7 @@
 //! that left a dial unanswered is dialled again while there is time: a storm of clients overflows a listener's queue,
 //! and the kernel drops what it would accept a second later.
 
-use std::{collections::VecDeque, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -11,9 +11,12 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::deadline;
+use super::{
+    deadline,
+    queue::{Awaited, Queue},
+};
 use crate::{
-    balance::{Candidate, Event, PathId},
+    balance::{Candidate, Event, PathId, health::State},
     net::socket::{self, Fault, UpstreamOptions},
     settings::Settings,
     upstream::{ConnectionGuard, Upstreams},
@@ -26,8 +29,8 @@ pub struct Connected {
     pub stream: TcpStream,
     /// Counts it.
     pub guard: ConnectionGuard,
-    /// Where it goes.
-    pub address: SocketAddr,
+    /// The path it goes by.
+    pub candidate: Candidate,
 }
 
 /// A candidate that was dialled and has not answered.
@@ -46,8 +49,9 @@ struct Dialled {
 /// Walks the upstreams, the best first.
 pub struct Walk {
     upstreams: Arc<Upstreams>,
-    left: VecDeque<Candidate>,
-    known: Vec<PathId>,
+    queue: Queue,
+    /// The paths that were sent the client's first flight and have not ended.
+    asked: Vec<Candidate>,
     dials: FuturesUnordered<BoxFuture<'static, Dialled>>,
     waiting: Vec<Waiting>,
     options: UpstreamOptions,
@@ -61,13 +65,13 @@ pub struct Walk {
 impl Walk {
     /// A walk over the upstreams as they are now, which must bring a connection within two seconds.
     pub fn new(upstreams: &Arc<Upstreams>, settings: &Settings) -> Self {
-        let left: VecDeque<_> = upstreams.candidates().into();
+        let candidates = upstreams.candidates();
         let now = Instant::now();
         Self {
             upstreams: Arc::clone(upstreams),
-            stagger: deadline::stagger(settings.hedge_delay, settings.connect_timeout, left.len()),
-            known: left.iter().map(|candidate| candidate.id).collect(),
-            left,
+            stagger: deadline::stagger(settings.hedge_delay, settings.connect_timeout, candidates.len()),
+            queue: Queue::new(candidates),
+            asked: Vec::new(),
             dials: FuturesUnordered::new(),
             waiting: Vec::new(),
             options: settings.socket,
@@ -104,9 +108,27 @@ impl Walk {
         self.deadline = now + deadline::OPEN_DEADLINE;
         self.dials.clear();
         self.waiting.clear();
-        self.left = self.upstreams.candidates().into();
-        self.known = self.left.iter().map(|candidate| candidate.id).collect();
-        self.left.retain(|candidate| candidate.id != chosen);
+        self.queue = Queue::new(self.upstreams.candidates());
+        self.queue.remove(chosen);
+    }
+
+    /// Tells the walk which paths were sent the client's first flight and may yet answer.
+    pub fn set_asked(&mut self, asked: Vec<Candidate>) {
+        self.asked = asked;
+    }
+
+    /// Until when no path is dialled because all that are left are of a worse group than one that may yet answer; none if
+    /// there is nothing to wait for.
+    pub fn held_until(&mut self) -> Option<Instant> {
+        self.update_queue();
+        let paths = self.awaited();
+        let awaited = Awaited {
+            paths: &paths,
+            is_down: is_down(&self.upstreams),
+            since: self.started(),
+        };
+        let until = self.queue.held_until(&awaited)?;
+        (Instant::now() < until).then_some(until)
     }
 
     /// The next upstream that connects; none once all have been tried or the time is up. The future may be dropped half
@@ -117,12 +139,19 @@ impl Walk {
                 self.report_overdue();
                 return None;
             }
-            if self.dials.is_empty() && !self.dial_next() {
+            if self.dials.is_empty() && !self.dial_next() && self.queue.is_empty() {
                 if self.awaits_last_resort().await {
                     continue;
                 }
                 return None;
             }
+            let held = self.held_until();
+            // Whatever takes long is reported on time, also while the next path is held.
+            let wake_at = match held {
+                Some(until) if self.next_at <= Instant::now() => until,
+                _ => self.next_at,
+            };
+            let upstreams = Arc::clone(&self.upstreams);
             tokio::select! {
                 biased;
                 Some(dialled) = self.dials.next() => {
@@ -137,10 +166,12 @@ impl Walk {
                     self.report_overdue();
                     return None;
                 }
-                () = sleep_until(self.next_at), if !self.left.is_empty() => {
+                () = sleep_until(wake_at), if !self.queue.is_empty() => {
                     self.report_overdue();
                     self.dial_next();
                 }
+                // What is awaited may be Down by now.
+                () = upstreams.next_outcome(), if held.is_some() => {}
             }
         }
     }
@@ -152,7 +183,8 @@ impl Walk {
         let mut outcome = pin!(upstreams.next_outcome());
         outcome.as_mut().enable();
         if !upstreams.awaits_last_resort() {
-            return !self.added().is_empty();
+            let candidates = upstreams.candidates();
+            return candidates.iter().any(|candidate| !self.queue.knows(candidate.id));
         }
         // The deadline is the caller's to look at.
         tokio::select! {
@@ -162,21 +194,35 @@ impl Walk {
         true
     }
 
-    /// The next in order; once all were dialled, those that a new document or the last resort has added
-    /// meanwhile.
+    /// The next in order, unless all that are left are held.
     fn next_candidate(&mut self) -> Option<Candidate> {
-        if self.left.is_empty() {
-            self.left = self.added().into();
-            self.known.extend(self.left.iter().map(|candidate| candidate.id));
-        }
-        self.left.pop_front()
+        self.update_queue();
+        let paths = self.awaited();
+        let awaited = Awaited {
+            paths: &paths,
+            is_down: is_down(&self.upstreams),
+            since: self.started(),
+        };
+        self.queue.pop(&awaited, Instant::now())
     }
 
-    /// The candidates that the walk does not know yet.
-    fn added(&self) -> Vec<Candidate> {
-        let mut added = self.upstreams.candidates();
-        added.retain(|candidate| !self.known.contains(&candidate.id));
-        added
+    /// Adds what a new document or the last resort has added meanwhile, before a worse group is dialled.
+    fn update_queue(&mut self) {
+        if !self.queue.has_best() {
+            self.queue.update(self.upstreams.candidates());
+        }
+    }
+
+    /// The paths that may yet answer.
+    fn awaited(&self) -> Vec<Candidate> {
+        let dialled = self.waiting.iter().map(|waiting| waiting.candidate);
+        dialled.chain(self.asked.iter().copied()).collect()
+    }
+
+    fn started(&self) -> Instant {
+        self.deadline
+            .checked_sub(deadline::OPEN_DEADLINE)
+            .unwrap_or(self.deadline)
     }
 
     fn dial_next(&mut self) -> bool {
@@ -217,14 +263,14 @@ impl Walk {
             guard,
             result,
         } = dialled;
-        let Candidate { id, address } = candidate;
+        let Candidate { id, address, .. } = candidate;
         self.waiting.retain(|waiting| waiting.candidate != candidate);
         let error = match result {
             Ok(stream) => {
                 return Some(Connected {
                     stream,
                     guard,
-                    address,
+                    candidate,
                 });
             }
             Err(error) => error,
@@ -241,7 +287,7 @@ impl Walk {
                 .observe(Event::Refused(id), "refused a client's dial"),
             Fault::Timeout | Fault::Unreachable | Fault::Other => {
                 if fault == Fault::Timeout {
-                    self.left.push_back(candidate);
+                    self.queue.dial_again(candidate);
                 }
                 self.upstreams
                     .observe(Event::OpenOverdue(id), "left a client's dial unanswered");
@@ -264,9 +310,16 @@ impl Walk {
     /// Drops the dials that are under way, because nothing would poll them, and keeps their candidates for later.
     fn drop_dials(&mut self) {
         self.dials.clear();
-        for waiting in self.waiting.drain(..).rev() {
-            self.left.push_front(waiting.candidate);
-        }
+        let dropped = self.waiting.drain(..).map(|waiting| waiting.candidate);
+        self.queue.put_back(dropped);
+    }
+}
+
+/// Whether a path is Down, or no longer known.
+fn is_down(upstreams: &Upstreams) -> impl Fn(PathId) -> bool {
+    |id| {
+        let health = upstreams.health(id);
+        health.is_none_or(|(state, _)| state == State::Down)
     }
 }
 
@@ -337,7 +390,7 @@ mod tests {
         let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
         let mut walk = Walk::new(&upstreams, &fixture::settings());
         let dialled = Dialled {
-            candidate: walk.left.pop_front().unwrap(),
+            candidate: walk.next_candidate().unwrap(),
             guard: upstreams.guard_connection(id).unwrap(),
             result: Err(errno.into()),
         };
@@ -378,6 +431,6 @@ mod tests {
             tokio::task::yield_now().await;
             fixture::configure(&upstreams, [good.local_addr().unwrap()]);
         });
-        assert_eq!(found.unwrap().address, good.local_addr().unwrap());
+        assert_eq!(found.unwrap().candidate.address, good.local_addr().unwrap());
     }
 }

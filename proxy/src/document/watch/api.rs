@@ -27,6 +27,7 @@ use trivet_crds::wire::Tls;
 
 use super::{ConfigMapTarget, schedule::Failure};
 use crate::{
+    balance::Candidate,
     cause,
     open::walk::{Connected, Walk},
     settings::Settings,
@@ -260,7 +261,7 @@ async fn secure(connected: Connected, settings: &Settings, trust: &Trust) -> Res
     let Connected {
         stream,
         guard,
-        address,
+        candidate: Candidate { address, .. },
     } = connected;
     let broken = |error: Box<dyn error::Error + Send + Sync>| Error::Connection(address, error);
     let connector = TlsConnector::from(trust.strict());
