@@ -246,24 +246,26 @@ fn node_count(ctx: &Context) -> Option<u32> {
     u32::try_from(ctx.nodes.len()).ok().filter(|count| *count > 0)
 }
 
-/// Every address whose health the plan may need: those of the members in force, of the wanted members, by this spec and by
-/// the last good one, of the nodes, and of the endpoints.
+/// Every address whose health the plan may need: those of the members in force; of the members, nodes and endpoints that the
+/// last good spec may add; and of those that this spec asks for.
 fn addresses(pool: &ApiserverPool, facts: &Facts) -> BTreeSet<SocketAddr> {
-    let current = facts.current.members.iter().flat_map(wire::Member::sockets);
     let last_good = plan::last_good::members(facts);
+    let last_good_port = plan::last_good::discovery(&facts.current).port;
     let wanted = plan::members::wanted(&pool.spec, facts).members;
-    let members = last_good.iter().chain(&wanted).flat_map(plan::Member::sockets);
-    let discovery = plan::last_good::discovery(&facts.current);
-    let nodes = [
-        (&facts.discovered_by_last_good, discovery.port),
-        (&facts.discovered, pool.spec.discovery.port),
-    ];
-    let nodes = nodes.into_iter().flat_map(|(found, port)| sockets(found, port));
-    let endpoints = facts.endpoints.iter().flatten().map(|endpoint| endpoint.socket);
+    let current = facts.current.members.iter().flat_map(wire::Member::sockets);
+    let by_last_good = last_good
+        .iter()
+        .flat_map(plan::Member::sockets)
+        .chain(sockets(&facts.discovered_by_last_good, last_good_port))
+        .chain(facts.endpoints.iter().flatten().map(|endpoint| endpoint.socket));
+    let by_this = wanted
+        .iter()
+        .flat_map(plan::Member::sockets)
+        .chain(sockets(&facts.discovered, pool.spec.discovery.port));
     let mut addresses = BTreeSet::new();
-    for socket in current.chain(members).chain(endpoints).chain(nodes) {
+    for socket in current.chain(by_last_good).chain(by_this) {
         // Limited, because a selector may match every node of a large cluster. The plan rejects it, but only after the
-        // probes.
+        // probes; what the last good spec looks for comes first, because discovery goes on by it.
         if addresses.len() >= 4 * wire::MAX_MEMBERS {
             break;
         }
@@ -289,6 +291,8 @@ fn sockets(discovered: &Discovered, port: u16) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use kube::api::ObjectMeta;
     use trivet_crds::pool::ApiserverPoolSpec;
 
@@ -297,10 +301,11 @@ mod tests {
     use crate::plan::tests;
 
     #[test]
-    fn masters_of_the_last_good_spec_are_probed_though_the_spec_looks_for_others() {
-        let master = |number: u8| Master {
+    fn masters_and_endpoints_of_the_last_good_spec_are_probed_though_the_spec_looks_for_others() {
+        let ip = |number: u16| IpAddr::from(Ipv4Addr::from_bits((10 << 24) | u32::from(number)));
+        let master = |number| Master {
             name: format!("cp{number}"),
-            addresses: vec![[10, 0, 0, number].into()],
+            addresses: vec![ip(number)],
             ..Master::default()
         };
         let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
@@ -308,15 +313,27 @@ mod tests {
         let document = tests::document();
         let mut facts = Facts {
             // A selector that matches every node of a large cluster.
-            discovered: Discovered::Masters((10..=255).map(master).collect()),
-            discovered_by_last_good: Discovered::Masters(vec![master(1), master(4)]),
+            discovered: Discovered::Masters((10..=999).map(master).collect()),
+            // A master that joins, and one that is believed to be at its old address until it answers at the new one.
+            discovered_by_last_good: Discovered::Masters(vec![
+                Master {
+                    name: "cp1".to_owned(),
+                    ..master(5)
+                },
+                master(4),
+            ]),
+            endpoints: Some(vec![Endpoint {
+                socket: SocketAddr::new(ip(6), 6443),
+                node_name: String::new(),
+            }]),
             ..tests::facts()
         };
         facts.current.members.clone_from(&document.members);
         facts.current.document = Some(document);
         let probed = addresses(&pool, &facts);
-        for (number, port) in [(1, 6443), (4, 6443), (10, 7000)] {
-            assert!(probed.contains(&SocketAddr::from(([10, 0, 0, number], port))));
+        for (number, port) in [(1, 6443), (4, 6443), (5, 6443), (6, 6443), (10, 7000)] {
+            let socket = SocketAddr::new(ip(number), port);
+            assert!(probed.contains(&socket), "{socket}");
         }
         assert!(probed.len() <= 4 * wire::MAX_MEMBERS);
     }
