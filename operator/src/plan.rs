@@ -95,7 +95,7 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let spec = &pool.spec;
     let wanted = members::wanted(spec, facts);
     let dropped = shrink::dropped(spec, facts, &wanted.members);
-    let memory = history::remember(facts, &dropped, members::removal_delay(spec));
+    let memory = history::remember(facts, &dropped, spec);
     match obey(pool, facts, &wanted, &dropped, &memory) {
         Ok(plan) => Ok(plan),
         Err(Obstacle::Rejection(rejection)) => rejected(rejection, pool, facts, memory),

@@ -717,3 +717,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_entry_without_an_address_of_its_own_does_not_keep_a_member_whose_node_is_gone() {
+    let mut world = World::with_masters(3);
+    world.list("cp1", &["10.0.0.1"], PoolMemberState::Active);
+    world.list("cp3", &["10.0.0.1"], PoolMemberState::Active);
+    let plan = world.pass();
+    assert!(
+        notes(&plan).contains("cp3 is without all of its addresses"),
+        "{plan:?}"
+    );
+    assert_eq!(world.names(), ["cp1", "cp2", "cp3"]);
+    world.discover(&[1, 2]);
+    world.alive = vec![1, 2];
+    world.wait(DELAY + Duration::from_secs(5));
+    assert_eq!(world.names(), ["cp1", "cp2"]);
+}

@@ -160,6 +160,47 @@ fn removals_wait_until_the_spec_is_accepted_again() {
 }
 
 #[test]
+fn the_time_of_absence_does_not_begin_while_only_a_rejected_spec_is_without_a_member() {
+    let mut world = World::with_masters(3);
+    let by_last_good = world.facts.discovered.clone();
+    world.make(Mistake::Port);
+    // A selector that matches other nodes.
+    world.discover(&[7, 8]);
+    world.alive = vec![1, 2, 7, 8];
+    let step = Duration::from_secs(5);
+    for _ in 0..=DELAY.as_secs() / step.as_secs() {
+        world.facts.discovered_by_last_good = by_last_good.clone();
+        world.probe();
+        let plan = plan(&world.pool, &world.facts).unwrap();
+        assert_ne!(rejected(&plan), "");
+        world.facts.memory = plan.memory;
+        world.facts.now += step;
+    }
+    world.pool.spec.proxy.metrics.port = 7444;
+    assert_eq!(rejected(&world.pass()), "");
+    let delay = DELAY.saturating_sub(step);
+    world.wait(delay);
+    assert!(world.names().contains(&"cp3".to_owned()), "{:?}", world.names());
+    world.wait(step * 2);
+    assert!(!world.names().contains(&"cp3".to_owned()), "{:?}", world.names());
+}
+
+#[test]
+fn a_rejected_removal_delay_does_not_make_the_operator_forget_removals() {
+    let mut world = World::with_masters(5);
+    world.discover(&[1, 2, 3]);
+    world.alive = vec![1, 2, 3];
+    world.wait(DELAY);
+    assert_eq!(world.names(), ["cp1", "cp2", "cp3"]);
+    world.pass();
+    assert_eq!(world.facts.memory.removals.len(), 2);
+    world.make(Mistake::Port);
+    world.pool.spec.discovery.removal_delay_seconds = 5;
+    world.wait(Duration::from_secs(10));
+    assert_eq!(world.facts.memory.removals.len(), 2);
+}
+
+#[test]
 fn a_master_that_does_not_answer_is_not_added_and_is_told() {
     let mut world = World::with_masters(3);
     world.make(Mistake::Port);
