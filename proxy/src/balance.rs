@@ -59,7 +59,7 @@ pub struct Candidate {
     pub id: PathId,
     /// Where.
     pub address: SocketAddr,
-    /// Which paths come before it whatever their health.
+    /// Whether better ones are dialled before it.
     pub group: Group,
 }
 

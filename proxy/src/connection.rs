@@ -114,7 +114,7 @@ impl Record {
         self.summary.sent = opened.sent;
         self.given = Some(Given {
             series,
-            address: opened.upstream.candidate.address,
+            address: opened.upstream.address,
             first_byte: opened.answered.then(|| self.started.elapsed()),
             hedged: opened.hedged,
         });

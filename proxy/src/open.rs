@@ -90,7 +90,7 @@ async fn hear(
         None
     } else {
         let mut walk = Walk::new(upstreams, settings);
-        Some((walk.next().await.ok_or(Ending::NoUpstream)?, walk))
+        Some((walk.next(&[]).await.ok_or(Ending::NoUpstream)?, walk))
     };
     Ok((early, first_flight::read(client).await?))
 }
@@ -100,10 +100,10 @@ async fn dial(client: &TcpStream, flight: &Flight, walk: &mut Walk) -> Result<Co
     let next = match flight {
         Flight::Hello(_) => tokio::select! {
             biased;
-            next = walk.next() => next,
+            next = walk.next(&[]) => next,
             () = first_flight::gone(client) => return Err(Ending::ClientLeft),
         },
-        Flight::Other(_) => walk.next().await,
+        Flight::Other(_) => walk.next(&[]).await,
     };
     next.ok_or(Ending::NoUpstream)
 }

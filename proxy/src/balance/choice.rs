@@ -40,15 +40,14 @@ pub(super) struct Facts {
     pub(super) rank: u64,
 }
 
-/// Which paths come first, whatever their health: those that are to be used before the last resort, unless none of them
-/// answers, and unproven ones last.
+/// Which paths come first, whatever their health. The better group is the lesser one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
-    /// The proven paths that are to be used: the active ones, or the last resort while it is needed.
+    /// Active and proven; while none of these answers, the last resort.
     First,
-    /// The other proven paths: the last resort, or the active ones while the last resort is needed.
+    /// The other one of the two.
     Second,
-    /// Nobody on this node has had a verified answer from these.
+    /// Active, and never seen to be an apiserver of this cluster.
     Unproven,
 }
 

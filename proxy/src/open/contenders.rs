@@ -21,7 +21,7 @@ use super::{
     walk::{Connected, Walk},
 };
 use crate::{
-    balance::{Candidate, Event, PathId},
+    balance::{Event, PathId},
     ending::Ending,
     metrics::members::Series,
     net::socket::{self, Fault},
@@ -41,7 +41,7 @@ pub struct Winner {
 struct Contenders {
     hello: Bytes,
     upstreams: Arc<Upstreams>,
-    race: Race<Candidate>,
+    race: Race<PathId>,
     awaited: FuturesUnordered<BoxFuture<'static, Finished>>,
     series: BTreeMap<ContenderId, Arc<Series>>,
 }
@@ -73,7 +73,7 @@ pub async fn first_to_answer(
     let mut contenders = Contenders::new(hello, walk);
     contenders.add(first);
     while !contenders.race.is_over() {
-        walk.set_asked(contenders.race.awaited());
+        let asked = contenders.race.awaited();
         tokio::select! {
             biased;
             Some(finished) = contenders.awaited.next() => {
@@ -82,7 +82,7 @@ pub async fn first_to_answer(
                 }
             }
             () = gone(client) => return Err(Ending::ClientLeft),
-            next = walk.next(), if contenders.race.wants_another() => match next {
+            next = walk.next(&asked), if contenders.race.wants_another() => match next {
                 Some(next) => contenders.add(next),
                 None => contenders.race.exhaust(),
             },
@@ -106,7 +106,7 @@ impl Contenders {
     }
 
     fn add(&mut self, upstream: Connected) {
-        let id = self.race.join(upstream.candidate, Instant::now());
+        let id = self.race.join(upstream.guard.id(), Instant::now());
         self.series.insert(id, Arc::clone(upstream.guard.series()));
         self.awaited
             .push(contend(id, upstream, self.hello.clone()).boxed());
@@ -168,7 +168,7 @@ impl Contenders {
         loop {
             match self.race.due(Instant::now()) {
                 Due::Nothing => return Ok(()),
-                Due::GiveUpOnSilence if self.upstreams.are_silent(&self.awaited()) => {
+                Due::GiveUpOnSilence if self.upstreams.are_silent(&self.race.awaited()) => {
                     return Err(Ending::NoUpstream);
                 }
                 Due::GiveUpOnSilence => {}
@@ -177,23 +177,17 @@ impl Contenders {
         }
     }
 
-    fn awaited(&self) -> Vec<PathId> {
-        let awaited = self.race.awaited();
-        awaited.iter().map(|candidate| candidate.id).collect()
-    }
-
-    /// Tells the balancer which paths leave the client waiting, and sends the flight to another if the walk has one that
-    /// need not wait for these and the budget allows it.
+    /// Tells the balancer who leaves the client waiting, and sends the flight to another if there is one that may have it
+    /// and the budget allows it.
     fn hedge(&mut self, walk: &mut Walk) {
-        let awaited = self.awaited();
+        let awaited = self.race.awaited();
         for overdue in &awaited {
             self.upstreams.observe(
                 Event::OpenOverdue(*overdue),
                 "leaves a client's first flight unanswered",
             );
         }
-        if let Some(until) = walk.held_until() {
-            self.race.hedge_by(until);
+        if walk.is_held(&awaited) {
             return;
         }
         let since = self.race.asked_last().unwrap_or_else(Instant::now);
@@ -251,11 +245,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        balance::{
-            Disabled, PathKey, Target,
-            health::{Outcome, Policy},
-            place::Distance,
-        },
+        balance::{Target, health::Outcome},
         metrics,
         upstream::fixture::{self, in_time},
     };
@@ -284,7 +274,7 @@ mod tests {
             let far_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (upstreams, ids) = fixture::proven(addresses);
             let mut walk = Walk::new(&upstreams, &fixture::settings());
-            let first = walk.next().await.unwrap();
+            let first = walk.next(&[]).await.unwrap();
             assert_eq!(first.guard.id(), ids[0]);
             Self {
                 hello: HELLO.into(),
@@ -361,21 +351,7 @@ mod tests {
         assert_eq!(winner.upstream.guard.id(), race.ids[1]);
     }
 
-    /// As a document has them: whether it drains, and whether this node had a verified answer from it.
-    fn target(address: std::net::SocketAddr, draining: bool, proven: bool) -> Target {
-        Target {
-            key: PathKey {
-                member: address.to_string(),
-                address,
-            },
-            preference: 0,
-            draining,
-            proven,
-            distance: Distance::Elsewhere,
-        }
-    }
-
-    /// Whether the first member wins and how many connections the second one got, if the first, which is proven and active, answers after
+    /// Who wins and how many connections the second member got, if the first, which is proven and active, answers after
     /// three hedge delays and the second at once.
     async fn slow_against(draining: bool, proven: bool) -> (bool, usize) {
         let any = "127.0.0.1:0";
@@ -384,26 +360,13 @@ mod tests {
             TcpListener::bind(any).await.unwrap(),
         );
         let (a_address, b_address) = (a.local_addr().unwrap(), b.local_addr().unwrap());
-        let (upstreams, _) = fixture::proven([a_address, b_address]);
-        let ids: Vec<_> = upstreams.view().iter().map(|view| view.id).collect();
-        let (upstreams, _) = if proven {
-            (upstreams, [ids[0]])
-        } else {
-            fixture::proven([a_address])
+        let (upstreams, _) = fixture::proven([a_address]);
+        let second = Target {
+            draining,
+            proven,
+            ..fixture::target(b_address)
         };
-        let event = Event::Configured {
-            targets: vec![
-                target(a_address, false, true),
-                target(b_address, draining, proven),
-            ],
-            disabled: Disabled::default(),
-            policy: Policy {
-                failure_threshold: 2,
-                success_threshold: 2,
-                probe_interval: Duration::from_secs(1),
-            },
-        };
-        upstreams.observe(event, "");
+        fixture::obey(&upstreams, vec![fixture::target(a_address), second]);
         for view in upstreams.view().iter().filter(|view| view.proven) {
             upstreams.observe(fixture::probed(view.id, Outcome::Ready), "");
         }
@@ -412,8 +375,8 @@ mod tests {
         let client = listener.accept().await.unwrap().0;
         let settings = fixture::settings();
         let mut walk = Walk::new(&upstreams, &settings);
-        let first = walk.next().await.unwrap();
-        assert_eq!(first.candidate.address, a_address);
+        let first = walk.next(&[]).await.unwrap();
+        assert_eq!(first.address, a_address);
         let accepted = std::cell::Cell::new(0);
         let slow = async {
             let (mut stream, _) = a.accept().await.unwrap();
@@ -433,7 +396,7 @@ mod tests {
             () = slow => panic!("the member ended"),
             () = quick => panic!("the member ended"),
         };
-        (winner.upstream.candidate.address == a_address, accepted.get())
+        (winner.upstream.address == a_address, accepted.get())
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
-//! The paths that a walk has still to dial, and the rule for when it goes on to a worse group of them.
+//! Who is dialled next for one client, and who has to wait: decided without I/O.
 //!
-//! A path of a worse group may be another host (no proof that it is the member) or may be about to leave. It is therefore no
-//! help against a path of a better group that is merely slow.
+//! A path of a worse [`Group`] has its turn after those of better groups, and not while one of these is merely slow: it may
+//! be on its way out, or lead to a stranger.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,274 +9,255 @@ use tokio::time::Instant;
 
 use crate::balance::{Candidate, Group, PathId};
 
-/// How long a walk waits for a better group. After that a hung path that is not judged Down yet no longer keeps the client
-/// from the others, and these have most of a second before the client is reset.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+/// For how long proven paths of a worse group wait for those of better ones that may be slow. Half of the time that an
+/// open may take is left for them. Unproven paths wait until the others are silent or have failed: what answers there is
+/// perhaps no apiserver of this cluster.
+pub const HOLD: Duration = Duration::from_secs(1);
 
-/// Until when a path of the group `next` waits for better ones, in a walk that started at `since`. `awaited` has the group
-/// of each path that may yet answer, and whether it is Down. None if no such path is better.
-pub fn held_until(
-    next: Group,
-    mut awaited: impl Iterator<Item = (Group, bool)>,
-    since: Instant,
-) -> Option<Instant> {
-    awaited
-        .any(|(group, is_down)| group < next && !is_down)
-        .then(|| since + PATIENCE)
+/// What can be dialled now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// This one.
+    Of(Candidate),
+    /// Nobody yet: those that are left wait for a better group.
+    Held,
+    /// Nobody: all had their turn.
+    Over,
 }
 
-/// The candidates of a walk, by group; within a group in the order of the choice.
-#[derive(Debug, Default)]
+/// The candidates of one open.
+#[derive(Debug)]
 pub struct Queue {
+    /// Those that had no turn, the best first.
     left: VecDeque<Candidate>,
-    /// Those that left a dial unanswered. They come after those that were not dialled and still count as awaited.
-    again: VecDeque<Candidate>,
-    known: Vec<PathId>,
-}
-
-/// What may yet answer, besides what the queue dials again.
-pub struct Awaited<'a, F> {
-    /// The paths that were dialled or sent the first flight.
-    pub paths: &'a [Candidate],
-    /// Whether a path is Down.
-    pub is_down: F,
-    /// When the walk started.
-    pub since: Instant,
+    /// Those whose dial timed out. A storm of clients overflows a listener's queue, so they may have another turn.
+    retries: VecDeque<Candidate>,
+    /// All of them, with their present groups.
+    known: Vec<Candidate>,
+    began: Instant,
 }
 
 impl Queue {
-    /// A queue of all these.
-    pub fn new(candidates: Vec<Candidate>) -> Self {
-        let mut queue = Self::default();
-        queue.update(candidates);
-        queue
-    }
-
-    /// Adds the candidates that it does not know yet, and takes over what is known of the others by now.
-    pub fn update(&mut self, candidates: Vec<Candidate>) {
-        for candidate in candidates {
-            if self.known.contains(&candidate.id) {
-                let mut queued = self.left.iter_mut().chain(&mut self.again);
-                if let Some(queued) = queued.find(|queued| queued.id == candidate.id) {
-                    *queued = candidate;
-                }
-            } else {
-                self.known.push(candidate.id);
-                self.left.push_back(candidate);
-            }
+    /// All `candidates`, the best first, for an open that begins now.
+    pub fn new(candidates: Vec<Candidate>, now: Instant) -> Self {
+        Self {
+            known: candidates.clone(),
+            left: candidates.into(),
+            retries: VecDeque::new(),
+            began: now,
         }
-        self.sort();
     }
 
-    /// Removes a candidate without forgetting that it is known.
-    pub fn remove(&mut self, id: PathId) {
+    /// Whether no path of the best group is left. Then those that there are by now are to be asked for: see
+    /// [`Self::refresh`].
+    pub fn is_short(&self) -> bool {
+        self.left.front().is_none_or(|next| next.group > Group::First)
+    }
+
+    /// Takes the order and the groups from the candidates that there are by now, with those that are new. One that is gone
+    /// holds nobody.
+    pub fn refresh(&mut self, fresh: &[Candidate]) {
+        let had_turn = |id| self.known.iter().any(|known| known.id == id) && !is_in(&self.left, id);
+        let left = fresh.iter().filter(|candidate| !had_turn(candidate.id));
+        let left: VecDeque<_> = left.copied().collect();
+        let present = |id| fresh.iter().find(|candidate| candidate.id == id);
+        for known in self.known.iter_mut().chain(&mut self.retries) {
+            known.group = present(known.id).map_or(Group::Unproven, |present| present.group);
+        }
+        let new = left.iter().filter(|candidate| !is_in(&self.known, candidate.id));
+        let new: Vec<_> = new.copied().collect();
+        self.known.extend(new);
+        self.left = left;
+    }
+
+    /// Who can be dialled now, if the client waits for `awaited`, of which some are known to be silent.
+    pub fn turn(&self, awaited: &[PathId], is_silent: impl Fn(PathId) -> bool, now: Instant) -> Turn {
+        let Some(next) = self.left.front() else {
+            return self.retries.front().copied().map_or(Turn::Over, Turn::Of);
+        };
+        let is_held = next.group == Group::Unproven || now < self.began + HOLD;
+        let holds = |better: &&Candidate| is_held && better.group < next.group && !is_silent(better.id);
+        let mut awaited = self.known.iter().filter(|known| awaited.contains(&known.id));
+        if let Some(again) = self.retries.iter().find(holds) {
+            Turn::Of(*again)
+        } else if awaited.any(|known| holds(&known)) {
+            Turn::Held
+        } else {
+            Turn::Of(*next)
+        }
+    }
+
+    /// This one has its turn.
+    pub fn take(&mut self, id: PathId) {
         self.left.retain(|candidate| candidate.id != id);
-        self.again.retain(|candidate| candidate.id != id);
+        self.retries.retain(|candidate| candidate.id != id);
     }
 
-    /// Whether it has nothing to dial.
-    pub fn is_empty(&self) -> bool {
-        self.left.is_empty() && self.again.is_empty()
+    /// The dial of this one timed out.
+    pub fn retry(&mut self, candidate: Candidate) {
+        self.retries.push_back(candidate);
     }
 
-    /// Whether a path of the best group comes next, so that no news can bring a better one.
-    pub fn has_best(&self) -> bool {
-        let front = self.left.front();
-        front.is_some_and(|candidate| candidate.group == Group::First)
-    }
-
-    /// Whether it has met this path.
-    pub fn knows(&self, id: PathId) -> bool {
-        self.known.contains(&id)
-    }
-
-    /// Dials a path again that left a dial unanswered, after those of its group that were not dialled.
-    pub fn dial_again(&mut self, candidate: Candidate) {
-        self.again.push_back(candidate);
-        self.sort();
-    }
-
-    /// Takes back paths whose dials were dropped: the first of their group.
+    /// The dials of these, in this order, were dropped before they had an outcome: they come next.
     pub fn put_back(&mut self, dropped: impl DoubleEndedIterator<Item = Candidate>) {
         for candidate in dropped.rev() {
             self.left.push_front(candidate);
         }
-        self.sort();
     }
+}
 
-    /// The next to dial now.
-    pub fn pop<F: Fn(PathId) -> bool>(
-        &mut self,
-        awaited: &Awaited<'_, F>,
-        now: Instant,
-    ) -> Option<Candidate> {
-        let may_enter = |front: Option<&Candidate>| {
-            front.is_some_and(|front| self.hold(*front, awaited).is_none_or(|until| now >= until))
-        };
-        if may_enter(self.left.front()) {
-            self.left.pop_front()
-        } else if may_enter(self.again.front()) {
-            self.again.pop_front()
-        } else {
-            None
-        }
-    }
-
-    /// Until when all that is left is held; none if something may be dialled at once, or nothing is left.
-    pub fn held_until<F: Fn(PathId) -> bool>(&self, awaited: &Awaited<'_, F>) -> Option<Instant> {
-        let fronts = [self.left.front(), self.again.front()];
-        let holds = fronts.into_iter().flatten();
-        // None, which is less than any instant, stands for a path that is not held.
-        holds.map(|front| self.hold(*front, awaited)).min().flatten()
-    }
-
-    fn hold<F: Fn(PathId) -> bool>(&self, next: Candidate, awaited: &Awaited<'_, F>) -> Option<Instant> {
-        let paths = awaited.paths.iter().chain(&self.again);
-        let paths = paths.map(|path| (path.group, (awaited.is_down)(path.id)));
-        held_until(next.group, paths, awaited.since)
-    }
-
-    fn sort(&mut self) {
-        for queue in [&mut self.left, &mut self.again] {
-            queue.make_contiguous().sort_by_key(|candidate| candidate.group);
-        }
-    }
+fn is_in<'all>(all: impl IntoIterator<Item = &'all Candidate>, id: PathId) -> bool {
+    all.into_iter().any(|candidate| candidate.id == id)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use proptest::prelude::*;
 
     use super::*;
 
-    const STEP: Duration = Duration::from_millis(50);
+    const GROUPS: [Group; 3] = [Group::First, Group::Second, Group::Unproven];
 
-    fn candidate(id: u64, group: Group) -> Candidate {
+    fn candidate(number: u16, group: Group) -> Candidate {
         Candidate {
-            id: PathId(id),
-            address: SocketAddr::from(([10, 0, 0, 1], 6443)),
+            id: PathId(u64::from(number)),
+            address: ([10, 0, 0, 1], number).into(),
             group,
         }
     }
 
-    fn group() -> impl Strategy<Value = Group> {
-        prop::sample::select(vec![Group::First, Group::Second, Group::Unproven])
+    /// One of each group.
+    fn one_of_each() -> [Candidate; 3] {
+        let [first, second, unproven] = GROUPS;
+        [candidate(0, first), candidate(1, second), candidate(2, unproven)]
     }
 
-    /// Up to nine candidates in whatever order, and which of them are Down.
-    fn candidates() -> impl Strategy<Value = (Vec<Candidate>, Vec<bool>)> {
-        prop::collection::vec((group(), any::<bool>()), 1..10).prop_map(|all| {
-            let numbered = (0..).zip(&all);
-            let candidates = numbered.map(|(id, (group, _))| candidate(id, *group)).collect();
-            (candidates, all.iter().map(|(_, down)| *down).collect())
-        })
-    }
-
-    fn is_down(down: &[bool]) -> impl Fn(PathId) -> bool {
-        move |id: PathId| down[usize::try_from(id.0).unwrap()]
+    fn turn(queue: &Queue, awaited: &[Candidate], silent: &[Candidate], after: Duration) -> Turn {
+        let awaited: Vec<_> = awaited.iter().map(|candidate| candidate.id).collect();
+        queue.turn(&awaited, |id| is_in(silent, id), queue.began + after)
     }
 
     #[test]
-    fn a_path_that_left_a_dial_unanswered_is_dialled_again_before_a_worse_group_within_the_second() {
-        let since = Instant::now();
-        let (proven, unproven) = (candidate(0, Group::First), candidate(1, Group::Unproven));
-        let awaited = Awaited {
-            paths: &[],
-            is_down: |_| false,
-            since,
-        };
-        let mut queue = Queue::new(vec![unproven, proven]);
-        assert_eq!(queue.pop(&awaited, since), Some(proven));
-        queue.dial_again(proven);
-        assert_eq!(queue.held_until(&awaited), None);
-        assert_eq!(queue.pop(&awaited, since), Some(proven));
-        queue.dial_again(proven);
+    fn a_worse_group_waits_for_a_better_one_that_is_slow() {
+        let all = one_of_each();
+        let mut queue = Queue::new(all.to_vec(), Instant::now());
+        queue.take(all[0].id);
+        assert_eq!(turn(&queue, &all[..1], &[], HOLD / 2), Turn::Held);
         assert_eq!(
-            queue.pop(&awaited, since + PATIENCE),
-            Some(unproven),
-            "its turn must come"
+            turn(&queue, &all[..1], &all[..1], HOLD / 2),
+            Turn::Of(all[1]),
+            "silent"
         );
-        assert_eq!(queue.pop(&awaited, since + PATIENCE), Some(proven));
+        assert_eq!(
+            turn(&queue, &[], &[], HOLD / 2),
+            Turn::Of(all[1]),
+            "it has failed"
+        );
+        assert_eq!(turn(&queue, &all[..1], &[], HOLD), Turn::Of(all[1]), "for long");
     }
 
     #[test]
-    fn a_better_path_that_comes_meanwhile_is_dialled_before_the_worse_that_are_left() {
-        let since = Instant::now();
-        let awaited = Awaited {
-            paths: &[],
-            is_down: |_| false,
-            since,
-        };
-        let mut queue = Queue::new(vec![candidate(0, Group::Unproven), candidate(1, Group::Unproven)]);
-        let news = [candidate(2, Group::First), candidate(1, Group::Second)];
-        queue.update(news.to_vec());
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(&awaited, since))
-            .map(|next| next.id.0)
-            .collect();
-        assert_eq!(order, [2, 1, 0]);
+    fn an_unproven_path_waits_for_as_long_as_a_proven_one_may_answer() {
+        let all = one_of_each();
+        let mut queue = Queue::new(all.to_vec(), Instant::now());
+        queue.take(all[0].id);
+        queue.take(all[1].id);
+        for awaited in &all[..2] {
+            let awaited = std::slice::from_ref(awaited);
+            assert_eq!(turn(&queue, awaited, &[], HOLD * 9), Turn::Held);
+            assert_eq!(turn(&queue, awaited, awaited, HOLD), Turn::Of(all[2]));
+        }
+    }
+
+    #[test]
+    fn a_dial_that_timed_out_is_made_again_before_a_worse_group_has_its_turn() {
+        let all = one_of_each();
+        let mut queue = Queue::new(all.to_vec(), Instant::now());
+        queue.take(all[0].id);
+        queue.retry(all[0]);
+        assert_eq!(turn(&queue, &[], &[], HOLD / 2), Turn::Of(all[0]));
+        assert_eq!(turn(&queue, &[], &[], HOLD), Turn::Of(all[1]), "it had its time");
+        assert_eq!(turn(&queue, &[], &all[..1], HOLD / 2), Turn::Of(all[1]), "silent");
+    }
+
+    #[test]
+    fn what_is_new_comes_by_its_group_and_what_is_gone_holds_nobody() {
+        let all = one_of_each();
+        let new = candidate(3, Group::First);
+        let mut queue = Queue::new(all.to_vec(), Instant::now());
+        queue.take(all[0].id);
+        assert!(queue.is_short());
+        queue.refresh(&[new, all[0], all[2]]);
+        assert_eq!(turn(&queue, &all[..1], &[], Duration::ZERO), Turn::Of(new));
+        queue.take(new.id);
+        queue.refresh(&[all[2]]);
+        let gone = [all[0], new];
+        assert_eq!(turn(&queue, &gone, &[], Duration::ZERO), Turn::Of(all[2]));
+    }
+
+    /// What happens to the path that has its turn.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fate {
+        Waits,
+        Fails,
+        TimesOut,
+    }
+
+    fn fate() -> impl Strategy<Value = Fate> {
+        prop::sample::select(vec![Fate::Waits, Fate::Fails, Fate::TimesOut])
     }
 
     proptest! {
         #[test]
-        fn only_a_better_path_that_is_not_down_holds_a_group(
-            next in group(),
-            awaited in prop::collection::vec((group(), any::<bool>()), 0..6),
+        fn no_worse_group_has_its_turn_while_a_better_one_may_answer(
+            mut groups in prop::collection::vec(prop::sample::select(GROUPS.to_vec()), 1..8),
+            fates in prop::collection::vec((fate(), any::<bool>(), 0..400_u64), 40),
         ) {
-            let since = Instant::now();
-            let held = held_until(next, awaited.iter().copied(), since);
-            let better = awaited.iter().filter(|(group, down)| *group < next && !down).count();
-            prop_assert_eq!(held, (better > 0).then_some(since + PATIENCE));
-        }
-
-        #[test]
-        fn a_worse_group_is_entered_only_when_no_better_path_is_awaited_or_after_the_second(
-            (all, down) in candidates(),
-            ends in prop::collection::vec(0..4_u8, 40),
-        ) {
-            let (since, is_down) = (Instant::now(), is_down(&down));
-            let mut queue = Queue::new(all.clone());
-            let (mut paths, mut now): (Vec<Candidate>, _) = (Vec::new(), since);
-            let (mut dials, mut timeouts) = (vec![0; all.len()], vec![0; all.len()]);
-            for end in ends {
-                let awaited = Awaited { paths: &paths, is_down: &is_down, since };
-                let held = queue.held_until(&awaited).is_some_and(|until| now < until);
-                let idle = queue.is_empty();
-                match queue.pop(&awaited, now) {
-                    Some(next) => {
-                        let better = |path: &Candidate| path.group < next.group && !is_down(path.id);
-                        prop_assert!(now >= since + PATIENCE || !paths.iter().any(better), "{next:?}");
-                        let index = usize::try_from(next.id.0).unwrap();
-                        dials[index] += 1;
-                        prop_assert!(dials[index] <= timeouts[index] + 1, "dialled twice: {next:?}");
-                        paths.push(next);
+            groups.sort();
+            let all: Vec<_> = (0..).zip(&groups).map(|(number, group)| candidate(number, *group)).collect();
+            let mut queue = Queue::new(all.clone(), Instant::now());
+            let (mut awaited, mut silent): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
+            let (mut dialled, mut after) = (Vec::new(), Duration::ZERO);
+            for (fate, falls_silent, pause) in fates {
+                after += Duration::from_millis(pause);
+                match turn(&queue, &awaited, &silent, after) {
+                    Turn::Of(next) => {
+                        let is_held = next.group == Group::Unproven || after < HOLD;
+                        let better = awaited.iter().filter(|better| better.group < next.group);
+                        let may_answer = better.filter(|better| !is_in(&silent, better.id)).count();
+                        prop_assert!(!is_held || may_answer == 0, "{next:?} beside {awaited:?}");
+                        queue.take(next.id);
+                        dialled.push(next);
+                        match fate {
+                            Fate::Waits => awaited.push(next),
+                            Fate::Fails => {}
+                            Fate::TimesOut => queue.retry(next),
+                        }
                     }
-                    None => prop_assert!(held || idle, "nothing is dialled though nothing holds it"),
+                    Turn::Held => prop_assert!(!awaited.is_empty()),
+                    Turn::Over => break,
                 }
-                match (end, paths.is_empty()) {
-                    (0, false) => drop(paths.remove(0)),
-                    (1, false) => {
-                        let late = paths.remove(0);
-                        timeouts[usize::try_from(late.id.0).unwrap()] += 1;
-                        queue.dial_again(late);
-                    }
-                    _ => {}
+                if falls_silent {
+                    silent.extend(awaited.first().copied());
                 }
-                now += STEP;
             }
-            // 40 steps are two seconds; a held path may be dialled from the 20th on.
-            prop_assert!(dials.iter().all(|count| *count > 0), "after two seconds: {dials:?}");
+            let of_the_best = dialled.first().is_some_and(|first| first.group == groups[0]);
+            prop_assert!(of_the_best, "{dialled:?}");
         }
 
         #[test]
-        fn all_are_dialled_in_order_of_group_if_each_fails_at_once((all, down) in candidates()) {
-            let since = Instant::now();
-            let awaited = Awaited { paths: &[], is_down: is_down(&down), since };
-            let mut queue = Queue::new(all.clone());
-            let order: Vec<_> = std::iter::from_fn(|| queue.pop(&awaited, since)).collect();
-            prop_assert_eq!(order.len(), all.len());
-            prop_assert!(order.is_sorted_by_key(|candidate| candidate.group));
+        fn where_all_fail_each_has_one_turn(
+            mut groups in prop::collection::vec(prop::sample::select(GROUPS.to_vec()), 1..8),
+        ) {
+            groups.sort();
+            let all: Vec<_> = (0..).zip(&groups).map(|(number, group)| candidate(number, *group)).collect();
+            let mut queue = Queue::new(all.clone(), Instant::now());
+            let mut dialled = Vec::new();
+            while let Turn::Of(next) = turn(&queue, &[], &[], Duration::ZERO) {
+                queue.take(next.id);
+                dialled.push(next);
+            }
+            prop_assert_eq!(dialled, all);
         }
     }
 }

@@ -190,11 +190,6 @@ impl<U: Copy> Race<U> {
         passed_over
     }
 
-    /// A hedge is due by then, if it is not before.
-    pub fn hedge_by(&mut self, at: Instant) {
-        self.hedge_at = self.hedge_at.min(at);
-    }
-
     /// A contender has answered.
     pub fn win(&self, winner: ContenderId) -> Win {
         let by_hedge = self

@@ -2,21 +2,21 @@
 //! that left a dial unanswered is dialled again while there is time: a storm of clients overflows a listener's queue,
 //! and the kernel drops what it would accept a second later.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::debug;
 
 use super::{
     deadline,
-    queue::{Awaited, Queue},
+    queue::{Queue, Turn},
 };
 use crate::{
-    balance::{Candidate, Event, PathId, health::State},
+    balance::{Candidate, Event, PathId},
     net::socket::{self, Fault, UpstreamOptions},
     settings::Settings,
     upstream::{ConnectionGuard, Upstreams},
@@ -29,8 +29,8 @@ pub struct Connected {
     pub stream: TcpStream,
     /// Counts it.
     pub guard: ConnectionGuard,
-    /// The path it goes by.
-    pub candidate: Candidate,
+    /// Where it goes.
+    pub address: SocketAddr,
 }
 
 /// A candidate that was dialled and has not answered.
@@ -50,8 +50,6 @@ struct Dialled {
 pub struct Walk {
     upstreams: Arc<Upstreams>,
     queue: Queue,
-    /// The paths that were sent the client's first flight and have not ended.
-    asked: Vec<Candidate>,
     dials: FuturesUnordered<BoxFuture<'static, Dialled>>,
     waiting: Vec<Waiting>,
     options: UpstreamOptions,
@@ -65,13 +63,12 @@ pub struct Walk {
 impl Walk {
     /// A walk over the upstreams as they are now, which must bring a connection within two seconds.
     pub fn new(upstreams: &Arc<Upstreams>, settings: &Settings) -> Self {
-        let candidates = upstreams.candidates();
         let now = Instant::now();
+        let candidates = upstreams.candidates();
         Self {
             upstreams: Arc::clone(upstreams),
             stagger: deadline::stagger(settings.hedge_delay, settings.connect_timeout, candidates.len()),
-            queue: Queue::new(candidates),
-            asked: Vec::new(),
+            queue: Queue::new(candidates, now),
             dials: FuturesUnordered::new(),
             waiting: Vec::new(),
             options: settings.socket,
@@ -108,50 +105,28 @@ impl Walk {
         self.deadline = now + deadline::OPEN_DEADLINE;
         self.dials.clear();
         self.waiting.clear();
-        self.queue = Queue::new(self.upstreams.candidates());
-        self.queue.remove(chosen);
+        self.queue = Queue::new(self.upstreams.candidates(), now);
+        self.queue.take(chosen);
     }
 
-    /// Tells the walk which paths were sent the client's first flight and may yet answer.
-    pub fn set_asked(&mut self, asked: Vec<Candidate>) {
-        self.asked = asked;
-    }
-
-    /// Until when no path is dialled because all that are left are of a worse group than one that may yet answer; none if
-    /// there is nothing to wait for.
-    pub fn held_until(&mut self) -> Option<Instant> {
-        self.update_queue();
-        let paths = self.awaited();
-        let awaited = Awaited {
-            paths: &paths,
-            is_down: is_down(&self.upstreams),
-            since: self.started(),
-        };
-        let until = self.queue.held_until(&awaited)?;
-        (Instant::now() < until).then_some(until)
-    }
-
-    /// The next upstream that connects; none once all have been tried or the time is up. The future may be dropped half
-    /// way and made again: no dial is lost.
-    pub async fn next(&mut self) -> Option<Connected> {
+    /// The next upstream that connects, while the client waits for an answer of `asked`; none once all have been tried or
+    /// the time is up. The future may be dropped half way and made again: no dial is lost.
+    pub async fn next(&mut self, asked: &[PathId]) -> Option<Connected> {
         loop {
             if Instant::now() >= self.deadline {
                 self.report_overdue();
                 return None;
             }
-            if self.dials.is_empty() && !self.dial_next() && self.queue.is_empty() {
+            if self.dials.is_empty() && !self.dial_next(asked) {
+                if self.is_held(asked) {
+                    sleep(self.stagger).await;
+                    continue;
+                }
                 if self.awaits_last_resort().await {
                     continue;
                 }
                 return None;
             }
-            let held = self.held_until();
-            // Whatever takes long is reported on time, also while the next path is held.
-            let wake_at = match held {
-                Some(until) if self.next_at <= Instant::now() => until,
-                _ => self.next_at,
-            };
-            let upstreams = Arc::clone(&self.upstreams);
             tokio::select! {
                 biased;
                 Some(dialled) = self.dials.next() => {
@@ -160,18 +135,18 @@ impl Walk {
                         return Some(connected);
                     }
                     // A dial that fails is replaced at once.
-                    self.dial_next();
+                    self.dial_next(asked);
                 }
                 () = sleep_until(self.deadline) => {
                     self.report_overdue();
                     return None;
                 }
-                () = sleep_until(wake_at), if !self.queue.is_empty() => {
+                () = sleep_until(self.next_at), if self.turn(asked) != Turn::Over => {
                     self.report_overdue();
-                    self.dial_next();
+                    if !self.dial_next(asked) {
+                        self.next_at = Instant::now() + self.stagger;
+                    }
                 }
-                // What is awaited may be Down by now.
-                () = upstreams.next_outcome(), if held.is_some() => {}
             }
         }
     }
@@ -183,8 +158,7 @@ impl Walk {
         let mut outcome = pin!(upstreams.next_outcome());
         outcome.as_mut().enable();
         if !upstreams.awaits_last_resort() {
-            let candidates = upstreams.candidates();
-            return candidates.iter().any(|candidate| !self.queue.knows(candidate.id));
+            return self.turn(&[]) != Turn::Over;
         }
         // The deadline is the caller's to look at.
         tokio::select! {
@@ -194,39 +168,25 @@ impl Walk {
         true
     }
 
-    /// The next in order, unless all that are left are held.
-    fn next_candidate(&mut self) -> Option<Candidate> {
-        self.update_queue();
-        let paths = self.awaited();
-        let awaited = Awaited {
-            paths: &paths,
-            is_down: is_down(&self.upstreams),
-            since: self.started(),
-        };
-        self.queue.pop(&awaited, Instant::now())
+    /// Whether paths are left that must not be dialled yet, because the client waits for better ones, `asked` among them.
+    pub fn is_held(&mut self, asked: &[PathId]) -> bool {
+        self.turn(asked) == Turn::Held
     }
 
-    /// Adds what a new document or the last resort has added meanwhile, before a worse group is dialled.
-    fn update_queue(&mut self) {
-        if !self.queue.has_best() {
-            self.queue.update(self.upstreams.candidates());
+    fn turn(&mut self, asked: &[PathId]) -> Turn {
+        if self.queue.is_short() {
+            self.queue.refresh(&self.upstreams.candidates());
         }
+        let dialled = self.waiting.iter().map(|waiting| waiting.candidate.id);
+        let awaited: Vec<_> = dialled.chain(asked.iter().copied()).collect();
+        let is_silent = |id| self.upstreams.are_silent(&[id]);
+        self.queue.turn(&awaited, is_silent, Instant::now())
     }
 
-    /// The paths that may yet answer.
-    fn awaited(&self) -> Vec<Candidate> {
-        let dialled = self.waiting.iter().map(|waiting| waiting.candidate);
-        dialled.chain(self.asked.iter().copied()).collect()
-    }
-
-    fn started(&self) -> Instant {
-        self.deadline
-            .checked_sub(deadline::OPEN_DEADLINE)
-            .unwrap_or(self.deadline)
-    }
-
-    fn dial_next(&mut self) -> bool {
-        while let Some(candidate) = self.next_candidate() {
+    /// Dials the next one, unless none can be dialled now.
+    fn dial_next(&mut self, asked: &[PathId]) -> bool {
+        while let Turn::Of(candidate) = self.turn(asked) {
+            self.queue.take(candidate.id);
             let Some(guard) = self.upstreams.guard_connection(candidate.id) else {
                 continue;
             };
@@ -270,7 +230,7 @@ impl Walk {
                 return Some(Connected {
                     stream,
                     guard,
-                    candidate,
+                    address,
                 });
             }
             Err(error) => error,
@@ -287,7 +247,7 @@ impl Walk {
                 .observe(Event::Refused(id), "refused a client's dial"),
             Fault::Timeout | Fault::Unreachable | Fault::Other => {
                 if fault == Fault::Timeout {
-                    self.queue.dial_again(candidate);
+                    self.queue.retry(candidate);
                 }
                 self.upstreams
                     .observe(Event::OpenOverdue(id), "left a client's dial unanswered");
@@ -315,14 +275,6 @@ impl Walk {
     }
 }
 
-/// Whether a path is Down, or no longer known.
-fn is_down(upstreams: &Upstreams) -> impl Fn(PathId) -> bool {
-    |id| {
-        let health = upstreams.health(id);
-        health.is_none_or(|(state, _)| state == State::Down)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
@@ -330,7 +282,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        balance::health::{Reason, State},
+        balance::{
+            Target,
+            health::{Reason, State},
+        },
         upstream::fixture,
     };
 
@@ -372,17 +327,37 @@ mod tests {
         let addresses = [&full.listener, &good].map(|listener| listener.local_addr().unwrap());
         let (upstreams, ids) = fixture::proven(addresses);
         let mut walk = Walk::new(&upstreams, &fixture::settings());
-        let winner = walk.next().await.unwrap();
+        let winner = walk.next(&[]).await.unwrap();
         assert_eq!(winner.guard.id(), ids[1]);
         let late = upstreams.view().into_iter().find(|view| view.id == ids[0]);
         assert!(late.unwrap().suspect, "it was dialled first");
         assert_eq!(connections(&upstreams, ids), [0, 1]);
         full.accept().await;
-        let next = walk.next().await.unwrap();
+        let next = walk.next(&[]).await.unwrap();
         assert_eq!(next.guard.id(), ids[0]);
         assert_eq!(connections(&upstreams, ids), [1, 1]);
         drop((walk, winner, next));
         assert_eq!(connections(&upstreams, ids), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_a_proven_member_lets_wait_is_not_replaced_by_one_of_an_unproven_member() {
+        let mut full = Full::new().await;
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let slow = full.listener.local_addr().unwrap();
+        let (upstreams, _) = fixture::proven([slow]);
+        let unproven = Target {
+            proven: false,
+            ..fixture::target(good.local_addr().unwrap())
+        };
+        fixture::obey(&upstreams, vec![fixture::target(slow), unproven]);
+        assert_eq!(upstreams.candidates().len(), 2);
+        let settings = fixture::settings();
+        let mut walk = Walk::new(&upstreams, &settings);
+        let early = timeout(settings.hedge_delay * 3, walk.next(&[])).await;
+        assert!(early.is_err(), "the unproven one was dialled");
+        full.accept().await;
+        assert_eq!(walk.next(&[]).await.unwrap().address, slow);
     }
 
     /// The health of an upstream after its dial failed with this error.
@@ -390,7 +365,7 @@ mod tests {
         let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
         let mut walk = Walk::new(&upstreams, &fixture::settings());
         let dialled = Dialled {
-            candidate: walk.next_candidate().unwrap(),
+            candidate: upstreams.candidates().remove(0),
             guard: upstreams.guard_connection(id).unwrap(),
             result: Err(errno.into()),
         };
@@ -426,11 +401,11 @@ mod tests {
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (upstreams, _) = fixture::proven([full.listener.local_addr().unwrap()]);
         let mut walk = Walk::new(&upstreams, &fixture::settings());
-        let (found, ()) = tokio::join!(walk.next(), async {
+        let (found, ()) = tokio::join!(walk.next(&[]), async {
             // The dial of the only member is under way.
             tokio::task::yield_now().await;
             fixture::configure(&upstreams, [good.local_addr().unwrap()]);
         });
-        assert_eq!(found.unwrap().candidate.address, good.local_addr().unwrap());
+        assert_eq!(found.unwrap().address, good.local_addr().unwrap());
     }
 }

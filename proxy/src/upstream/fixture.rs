@@ -41,6 +41,19 @@ pub(crate) fn proven<const COUNT: usize>(
 /// Makes these the members, the first of them the nearest.
 pub(crate) fn configure<const COUNT: usize>(upstreams: &Arc<Upstreams>, addresses: [SocketAddr; COUNT]) {
     let targets = addresses.map(|address| Target {
+        distance: if Some(&address) == addresses.first() {
+            Distance::Local
+        } else {
+            Distance::Elsewhere
+        },
+        ..target(address)
+    });
+    obey(upstreams, targets.into());
+}
+
+/// An active member with this one address, from which this node had a verified answer.
+pub(crate) fn target(address: SocketAddr) -> Target {
+    Target {
         key: PathKey {
             member: address.to_string(),
             address,
@@ -48,19 +61,19 @@ pub(crate) fn configure<const COUNT: usize>(upstreams: &Arc<Upstreams>, addresse
         preference: 0,
         draining: false,
         proven: true,
-        distance: if Some(&address) == addresses.first() {
-            Distance::Local
-        } else {
-            Distance::Elsewhere
-        },
-    });
+        distance: Distance::Elsewhere,
+    }
+}
+
+/// A document with these members comes.
+pub(crate) fn obey(upstreams: &Arc<Upstreams>, targets: Vec<Target>) {
     let policy = Policy {
         failure_threshold: 2,
         success_threshold: 2,
         probe_interval: Duration::from_secs(1),
     };
     let event = Event::Configured {
-        targets: targets.into(),
+        targets,
         disabled: Disabled::default(),
         policy,
     };

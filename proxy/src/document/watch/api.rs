@@ -27,7 +27,6 @@ use trivet_crds::wire::Tls;
 
 use super::{ConfigMapTarget, schedule::Failure};
 use crate::{
-    balance::Candidate,
     cause,
     open::walk::{Connected, Walk},
     settings::Settings,
@@ -124,7 +123,7 @@ impl Api {
         let trust = authority(&target.authority_file, &settings).await?;
         let mut walk = Walk::new(upstreams, &settings);
         let mut last = Error::NoUpstream;
-        while let Some(connected) = walk.next().await {
+        while let Some(connected) = walk.next(&[]).await {
             match secure(connected, &settings, &trust).await {
                 Ok(api) => return Ok(api),
                 Err(error) => {
@@ -261,7 +260,7 @@ async fn secure(connected: Connected, settings: &Settings, trust: &Trust) -> Res
     let Connected {
         stream,
         guard,
-        candidate: Candidate { address, .. },
+        address,
     } = connected;
     let broken = |error: Box<dyn error::Error + Send + Sync>| Error::Connection(address, error);
     let connector = TlsConnector::from(trust.strict());
