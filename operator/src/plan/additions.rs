@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use trivet_crds::pool::PoolMemberState;
-use trivet_crds::wire::{self, Document, MAX_ADDRESSES, MAX_MEMBERS};
+use trivet_crds::wire::{self, Document, MAX_ADDRESSES, MAX_MEMBERS, is_reachable};
 
 use super::endpoints::{self, is_named_by_address};
 use super::members::Member;
@@ -63,7 +63,8 @@ impl Additions {
         }
     }
 
-    /// The addresses of `member` that are no other member's, not disabled, and no listener of the proxies.
+    /// The addresses of `member` that a document may have, and that are no other member's, not disabled, and no listener of
+    /// the proxies.
     fn new_addresses(&self, member: &Member) -> Vec<IpAddr> {
         let Document {
             members,
@@ -78,7 +79,9 @@ impl Additions {
             let is_listener = listeners
                 .iter()
                 .any(|listener| listener.port == socket.port() && listener.addresses.contains(&socket.ip()));
-            if !(is_taken || is_listener || new.contains(&socket.ip())) {
+            // Marks that were edited by hand may name what makes a document that proxies refuse.
+            let is_allowed = is_reachable(socket.ip()) && socket.port() > 0;
+            if is_allowed && !(is_taken || is_listener || new.contains(&socket.ip())) {
                 new.push(socket.ip());
             }
         }

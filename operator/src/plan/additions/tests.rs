@@ -106,6 +106,20 @@ fn a_disabled_member_and_its_addresses_are_not_added() {
 }
 
 #[test]
+fn an_address_that_a_document_may_not_have_is_not_added() {
+    let document = document(&[in_force("cp1", "cp1", &[1])]);
+    let mut reserved = found("cp2", "cp2", &[2]);
+    reserved.addresses = ["0.0.0.0", "fe80::2", "::ffff:10.0.0.2"]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    let portless = Member {
+        port: 0,
+        ..found("cp3", "cp3", &[3])
+    };
+    assert!(additions(&document, &[reserved, portless]).grown.is_empty());
+}
+
+#[test]
 fn the_bounds_of_a_document_hold_and_what_they_leave_out_is_told() {
     let many: Vec<_> = (1..=70)
         .map(|number| found(&format!("n{number:02}"), "", &[number]))
