@@ -15,7 +15,7 @@ use crate::api::client::Access;
 use crate::api::events::Notice;
 use crate::apply::LastApply;
 use crate::plan::Memory;
-use crate::prober::Prober;
+use crate::prober::{Prober, in_force_key};
 use crate::render::Settings;
 use crate::resolve::Names;
 use crate::serve::metrics::Metrics;
@@ -110,6 +110,7 @@ impl Context {
         let existing = self.pools.state().iter().map(|pool| pool.name_any()).collect();
         for name in self.pool_states.retain(&existing) {
             self.prober.forget(&name);
+            self.prober.forget(&in_force_key(&name));
             self.metrics.forget(&name);
         }
     }

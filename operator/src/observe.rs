@@ -26,6 +26,7 @@ use crate::plan::masters::{Origin, masters};
 use crate::plan::scope::Scope;
 use crate::plan::scope::in_place::InPlace;
 use crate::plan::{self, Facts, Memory};
+use crate::prober::in_force_key;
 use crate::resolve;
 
 mod clock;
@@ -127,6 +128,7 @@ pub async fn observe(
         node_count: node_count(ctx),
         resolved,
         healths: Healths::default(),
+        healths_by_last_good: None,
         in_place: InPlace {
             scope,
             nodes: proxies::nodes(ctx, &name),
@@ -138,10 +140,31 @@ pub async fn observe(
         authorities,
         memory,
     };
-    let tls = plan::document::tls(&pool.spec, &facts);
-    facts.healths = ctx.prober.healths(&name, tls, addresses(pool, &facts)).await;
+    (facts.healths, facts.healths_by_last_good) = healths(pool, ctx, &facts).await;
     facts.now = Instant::now();
     Ok(facts)
+}
+
+/// The health of the members by the spec, and by the document in force if that has another server name: a spec that is
+/// rejected must not decide which apiservers are verified meanwhile.
+async fn healths(pool: &ApiserverPool, ctx: &Context, facts: &Facts) -> (Healths, Option<Healths>) {
+    let name = pool.name_any();
+    let addresses = addresses(pool, facts);
+    let tls = plan::document::tls(&pool.spec, facts);
+    let key = in_force_key(&name);
+    let Some(server_name) = plan::last_good::other_server_name(&tls.server_name, &facts.current) else {
+        ctx.prober.forget(&key);
+        return (ctx.prober.healths(&name, tls, addresses).await, None);
+    };
+    let in_force = wire::Tls {
+        server_name: server_name.clone(),
+        ..tls.clone()
+    };
+    let (by_spec, by_last_good) = tokio::join!(
+        ctx.prober.healths(&name, tls, addresses.clone()),
+        ctx.prober.healths(&key, in_force, addresses),
+    );
+    (by_spec, Some(by_last_good))
 }
 
 async fn wait_for_nodes(are_needed: bool, ctx: &Context) {

@@ -37,7 +37,7 @@ pub struct Prober {
     changed: mpsc::Sender<()>,
 }
 
-/// What is probed for each pool.
+/// What is probed for each pool: by its spec under its name, and by its document in force under [`in_force_key`].
 type State = BTreeMap<String, Probed>;
 
 /// The apiservers of one pool.
@@ -61,6 +61,11 @@ impl std::fmt::Debug for OneServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("OneServer")
     }
+}
+
+/// The key of what is probed for `pool` by the server name of its document in force. No pool has a name with a space.
+pub fn in_force_key(pool: &str) -> String {
+    format!("{pool} (in force)")
 }
 
 impl Prober {

@@ -64,11 +64,16 @@ async fn the_last_pool_that_is_deleted_is_probed_no_longer() {
     };
     // Nothing listens on port 1.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let healths = ctx.prober.healths("gone", tls.clone(), [address].into()).await;
-    assert!(healths.get(&address).is_some());
+    let keys = ["gone".to_owned(), in_force_key("gone")];
+    for key in &keys {
+        let healths = ctx.prober.healths(key, tls.clone(), [address].into()).await;
+        assert!(healths.get(&address).is_some());
+    }
 
     ctx.forget_deleted();
     assert_eq!(ctx.pool_states.of("gone").uid, None);
-    let healths = ctx.prober.healths("gone", tls, BTreeSet::new()).await;
-    assert!(healths.get(&address).is_none(), "the prober remembers it");
+    for key in &keys {
+        let healths = ctx.prober.healths(key, tls.clone(), BTreeSet::new()).await;
+        assert!(healths.get(&address).is_none(), "the prober remembers {key}");
+    }
 }

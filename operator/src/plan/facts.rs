@@ -39,6 +39,8 @@ pub struct Facts {
     pub current: Current,
     /// The health of the members.
     pub healths: Healths,
+    /// Their health by the server name of the document in force, if the spec asks for another one.
+    pub healths_by_last_good: Option<Healths>,
     /// Where this pool's proxies are.
     pub in_place: InPlace,
     /// This pool's place in the queue for its listeners.
@@ -51,6 +53,22 @@ pub struct Facts {
     pub authorities: String,
     /// What earlier passes have seen.
     pub memory: Memory,
+}
+
+impl Facts {
+    /// The facts as they are by the last good spec: what its discovery finds, and what its server name verifies.
+    pub(super) fn by_last_good(&self) -> Self {
+        Self {
+            discovered: self.discovered_by_last_good.clone(),
+            healths: self.healths_in_force().clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The health of the members by the server name of the document in force.
+    pub fn healths_in_force(&self) -> &Healths {
+        self.healths_by_last_good.as_ref().unwrap_or(&self.healths)
+    }
 }
 
 /// What discovery says.

@@ -13,6 +13,7 @@ use super::additions::additions;
 use super::facts::{Facts, Memory};
 use super::members::Member;
 use super::{last_good, ports, revision, sight};
+use crate::health::Healths;
 
 /// A message names up to this many members.
 const NAMES_LIMIT: usize = 5;
@@ -34,12 +35,13 @@ pub fn growth(pool: &ApiserverPool, facts: &Facts, memory: &Memory) -> Result<Gr
     };
     let found = found(pool, facts);
     let is_blind = sight::is_blind(facts);
+    let healths = facts.healths_in_force();
     // A blind operator cannot tell apiservers from other nodes where a selector matches too many.
     let is_unchecked = is_blind && found.len() <= MAX_MEMBERS;
     let checked: Vec<_> = if is_unchecked {
         found.clone()
     } else {
-        found.iter().map(|member| verified(member, facts)).collect()
+        found.iter().map(|member| verified(member, healths)).collect()
     };
     let added = additions(document, &checked);
     let waiting = additions(&added.document, &found).grown;
@@ -105,8 +107,8 @@ fn is_meant(entry: &PoolMember, member: &Member, facts: &Facts) -> bool {
 }
 
 /// The member with those of its addresses at which an apiserver of the cluster answers.
-fn verified(member: &Member, facts: &Facts) -> Member {
-    let is_verified = |ip: &&IpAddr| facts.healths.is_verified(&[**ip], member.port);
+fn verified(member: &Member, healths: &Healths) -> Member {
+    let is_verified = |ip: &&IpAddr| healths.is_verified(&[**ip], member.port);
     Member {
         addresses: member.addresses.iter().filter(is_verified).copied().collect(),
         ..member.clone()

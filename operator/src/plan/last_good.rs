@@ -27,11 +27,13 @@ pub fn members(facts: &Facts) -> Vec<members::Member> {
     let Some(spec) = spec(&facts.current) else {
         return Vec::new();
     };
-    let facts = Facts {
-        discovered: facts.discovered_by_last_good.clone(),
-        ..facts.clone()
-    };
-    members::wanted(&spec, &facts).members
+    members::wanted(&spec, &facts.by_last_good()).members
+}
+
+/// The server name of the document in force, if it is not `asked`.
+pub fn other_server_name<'a>(asked: &str, current: &'a Current) -> Option<&'a String> {
+    let in_force = &current.document.as_ref()?.tls.server_name;
+    (in_force != asked).then_some(in_force)
 }
 
 /// The addresses and names that the entries of the last good spec list.

@@ -41,6 +41,7 @@ pub(crate) fn facts() -> Facts {
         resolved: BTreeMap::new(),
         current: Current::default(),
         healths: Healths::default(),
+        healths_by_last_good: None,
         in_place: InPlace::default(),
         precedence: Precedence {
             created: 0,

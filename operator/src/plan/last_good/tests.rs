@@ -63,6 +63,15 @@ fn the_discovery_is_that_of_the_accepted_spec() {
 }
 
 #[test]
+fn a_server_name_that_is_not_the_one_in_force_is_told_from_it() {
+    let current = current(&pool(ApiserverPoolSpec::default()), &three_masters());
+    assert_eq!(other_server_name("kubernetes", &current), None);
+    let other = other_server_name("api.example.com", &current);
+    assert_eq!(other.map(String::as_str), Some("kubernetes"));
+    assert_eq!(other_server_name("api.example.com", &Current::default()), None);
+}
+
+#[test]
 fn without_a_mark_the_members_tell_the_discovery() {
     let guessed = |change: fn(&mut Document, &mut Marks)| {
         let mut current = current(&pool(ApiserverPoolSpec::default()), &three_masters());

@@ -344,6 +344,28 @@ fn a_rejected_selector_decides_nothing() {
 }
 
 #[test]
+fn a_rejected_server_name_does_not_decide_which_masters_are_verified() {
+    let mut world = World::with_masters(3);
+    world.make(Mistake::Port);
+    world.find(&[1, 2, 3, 4]);
+    world.report("cp1", &[11]);
+    world.alive = vec![2, 3, 4, 11];
+    world.probe();
+    world.facts.healths_by_last_good = Some(world.facts.healths.clone());
+    world.facts.now += Duration::from_secs(2);
+    for number in 1..=40 {
+        let (address, answer) = (
+            SocketAddr::new(ip(number), 6443),
+            Answer::Untrusted("its name".to_owned()),
+        );
+        world.facts.healths.observe(address, answer, world.facts.now);
+    }
+    world.pass_unprobed();
+    assert_eq!(world.names(), ["cp1", "cp2", "cp3", "cp4"]);
+    assert_eq!(world.addresses_of("cp1"), [ip(1), ip(11)]);
+}
+
+#[test]
 fn a_blind_operator_adds_what_discovery_finds_and_says_so() {
     let mut world = World::with_masters(3);
     world.restart();
