@@ -127,7 +127,7 @@ impl Installation {
             Ok(())
         })
         .await?;
-        self.woken_kubelets_report().await;
+        self.restarted_kubelets_report().await;
         self.pool_ready().await?;
         self.turn.step("pool");
         Ok(self)

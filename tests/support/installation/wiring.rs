@@ -79,13 +79,12 @@ impl Installation {
         let cut_off = |host: &Host| {
             let name = host.name().to_string();
             let node = nodes.iter().find(|node| node.name_any() == name);
-            let woken = woken().get(&name).copied();
-            node.is_none_or(|node| was_cut_off(node, woken, now))
+            node.is_none_or(|node| was_cut_off(node, last_restart(&name), now))
         };
         let wake = |host: Host| async move {
             let name = host.name().to_string();
             say(format!("waking {name}'s kubelet, which was cut off"));
-            woken().insert(name.clone(), Timestamp::now());
+            note_restart(&name);
             self.disturb(move |cluster| cluster.restart(&name, Component::Kubelet, &[]))
                 .await
         };
@@ -94,11 +93,11 @@ impl Installation {
             .map(drop)
     }
 
-    /// Waits until kubelets that were woken have reported their pods: a kubelet that starts reports them unready until it has
-    /// probed them, and the API has the older report until then.
-    pub(super) async fn woken_kubelets_report(&self) {
-        let last = woken().values().max().copied();
-        let since = last.map(|woken| Timestamp::now().duration_since(woken).unsigned_abs());
+    /// Waits until kubelets that were restarted have reported their pods: a kubelet that starts reports them unready until it
+    /// has probed them, and the API has the older report until then.
+    pub(super) async fn restarted_kubelets_report(&self) {
+        let last = restarted().values().max().copied();
+        let since = last.map(|restarted| Timestamp::now().duration_since(restarted).unsigned_abs());
         if let Some(left) = since.and_then(|since| REPORTS.checked_sub(since)) {
             sleep(left).await;
         }
@@ -112,6 +111,7 @@ impl Installation {
         }
         let name = worker.name().to_string();
         let tls_server_name = (*server == Server::Loopback).then_some("kubernetes");
+        note_restart(&name);
         self.disturb(move |cluster| cluster.point(&name, &url, tls_server_name))
             .await
     }
@@ -127,9 +127,19 @@ impl Installation {
     }
 }
 
-/// Whether a node's kubelet reports Ready.
+/// Whether a node is Ready; after a restart of its kubelet by this process, by a later report. A kubelet that starts reports
+/// its node not Ready for a moment, and the API has the older report until then.
 pub(super) fn is_ready(node: &Node) -> bool {
-    ready(node).is_some()
+    reports_ready(node, last_restart(&node.name_any()))
+}
+
+fn reports_ready(node: &Node, restarted: Option<Timestamp>) -> bool {
+    let Some(ready) = ready(node) else {
+        return false;
+    };
+    let reported = ready.last_heartbeat_time.as_ref().map(|time| time.0.as_second());
+    // The API's times have whole seconds.
+    restarted.is_none_or(|restarted| reported >= Some(restarted.as_second()))
 }
 
 fn ready(node: &Node) -> Option<&NodeCondition> {
@@ -140,23 +150,31 @@ fn ready(node: &Node) -> Option<&NodeCondition> {
 }
 
 /// Whether a node is not Ready, or was not Ready within [`ASLEEP`], except for the time when it was new. A node whose
-/// kubelet `wake_kubelets` has restarted since then, or shortly before, does not count.
-fn was_cut_off(node: &Node, woken: Option<Timestamp>, now: Timestamp) -> bool {
+/// kubelet was restarted since then, or shortly before, does not count.
+fn was_cut_off(node: &Node, restarted: Option<Timestamp>, now: Timestamp) -> bool {
     let Some(ready) = ready(node) else {
         return true;
     };
     let (Some(since), Some(created)) = (&ready.last_transition_time, node.creation_timestamp()) else {
         return false;
     };
-    // A kubelet that was woken while its node was Ready is awake too.
-    let by_waking = woken.is_some_and(|woken| since.0.duration_since(woken) < COMES_BACK);
-    now.duration_since(since.0) < ASLEEP && since.0.duration_since(created.0) > ASLEEP && !by_waking
+    // A kubelet that was restarted while its node was Ready is awake too.
+    let is_awake = restarted.is_some_and(|restarted| since.0.duration_since(restarted) < COMES_BACK);
+    now.duration_since(since.0) < ASLEEP && since.0.duration_since(created.0) > ASLEEP && !is_awake
 }
 
-/// When the kubelet of each host was last woken by this process.
-fn woken() -> MutexGuard<'static, BTreeMap<String, Timestamp>> {
-    static WOKEN: Mutex<BTreeMap<String, Timestamp>> = Mutex::new(BTreeMap::new());
-    WOKEN.lock().unwrap_or_else(PoisonError::into_inner)
+fn note_restart(host: &str) {
+    restarted().insert(host.to_owned(), Timestamp::now());
+}
+
+fn last_restart(host: &str) -> Option<Timestamp> {
+    restarted().get(host).copied()
+}
+
+/// When the kubelet of each host was last restarted by this process.
+fn restarted() -> MutexGuard<'static, BTreeMap<String, Timestamp>> {
+    static RESTARTED: Mutex<BTreeMap<String, Timestamp>> = Mutex::new(BTreeMap::new());
+    RESTARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn uses(worker: &Host, url: &str) -> Result<bool> {
@@ -210,6 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn a_restarted_kubelet_is_believed_once_it_has_reported() {
+        let mut node = node("True", 2000);
+        assert!(reports_ready(&node, None));
+        assert!(!reports_ready(&node, Some(second(2050))), "no report");
+        let report = |node: &mut Node, at| {
+            let conditions = node.status.as_mut().unwrap().conditions.as_mut();
+            conditions.unwrap()[0].last_heartbeat_time = Some(Time(second(at)));
+        };
+        report(&mut node, 2049);
+        assert!(!reports_ready(&node, Some(second(2050))), "an older report");
+        report(&mut node, 2050);
+        assert!(reports_ready(&node, Some(second(2050))));
+    }
+
+    #[test]
     fn a_node_that_came_back_a_moment_ago_was_cut_off_and_a_new_one_was_not() {
         assert!(was_cut_off(&node("True", 2000), None, second(2010)));
         assert!(!was_cut_off(&node("True", 2000), None, second(2200)));
@@ -217,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_came_back_because_its_kubelet_was_woken_is_awake() {
+    fn a_node_that_came_back_because_its_kubelet_was_restarted_is_awake() {
         assert!(!was_cut_off(
             &node("True", 2000),
             Some(second(1990)),
