@@ -26,7 +26,8 @@ pub struct Identity {
 pub type Proxies = BTreeMap<String, Identity>;
 
 impl Installation {
-    /// The proxies that run for the pool, through a master that is not at fault.
+    /// The proxies that run for the pool, through a master that is not at fault. Without those of hosts that were removed:
+    /// their pods are collected within minutes.
     pub async fn proxies(&self, master: &str) -> Result<Proxies> {
         let pods = Api::<Pod>::namespaced(self.kubernetes(master).await?, NAMESPACE);
         let of_pool = ListParams::default().labels(&format!("{POOL_LABEL}={POOL}"));
@@ -34,7 +35,10 @@ impl Installation {
             .list(&of_pool)
             .await
             .context("failed to list the proxies' pods")?;
-        Ok(pods.iter().filter_map(identify).collect())
+        let hosts = self.hosts();
+        let is_there = |node: &String| hosts.iter().any(|host| host.name().to_string() == *node);
+        let found = pods.iter().filter_map(identify);
+        Ok(found.filter(|(node, _)| is_there(node)).collect())
     }
 
     /// The host that the operator runs on, through a master that is not at fault.
