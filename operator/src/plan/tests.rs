@@ -12,7 +12,7 @@ use trivet_crds::pool::{DiscoveryPolicy, Locality, MemberHealth, PoolMember, Poo
 use super::facts::Discovered;
 use super::masters::Master;
 use super::permission::ALLOW_SHRINK;
-use super::rival::Precedence;
+use super::rival::{Claim, Precedence, Rival};
 use super::scope::in_place::InPlace;
 use super::*;
 use crate::health::{Answer, Healths};
@@ -57,6 +57,19 @@ pub(crate) fn facts() -> Facts {
 /// A document that proxies follow.
 pub(crate) fn document() -> Document {
     World::with_masters(1).facts.current.document.unwrap()
+}
+
+/// An older pool whose proxies serve at this address and port.
+fn older_at(claim: Claim) -> Rival {
+    Rival {
+        precedence: Precedence {
+            created: 1,
+            name: "other".to_owned(),
+        },
+        has_pool: true,
+        wanted: vec![claim],
+        serving: vec![claim],
+    }
 }
 
 fn ip(number: u8) -> IpAddr {

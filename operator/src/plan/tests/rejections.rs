@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::plan::rival::Rival;
 
 const LISTENER: (&str, u16) = ("127.0.0.1", 7443);
 
@@ -47,14 +46,6 @@ fn one_port_for_listener_and_metrics() {
 fn a_listener_where_another_pool_serves() {
     let mut world = obeyed();
     let claim = (LISTENER.0.parse().unwrap(), LISTENER.1);
-    world.facts.rivals = vec![Rival {
-        precedence: Precedence {
-            created: 1,
-            name: "other".to_owned(),
-        },
-        has_pool: true,
-        wanted: vec![claim],
-        serving: vec![claim],
-    }];
+    world.facts.rivals = vec![older_at(claim)];
     assert_rejected(world, "ListenerConflict");
 }

@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::plan::endpoints::Endpoint;
-use crate::plan::rival::Rival;
 use crate::plan::sight::BLIND_AFTER;
 
 /// What an owner does to a spec that the operator rejects.
@@ -32,15 +31,7 @@ impl World {
             }
             Mistake::Listener => {
                 let claim = (IpAddr::from([127, 0, 0, 1]), 7443);
-                self.facts.rivals = vec![Rival {
-                    precedence: Precedence {
-                        created: 1,
-                        name: "other".to_owned(),
-                    },
-                    has_pool: true,
-                    wanted: vec![claim],
-                    serving: vec![claim],
-                }];
+                self.facts.rivals = vec![older_at(claim)];
             }
         }
     }
