@@ -70,14 +70,19 @@ impl Queue {
         self.left = left;
     }
 
-    /// Who can be dialled now, if the client waits for `awaited`, of which some are known to be silent.
-    pub fn turn(&self, awaited: &[PathId], is_silent: impl Fn(PathId) -> bool, now: Instant) -> Turn {
+    /// Who can be dialled now, if the client waits for some of them, and some are known to be silent.
+    pub fn turn(
+        &self,
+        is_awaited: impl Fn(PathId) -> bool,
+        is_silent: impl Fn(PathId) -> bool,
+        now: Instant,
+    ) -> Turn {
         let Some(next) = self.left.front() else {
             return self.retries.front().copied().map_or(Turn::Over, Turn::Of);
         };
         let is_held = next.group == Group::Unproven || now < self.began + HOLD;
         let holds = |better: &&Candidate| is_held && better.group < next.group && !is_silent(better.id);
-        let mut awaited = self.known.iter().filter(|known| awaited.contains(&known.id));
+        let mut awaited = self.known.iter().filter(|known| is_awaited(known.id));
         if let Some(again) = self.retries.iter().find(holds) {
             Turn::Of(*again)
         } else if awaited.any(|known| holds(&known)) {
@@ -133,8 +138,11 @@ mod tests {
     }
 
     fn turn(queue: &Queue, awaited: &[Candidate], silent: &[Candidate], after: Duration) -> Turn {
-        let awaited: Vec<_> = awaited.iter().map(|candidate| candidate.id).collect();
-        queue.turn(&awaited, |id| is_in(silent, id), queue.began + after)
+        queue.turn(
+            |id| is_in(awaited, id),
+            |id| is_in(silent, id),
+            queue.began + after,
+        )
     }
 
     #[test]

@@ -177,10 +177,10 @@ impl Walk {
         if self.queue.is_short() {
             self.queue.refresh(&self.upstreams.candidates());
         }
-        let dialled = self.waiting.iter().map(|waiting| waiting.candidate.id);
-        let awaited: Vec<_> = dialled.chain(asked.iter().copied()).collect();
+        let is_dialled = |id| self.waiting.iter().any(|waiting| waiting.candidate.id == id);
+        let is_awaited = |id| asked.contains(&id) || is_dialled(id);
         let is_silent = |id| self.upstreams.are_silent(&[id]);
-        self.queue.turn(&awaited, is_silent, Instant::now())
+        self.queue.turn(is_awaited, is_silent, Instant::now())
     }
 
     /// Dials the next one, unless none can be dialled now.
