@@ -36,6 +36,7 @@ pub fn growth(pool: &ApiserverPool, facts: &Facts, memory: &Memory) -> Result<Gr
     let found = found(pool, facts);
     let is_blind = sight::is_blind(facts);
     let healths = facts.healths_in_force();
+    let has_discovery = last_good::discovery(&facts.current).policy != DiscoveryPolicy::None;
     // A blind operator cannot tell apiservers from other nodes where a selector matches too many.
     let is_unchecked = is_blind && found.len() <= MAX_MEMBERS;
     let checked: Vec<_> = if is_unchecked {
@@ -46,8 +47,8 @@ pub fn growth(pool: &ApiserverPool, facts: &Facts, memory: &Memory) -> Result<Gr
     let added = additions(document, &checked);
     let waiting = additions(&added.document, &found).grown;
 
-    let mut notes = vec![standing(facts).to_owned()];
-    if is_unchecked && has_discovery(facts) {
+    let mut notes = vec![standing(has_discovery).to_owned()];
+    if is_unchecked && has_discovery {
         notes.push("the operator reaches none of the members, so it adds masters without a check".to_owned());
     } else if !waiting.is_empty() {
         let waiting = list(&waiting);
@@ -115,15 +116,8 @@ fn verified(member: &Member, healths: &Healths) -> Member {
     }
 }
 
-fn has_discovery(facts: &Facts) -> bool {
-    match last_good::discovery(&facts.current).policy {
-        DiscoveryPolicy::Nodes | DiscoveryPolicy::EndpointSlices => true,
-        DiscoveryPolicy::None => false,
-    }
-}
-
-fn standing(facts: &Facts) -> &'static str {
-    if has_discovery(facts) {
+fn standing(has_discovery: bool) -> &'static str {
+    if has_discovery {
         "the last good configuration stays in force, and new masters that answer are still added to it"
     } else {
         "the last good configuration stays in force"
