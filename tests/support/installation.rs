@@ -28,8 +28,8 @@ use trivet_instruments::Client;
 use trivet_instruments::eventually;
 
 pub use self::chart::{CHART, CRDS, EMPTY_POOL, RELEASE};
-pub use self::pool::POOL;
 use self::pool::revision_of;
+pub use self::pool::{POOL, condition};
 pub use self::wiring::Server;
 
 /// The namespace of the chart's release, as in the documentation.

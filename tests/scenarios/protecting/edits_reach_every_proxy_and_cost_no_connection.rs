@@ -11,7 +11,7 @@ use trivet_instruments::eventually;
 use trivet_testbed::Host;
 use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::documents::Documents;
-use trivet_tests::installation::{Installation, POOL};
+use trivet_tests::installation::{Installation, POOL, condition};
 use trivet_tests::observe::Observer;
 use trivet_tests::pods::assert_untouched;
 use trivet_tests::proxies::{all_follow, metrics};
@@ -193,11 +193,8 @@ impl Edits {
 
     async fn is_rejected(&self, reason: &str) -> Result<()> {
         let pool = self.installation.pools("cp1").await?.get(POOL).await?;
-        let conditions = pool.status.unwrap_or_default().conditions;
-        let mut accepted = conditions
-            .iter()
-            .filter(|condition| condition.type_ == "Accepted");
-        let accepted = accepted.next().context("no condition Accepted")?;
+        let status = pool.status.unwrap_or_default();
+        let accepted = condition(&status, "Accepted")?;
         ensure!(
             accepted.status == "False"
                 && accepted.reason == reason

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use trivet_instruments::eventually;
 use trivet_tests::attempts::{LOOPBACKS, once};
-use trivet_tests::installation::{Installation, POOL};
+use trivet_tests::installation::{Installation, POOL, condition};
 use trivet_tests::proxies::metrics;
 use trivet_tests::say::say;
 
@@ -122,11 +122,9 @@ async fn a_refused_daemon_set_is_told_in_the_words_of_the_api_server() -> Result
     let words = "an image of the proxies must begin with";
     let told = eventually(TOLD, "the refusal", async || {
         let status = pools.get(POOL).await?.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter();
-        let found = conditions.find(|condition| condition.type_ == "ProxiesAvailable");
-        let found = found.context("there is no condition ProxiesAvailable")?;
+        let found = condition(&status, "ProxiesAvailable")?;
         ensure!(found.reason == "ApplyFailed", "{found:?}");
-        Ok(found.message)
+        Ok(found.message.clone())
     })
     .await?;
     say(format!("ProxiesAvailable=False: {told}"));
@@ -181,11 +179,7 @@ async fn not_accepted(installation: &Installation, generation: i64) -> Result<St
     let pools = installation.pools("cp1").await?;
     eventually(TOLD, "Accepted=False", async || {
         let status = pools.get(POOL).await?.status.unwrap_or_default();
-        let accepted = status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == "Accepted");
-        let accepted = accepted.context("no condition Accepted")?;
+        let accepted = condition(&status, "Accepted")?;
         ensure!(
             accepted.status == "False" && accepted.observed_generation >= Some(generation),
             "{accepted:?}"

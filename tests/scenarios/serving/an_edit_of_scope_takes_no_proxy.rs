@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use trivet_crds::POOL_LABEL;
 use trivet_crds::pool::ApiserverPool;
 use trivet_instruments::eventually;
 use trivet_tests::attempts::{self, LOOPBACKS};
-use trivet_tests::installation::{Installation, NAMESPACE, POOL};
+use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::pods::assert_untouched;
 use trivet_tests::say::say;
 
@@ -141,15 +141,13 @@ async fn told(
         &format!("Accepted={} ({})", expected.0, expected.1),
         async || {
             let status = pools.get(pool).await?.status.unwrap_or_default();
-            let mut conditions = status.conditions.into_iter();
-            let accepted = conditions.find(|condition| condition.type_ == "Accepted");
-            let accepted = accepted.context("no condition Accepted")?;
+            let accepted = condition(&status, "Accepted")?;
             let is_of_edit = accepted.observed_generation >= Some(generation);
             ensure!(
                 is_of_edit && (accepted.status.as_str(), accepted.reason.as_str()) == expected,
                 "{accepted:?}"
             );
-            Ok(accepted.message)
+            Ok(accepted.message.clone())
         },
     )
     .await
@@ -167,5 +165,5 @@ async fn leaving(installation: &Installation) -> Result<Vec<String>> {
     let ending = pods
         .iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_some());
-    Ok(ending.map(|pod| pod.name_any()).collect())
+    Ok(ending.map(ResourceExt::name_any).collect())
 }

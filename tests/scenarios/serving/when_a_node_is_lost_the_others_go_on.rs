@@ -17,7 +17,7 @@ use trivet_crds::pool::ApiserverPoolStatus;
 use trivet_instruments::eventually;
 use trivet_testbed::Component;
 use trivet_tests::audit;
-use trivet_tests::installation::{Installation, NAMESPACE, POOL};
+use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::say::say;
 
 /// The grace before a silent node is NotReady is 50 s, and the machine may be busy.
@@ -53,8 +53,9 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
     let (from, start, mut lost) = (Timestamp::now(), Instant::now(), None);
     while lost.is_none_or(|(at, _): (Instant, Timestamp)| at.elapsed() < HOLDS) {
         ensure!(start.elapsed() < NOT_READY + HOLDS, "w2 is still Ready");
-        let found = condition(&status(installation).await?, "Ready")?;
-        ensure!(found.0 == "True", "the pool left Ready: {found:?}");
+        let status = status(installation).await?;
+        let found = condition(&status, "Ready")?;
+        ensure!(found.status == "True", "the pool left Ready: {found:?}");
         lost = match lost {
             None => not_ready_since(&nodes.get("w2").await?)?.map(|since| (Instant::now(), since)),
             known => known,
@@ -64,7 +65,7 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
     let (_, until) = lost.context("w2 is still Ready")?;
     nothing_was_written(installation, from, until)?;
     let now = status(installation).await?;
-    let message = condition(&now, "Ready")?.2;
+    let message = &condition(&now, "Ready")?.message;
     say(format!("w2 is lost, {}: {message}", now.proxies_summary));
     ensure!(now.proxies_summary == "4/4", "PROXIES is {}", now.proxies_summary);
     ensure!(message.contains("w2 (not Ready)"), "w2 is not named: {message}");
@@ -116,14 +117,6 @@ async fn edit(installation: &Installation, spec: Value) -> Result<()> {
 async fn status(installation: &Installation) -> Result<ApiserverPoolStatus> {
     let pool = installation.pools("cp1").await?.get(POOL).await?;
     pool.status.context("the pool has no status")
-}
-
-/// Status, reason and message of a condition.
-fn condition(status: &ApiserverPoolStatus, type_: &str) -> Result<(String, String, String)> {
-    let mut conditions = status.conditions.iter();
-    let found = conditions.find(|condition| condition.type_ == type_);
-    let found = found.with_context(|| format!("there is no condition {type_}"))?;
-    Ok((found.status.clone(), found.reason.clone(), found.message.clone()))
 }
 
 /// Since when a node is not Ready, by the API; none if it is Ready.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ApiserverPoolStatus};
 
 use super::{FIRST_MASTER, Installation};
 use crate::say::say;
@@ -53,11 +54,7 @@ impl Installation {
             let pool = pools.get(POOL).await?;
             let generation = pool.metadata.generation;
             let status = pool.status.unwrap_or_default();
-            let ready = status
-                .conditions
-                .iter()
-                .find(|condition| condition.type_ == "Ready");
-            let ready = ready.context("it has no condition Ready")?;
+            let ready = condition(&status, "Ready")?;
             let is_ready = ready.status == "True" && ready.observed_generation >= generation;
             if !is_ready {
                 why = Some(ready.message.clone());
@@ -81,6 +78,13 @@ impl Installation {
         let pool = self.pools(FIRST_MASTER).await?.get(POOL).await;
         revision_of(&pool.context("failed to read the pool")?)
     }
+}
+
+/// A condition of a pool.
+pub fn condition<'a>(status: &'a ApiserverPoolStatus, type_: &str) -> Result<&'a Condition> {
+    let mut conditions = status.conditions.iter();
+    let found = conditions.find(|condition| condition.type_ == type_);
+    found.with_context(|| format!("there is no condition {type_}"))
 }
 
 /// Whether nothing of a pool differs from one that was just made of `spec: {}`.
