@@ -116,6 +116,20 @@ pub async fn silence(
     Ok(witnesses)
 }
 
+/// Fails unless a worker's proxy gives `master` new connections. These stay open until the last of them is there: of
+/// connections that end at once, the same member gets each one, whichever has the fewest others.
+pub async fn gives_connections_to(installation: &Installation, worker: &Host, master: &str) -> Result<()> {
+    let client = installation.client()?;
+    let fresh = Held::open(worker, &client, LOOPBACKS[0], HELD).await?;
+    let fresh = fresh.finish().await?;
+    ensure!(
+        fresh.iter().any(|connection| connection.server == master),
+        "{} gave {master} none of {HELD} new connections: {fresh:?}",
+        worker.name()
+    );
+    Ok(())
+}
+
 fn inject(cluster: &Cluster, faults: &[(String, Fault)]) -> Result<()> {
     faults
         .iter()
@@ -254,20 +268,13 @@ impl Witness {
         Ok(())
     }
 
-    /// The master was never Down at this proxy, and its clients used it as before.
+    /// The master was never Down at this proxy, no connection of its clients ended, and no new one failed.
     pub fn noticed_nothing(&self) -> Result<()> {
         let Self { worker, master, .. } = self;
         self.never_found_down(master)?;
         let ended: Vec<_> = self.held.iter().filter(|held| held.ended.is_some()).collect();
         ensure!(ended.is_empty(), "{worker}: connections ended: {ended:?}");
-        self.attempts.all_succeeded(worker)?;
-        ensure!(
-            !self
-                .given_between(self.span.complete, self.span.undone)
-                .is_empty(),
-            "{worker} gave {master} no new connection"
-        );
-        Ok(())
+        self.attempts.all_succeeded(worker)
     }
 
     fn never_found_down(&self, server: &str) -> Result<()> {

@@ -10,7 +10,7 @@ use trivet_instruments::eventually;
 use trivet_testbed::{Direction, Fault};
 use trivet_tests::installation::{Installation, POOL};
 use trivet_tests::say::say;
-use trivet_tests::silence::{publish, silence};
+use trivet_tests::silence::{gives_connections_to, publish, silence};
 
 /// docs/testbed.md, F10 as F2: its connections are cut by then.
 const DETECTED: Duration = Duration::from_millis(2800);
@@ -62,14 +62,13 @@ async fn a_partition_that_one_node_and_the_operator_see_is_nobody_elses() -> Res
     let masters = installation.other_masters();
     let master = masters.iter().find(|master| **master != operators);
     let master = master.context("no master is left to be cut off from")?;
-    let workers: Vec<_> = installation
-        .workers()
-        .iter()
-        .map(|worker| worker.name().to_string())
-        .collect();
+    let workers = installation.workers();
     // One host for both where the operator runs on a worker.
-    let struck = workers.iter().find(|worker| **worker == operators);
+    let struck = workers
+        .iter()
+        .find(|worker| worker.name().to_string() == operators);
     let struck = struck.or(workers.first()).context("there is no worker")?;
+    let struck = struck.name().to_string();
     let mut hosts = vec![struck.clone(), operators.clone()];
     hosts.dedup();
     say(format!(
@@ -83,13 +82,19 @@ async fn a_partition_that_one_node_and_the_operator_see_is_nobody_elses() -> Res
     let witnesses = silence(&installation, master, faults, async {
         operator_finds_down(&installation, master).await?;
         sleep(FOLLOWED).await;
+        let spared = workers
+            .iter()
+            .filter(|worker| worker.name().to_string() != struck);
+        for worker in spared {
+            gives_connections_to(&installation, worker, master).await?;
+        }
         Ok(())
     })
     .await?;
 
     publish(&witnesses);
     for witness in &witnesses {
-        if witness.worker == *struck {
+        if witness.worker == struck {
             witness.was_cut_within(DETECTED)?;
             witness.lost_no_new_connection()?;
             witness.was_served_again_within(RECOVERED)?;
