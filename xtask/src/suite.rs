@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use trivet_testbed::{Progress, Stopwatch};
 use trivet_testbed::{binaries, down, images, setup};
 
-use crate::scenarios;
+use crate::{failures, scenarios};
 
 /// Which parts of the suite to run.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -170,7 +170,7 @@ impl Suite<'_> {
             let scenarios = format!("test {ALL} --test scenarios -- {one_by_one} {chosen}");
             let mut scenarios = suite.cargo(&scenarios);
             // The errors name what was awaited: forty lines of frames after each would only hide them.
-            finish(scenarios.env("RUST_LIB_BACKTRACE", "0"))
+            failures::finish(scenarios.env("RUST_LIB_BACKTRACE", "0"))
         })
     }
 
