@@ -238,9 +238,10 @@ impl Installation {
             .map(drop)
     }
 
-    /// Waits until every node is Ready.
+    /// Waits until every node is Ready, and the kubelets that were restarted know their pods.
     pub async fn nodes_ready(&self) -> Result<()> {
-        let nodes = Api::<Node>::all(self.kubernetes(FIRST_MASTER).await?);
+        let kubernetes = self.kubernetes(FIRST_MASTER).await?;
+        let nodes = Api::<Node>::all(kubernetes.clone());
         eventually(NODES_READY, "all nodes Ready", async || {
             let nodes = nodes.list(&ListParams::default()).await?;
             let is_ready = |name: &String| {
@@ -250,7 +251,7 @@ impl Installation {
             let mut lacking: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
             lacking.retain(|name| !is_ready(name));
             ensure!(lacking.is_empty(), "{lacking:?} are not");
-            Ok(())
+            wiring::restarted_kubelets_know_their_pods(&kubernetes).await
         })
         .await
     }

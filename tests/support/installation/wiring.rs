@@ -1,15 +1,17 @@
 //! The cluster below Trivet: kubelets that were cut off, and the server that the workers' kubelets use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
+use http::Request;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client as Kubernetes, ResourceExt as _};
+use serde_json::Value;
 use tokio::time::sleep;
 use trivet_testbed::{Component, Host};
 
@@ -131,6 +133,44 @@ impl Installation {
 /// its node not Ready for a moment, and the API has the older report until then.
 pub(super) fn is_ready(node: &Node) -> bool {
     reports_ready(node, last_restart(&node.name_any()))
+}
+
+/// Fails while a kubelet that this process restarted a short time ago has not yet listed its pods. If its node's proxy is
+/// killed before that, and is its only way to the API, it never hears of the proxy and never starts it again.
+pub(super) async fn restarted_kubelets_know_their_pods(kubernetes: &Kubernetes) -> Result<()> {
+    let now = Timestamp::now();
+    let lately = |restarted: Timestamp| now.duration_since(restarted) < COMES_BACK;
+    let nodes: Vec<_> = restarted()
+        .iter()
+        .filter(|(_, restarted)| lately(**restarted))
+        .map(|(node, _)| node.clone())
+        .collect();
+    let knows = nodes.iter().map(|node| knows_its_pods(kubernetes, node));
+    try_join_all(knows).await.map(drop)
+}
+
+async fn knows_its_pods(kubernetes: &Kubernetes, node: &str) -> Result<()> {
+    let assigned = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let assigned = Api::<Pod>::all(kubernetes.clone()).list(&assigned).await?;
+    // What kubelet itself says that it runs.
+    let request = Request::get(format!("/api/v1/nodes/{node}/proxy/pods")).body(Vec::new())?;
+    let known = kubernetes.request::<Value>(request).await;
+    let known = known.with_context(|| format!("{node}'s kubelet does not tell its pods"))?;
+    let known = known.pointer("/items").and_then(Value::as_array);
+    let known: BTreeSet<_> = known
+        .into_iter()
+        .flatten()
+        .filter_map(|pod| pod.pointer("/metadata/uid")?.as_str())
+        .collect();
+    for pod in assigned {
+        let uid = pod.uid().unwrap_or_default();
+        ensure!(
+            known.contains(uid.as_str()),
+            "{node}'s kubelet does not know pod {} yet",
+            pod.name_any()
+        );
+    }
+    Ok(())
 }
 
 fn reports_ready(node: &Node, restarted: Option<Timestamp>) -> bool {
