@@ -2,6 +2,7 @@
 //! pod, and kubelet's if it cannot start one.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -72,11 +73,7 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
             ..Proxies::default()
         });
     };
-    let generation = daemon_set
-        .as_ref()
-        .and_then(|daemon_set| daemon_set.annotations().get(TEMPLATE_GENERATION));
-    let mut pods = ctx.pods.state();
-    pods.retain(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
+    let mut pods = pods_of(ctx, pool);
     // The cache has no fixed order, and a message in another order would change the status.
     pods.sort_by_key(|pod| {
         let created = pod.creation_timestamp().map(|time| time.0);
@@ -102,7 +99,7 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
                     node: node.to_owned(),
                     why,
                     is_ready: is_ready(pod),
-                    is_updated: generation.is_some() && pod.labels().get(POD_GENERATION) == generation,
+                    is_updated: daemon_set.as_ref().is_some_and(|set| is_updated(pod, set)),
                 },
             ),
             None if is_available || proxies.failures.len() >= LIMIT => {}
@@ -122,16 +119,20 @@ pub fn nodes(ctx: &Context, pool: &str) -> Option<BTreeSet<String>> {
     if !ctx.readiness.has_read("Pod") {
         return None;
     }
-    let pods = ctx.pods.state();
-    let own = pods
-        .iter()
-        .filter(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
-    let started = own.filter(|pod| has_started(pod));
+    let pods = pods_of(ctx, pool);
+    let started = pods.iter().filter(|pod| has_started(pod));
     Some(
         started
             .filter_map(|pod| node_of(pod).map(str::to_owned))
             .collect(),
     )
+}
+
+/// The pods of `pool`, in no fixed order.
+pub(super) fn pods_of(ctx: &Context, pool: &str) -> Vec<Arc<Pod>> {
+    let mut pods = ctx.pods.state();
+    pods.retain(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
+    pods
 }
 
 /// Whether the proxy of this pod has run at any time. It may still run even if kubelet does not report it.
@@ -204,7 +205,14 @@ fn add(uncounted: &mut Vec<Uncounted>, new: Uncounted) {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether the pod has the newest template of `daemon_set`.
+pub(super) fn is_updated(pod: &Pod, daemon_set: &DaemonSet) -> bool {
+    let generation = daemon_set.annotations().get(TEMPLATE_GENERATION);
+    generation.is_some() && pod.labels().get(POD_GENERATION) == generation
+}
+
+/// Whether the pod has the condition Ready.
+pub(super) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .iter()
@@ -214,7 +222,8 @@ fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn node_of(pod: &Pod) -> Option<&str> {
+/// The node of the pod.
+pub(super) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
