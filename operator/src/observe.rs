@@ -32,6 +32,7 @@ use crate::resolve;
 mod clock;
 pub mod in_force;
 pub mod proxies;
+pub mod replacement;
 pub mod rivals;
 
 use self::proxies::Proxies;

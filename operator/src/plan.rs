@@ -21,6 +21,7 @@ pub mod rival;
 pub mod scope;
 pub mod shrink;
 pub mod sight;
+pub mod stalls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
