@@ -15,6 +15,7 @@ use crate::api::client::Access;
 use crate::api::events::Notice;
 use crate::apply::LastApply;
 use crate::plan::Memory;
+use crate::plan::stalls::Stalls;
 use crate::prober::{Prober, in_force_key};
 use crate::render::Settings;
 use crate::resolve::Names;
@@ -71,6 +72,8 @@ pub struct PoolState {
     pub last_apply: Option<LastApply>,
     /// When the events of the DaemonSet were last looked at, and what they said.
     pub refused_pod: Option<(Instant, Option<String>)>,
+    /// The new pods whose predecessors are still there.
+    pub stalls: Stalls,
     /// The delay after a failed pass.
     pub backoff: Backoff,
 }

@@ -22,16 +22,21 @@ use crate::api::watch::{NodesSeen, paced, trim_node, trim_pod, watch};
 use crate::apply::{self, Applied, apply};
 use crate::context::Context;
 use crate::logging::chain;
-use crate::observe::{self, observe, proxies};
+use crate::observe::replacement::Replacement;
+use crate::observe::{self, observe, proxies, replacement};
 use crate::plan::{Plan, Verdict, plan};
 use crate::render::render;
 use crate::report::{self, Pass, report};
+use crate::wake::wake;
 
 /// Some things change without an event: the cluster's authorities, DNS names, and whatever a silently dead watch misses.
 const RESYNC: Duration = Duration::from_secs(30);
 
 /// A rejected spec may become acceptable by something that starts no pass over it, such as the end of another pool.
 const REJECTED_RESYNC: Duration = Duration::from_secs(10);
+
+/// The pods of a new template that become ready start no pass, and the DaemonSet controller may forget them.
+const REPLACING_RESYNC: Duration = Duration::from_secs(10);
 
 /// The shortest time between two passes that changes of nodes start: in a large outage nodes change by the hundred.
 const NODES_PACE: Duration = Duration::from_secs(1);
@@ -174,6 +179,8 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
         // Also where a write has failed: the next pass sees by the ConfigMap what has arrived.
         state.memory = plan.memory.clone();
     });
+    let replacement = replacement::observe(ctx, &name, &proxies);
+    let next_wake = wake(ctx, &name, proxies.daemon_set.as_ref(), &replacement).await;
     let pass = Pass {
         plan: &plan,
         facts: &facts,
@@ -189,18 +196,19 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
         report(ctx, pool, pass).await?;
     }
     applied.failure.map_or_else(
-        || Ok(Action::requeue(next_pass(&plan))),
+        || Ok(Action::requeue(next_pass(&plan, &replacement, next_wake))),
         |failure| Err(failure.into()),
     )
 }
 
-fn next_pass(plan: &Plan) -> Duration {
+fn next_pass(plan: &Plan, replacement: &Replacement, next_wake: Option<Duration>) -> Duration {
     let at_most = match plan.verdict {
+        Verdict::Accepted { .. } if replacement.is_under_way => REPLACING_RESYNC,
         Verdict::Accepted { .. } => RESYNC,
         Verdict::Rejected { .. } => REJECTED_RESYNC,
     };
-    plan.next_look
-        .map_or(at_most, |wait| wait.clamp(SOONEST, at_most))
+    let due = [plan.next_look, next_wake].into_iter().flatten().min();
+    due.map_or(at_most, |wait| wait.clamp(SOONEST, at_most))
 }
 
 fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> Action {

@@ -1,7 +1,7 @@
 //! The operator, as a library so that its parts can be tested and rendered without a cluster.
 //!
 //! One pass over a pool is observe → plan → render → apply → report, see [`controller`]. `plan`, `render` and
-//! `report::status` are pure. `api` talks to the Kubernetes API, and `serve` answers kubelet and Prometheus.
+//! `report::status` are pure. `wake` helps the DaemonSet controller on. `api` talks to the Kubernetes API, and `serve` answers kubelet and Prometheus.
 
 pub mod api;
 pub mod app;
@@ -19,6 +19,7 @@ pub mod render;
 pub mod report;
 pub mod resolve;
 pub mod serve;
+pub mod wake;
 
 /// The field manager of everything that the operator applies, its name in events, and its user agent.
 pub const MANAGER: &str = "trivet-operator";

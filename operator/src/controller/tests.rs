@@ -34,7 +34,13 @@ impl Server {
                 return (200, json!(pool(ApiserverPoolSpec::default())).to_string());
             }
             if path == MAP || path == SET {
-                objects.insert(path.to_owned(), serde_json::from_str(body).unwrap());
+                let written: Value = serde_json::from_str(body).unwrap();
+                // Unlike an apply, a merge does not name its kind.
+                if written.get("kind").is_some() {
+                    objects.insert(path.to_owned(), written);
+                } else {
+                    merge(objects.get_mut(path).unwrap(), &written);
+                }
                 let kind = path.rsplit('/').nth(1).unwrap();
                 self.writes.lock().unwrap().push(kind.to_owned());
             }
@@ -65,10 +71,25 @@ impl Server {
         self.objects.lock().unwrap()[path].clone()
     }
 
+    fn edit(&self, path: &str, change: &Value) {
+        merge(self.objects.lock().unwrap().get_mut(path).unwrap(), change);
+    }
+
     fn members(&self) -> Vec<String> {
         let map = self.object(MAP);
         let document = Document::parse(map["data"][wire::KEY].as_str().unwrap()).unwrap();
         document.members.into_iter().map(|member| member.name).collect()
+    }
+}
+
+/// A JSON merge patch.
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        object.clone_from(patch);
+        return;
+    };
+    for (name, value) in fields {
+        merge(&mut object[name.as_str()], value);
     }
 }
 
@@ -108,8 +129,19 @@ fn blind_context(server: &Server) -> (Context, Writer<Node>) {
     (ctx, writer)
 }
 
-async fn reconcile_once(spec: &ApiserverPoolSpec, ctx: &Context) {
-    Box::pin(reconcile(&pool(spec.clone()), ctx)).await.unwrap();
+async fn reconcile_once(spec: &ApiserverPoolSpec, ctx: &Context) -> Action {
+    Box::pin(reconcile(&pool(spec.clone()), ctx)).await.unwrap()
+}
+
+/// A Ready proxy on w1.
+fn proxy(name: &str, generation: &str) -> Pod {
+    let labels = json!({ POOL_LABEL: "default", "pod-template-generation": generation });
+    serde_json::from_value(json!({
+        "metadata": { "name": name, "namespace": "trivet-system", "labels": labels },
+        "spec": { "nodeName": "w1", "containers": [] },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+    }))
+    .unwrap()
 }
 
 #[tokio::test]
@@ -137,4 +169,52 @@ async fn while_a_spec_is_rejected_new_masters_are_written_and_the_daemon_set_is_
 
     reconcile_once(&spec, &ctx).await;
     assert_eq!(server.writes(), [""; 0], "a standing rejection writes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_daemon_set_controller_is_woken_once_for_a_pod_that_it_has_forgotten() {
+    let server = Server::default();
+    let (ctx, mut nodes) = blind_context(&server);
+    let (cached, mut pods) = reflector::store();
+    let ctx = Context { pods: cached, ..ctx };
+    nodes.apply_watcher_event(&Event::Apply(master(1)));
+    let worker = json!({ "metadata": { "name": "w1" }, "status": {
+        "allocatable": { "pods": "110" }, "conditions": [{ "type": "Ready", "status": "True" }],
+    } });
+    nodes.apply_watcher_event(&Event::Apply(serde_json::from_value(worker).unwrap()));
+    let spec = ApiserverPoolSpec::default();
+    let settled = reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
+
+    // The status counts the old pod of the node, which is available.
+    server.edit(
+        SET,
+        &json!({
+            "metadata": { "annotations": { "deprecated.daemonset.template.generation": "2" } },
+            "status": { "desiredNumberScheduled": 1, "currentNumberScheduled": 1, "numberReady": 1,
+                        "numberAvailable": 1, "updatedNumberScheduled": 0, "numberMisscheduled": 0 },
+        }),
+    );
+    let old = proxy("old", "1");
+    pods.apply_watcher_event(&Event::Apply(old.clone()));
+    pods.apply_watcher_event(&Event::Apply(proxy("new", "2")));
+    let replacing = reconcile_once(&spec, &ctx).await;
+    assert!(replacing != settled, "the next pass is sooner");
+    assert_eq!(server.writes(), [""; 0], "the new pod may not be available yet");
+
+    tokio::time::advance(Duration::from_secs(15)).await;
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["daemonsets"]);
+    let annotations = &server.object(SET)["metadata"]["annotations"];
+    assert!(annotations["trivet.dev/woken"].is_string(), "{annotations}");
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), [""; 0], "the annotation stays as it is");
+
+    // The controller has deleted the old pod.
+    pods.apply_watcher_event(&Event::Delete(old));
+    for _ in 0..3 {
+        tokio::time::advance(RESYNC).await;
+        assert_eq!(reconcile_once(&spec, &ctx).await, settled);
+    }
+    assert_eq!(server.writes(), [""; 0]);
 }
