@@ -42,7 +42,8 @@ pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
     reported(root, |suite| {
         suite.packages()?;
         suite.part("thousands of schedules", |suite| {
-            suite.fleets("--ignored thousands_of_schedules --nocapture")
+            let schedules = "--ignored thousands_of_schedules --nocapture";
+            finish(&mut suite.cargo(&format!("test {ALL} --test simulation -- {schedules}")))
         })?;
         suite.part("thousands of histories", |suite| {
             let properties = format!("test {ALL} --lib");
@@ -147,10 +148,6 @@ impl Suite<'_> {
             let mut tests = suite.cargo(&format!("test {ALL} -- --test-threads={AT_A_TIME}"));
             finish(tests.env("PROPTEST_RNG_SEED", SEED))
         })?;
-        self.part("large fleets", |suite| {
-            // But for the searches, which have no end of their own.
-            suite.fleets("--ignored --skip one_schedule --skip thousands_of_schedules")
-        })?;
         self.part("lab", |suite| {
             let lab =
                 format!("test {ALL} --no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
@@ -176,13 +173,6 @@ impl Suite<'_> {
 
     fn take_down(&mut self) -> Result<()> {
         self.part("taking the testbed down", |suite| down(&suite.progress))
-    }
-
-    /// What is ignored where nothing is optimised.
-    fn fleets(&self, chosen: &str) -> Result<()> {
-        let optimised = "--config profile.dev.package.trivet-proxy.opt-level=3";
-        let simulation = format!("test {ALL} {optimised} --test simulation -- {chosen}");
-        finish(&mut self.cargo(&simulation))
     }
 
     fn part(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<()>) -> Result<()> {

@@ -2,9 +2,7 @@
 //! ([`trivet_proxy::balance`]); members, kernels and clients are modelled.
 //!
 //! Some fleets are laid out by hand, each for one promise; the others are drawn from a seed, with faults of all kinds.
-//! Large fleets and thousands of seeds want an optimised build, and all cores: `cargo test --config
-//! 'profile.dev.package.trivet-proxy.opt-level=3' -p trivet-proxy --test simulation -- --ignored --skip one_schedule`.
-//! A seed that breaks a promise says how to run it again.
+//! `make soak` runs thousands of seeds. A seed that breaks a promise says how to run it again.
 
 #![allow(
     clippy::indexing_slicing,
@@ -69,7 +67,6 @@ fn a_hung_member_is_down_and_cut_within_3_seconds_in_a_fleet_of_up_to_500() {
 }
 
 #[test]
-#[ignore = "a fleet of 5,000 takes a minute where nothing is optimised"]
 fn a_hung_member_is_down_and_cut_within_15_seconds_in_a_fleet_of_5000() {
     hung_member_is_cut(5000, 15.0);
 }
@@ -109,7 +106,6 @@ fn a_blackholed_member_is_left_within_3_seconds_in_a_fleet_of_up_to_500() {
 }
 
 #[test]
-#[ignore = "a fleet of 5,000 takes a minute where nothing is optimised"]
 fn a_blackholed_member_is_down_within_8_seconds_and_cut_within_10_in_a_fleet_of_5000() {
     blackholed_member_is_left(5000, 8.0, 10.0);
 }
@@ -132,7 +128,6 @@ fn blackholed_member_is_left(nodes: usize, noticed: f64, gone: f64) {
 }
 
 #[test]
-#[ignore = "a fleet of 5,000 takes a minute where nothing is optimised"]
 fn traffic_notices_a_hung_member_before_rare_probes_do() {
     let schedule = Schedule::quiet(5000, 3, 90 * SECOND).with(Condition::Hung, 0, MINUTE, 90 * SECOND);
     let seen = kept(&Schedule {
@@ -148,7 +143,6 @@ fn traffic_notices_a_hung_member_before_rare_probes_do() {
 }
 
 #[test]
-#[ignore = "a fleet of 5,000 takes a minute where nothing is optimised"]
 fn no_member_is_asked_more_than_500_times_a_second() {
     let sick = [Condition::Well, Condition::Hung, Condition::EtcdCut];
     let mut schedule = Schedule::quiet(5000, sick.len(), 4 * MINUTE);
@@ -185,7 +179,6 @@ fn no_member_is_asked_more_than_500_times_a_second() {
 }
 
 #[test]
-#[ignore = "a fleet of 5,000 takes a minute where nothing is optimised"]
 fn a_members_death_is_no_stampede_on_the_others() {
     let schedule = Schedule::quiet(5000, 3, 90 * SECOND).with(Condition::Hung, 0, MINUTE, 90 * SECOND);
     for busy in [false, true] {
@@ -206,7 +199,6 @@ fn a_members_death_is_no_stampede_on_the_others() {
 }
 
 #[test]
-#[ignore = "a fleet of 5,000 takes a minute where nothing is optimised"]
 fn a_restarted_fleet_spreads_evenly() {
     for (nodes, members) in [(500, 2), (500, 9), (5000, 3)] {
         let schedule = Schedule {
