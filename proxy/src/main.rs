@@ -12,7 +12,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use trivet_proxy::{
     admin::{self, BindError},
     app,
@@ -64,7 +64,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn forward(run: RunArguments) -> Result<ExitCode> {
-    let filter = match EnvFilter::try_new(&run.log_level) {
+    let filter = match run.log_level.parse::<Targets>() {
         Ok(filter) => filter,
         Err(error) => {
             eprintln!(
@@ -170,16 +170,16 @@ fn runtime() -> Result<Runtime> {
         .context("failed to start the runtime")
 }
 
-fn start_log(filter: EnvFilter, format: LogFormat, metrics: Arc<Metrics>) -> Result<log::LogGuard> {
+fn start_log(filter: Targets, format: LogFormat, metrics: Arc<Metrics>) -> Result<log::LogGuard> {
     let (writer, guard) = log::start(io::stderr(), metrics).context("failed to start the log")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         // They would go to standard error directly.
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => registry.with(lines.with_ansi(false)).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
     }
     // The default hook writes to standard error directly and would block on its reader.
     panic::set_hook(Box::new(|panic| error!(panic = panic.to_string(), "panicked")));

@@ -7,7 +7,8 @@ use std::{
 };
 
 use tokio::task::{JoinSet, spawn_blocking};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 use trivet_proxy::status::{Observation, Status, UpstreamStatus};
 
 use crate::support::{
@@ -334,11 +335,11 @@ async fn each_connection_logs_one_line_with_its_result() {
     let log = Log::default();
     // For the whole process: tracing caches per call site whether a subscriber is interested, and another test's thread
     // may reach a call site before this one.
-    tracing_subscriber::fmt()
-        .with_env_filter("trivet_proxy::connection=debug")
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_writer(log.clone())
-        .init();
+        .with_writer(log.clone());
+    let filter = Targets::new().with_target("trivet_proxy::connection", Level::DEBUG);
+    tracing_subscriber::registry().with(filter).with(lines).init();
     let mut node = Node::new();
     let apiserver = Apiserver::start("cp1", node.authority.server());
     node.write(&Pool::new(&node.authority, node.proxy.port()).member(&apiserver));

@@ -52,29 +52,33 @@ pub fn build(progress: &Progress) -> Result<Vec<PathBuf>> {
 
 /// A build of the images beside other work, on what that leaves of the processors. It ends with this value.
 #[derive(Debug)]
-pub struct Beside(Option<Child>);
+pub struct Beside(Vec<Child>);
 
 /// Starts to compile what [`build`] needs, and does not wait for it. `build` waits, and reports what fails.
 pub fn start_beside() -> Result<Beside> {
     if std::env::var_os(ARCHIVES).is_some() {
-        return Ok(Beside(None));
+        return Ok(Beside(Vec::new()));
     }
-    let cargo = compilation(&["trivet-operator", "trivet-proxy"]);
-    // It ends with this program, however that ends. sched(7): SCHED_IDLE runs where nothing else wants to.
-    let mut idle = setup::apart_from_cargo("setpriv".as_ref());
-    idle.args(["--pdeathsig", "TERM", "chrt", "--idle", "0"])
-        .arg(cargo.get_program())
-        .args(cargo.get_args());
-    idle.current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    Ok(Beside(Some(idle.spawn().context("failed to start setpriv")?)))
+    let mut children = Beside(Vec::new());
+    for package in ["trivet-operator", "trivet-proxy"] {
+        let cargo = compilation(package);
+        // It ends with this program, however that ends. sched(7): SCHED_IDLE runs where nothing else wants to.
+        let mut idle = setup::apart_from_cargo("setpriv".as_ref());
+        idle.args(["--pdeathsig", "TERM", "chrt", "--idle", "0"])
+            .arg(cargo.get_program())
+            .args(cargo.get_args());
+        idle.current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        children.0.push(idle.spawn().context("failed to start setpriv")?);
+    }
+    Ok(children)
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
+        for child in &mut self.0 {
             // It may have ended by itself.
             let _ended = child.kill();
             let _status = child.wait();
@@ -100,18 +104,10 @@ pub fn build_tagged(progress: &Progress, tag: &str) -> Result<Vec<PathBuf>> {
     )
 }
 
-/// The static program of one package alone, as its image holds it.
-pub fn program(progress: &Progress, package: &str) -> Result<PathBuf> {
-    let mut programs = compile(progress, &[package])?;
-    programs.pop().context("no program was built")
-}
-
 /// Builds each (package, image) and writes its archive next to its binary, under the workspace's target directory.
 fn images(progress: &Progress, wanted: &[(&str, &str)], tag: &str) -> Result<Vec<PathBuf>> {
-    let packages: Vec<_> = wanted.iter().map(|(package, _)| *package).collect();
-    let binaries = compile(progress, &packages)?;
-    let write = |((_, image), binary): (&(&str, &str), &PathBuf)| archive_of(binary, image, tag);
-    wanted.iter().zip(&binaries).map(write).collect()
+    let write = |(package, image): &(&str, &str)| archive_of(&program(progress, package)?, image, tag);
+    wanted.iter().map(write).collect()
 }
 
 /// Writes the archive of an image with one program next to that program.
@@ -128,30 +124,26 @@ fn archive_of(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Compiles the packages for musl, in release mode, and returns their binaries in the same order.
-fn compile(progress: &Progress, packages: &[&str]) -> Result<Vec<PathBuf>> {
-    let doing = format!("building {} for {}", packages.join(" and "), setup::rust_target());
+/// The static program of a package, as its image holds it. It is built alone, because cargo gives packages that it builds
+/// together the features that any of them needs.
+pub fn program(progress: &Progress, package: &str) -> Result<PathBuf> {
+    let doing = format!("building {package} for {}", setup::rust_target());
     progress.step(&doing);
-    let messages = quiet::run(progress, &doing, &mut compilation(packages))?;
+    let messages = quiet::run(progress, &doing, &mut compilation(package))?;
     let messages = String::from_utf8(messages).context("cargo's messages are not UTF-8")?;
-    let find = |package: &&str| {
-        executable(&messages, package).with_context(|| format!("cargo built no program named {package}"))
-    };
-    packages.iter().map(find).collect()
+    executable(&messages, package).with_context(|| format!("cargo built no program named {package}"))
 }
 
-fn compilation(packages: &[&str]) -> Command {
+fn compilation(package: &str) -> Command {
     let mut cargo = setup::cargo();
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.args([
-        "build",
-        "--release",
-        "--locked",
-        "--target",
-        &setup::rust_target(),
-        "--message-format=json-render-diagnostics",
-    ]);
-    cargo.args(packages.iter().flat_map(|package| ["--package", package]));
+    let profile = match package {
+        "trivet-proxy" => "proxy",
+        _ => "release",
+    };
+    cargo.args(["build", "--profile", profile, "--locked", "--package", package]);
+    cargo.args(["--target", &setup::rust_target()]);
+    cargo.arg("--message-format=json-render-diagnostics");
     cargo
 }
 
