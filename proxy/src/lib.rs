@@ -12,6 +12,7 @@ pub mod clock;
 pub mod connection;
 pub mod document;
 pub mod ending;
+pub mod handover;
 pub mod listener;
 pub mod log;
 pub mod metrics;

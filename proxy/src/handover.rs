@@ -1,0 +1,11 @@
+//! Hand-over of listeners between the Trivet processes of one node: old and new pod, pod and static standby, two runs of a
+//! systemd unit.
+//!
+//! One of them serves: it holds the lock, accepts, and lends duplicates of its listeners to all others over a unix socket.
+//! They hold the listeners without accepting, so that any of them can go on at once when the one that serves ends, leaves
+//! or hangs.
+//!
+//! [`rank`] says who may take from whom, [`record`] is what they say to each other.
+
+pub mod rank;
+pub mod record;
