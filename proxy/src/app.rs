@@ -19,8 +19,9 @@ use crate::{
     settings,
     source::Source,
     status::Subject,
+    systemd::{self, report},
     upstream::Upstreams,
-    warnings::Warnings,
+    warnings::{Topic, Warnings},
 };
 
 /// File descriptors for everything but client connections: probes, watch, cache, logs and hedges.
@@ -43,6 +44,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The address of the metrics, if any.
     pub metrics: Option<SocketAddr>,
+    /// What systemd passed.
+    pub service: systemd::Service,
 }
 
 /// Why a proxy cannot start.
@@ -89,7 +92,10 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
     {
         documents.offer(&text, Source::File);
     }
-    let listeners = Arc::new(Listeners::new(Arc::clone(&upstreams)));
+    let listeners = Arc::new(Listeners::new(
+        Arc::clone(&upstreams),
+        config.service.sockets.clone(),
+    ));
     let readiness = Arc::new(Readiness::new(
         Arc::clone(&listeners),
         Arc::clone(upstreams.vital_tasks()),
@@ -181,6 +187,13 @@ impl BoundProxy {
             "service log",
             Arc::clone(&upstreams).log_service_changes().boxed(),
         );
+        let report = report::report(
+            self.config.service.clone(),
+            Arc::clone(&self.readiness),
+            Arc::clone(&self.listeners),
+            Arc::clone(&upstreams),
+        );
+        spawn("systemd", report.boxed());
         let readiness = Arc::clone(&self.readiness);
         spawn(
             "readiness",
@@ -205,6 +218,7 @@ impl BoundProxy {
                 self.apply(in_force);
             } else {
                 info!("no document yet: waiting for one");
+                self.listeners.refuse_passed();
             }
             if documents.changed().await.is_err() {
                 return;
@@ -224,9 +238,22 @@ impl BoundProxy {
             &settings::ports_on_node(&document, &self.config.place.node),
             self.connection_limit(document.connection.max_connections),
         );
+        self.warn_of_other_sockets(&addresses);
         self.upstreams
             .metrics()
             .document_applied(document.revision, source);
+    }
+
+    /// No error: an edit of the document must not keep the proxy from starting.
+    fn warn_of_other_sockets(&self, addresses: &[SocketAddr]) {
+        let Some(others) = self.config.service.sockets.others(addresses) else {
+            return self.warnings.clear(Topic::PassedSockets);
+        };
+        let message = format!(
+            "systemd passed {others}, where the document has no listener: clients are reset there; remove ListenStream= from the socket unit, or add the listener to the document"
+        );
+        self.warnings
+            .raise(Topic::PassedSockets, "SocketNotInDocument", message);
     }
 
     /// The limit of the document, lowered to what the file descriptors allow at two per connection.
@@ -237,6 +264,7 @@ impl BoundProxy {
 
     async fn drain(&self) {
         self.readiness.end();
+        self.config.service.notify("STOPPING=1");
         self.listeners.close().await;
         let within = self
             .upstreams

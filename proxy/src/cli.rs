@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// The wire document names the members and the listeners. At the start it is the newest one of --config and
     /// --cache-dir; later, any newer one of --config or --watch. A document that cannot be followed is rejected with a log
     /// line and a metric, and the one in force stays.
+    ///
+    /// Run by systemd, the proxy accepts on the passed sockets that have the address of a listener instead of binding it,
+    /// and reports its start with Type=notify once it listens on all addresses.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArguments>),
     /// Ask the proxy that runs here whether it has started, is ready or is alive; for exec probes. Exits 0 for yes, 1 for no with the reason.

@@ -24,6 +24,7 @@ pub mod relay;
 pub mod settings;
 pub mod source;
 pub mod status;
+pub mod systemd;
 pub mod upstream;
 pub mod vital;
 pub mod warnings;

@@ -2,6 +2,7 @@
 //! and tries to bind it again for as long as the document names it.
 
 pub mod holding;
+mod refusals;
 pub mod slots;
 
 use std::{
@@ -24,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use self::{
     holding::{Holding, Holdings},
+    refusals::Refusals,
     slots::Slots,
 };
 use crate::{
@@ -35,6 +37,7 @@ use crate::{
         socket::{self, Fault},
     },
     relay::TailBudget,
+    systemd::sockets::PassedSockets,
     upstream::Upstreams,
 };
 
@@ -55,6 +58,8 @@ pub struct Listeners {
     metrics: Arc<Metrics>,
     wanted: Mutex<HashMap<SocketAddr, CancellationToken>>,
     holdings: Arc<Mutex<Holdings>>,
+    passed: PassedSockets,
+    refusals: Refusals,
     accepting: TaskTracker,
     connections: TaskTracker,
     slots: Arc<Slots>,
@@ -69,15 +74,18 @@ struct Acceptor {
     upstreams: Arc<Upstreams>,
     metrics: Arc<Metrics>,
     holdings: Arc<Mutex<Holdings>>,
+    passed: PassedSockets,
     connections: TaskTracker,
     slots: Arc<Slots>,
     tails: Arc<TailBudget>,
 }
 
 impl Listeners {
-    /// No listeners yet.
-    pub fn new(upstreams: Arc<Upstreams>) -> Self {
+    /// No listeners yet. An address with a passed socket is not bound: the proxy accepts on the socket.
+    pub fn new(upstreams: Arc<Upstreams>, passed: PassedSockets) -> Self {
         Self {
+            refusals: Refusals::new(passed.clone()),
+            passed,
             metrics: Arc::clone(upstreams.metrics()),
             upstreams,
             wanted: Mutex::default(),
@@ -93,15 +101,16 @@ impl Listeners {
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
     /// keeps its socket. Connections of a removed address stay open. `members_ports` are the ports on which members listen
     /// on this node: an address with such a port is not bound, because an apiserver that restarts could not bind it then.
-    /// An address that is already bound stays bound, because a document with a wrong port must not remove the node's
-    /// listener.
+    /// An address that is already bound, by systemd too, stays bound, because a document with a wrong port must not remove
+    /// the node's listener. Clients of a passed socket with another address are reset.
     pub fn apply(&self, addresses: &[SocketAddr], members_ports: &BTreeSet<u16>, limit: u32) {
         self.slots.set_limit(limit);
         let bound = self.bound();
-        let (refused, addresses): (BTreeSet<SocketAddr>, BTreeSet<_>) = addresses
-            .iter()
-            .copied()
-            .partition(|address| members_ports.contains(&address.port()) && !bound.contains(address));
+        let (refused, addresses): (BTreeSet<SocketAddr>, BTreeSet<_>) =
+            addresses.iter().copied().partition(|address| {
+                let is_bound = bound.contains(address) || self.passed.get(*address).is_some();
+                members_ports.contains(&address.port()) && !is_bound
+            });
         for address in &refused {
             warn!(%address, "not listening on a port on which a member listens on this node");
             self.metrics.listener(&address.to_string(), false);
@@ -116,9 +125,15 @@ impl Listeners {
             }
             stays
         });
+        self.refusals.all_but(&addresses);
         for address in addresses {
             wanted.entry(address).or_insert_with(|| self.start(address));
         }
+    }
+
+    /// Resets the clients of all passed sockets while there is no document.
+    pub fn refuse_passed(&self) {
+        self.refusals.all_but(&BTreeSet::new());
     }
 
     /// The addresses on which the proxy accepts now.
@@ -140,6 +155,7 @@ impl Listeners {
 
     /// Stops accepting. Open connections stay.
     pub async fn close(&self) {
+        self.refusals.stop();
         self.wanted().clear();
         self.stop.cancel();
         self.accepting.close();
@@ -174,6 +190,7 @@ impl Listeners {
             upstreams: Arc::clone(&self.upstreams),
             metrics: Arc::clone(&self.metrics),
             holdings: Arc::clone(&self.holdings),
+            passed: self.passed.clone(),
             connections: self.connections.clone(),
             slots: Arc::clone(&self.slots),
             tails: Arc::clone(&self.tails),
@@ -263,6 +280,10 @@ impl Acceptor {
             tokio::join!(self.accept(&listener), self.look_around(listener.as_raw_fd()));
         };
         stop.run_until_cancelled(accepting).await;
+        if self.passed.get(self.address).is_some() {
+            // The socket outlives this process, and the clients in its queue wait for the next one.
+            return;
+        }
         if let Err(error) = self.accept_queued(listener) {
             debug!(address = %self.address, %error, "failed to accept the last clients");
         }
@@ -357,6 +378,9 @@ impl Acceptor {
     /// Binds the address. If other sockets listen on it, it is shared only if none of them is known to be of another program.
     async fn try_bind(&self, others: &mut Others) -> Result<TcpListener, Holding> {
         let address = self.address;
+        if let Some(passed) = self.passed.get(address) {
+            return passed.open().map_err(|error| fault_of(&error));
+        }
         if !socket::is_free(address).map_err(|error| fault_of(&error))? {
             let holders = others.look(address, None).await.to_vec();
             if holders.iter().any(Holder::is_stranger) {

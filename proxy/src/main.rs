@@ -19,6 +19,7 @@ use trivet_proxy::{
     balance::place::Place,
     clock, document, log,
     metrics::Metrics,
+    systemd::Service,
 };
 
 use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, RunArguments};
@@ -80,6 +81,14 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
         );
         return Ok(ExitCode::from(USAGE));
     }
+    // Before the log has a thread and the runtime a file.
+    let service = match Service::take(|name| std::env::var_os(name), std::process::id()) {
+        Ok(service) => service,
+        Err(error) => {
+            eprintln!("trivet-proxy: {:#}", anyhow::Error::from(error));
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
     let metrics = Arc::new(Metrics::default());
     let _log = start_log(filter, run.log_format, Arc::clone(&metrics))?;
     let node = match run.node_name {
@@ -102,6 +111,7 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
         place: Place { node, zone: run.zone },
         socket: run.socket,
         metrics: run.metrics_address,
+        service,
     };
     let runtime = runtime()?;
     let done = runtime.block_on(async {

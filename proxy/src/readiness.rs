@@ -56,9 +56,20 @@ impl Readiness {
 
     /// Why this proxy is not ready; none if it is ready.
     pub fn objection(&self) -> Option<String> {
-        if self.ending.load(Ordering::Relaxed) {
+        if self.is_ending() {
             return Some("this proxy is ending".to_owned());
         }
+        if let Some(unheld) = self.unheld() {
+            return Some(unheld);
+        }
+        if !self.forwarded.load(Ordering::Relaxed) {
+            return Some("no member has answered through this proxy's own listener yet".to_owned());
+        }
+        None
+    }
+
+    /// Why this proxy does not hold all of its listeners' addresses; none if it does.
+    pub fn unheld(&self) -> Option<String> {
         let holdings = self.listeners.holdings();
         if let Some((address, fault)) = holdings
             .iter()
@@ -68,9 +79,6 @@ impl Readiness {
         }
         if !holdings.values().any(Holding::is_bound) {
             return Some("no listener is bound: there is no document yet".to_owned());
-        }
-        if !self.forwarded.load(Ordering::Relaxed) {
-            return Some("no member has answered through this proxy's own listener yet".to_owned());
         }
         None
     }
@@ -92,6 +100,11 @@ impl Readiness {
         }
         let panicked = self.vital.panicked()?;
         Some(format!("a task that must not end has panicked: {panicked}"))
+    }
+
+    /// Whether the proxy ends.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// The proxy ends: it is never ready again.
@@ -119,12 +132,15 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::fixture;
+    use crate::{systemd::sockets::PassedSockets, upstream::fixture};
 
     fn readiness() -> Readiness {
         let (upstreams, []) = fixture::proven([]);
         let vital = Arc::clone(upstreams.vital_tasks());
-        Readiness::new(Arc::new(Listeners::new(upstreams)), vital)
+        Readiness::new(
+            Arc::new(Listeners::new(upstreams, PassedSockets::default())),
+            vital,
+        )
     }
 
     #[tokio::test]

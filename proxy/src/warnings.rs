@@ -18,6 +18,8 @@ pub enum Topic {
     CacheRead,
     /// The cache directory cannot be written.
     CacheWrite,
+    /// systemd passed sockets that are no listeners of the document.
+    PassedSockets,
     /// A source offers a document that is not followed for its revision.
     Document(Source),
 }

@@ -143,6 +143,23 @@ fn the_example_unit_runs_the_proxy_with_flags_that_exist() {
 }
 
 #[test]
+fn the_example_socket_has_the_listeners_of_the_example_document() {
+    let unit = include_str!("../../examples/trivet-proxy.socket");
+    let streams: Vec<_> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("ListenStream="))
+        .collect();
+    let document = include_str!("../../examples/pool.json");
+    let document = trivet_crds::wire::Document::parse(document).unwrap();
+    let listener = &document.listeners[0];
+    let wanted: Vec<_> = trivet_proxy::settings::sockets(listener)
+        .map(|address| address.to_string())
+        .collect();
+    assert_eq!(streams, wanted);
+    assert!(unit.contains(&format!("FileDescriptorName={}\n", listener.name)));
+}
+
+#[test]
 fn help_exits_with_0_and_explains() {
     for arguments in [
         &["--help"][..],

@@ -18,4 +18,5 @@ mod relaying;
 mod resorting;
 mod status;
 mod support;
+mod systemd;
 mod watching;

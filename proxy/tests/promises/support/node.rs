@@ -19,6 +19,7 @@ use trivet_proxy::{
     balance::place::Place,
     document::watch::ConfigMapTarget,
     status::Status,
+    systemd::{Service, sockets::PassedSockets},
 };
 
 use super::{
@@ -197,6 +198,8 @@ pub(crate) struct Node {
     pub(crate) proxy: SocketAddr,
     /// The ConfigMap that the proxy follows from its next start on.
     pub(crate) watch: Option<ConfigMapTarget>,
+    /// The sockets that systemd passes to the proxy at its next start.
+    pub(crate) passed: PassedSockets,
     disk: TempDir,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -221,6 +224,7 @@ impl Node {
             authority: Authority::new(),
             proxy: free_address(),
             watch: None,
+            passed: PassedSockets::default(),
             disk: tempfile::tempdir().unwrap(),
             running: None,
         }
@@ -256,6 +260,10 @@ impl Node {
             },
             socket: Some(self.path("proxy.sock")),
             metrics: None,
+            service: Service {
+                sockets: self.passed.clone(),
+                ..Service::default()
+            },
         };
         let bound = app::bind(config, Arc::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -271,6 +279,7 @@ impl Node {
             authority: Authority::new(),
             proxy: self.proxy,
             watch: None,
+            passed: PassedSockets::default(),
             disk,
             running: None,
         }
