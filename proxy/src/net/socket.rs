@@ -76,6 +76,12 @@ pub fn is_free(address: SocketAddr) -> io::Result<bool> {
     }
 }
 
+/// Listens on `address`, with TCP_NODELAY for every accepted connection. Anybody who listens there already makes this
+/// fail, and nobody can join later: without SO_REUSEPORT the kernel refuses the port even to a process of the same user.
+pub fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    bind(address, false)?.listen(BACKLOG)
+}
+
 /// Listens on `address`, with TCP_NODELAY for every accepted connection. The port is shared with any process of the same
 /// user that sets SO_REUSEPORT too, as this proxy's predecessor and successor do, so that an upgrade leaves no moment
 /// without a listener.
@@ -318,10 +324,25 @@ mod tests {
 
     #[tokio::test]
     async fn accepted_connections_have_no_delay() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
-        assert!(accepted.nodelay().unwrap());
-        assert!(!client.nodelay().unwrap(), "it is not the default");
+        for listen in [listen, listen_alone] {
+            let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            assert!(accepted.nodelay().unwrap());
+            assert!(!client.nodelay().unwrap(), "it is not the default");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_held_alone_is_shared_with_nobody() {
+        let is_taken = |again: io::Result<TcpListener>| again.unwrap_err().kind() == io::ErrorKind::AddrInUse;
+        let alone = listen_alone("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = alone.local_addr().unwrap();
+        assert!(is_taken(listen_alone(address)));
+        assert!(is_taken(listen(address)));
+        let shared = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = shared.local_addr().unwrap();
+        assert!(is_taken(listen_alone(address)));
+        drop(listen(address).unwrap());
     }
 }
