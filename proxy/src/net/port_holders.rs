@@ -18,6 +18,9 @@ const LISTEN: &str = "0A";
 /// The name of a proxy's program.
 const PROGRAM: &str = "trivet-proxy";
 
+/// The kernel's tables of TCP sockets in this network namespace.
+const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+
 /// A listening socket of the kernel's tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Socket {
@@ -70,11 +73,9 @@ impl fmt::Display for Holder {
 /// The sockets that listen where a client of `address` may reach them, but for `own`. Listening sockets are the first
 /// lines of the tables, so this is cheap.
 pub fn sockets(address: SocketAddr, own: Option<&impl AsRawFd>) -> BTreeSet<Socket> {
-    let own =
-        own.and_then(|own| inode_of(&fs::read_link(format!("/proc/self/fd/{}", own.as_raw_fd())).ok()?));
-    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let own = own.and_then(|own| own_inode(own).ok()?);
     let mut found = BTreeSet::new();
-    for table in tables {
+    for table in TABLES {
         // Without IPv6 there is no table of it; what cannot be read names nobody.
         if let Ok(lines) = listening_lines(Path::new(table)) {
             found.extend(lines.iter().filter_map(|line| listening(line, address)));
@@ -82,6 +83,27 @@ pub fn sockets(address: SocketAddr, own: Option<&impl AsRawFd>) -> BTreeSet<Sock
     }
     found.retain(|socket| Some(socket.inode) != own);
     found
+}
+
+/// How many clients wait to be accepted from a listening socket; none if it does not listen any more. The kernel writes
+/// the length of the accept queue where other sockets have their receive queue, and it is the same for all duplicates of
+/// the socket, in whatever process. This reads the first lines of the tables only, and needs no TCP_INFO, which no safe
+/// crate reads.
+pub fn queue_length(socket: &impl AsRawFd) -> io::Result<Option<u32>> {
+    let Some(inode) = own_inode(socket)? else {
+        return Ok(None);
+    };
+    for table in TABLES {
+        let lines = match listening_lines(Path::new(table)) {
+            // Without IPv6 there is no table of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lines => lines?,
+        };
+        if let Some(waiting) = lines.iter().find_map(|line| waiting(line, inode)) {
+            return Ok(Some(waiting));
+        }
+    }
+    Ok(None)
 }
 
 /// The processes that hold these sockets. This reads the open files of every process: not for the event loop.
@@ -136,6 +158,16 @@ fn listening(line: &str, address: SocketAddr) -> Option<Socket> {
     })
 }
 
+/// The length of the accept queue in a line, if it is that of the socket with this inode.
+fn waiting(line: &str, inode: u64) -> Option<u32> {
+    let mut fields = line.split_whitespace();
+    let (_sent, waiting) = fields.nth(4)?.split_once(':')?;
+    if fields.nth(4)?.parse() != Ok(inode) {
+        return None;
+    }
+    u32::from_str_radix(waiting, 16).ok()
+}
+
 /// Addresses are written as words of 32 bits, each in the machine's order.
 fn parse_ip(text: &str) -> Option<IpAddr> {
     let word = |index: usize| {
@@ -174,6 +206,12 @@ fn processes_with(inode: u64) -> impl Iterator<Item = Process> {
     })
 }
 
+/// The inode of a socket of this process; none if the descriptor is no socket.
+fn own_inode(own: &impl AsRawFd) -> io::Result<Option<u64>> {
+    let link = fs::read_link(format!("/proc/self/fd/{}", own.as_raw_fd()))?;
+    Ok(inode_of(&link))
+}
+
 /// The inode of a socket by its link: `socket:[4711]`.
 fn inode_of(link: &Path) -> Option<u64> {
     let link = link.to_str()?;
@@ -195,6 +233,15 @@ fn file_name(executable: PathBuf) -> Option<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::{Shutdown, TcpListener, TcpStream},
+        thread,
+        time::Duration,
+    };
+
+    use socket2::SockRef;
+    use tokio::time::Instant;
+
     use super::*;
 
     const LOOPBACK: &str = "   0: 0100007F:1D13 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0000 100 0 0 10 0";
@@ -228,14 +275,48 @@ mod tests {
 
     #[test]
     fn this_process_is_found_and_is_no_stranger() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let found = sockets(address, None::<&std::net::TcpListener>);
+        let found = sockets(address, None::<&TcpListener>);
         assert_eq!(found.len(), 1, "{found:?}");
         let holders = holders(&found);
         assert_eq!(holders[0].process.as_ref().unwrap().pid, std::process::id());
         assert!(!holders[0].is_stranger());
         assert_eq!(sockets(address, Some(&listener)), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_line_tells_how_many_clients_wait() {
+        assert_eq!(waiting(LOOPBACK, 4711), Some(0));
+        assert_eq!(waiting(LOOPBACK, 4712), None);
+        let waited_for = LOOPBACK_V6.replace("00000000:00000000", "00000000:0000001F");
+        assert_eq!(waiting(&waited_for, 4713), Some(31));
+        assert_eq!(waiting("nonsense", 4711), None);
+    }
+
+    #[test]
+    fn every_duplicate_of_a_socket_counts_the_clients_that_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let duplicate = listener.try_clone().unwrap();
+        let address = listener.local_addr().unwrap();
+        let _clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+        let seen = || queue_length(&duplicate).unwrap();
+        // A client may be connected a moment before the kernel has queued it.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while seen() != Some(3) {
+            assert!(Instant::now() < deadline, "{:?}", seen());
+            thread::yield_now();
+        }
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(seen(), Some(2));
+        SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
+        assert_eq!(seen(), None);
+    }
+
+    #[test]
+    fn a_file_has_no_clients() {
+        let file = fs::File::open("/proc/self/net/tcp").unwrap();
+        assert_eq!(queue_length(&file).unwrap(), None);
     }
 
     #[test]
