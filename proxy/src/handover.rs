@@ -7,5 +7,6 @@
 //!
 //! [`rank`] says who may take from whom, [`record`] is what they say to each other.
 
+pub mod codec;
 pub mod rank;
 pub mod record;
