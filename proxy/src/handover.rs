@@ -8,5 +8,6 @@
 //! [`rank`] says who may take from whom, [`record`] is what they say to each other.
 
 pub mod codec;
+pub mod lent;
 pub mod rank;
 pub mod record;
