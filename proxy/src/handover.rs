@@ -11,3 +11,4 @@ pub mod codec;
 pub mod lent;
 pub mod rank;
 pub mod record;
+pub mod snapshot;
