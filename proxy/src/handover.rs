@@ -7,6 +7,7 @@
 //!
 //! [`rank`] says who may take from whom, [`record`] is what they say to each other.
 
+pub mod channel;
 pub mod codec;
 pub mod lent;
 pub mod rank;
