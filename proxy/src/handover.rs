@@ -10,6 +10,7 @@
 pub mod channel;
 pub mod codec;
 pub mod lent;
+pub mod lock;
 pub mod rank;
 pub mod record;
 pub mod snapshot;
