@@ -5,10 +5,13 @@
 //! They hold the listeners without accepting, so that any of them can go on at once when the one that serves ends, leaves
 //! or hangs.
 //!
-//! [`rank`] says who may take from whom, [`record`] is what they say to each other.
+//! [`rank`] says who may take from whom, [`record`] is what they say to each other. They meet in a [`directory`] with the
+//! [`lock`] and talk over a [`channel`] in records of one form ([`codec`]); [`lent`] holds the listeners and [`snapshot`]
+//! what else a standby needs.
 
 pub mod channel;
 pub mod codec;
+pub mod directory;
 pub mod lent;
 pub mod lock;
 pub mod rank;
