@@ -13,6 +13,7 @@
 
 mod disk;
 mod first_flight;
+mod handover;
 mod reply;
 mod search;
 mod wire_document;
