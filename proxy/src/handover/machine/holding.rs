@@ -1,0 +1,401 @@
+//! The holder: it has the lock, accepts, and lends its listeners to all others.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use super::{
+    Action, ChannelId, Listener, Machine, Message, Peer, Role, Snapshot, State, Timer, giving::Giving,
+    joined::Joined, seeking::SETTLE_LIMIT,
+};
+use crate::handover::record::{AskReason, Refusal};
+
+/// The pause between two attempts to bind a taken port.
+pub(super) const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+/// A former holder that has not ended its channel after this long is stopped. It must not keep this process from giving;
+/// it reads that it has given as soon as it runs again.
+pub(super) const PREDECESSOR_LIMIT: Duration = Duration::from_secs(5);
+
+/// The timers of a holder.
+const ALL_TIMERS: [Timer; 6] = [
+    Timer::Bind,
+    Timer::Settle,
+    Timer::Gather,
+    Timer::Give,
+    Timer::Predecessor,
+    Timer::Leave,
+];
+
+/// What a holder knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Holding {
+    is_bound: bool,
+    pub(super) guests: BTreeMap<ChannelId, Guest>,
+    pub(super) giving: Option<Giving>,
+    /// The channel to the process that gave to this one.
+    pub(super) predecessor: Option<ChannelId>,
+    /// The channel to the process that has the lock at the path, if that is another.
+    pub(super) claim: Option<ChannelId>,
+    /// Whether whoever seeks has had the time to connect.
+    is_settled: bool,
+    /// Whether the peers have had the time to ask since this process began to leave.
+    pub(super) has_gathered: bool,
+}
+
+/// A peer of this holder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Guest {
+    pub(super) peer: Peer,
+    pub(super) asked: Option<(u64, AskReason)>,
+    pub(super) assists: bool,
+}
+
+impl Holding {
+    /// A holder that has no listeners yet.
+    pub(super) fn unbound() -> Self {
+        Self {
+            is_bound: false,
+            ..Self::serving(None)
+        }
+    }
+
+    pub(super) fn serving(predecessor: Option<ChannelId>) -> Self {
+        Self {
+            is_bound: true,
+            guests: BTreeMap::new(),
+            giving: None,
+            predecessor,
+            claim: None,
+            is_settled: false,
+            has_gathered: false,
+        }
+    }
+
+    pub(super) fn bind_path(&mut self) -> Vec<Action> {
+        self.is_settled = false;
+        vec![Action::BindPath, Action::Set(Timer::Settle, SETTLE_LIMIT)]
+    }
+
+    /// Whether it may give to a peer now.
+    pub(super) fn may_give(&self) -> bool {
+        self.is_bound
+            && self.is_settled
+            && self.predecessor.is_none()
+            && self.claim.is_none()
+            && !self.guests.values().any(|guest| guest.assists)
+    }
+
+    pub(super) fn state(&self, is_leaving: bool) -> State {
+        if !self.is_bound {
+            State::Binding
+        } else if self.giving.is_some() {
+            State::Giving
+        } else if is_leaving {
+            State::Leaving
+        } else {
+            State::Serving
+        }
+    }
+
+    pub(super) fn is_bound(&self) -> bool {
+        self.is_bound
+    }
+
+    pub(super) fn channels(&self) -> impl Iterator<Item = ChannelId> {
+        self.guests.keys().copied()
+    }
+
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        self.guests.values().map(|guest| guest.peer.clone()).collect()
+    }
+
+    pub(super) fn claim_on(&mut self, channel: ChannelId) {
+        self.claim = Some(channel);
+    }
+
+    /// Ends this process's part as the holder: no lock, no path, no channels.
+    pub(super) fn give_way(&self) -> Vec<Action> {
+        let mut actions = vec![Action::DropLock, Action::ClosePath];
+        actions.extend(
+            self.channels()
+                .chain(self.predecessor)
+                .chain(self.claim)
+                .map(Action::Close),
+        );
+        for timer in ALL_TIMERS {
+            actions.push(Action::Clear(timer));
+        }
+        actions
+    }
+}
+
+impl Machine {
+    pub(super) fn bound(&mut self, listeners: Vec<Listener>) -> Vec<Action> {
+        self.listeners = listeners;
+        match &mut self.role {
+            Role::Holding(holding) => {
+                holding.is_bound = true;
+                self.own.is_warm = true;
+                let mut actions = vec![Action::Accept];
+                actions.extend(holding.bind_path());
+                let guests: Vec<_> = holding.channels().collect();
+                actions.extend(guests.into_iter().flat_map(|channel| self.welcome(channel)));
+                actions
+            }
+            Role::Alone => vec![Action::Accept],
+            Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
+        }
+    }
+
+    /// The path is bound all the same: a process that holds the listeners gets the lock from this one there.
+    pub(super) fn port_taken(&mut self) -> Vec<Action> {
+        match &mut self.role {
+            Role::Holding(holding) => {
+                let mut actions = holding.bind_path();
+                actions.push(Self::bind_later());
+                actions
+            }
+            Role::Alone => vec![Self::bind_later()],
+            Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
+        }
+    }
+
+    pub(super) fn hear_peer(&mut self, channel: ChannelId, message: Message) -> Vec<Action> {
+        let Role::Holding(holding) = &mut self.role else {
+            return Vec::new();
+        };
+        if holding.claim == Some(channel) {
+            return self.hear_rival(channel, message);
+        }
+        if let Message::Hello { peer, pool } = message {
+            return self.meet(channel, peer, &pool);
+        }
+        let Some(guest) = holding.guests.get_mut(&channel) else {
+            return Vec::new();
+        };
+        match message {
+            Message::Warm { .. } => guest.peer.is_warm = true,
+            Message::Ask { take, reason } => guest.asked = Some((take, reason)),
+            Message::Assist { on } => guest.assists = on,
+            Message::Ack { take, .. } => holding.acknowledge(channel, take),
+            Message::Taken { take } => return self.taken(channel, take),
+            Message::Abort { .. } => return self.drop_peer(channel),
+            // No messages of a peer, or answered outside.
+            Message::Hello { .. }
+            | Message::Refused { .. }
+            | Message::Lend { .. }
+            | Message::Ended { .. }
+            | Message::Snapshot(_)
+            | Message::Leaving
+            | Message::Offer { .. }
+            | Message::Commit { .. }
+            | Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::StatusRequest
+            | Message::Status { .. }
+            | Message::Unknown => {}
+        }
+        Vec::new()
+    }
+
+    /// A peer says who it is, for the first time or anew.
+    fn meet(&mut self, channel: ChannelId, peer: Peer, pool: &str) -> Vec<Action> {
+        let Role::Holding(holding) = &mut self.role else {
+            return Vec::new();
+        };
+        if pool != self.pool {
+            let reason = Refusal::OtherPool;
+            return vec![
+                Action::Send(channel, Message::Refused { reason }),
+                Action::Close(channel),
+            ];
+        }
+        if let Some(guest) = holding.guests.get_mut(&channel) {
+            guest.peer = peer;
+            return Vec::new();
+        }
+        let has_listeners = peer.has_listeners;
+        let guest = Guest {
+            peer,
+            asked: None,
+            assists: false,
+        };
+        holding.guests.insert(channel, guest);
+        if holding.is_bound {
+            self.welcome(channel)
+        } else if has_listeners {
+            self.release()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn welcome(&self, channel: ChannelId) -> Vec<Action> {
+        let listeners = self.listeners.clone();
+        let mut actions = vec![
+            self.hello(channel),
+            Action::Send(channel, Message::Lend { listeners }),
+        ];
+        if let Some(snapshot) = &self.snapshot {
+            actions.push(Action::Send(channel, Message::Snapshot(snapshot.clone())));
+        }
+        actions
+    }
+
+    /// Gives the lock up for a peer that holds the listeners, which this process cannot bind while that peer lives.
+    fn release(&mut self) -> Vec<Action> {
+        let Role::Holding(holding) = &self.role else {
+            return Vec::new();
+        };
+        let mut actions = holding.give_way();
+        actions.extend(self.seek());
+        actions
+    }
+
+    pub(super) fn lose_peer(&mut self, channel: ChannelId) -> Vec<Action> {
+        let Role::Holding(holding) = &mut self.role else {
+            return Vec::new();
+        };
+        if holding.predecessor == Some(channel) {
+            return self.predecessor_overdue();
+        }
+        if holding.claim == Some(channel) {
+            holding.claim = None;
+            // It has given the lock up for this process.
+            return vec![Action::Close(channel), Action::TryLock];
+        }
+        self.drop_peer(channel)
+    }
+
+    /// Nothing more comes from this peer, and nothing goes to it.
+    pub(super) fn drop_peer(&mut self, channel: ChannelId) -> Vec<Action> {
+        let Role::Holding(holding) = &mut self.role else {
+            return Vec::new();
+        };
+        holding.guests.remove(&channel);
+        let mut actions = vec![Action::Close(channel)];
+        actions.extend(holding.forget_give(channel));
+        actions
+    }
+
+    /// The former holder has ended its channel, or it is stopped. Either way the path is this process's now.
+    pub(super) fn predecessor_overdue(&mut self) -> Vec<Action> {
+        let Role::Holding(holding) = &mut self.role else {
+            return Vec::new();
+        };
+        let Some(channel) = holding.predecessor.take() else {
+            return Vec::new();
+        };
+        let mut actions = vec![Action::Clear(Timer::Predecessor), Action::Close(channel)];
+        actions.extend(holding.bind_path());
+        actions
+    }
+
+    pub(super) fn settled(&mut self) -> Vec<Action> {
+        if let Role::Holding(holding) = &mut self.role {
+            holding.is_settled = true;
+        }
+        Vec::new()
+    }
+
+    pub(super) fn listening(&mut self, listeners: Vec<Listener>) -> Vec<Action> {
+        self.listeners = listeners;
+        let listeners = self.listeners.clone();
+        self.broadcast(&Message::Lend { listeners })
+    }
+
+    pub(super) fn shut_down(&mut self, addresses: Vec<SocketAddr>) -> Vec<Action> {
+        self.forget(&addresses);
+        self.broadcast(&Message::Ended { addresses })
+    }
+
+    pub(super) fn push(&mut self, snapshot: Snapshot) -> Vec<Action> {
+        self.snapshot = Some(snapshot.clone());
+        self.broadcast(&Message::Snapshot(snapshot))
+    }
+
+    pub(super) fn broadcast(&self, message: &Message) -> Vec<Action> {
+        match &self.role {
+            Role::Holding(holding) => holding
+                .channels()
+                .map(|channel| Action::Send(channel, message.clone()))
+                .collect(),
+            Role::Alone | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
+        }
+    }
+
+    /// The directory was removed, or another file is in place of the lock. Locks that file, or goes to the process that
+    /// has it.
+    pub(super) fn lock_lost(&mut self) -> Vec<Action> {
+        match &self.role {
+            Role::Holding(holding)
+                if holding.giving.is_none() && holding.predecessor.is_none() && holding.claim.is_none() =>
+            {
+                vec![Action::TryLock]
+            }
+            Role::Holding(_)
+            | Role::Alone
+            | Role::Seeking
+            | Role::Joined(_)
+            | Role::Retiring
+            | Role::Draining => Vec::new(),
+        }
+    }
+
+    /// Another process has bound the path, which had a lock file that is gone by now.
+    pub(super) fn path_lost(&mut self) -> Vec<Action> {
+        match &mut self.role {
+            Role::Holding(holding) if holding.predecessor.is_none() => holding.bind_path(),
+            Role::Holding(_)
+            | Role::Alone
+            | Role::Seeking
+            | Role::Joined(_)
+            | Role::Retiring
+            | Role::Draining => Vec::new(),
+        }
+    }
+
+    /// What the process says that has the lock at the path. If it serves, this one becomes its peer.
+    fn hear_rival(&mut self, channel: ChannelId, message: Message) -> Vec<Action> {
+        let Role::Holding(holding) = &mut self.role else {
+            return Vec::new();
+        };
+        match message {
+            Message::Hello { peer, .. } => {
+                holding.claim = None;
+                let mut actions = vec![Action::StopAccepting];
+                actions.extend(holding.give_way());
+                actions.push(Action::DropListeners);
+                self.listeners.clear();
+                if self.own.is_leaving {
+                    actions.push(Action::Close(channel));
+                    actions.extend(self.drain(false));
+                } else {
+                    self.has_given = true;
+                    self.role = Role::Joined(Joined::beside(channel, peer));
+                }
+                actions
+            }
+            Message::Refused { .. } => {
+                holding.claim = None;
+                vec![Action::Close(channel)]
+            }
+            Message::Lend { .. }
+            | Message::Ended { .. }
+            | Message::Snapshot(_)
+            | Message::Warm { .. }
+            | Message::Ask { .. }
+            | Message::Leaving
+            | Message::Offer { .. }
+            | Message::Ack { .. }
+            | Message::Commit { .. }
+            | Message::Taken { .. }
+            | Message::Assist { .. }
+            | Message::Abort { .. }
+            | Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::StatusRequest
+            | Message::Status { .. }
+            | Message::Unknown => Vec::new(),
+        }
+    }
+}
