@@ -89,6 +89,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     bind(address, true)?.listen(BACKLOG)
 }
 
+/// Lets a process of the same user that sets SO_REUSEPORT listen on the same address from now on, as a release does that
+/// knows no hand-over. There is no way back: the kernel remembers it for the port for as long as anybody listens there.
+pub fn open_for_joining(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).set_reuse_port(true)
+}
+
 fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     let socket = new_socket(address)?;
     if address.is_ipv6() {
@@ -344,5 +350,16 @@ mod tests {
         let address = shared.local_addr().unwrap();
         assert!(is_taken(listen_alone(address)));
         drop(listen(address).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_port_that_was_held_alone_can_be_opened_for_another_process_of_the_user() {
+        let alone = listen_alone("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = alone.local_addr().unwrap();
+        open_for_joining(&alone).unwrap();
+        let joined = listen(address).unwrap();
+        drop(alone);
+        let _client = TcpStream::connect(address).await.unwrap();
+        joined.accept().await.unwrap();
     }
 }
