@@ -226,7 +226,10 @@ impl BoundSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{FileTypeExt, chown, symlink};
+    use std::os::{
+        fd::AsRawFd,
+        unix::fs::{FileTypeExt, chown, symlink},
+    };
 
     use super::*;
     use crate::handover::{channel::Received, record::Message};
@@ -353,6 +356,22 @@ mod tests {
             new.try_lock().unwrap().is_some(),
             "another lock than the removed one"
         );
+    }
+
+    /// A mount keeps a removed directory in place. So does the link to an open file in /proc, without the right to mount.
+    #[test]
+    fn a_removed_directory_that_is_still_mounted_is_told_from_one_that_is_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pool");
+        Directory::open(&path).unwrap();
+        let mount = File::open(&path).unwrap();
+        let mounted = PathBuf::from(format!("/proc/self/fd/{}/.", mount.as_raw_fd()));
+        let directory = Directory::open(&mounted).unwrap();
+        assert_eq!(directory.presence().unwrap(), Presence::Current);
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(directory.presence().unwrap(), Presence::Removed);
+        let refused = Directory::open(&mounted).unwrap_err();
+        assert!(matches!(refused, Error::Removed { .. }), "{refused:?}");
     }
 
     #[test]

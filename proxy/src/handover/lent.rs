@@ -8,7 +8,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
@@ -59,11 +59,11 @@ pub struct LentListener {
 impl LentListener {
     /// The listener of a descriptor that came for `address`.
     pub fn receive(descriptor: OwnedFd, address: SocketAddr) -> Result<Self, Error> {
+        let failure = |source| Error::Socket { address, source };
         let socket = Socket::from(descriptor);
-        if !is_tcp(&socket).map_err(|source| Error::Socket { address, source })? {
+        if !is_tcp(&socket).map_err(failure)? {
             return Err(Error::NotTcp { address });
         }
-        let failure = |source| Error::Socket { address, source };
         if !socket.is_listener().map_err(failure)? {
             return Err(Error::NotListening { address });
         }
@@ -106,6 +106,11 @@ impl LentListener {
         TcpListener::from_std(self.socket.try_clone()?.into())
     }
 
+    /// Ends it for every holder: the port is closed, and clients that wait are reset. Never for a socket that systemd made.
+    pub fn end(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Both)
+    }
+
     /// Whether it listens still. A process that ends a listener ends it for every holder.
     pub fn is_listening(&self) -> io::Result<bool> {
         self.socket.is_listener()
@@ -143,9 +148,12 @@ fn is_tcp(socket: &Socket) -> io::Result<bool> {
 mod tests {
     use std::{
         fs,
-        net::{Shutdown, TcpStream, UdpSocket},
+        net::{TcpStream, UdpSocket},
         os::unix::net::UnixListener,
+        time::Duration,
     };
+
+    use tokio::time::timeout;
 
     use super::*;
     use crate::net::socket::listen_alone;
@@ -224,16 +232,21 @@ mod tests {
         let (giver, address) = listener();
         let lent = LentListener::duplicate(&giver).unwrap();
         let accepting = lent.accept().unwrap();
-        let (accepted, ()) = tokio::join!(accepting.accept(), async {
-            SockRef::from(&giver).shutdown(Shutdown::Both).unwrap();
+        // Far beyond what a loaded machine needs: a listener that was revived waits for ever.
+        let bounded = async |listener: &TcpListener| {
+            let accepted = timeout(Duration::from_secs(20), listener.accept()).await;
+            accepted.expect("the listener does not end").unwrap_err()
+        };
+        let (ended, ()) = tokio::join!(bounded(&accepting), async {
+            LentListener::duplicate(&giver).unwrap().end().unwrap();
         });
-        assert!(is_ended(&accepted.unwrap_err()));
+        assert!(is_ended(&ended));
         assert!(!lent.is_listening().unwrap());
         let refused = received(SockRef::from(&giver).try_clone().unwrap(), address).unwrap_err();
         assert!(matches!(refused, Error::NotListening { .. }), "{refused:?}");
         // Accepting anew changes nothing: the port stays closed.
-        let again = lent.accept().unwrap().accept().await;
-        assert!(is_ended(&again.unwrap_err()));
+        let again = lent.accept().unwrap();
+        assert!(is_ended(&bounded(&again).await));
         let refused = TcpStream::connect(address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
