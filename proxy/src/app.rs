@@ -10,7 +10,9 @@ use tracing::{info, warn};
 use crate::{
     admin::{self, Admin},
     balance::place::Place,
-    document::{Documents, InForce, cache::Cache, file, keeper::Keeper, stale, watch as config_map},
+    document::{
+        Documents, InForce, cache::Cache, file, keeper::Keeper, seed::Seed, stale, watch as config_map,
+    },
     ending::Ending,
     listener::Listeners,
     metrics::Metrics,
@@ -32,6 +34,8 @@ const SPARE_FILES: u64 = 256;
 pub struct Config {
     /// The file with the document, if any.
     pub file: Option<PathBuf>,
+    /// The document of the first start, if any.
+    pub seed: Option<Seed>,
     /// The directory of the last good documents, if any.
     pub cache: Option<PathBuf>,
     /// The ConfigMap to follow, if any.
@@ -91,6 +95,9 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         && let Some(text) = file::look(path).await
     {
         documents.offer(&text, Source::File);
+    }
+    if let Some(seed) = &config.seed {
+        documents.offer(seed.text(), Source::Seed);
     }
     let listeners = Arc::new(Listeners::new(
         Arc::clone(&upstreams),

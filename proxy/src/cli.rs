@@ -43,8 +43,8 @@ pub(crate) enum Command {
     /// Forward connections until SIGTERM, then drain; a second signal aborts.
     ///
     /// The wire document names the members and the listeners. At the start it is the newest one of --config and
-    /// --cache-dir; later, any newer one of --config or --watch. A document that cannot be followed is rejected with a log
-    /// line and a metric, and the one in force stays.
+    /// --cache-dir, or --seed if they have none; later, any newer one of --config or --watch. A document that cannot be
+    /// followed is rejected with a log line and a metric, and the one in force stays.
     ///
     /// Run by systemd, the proxy accepts on the passed sockets that have the address of a listener instead of binding it,
     /// and reports its start with Type=notify once it listens on all addresses.
@@ -78,6 +78,11 @@ pub(crate) struct RunArguments {
     /// Directory of the last good documents, so that the proxy starts without any apiserver.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+
+    /// A wire document, JSON, for the first start on a node: it is used while neither --cache-dir nor --config nor --watch
+    /// has one, or where theirs is of another cluster.
+    #[arg(long, value_name = "JSON", env = "TRIVET_SEED", hide_env_values = true)]
+    pub(crate) seed: Option<String>,
 
     /// The ConfigMap to follow through this proxy's own upstreams.
     #[arg(long, value_name = "NAMESPACE/NAME")]

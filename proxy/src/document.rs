@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod file;
 pub mod keeper;
+pub mod seed;
 pub mod stale;
 pub mod watch;
 
@@ -29,6 +30,9 @@ use crate::{
 
 /// The reason for a document that has the revision of the one in force, but another content.
 const SAME_REVISION: &str = "SameRevision";
+
+/// The reason for a seed where another source has brought a document already.
+const SUPERSEDED: &str = "Superseded";
 
 /// The result of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +167,7 @@ impl Documents {
             }
         };
         let revision = settings.document.revision;
-        match self.order(&settings.document) {
+        match self.order(&settings.document, source) {
             Order::Newer => {}
             Order::InForce => {
                 self.drop_stale(source);
@@ -205,7 +209,7 @@ impl Documents {
         warn!(
             offered = stale.settings.document.revision,
             in_force = judged.settings.document.revision,
-            "following a document with a lower revision: its authority verifies a member, that of the one in force none"
+            "following a document in place of one that came before it: its authority verifies a member, that of the one in force none"
         );
         self.drop_stale(stale.source);
         self.history().clear();
@@ -254,7 +258,7 @@ impl Documents {
         before
     }
 
-    fn order(&self, document: &Document) -> Order {
+    fn order(&self, document: &Document, source: Source) -> Order {
         let current = self.current.borrow();
         let Some(in_force) = current.as_ref() else {
             return Order::Newer;
@@ -262,6 +266,10 @@ impl Documents {
         let current = &in_force.settings.document;
         match document.revision.cmp(&current.revision) {
             Ordering::Equal if document.hash == current.hash => Order::InForce,
+            // Whatever its revision: a seed says what was right when the node was installed.
+            _ if source == Source::Seed => Order::Stale(SUPERSEDED),
+            // A seed that was made without a cluster has revision 1, as a document that somebody writes by hand may have.
+            Ordering::Equal if in_force.source == Source::Seed => Order::Newer,
             // Two documents of one revision mean two writers, or an edit by hand.
             Ordering::Equal => Order::Stale(SAME_REVISION),
             Ordering::Less => Order::Stale("Older"),

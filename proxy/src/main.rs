@@ -17,7 +17,9 @@ use trivet_proxy::{
     admin::{self, BindError},
     app,
     balance::place::Place,
-    clock, document, log,
+    clock,
+    document::{self, seed::Seed},
+    log,
     metrics::Metrics,
     systemd::Service,
 };
@@ -75,9 +77,9 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
-    if run.config.is_none() && run.cache_dir.is_none() {
+    if run.config.is_none() && run.cache_dir.is_none() && run.seed.is_none() {
         eprintln!(
-            "trivet-proxy: --config or --cache-dir must be given: nothing else says where the apiservers are"
+            "trivet-proxy: --config, --cache-dir or --seed must be given: nothing else says where the apiservers are"
         );
         return Ok(ExitCode::from(USAGE));
     }
@@ -100,6 +102,7 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
     };
     let config = app::Config {
         file: run.config,
+        seed: run.seed.map(Seed::new),
         cache: run.cache_dir,
         watch: run.watch.map(|target| document::watch::ConfigMapTarget {
             namespace: target.namespace,

@@ -9,11 +9,13 @@ pub enum Source {
     Cache,
     /// The ConfigMap, through the API.
     Watch,
+    /// What the process was started with, for its first start on a node. Every other source comes before it.
+    Seed,
 }
 
 impl Source {
     /// All of them, in the order of the metric.
-    pub const ALL: [Self; 3] = [Self::File, Self::Cache, Self::Watch];
+    pub const ALL: [Self; 4] = [Self::File, Self::Cache, Self::Watch, Self::Seed];
 
     /// The word for logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -21,6 +23,7 @@ impl Source {
             Self::File => "File",
             Self::Cache => "Cache",
             Self::Watch => "Watch",
+            Self::Seed => "Seed",
         }
     }
 }

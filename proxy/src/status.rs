@@ -82,7 +82,7 @@ pub struct DocumentStatus {
     /// Which members it prefers among those in the same state: PreferLocal, PreferSameZone or Any.
     #[serde(default)]
     pub locality: String,
-    /// What brought it: File, Cache or Watch.
+    /// What brought it: File, Cache, Watch or Seed.
     pub source: String,
     /// How long it has been in force in this process.
     pub age_milliseconds: u64,

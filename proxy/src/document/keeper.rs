@@ -33,7 +33,8 @@ pub struct Keeper {
 /// The content of the disk, actual or desired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CacheContent {
-    /// The newest document; none while the document in force came from the disk.
+    /// The newest document; none while the document in force came from the disk, or is the seed, which is there at the next
+    /// start too: on the disk it would come before a corrected seed.
     document: Option<Stored>,
     proven: BTreeSet<PathKey>,
 }
@@ -138,7 +139,7 @@ impl Keeper {
         let in_force = self.documents.borrow_and_update();
         let brought = in_force
             .as_ref()
-            .filter(|in_force| in_force.source != Source::Cache);
+            .filter(|in_force| !matches!(in_force.source, Source::Cache | Source::Seed));
         CacheContent {
             document: brought.map(|in_force| Stored {
                 revision: in_force.settings.document.revision,

@@ -65,11 +65,22 @@ pub struct StaleDocument {
 struct Facts {
     /// It has the authority of the document in force.
     same_authority: bool,
-    is_twin: bool,
+    kind: Kind,
     /// The authority of the document in force verifies a member.
     in_force_verifies: bool,
     in_force_for: Duration,
     offered_for: Duration,
+}
+
+/// What a stale document is if it has the authority of the one in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One that usually lags behind, and that is told if it lasts.
+    Older,
+    /// An edit by hand, which is told at once.
+    Twin,
+    /// The seed: every other document comes before it, so it is never told.
+    Seed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +141,11 @@ async fn look_at(
     let now = Instant::now();
     let next = step(Facts {
         same_authority: authority(&stale.settings) == authority(&in_force.settings),
-        is_twin: stale.is_twin,
+        kind: match stale.source {
+            Source::Seed => Kind::Seed,
+            Source::File | Source::Cache | Source::Watch if stale.is_twin => Kind::Twin,
+            Source::File | Source::Cache | Source::Watch => Kind::Older,
+        },
         in_force_verifies: upstreams.view().iter().any(is_verified),
         in_force_for: now.saturating_duration_since(in_force.since),
         offered_for: now.saturating_duration_since(stale.since),
@@ -151,7 +166,7 @@ async fn look_at(
 fn step(facts: Facts) -> Step {
     let Facts {
         same_authority,
-        is_twin,
+        kind,
         in_force_verifies,
         in_force_for,
         offered_for,
@@ -163,10 +178,10 @@ fn step(facts: Facts) -> Step {
             Step::Wait
         };
     }
-    if is_twin || offered_for >= MOUNT_LAG {
-        Step::Warn
-    } else {
-        Step::Wait
+    match kind {
+        Kind::Twin => Step::Warn,
+        Kind::Older if offered_for >= MOUNT_LAG => Step::Warn,
+        Kind::Older | Kind::Seed => Step::Wait,
     }
 }
 
@@ -283,7 +298,7 @@ mod tests {
 
     const FOREIGN: Facts = Facts {
         same_authority: false,
-        is_twin: false,
+        kind: Kind::Older,
         in_force_verifies: false,
         in_force_for: SETTLE,
         offered_for: Duration::ZERO,
@@ -311,6 +326,28 @@ mod tests {
     }
 
     #[test]
+    fn a_seed_is_no_news_unless_the_document_in_force_is_of_another_cluster() {
+        let seed = Facts {
+            kind: Kind::Seed,
+            offered_for: 10 * MOUNT_LAG,
+            ..FOREIGN
+        };
+        assert_eq!(step(seed), Step::Verify);
+        for same_cluster in [
+            Facts {
+                same_authority: true,
+                ..seed
+            },
+            Facts {
+                in_force_verifies: true,
+                ..seed
+            },
+        ] {
+            assert_eq!(step(same_cluster), Step::Wait);
+        }
+    }
+
+    #[test]
     fn a_lag_of_the_mount_is_no_news_and_more_is() {
         for same_authority in [true, false] {
             let facts = Facts {
@@ -325,7 +362,7 @@ mod tests {
             };
             assert_eq!(step(long), Step::Warn);
             let twin = Facts {
-                is_twin: true,
+                kind: Kind::Twin,
                 ..facts
             };
             assert_eq!(step(twin), Step::Warn);

@@ -16,6 +16,7 @@ mod locality;
 mod opening;
 mod relaying;
 mod resorting;
+mod seeding;
 mod status;
 mod support;
 mod systemd;

@@ -17,7 +17,7 @@ use trivet_proxy::{
     admin,
     app::{self, Config},
     balance::place::Place,
-    document::watch::ConfigMapTarget,
+    document::{seed::Seed, watch::ConfigMapTarget},
     status::Status,
     systemd::{Service, sockets::PassedSockets},
 };
@@ -198,6 +198,8 @@ pub(crate) struct Node {
     pub(crate) proxy: SocketAddr,
     /// The ConfigMap that the proxy follows from its next start on.
     pub(crate) watch: Option<ConfigMapTarget>,
+    /// The document that the proxy has at its next start.
+    pub(crate) seed: Option<String>,
     /// The sockets that systemd passes to the proxy at its next start.
     pub(crate) passed: PassedSockets,
     disk: TempDir,
@@ -224,6 +226,7 @@ impl Node {
             authority: Authority::new(),
             proxy: free_address(),
             watch: None,
+            seed: None,
             passed: PassedSockets::default(),
             disk: tempfile::tempdir().unwrap(),
             running: None,
@@ -251,6 +254,7 @@ impl Node {
     pub(crate) async fn start(&mut self) {
         let config = Config {
             file: Some(self.path("pool.json")),
+            seed: self.seed.clone().map(Seed::new),
             cache: Some(self.path("cache")),
             watch: self.watch.clone(),
             token_file: Some(self.path("token")),
@@ -279,6 +283,7 @@ impl Node {
             authority: Authority::new(),
             proxy: self.proxy,
             watch: None,
+            seed: None,
             passed: PassedSockets::default(),
             disk,
             running: None,
