@@ -1,8 +1,12 @@
 //! The command line.
 
+mod manifest;
+
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::manifest::{ManifestArguments, Print};
 
 /// The proxy of a node: a layer-4 balancer over all apiservers of a pool.
 ///
@@ -66,6 +70,13 @@ pub(crate) enum Command {
     /// Show why a member is in its state: its latest outcomes, and what would change the state.
     #[command(after_help = EXPLAIN_HELP)]
     Explain(Explain),
+    /// Print the manifest of a static pod that runs this proxy: a standby that kubelet starts without any apiserver.
+    ///
+    /// It needs no cluster: the members, or a wire document of a cluster, become a part of the manifest. Put it into
+    /// kubelet's directory of static pods (staticPodPath, /etc/kubernetes/manifests of kubeadm). A document on the
+    /// node's disk or of the cluster comes before the one in the manifest.
+    #[command(after_help = manifest::EXAMPLES)]
+    Manifest(Box<ManifestArguments>),
 }
 
 /// Flags of `run`.
@@ -80,7 +91,7 @@ pub(crate) struct RunArguments {
     pub(crate) cache_dir: Option<PathBuf>,
 
     /// A wire document, JSON, for the first start on a node: it is used while neither --cache-dir nor --config nor --watch
-    /// has one, or where theirs is of another cluster.
+    /// has one, or where theirs is of another cluster. `trivet-proxy manifest` writes it.
     #[arg(long, value_name = "JSON", env = "TRIVET_SEED", hide_env_values = true)]
     pub(crate) seed: Option<String>,
 

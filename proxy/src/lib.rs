@@ -15,6 +15,7 @@ pub mod ending;
 pub mod handover;
 pub mod listener;
 pub mod log;
+pub mod manifest;
 pub mod metrics;
 pub mod net;
 pub mod open;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod inquiry;
+mod printing;
 
 use std::{io, panic, process::ExitCode, sync::Arc, time::Duration};
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Probe(probe) => ask(probe),
         Command::Check(check) => verify(&check),
         Command::Status(status) => runtime().and_then(|runtime| inquiry::status(&runtime, status)),
+        Command::Manifest(manifest) => printing::manifest(*manifest),
         Command::Explain(explain) => runtime().and_then(|runtime| inquiry::explain(&runtime, explain)),
     };
     done.unwrap_or_else(|error| {

@@ -48,7 +48,7 @@ fn a_wrong_flag_ends_with_64_and_names_flag_value_and_rule() {
         &["run", "--config", "x", "--log-format", "xml"],
         &["--log-format", "xml", "json"],
     );
-    refused(&["run"], &["--config", "--cache-dir"]);
+    refused(&["run"], &["--config", "--cache-dir", "--seed"]);
     refused(
         &["probe", "sick", "--socket", "x"],
         &["sick", "startup", "ready", "live"],
@@ -56,6 +56,78 @@ fn a_wrong_flag_ends_with_64_and_names_flag_value_and_rule() {
     refused(&["status", "-o", "yaml"], &["--output", "yaml", "table", "json"]);
     refused(&["explain"], &["MEMBER"]);
     refused(&["no-such-command"], &["no-such-command"]);
+}
+
+const MANIFEST: [&str; 3] = ["manifest", "--image", "registry.example/trivet-proxy:0.1.0"];
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pool.json");
+
+/// A file with an authority.
+fn authority(directory: &tempfile::TempDir) -> String {
+    let example = trivet_crds::wire::Document::parse(include_str!("../../examples/pool.json")).unwrap();
+    let file = directory.path().join("ca.crt");
+    std::fs::write(&file, example.tls.ca_bundle).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_manifest_of_flags_names_what_is_wrong_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = authority(&directory);
+    let with = |rest: &[&'static str]| [&MANIFEST[..], rest].concat();
+    refused(&with(&[]), &["--member", "--ca-file"]);
+    refused(
+        &["manifest", "--image", "proxy:latest", "--document", EXAMPLE],
+        &["--image", "proxy:latest", "other than latest"],
+    );
+    refused(
+        &with(&["--document", EXAMPLE, "--pool", "other"]),
+        &["--document", "--pool"],
+    );
+    refused(
+        &with(&["--document", "/nonexistent/pool.json"]),
+        &["--document", "/nonexistent/pool.json"],
+    );
+    refused(
+        &with(&["--member", "cp1"]),
+        &["--member", "cp1", "resolves no names"],
+    );
+    for (flags, words) in [
+        (["--pool", "../x"], ["--pool", "../x", "ApiserverPool"]),
+        (["--namespace", "A"], ["--namespace", "A", "namespace"]),
+        (["--listen", "7443"], ["--listen", "7443", "address"]),
+        (
+            ["--listen", "10.0.0.1:7443"],
+            ["listeners[0]", "10.0.0.1", "loopback"],
+        ),
+        (["--tls-server-name", ""], ["tls.serverName", "\"\"", "1 to 253"]),
+    ] {
+        let valid = ["--member", "10.0.0.11", "--ca-file", &ca];
+        refused(&[&MANIFEST[..], &valid, &flags].concat(), &words);
+    }
+    let file = ["--member", "10.0.0.11", "--ca-file", EXAMPLE];
+    refused(&[&MANIFEST[..], &file].concat(), &["tls.caBundle", "PEM"]);
+}
+
+#[test]
+fn the_manifest_is_printed_from_flags_and_from_a_document_with_the_name_of_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = authority(&directory);
+    let flags = ["--member", "10.0.0.11", "--ca-file", &ca];
+    for rest in [&flags[..], &["--document", EXAMPLE]] {
+        let printed = |more: &[&str]| {
+            let output = run(&[&MANIFEST[..], rest, more].concat());
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let name = printed(&["--print", "name"]);
+        let manifest = printed(&[]);
+        assert!(manifest.contains(&format!("\n  name: {name}")), "{manifest}");
+        assert!(
+            manifest.contains(&format!("File: {}.yaml\n", name.trim())),
+            "{manifest}"
+        );
+        assert!(printed(&["--platform", "talos"]).contains("\nmachine:\n  pods:\n"));
+    }
 }
 
 #[test]
@@ -122,8 +194,7 @@ fn a_question_without_a_proxy_ends_with_1_and_says_where_to_ask() {
 
 #[test]
 fn the_example_document_is_valid() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pool.json");
-    let output = run(&["check", example]);
+    let output = run(&["check", EXAMPLE]);
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert_eq!(text.trim(), "ok: pool \"default\", revision 1, 3 members");
@@ -168,6 +239,7 @@ fn help_exits_with_0_and_explains() {
         &["check", "--help"],
         &["status", "--help"],
         &["explain", "--help"],
+        &["manifest", "--help"],
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
