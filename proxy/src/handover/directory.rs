@@ -226,9 +226,15 @@ impl BoundSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::os::{
-        fd::AsRawFd,
-        unix::fs::{FileTypeExt, chown, symlink},
+    use std::{
+        os::{
+            fd::AsRawFd,
+            unix::fs::{FileTypeExt, chown, symlink},
+        },
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
     use super::*;
@@ -324,6 +330,33 @@ mod tests {
         drop(giver);
         assert!(taker.is_current());
         reaches(&directory, &taker).await;
+    }
+
+    #[tokio::test]
+    async fn there_is_no_moment_without_a_socket_while_it_is_replaced() {
+        let path = tempfile::tempdir().unwrap();
+        let mut holders = vec![Directory::open(path.path()).unwrap().bind().unwrap()];
+        let is_done = Arc::new(AtomicBool::new(false));
+        let (peers, until) = (Directory::open(path.path()).unwrap(), Arc::clone(&is_done));
+        let connecting = tokio::task::spawn_blocking(move || {
+            while !until.load(Ordering::Relaxed) {
+                match peers.connect() {
+                    Ok(Some(_peer)) => {}
+                    // Nobody accepts here, and the queue of connections may be full.
+                    Err(Error::Socket {
+                        source: channel::Error::NotAccepting,
+                        ..
+                    }) => {}
+                    missed => panic!("{missed:?}"),
+                }
+            }
+        });
+        for _holder in 0..100 {
+            holders.push(Directory::open(path.path()).unwrap().bind().unwrap());
+            tokio::task::yield_now().await;
+        }
+        is_done.store(true, Ordering::Relaxed);
+        connecting.await.unwrap();
     }
 
     #[tokio::test]
