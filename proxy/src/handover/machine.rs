@@ -15,11 +15,14 @@
 //! - A process has one channel as a peer. A take ends with `Taken` or with the channel; closing it frees a lock on it.
 
 mod action;
+mod assisting;
 mod event;
 mod giving;
 mod holding;
 mod joined;
 mod leaving;
+mod lending;
+mod rival;
 mod seeking;
 mod state;
 #[cfg(test)]

@@ -185,14 +185,18 @@ impl Machine {
     /// A record of this peer could not be read. If it may have the lock, the channel must not just end: the peer would
     /// believe that this process is dead.
     pub(super) fn break_with_peer(&mut self, channel: ChannelId) -> Vec<Action> {
-        let Role::Holding(holding) = &self.role else {
+        let Role::Holding(holding) = &mut self.role else {
             return Vec::new();
         };
         match holding.giving {
             Some(giving) if giving.channel == channel => self.give_overdue(),
             // Only its end matters.
             _ if holding.predecessor == Some(channel) => Vec::new(),
-            Some(_) | None => self.lose_peer(channel),
+            Some(_) | None => {
+                let mut actions = vec![holding.unsettle()];
+                actions.extend(self.lose_peer(channel));
+                actions
+            }
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The holder: it has the lock, accepts, and lends its listeners to all others.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Action, ChannelId, Listener, Machine, Message, Peer, Role, Snapshot, State, Timer, giving::Giving,
-    joined::Joined, seeking::SETTLE_LIMIT,
+    Action, ChannelId, Listener, Machine, Message, Peer, Role, State, Timer, giving::Giving,
+    seeking::SETTLE_LIMIT,
 };
 use crate::handover::record::{AskReason, Refusal};
 
 /// The pause between two attempts to bind a taken port.
-pub(super) const BIND_AGAIN: Duration = Duration::from_secs(1);
+const BIND_AGAIN: Duration = Duration::from_secs(1);
 
 /// A former holder that has not ended its channel after this long is stopped. It must not keep this process from giving;
 /// it reads that it has given as soon as it runs again.
@@ -71,8 +71,13 @@ impl Holding {
     }
 
     pub(super) fn bind_path(&mut self) -> Vec<Action> {
+        vec![Action::BindPath, self.unsettle()]
+    }
+
+    /// A process that accepts beside this one may not be known to it for a moment.
+    pub(super) fn unsettle(&mut self) -> Action {
         self.is_settled = false;
-        vec![Action::BindPath, Action::Set(Timer::Settle, SETTLE_LIMIT)]
+        Action::Set(Timer::Settle, SETTLE_LIMIT)
     }
 
     /// Whether it may give to a peer now.
@@ -135,26 +140,18 @@ impl Machine {
             Role::Holding(holding) => {
                 holding.is_bound = true;
                 self.own.is_warm = true;
-                let mut actions = vec![Action::Accept];
-                actions.extend(holding.bind_path());
                 let guests: Vec<_> = holding.channels().collect();
-                actions.extend(guests.into_iter().flat_map(|channel| self.welcome(channel)));
-                actions
+                let welcomes = guests.into_iter().flat_map(|channel| self.welcome(channel));
+                [Action::Accept].into_iter().chain(welcomes).collect()
             }
             Role::Alone => vec![Action::Accept],
             Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
-    /// The path is bound all the same: a process that holds the listeners gets the lock from this one there.
     pub(super) fn port_taken(&mut self) -> Vec<Action> {
-        match &mut self.role {
-            Role::Holding(holding) => {
-                let mut actions = holding.bind_path();
-                actions.push(Self::bind_later());
-                actions
-            }
-            Role::Alone => vec![Self::bind_later()],
+        match &self.role {
+            Role::Holding(_) | Role::Alone => vec![Action::Set(Timer::Bind, BIND_AGAIN)],
             Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
@@ -221,7 +218,9 @@ impl Machine {
         };
         holding.guests.insert(channel, guest);
         if holding.is_bound {
-            self.welcome(channel)
+            // One that comes from another holder may be the first of several.
+            let pause = has_listeners.then(|| holding.unsettle());
+            pause.into_iter().chain(self.welcome(channel)).collect()
         } else if has_listeners {
             self.release()
         } else {
@@ -271,8 +270,10 @@ impl Machine {
         let Role::Holding(holding) = &mut self.role else {
             return Vec::new();
         };
-        holding.guests.remove(&channel);
         let mut actions = vec![Action::Close(channel)];
+        if holding.guests.remove(&channel).is_some_and(|guest| guest.assists) {
+            actions.push(holding.unsettle());
+        }
         actions.extend(holding.forget_give(channel));
         actions
     }
@@ -295,107 +296,5 @@ impl Machine {
             holding.is_settled = true;
         }
         Vec::new()
-    }
-
-    pub(super) fn listening(&mut self, listeners: Vec<Listener>) -> Vec<Action> {
-        self.listeners = listeners;
-        let listeners = self.listeners.clone();
-        self.broadcast(&Message::Lend { listeners })
-    }
-
-    pub(super) fn shut_down(&mut self, addresses: Vec<SocketAddr>) -> Vec<Action> {
-        self.forget(&addresses);
-        self.broadcast(&Message::Ended { addresses })
-    }
-
-    pub(super) fn push(&mut self, snapshot: Snapshot) -> Vec<Action> {
-        self.snapshot = Some(snapshot.clone());
-        self.broadcast(&Message::Snapshot(snapshot))
-    }
-
-    pub(super) fn broadcast(&self, message: &Message) -> Vec<Action> {
-        match &self.role {
-            Role::Holding(holding) => holding
-                .channels()
-                .map(|channel| Action::Send(channel, message.clone()))
-                .collect(),
-            Role::Alone | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
-        }
-    }
-
-    /// The directory was removed, or another file is in place of the lock. Locks that file, or goes to the process that
-    /// has it.
-    pub(super) fn lock_lost(&mut self) -> Vec<Action> {
-        match &self.role {
-            Role::Holding(holding)
-                if holding.giving.is_none() && holding.predecessor.is_none() && holding.claim.is_none() =>
-            {
-                vec![Action::TryLock]
-            }
-            Role::Holding(_)
-            | Role::Alone
-            | Role::Seeking
-            | Role::Joined(_)
-            | Role::Retiring
-            | Role::Draining => Vec::new(),
-        }
-    }
-
-    /// Another process has bound the path, which had a lock file that is gone by now.
-    pub(super) fn path_lost(&mut self) -> Vec<Action> {
-        match &mut self.role {
-            Role::Holding(holding) if holding.predecessor.is_none() => holding.bind_path(),
-            Role::Holding(_)
-            | Role::Alone
-            | Role::Seeking
-            | Role::Joined(_)
-            | Role::Retiring
-            | Role::Draining => Vec::new(),
-        }
-    }
-
-    /// What the process says that has the lock at the path. If it serves, this one becomes its peer.
-    fn hear_rival(&mut self, channel: ChannelId, message: Message) -> Vec<Action> {
-        let Role::Holding(holding) = &mut self.role else {
-            return Vec::new();
-        };
-        match message {
-            Message::Hello { peer, .. } => {
-                holding.claim = None;
-                let mut actions = vec![Action::StopAccepting];
-                actions.extend(holding.give_way());
-                actions.push(Action::DropListeners);
-                self.listeners.clear();
-                if self.own.is_leaving {
-                    actions.push(Action::Close(channel));
-                    actions.extend(self.drain(false));
-                } else {
-                    self.has_given = true;
-                    self.role = Role::Joined(Joined::beside(channel, peer));
-                }
-                actions
-            }
-            Message::Refused { .. } => {
-                holding.claim = None;
-                vec![Action::Close(channel)]
-            }
-            Message::Lend { .. }
-            | Message::Ended { .. }
-            | Message::Snapshot(_)
-            | Message::Warm { .. }
-            | Message::Ask { .. }
-            | Message::Leaving
-            | Message::Offer { .. }
-            | Message::Ack { .. }
-            | Message::Commit { .. }
-            | Message::Taken { .. }
-            | Message::Assist { .. }
-            | Message::Abort { .. }
-            | Message::Ping { .. }
-            | Message::Pong { .. }
-            | Message::StatusRequest
-            | Message::Status { .. }
-            | Message::Unknown => Vec::new(),
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Action, ChannelId, Machine, Message, Role, Timer,
-    holding::{BIND_AGAIN, Holding, PREDECESSOR_LIMIT},
+    holding::{Holding, PREDECESSOR_LIMIT},
     joined::Joined,
 };
 use crate::handover::rank::Class;
@@ -101,8 +101,12 @@ impl Machine {
     pub(super) fn locked(&mut self) -> Vec<Action> {
         match &mut self.role {
             Role::Seeking if self.listeners.is_empty() => {
-                self.role = Role::Holding(Holding::unbound());
-                vec![Action::Bind]
+                // The path comes first: a process that holds the listeners gets the lock from this one there.
+                let mut holding = Holding::unbound();
+                let mut actions = holding.bind_path();
+                actions.push(Action::Bind);
+                self.role = Role::Holding(holding);
+                actions
             }
             Role::Seeking => self.serve(None),
             Role::Holding(holding) => holding.bind_path(),
@@ -151,10 +155,5 @@ impl Machine {
                 Vec::new()
             }
         }
-    }
-
-    /// The pause before the next attempt to bind.
-    pub(super) fn bind_later() -> Action {
-        Action::Set(Timer::Bind, BIND_AGAIN)
     }
 }

@@ -10,10 +10,13 @@ fn the_first_process_locks_binds_and_serves() {
     let mut machine = Machine::of(pod(1));
     assert_eq!(machine.observe(Event::Started), [Action::Connect]);
     assert_eq!(machine.observe(Event::Unreachable), [Action::TryLock]);
-    assert_eq!(machine.observe(Event::Locked), [Action::Bind]);
+    let actions = machine.observe(Event::Locked);
+    assert_eq!(
+        (&actions[0], actions.last()),
+        (&Action::BindPath, Some(&Action::Bind))
+    );
     assert_eq!(machine.state(), State::Binding);
-    let actions = machine.observe(Event::Bound(vec![listener()]));
-    assert_eq!(actions[..2], [Action::Accept, Action::BindPath]);
+    assert_eq!(machine.observe(Event::Bound(vec![listener()])), [Action::Accept]);
     assert_eq!(machine.state(), State::Serving);
 }
 
@@ -34,8 +37,8 @@ fn a_taken_port_is_tried_again() {
     for event in [Event::Started, Event::Unreachable, Event::Locked] {
         machine.observe(event);
     }
-    let actions = machine.observe(Event::PortTaken);
-    assert!(actions.contains(&Action::Set(Timer::Bind, Duration::from_secs(1))));
+    let later = Action::Set(Timer::Bind, Duration::from_secs(1));
+    assert_eq!(machine.observe(Event::PortTaken), [later]);
     assert_eq!(machine.observe(Event::Elapsed(Timer::Bind)), [Action::Bind]);
 }
 

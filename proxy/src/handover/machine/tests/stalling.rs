@@ -48,10 +48,28 @@ fn a_taker_gives_up_the_take_and_helps_if_the_holder_hangs() {
 }
 
 #[test]
+fn a_holder_offers_nothing_for_a_moment_after_it_has_lost_a_helper() {
+    for event in [Event::Closed(SECOND), Event::Broken(SECOND)] {
+        let mut machine = Machine::serving(standby());
+        machine.reads(FIRST, hello(warm(pod(1))));
+        machine.reads(SECOND, hello(warm(standby())));
+        machine.reads(SECOND, Message::Assist { on: true });
+        machine.reads(FIRST, asks(AskReason::Rank));
+        assert!(matches!(
+            machine.observe(event)[..],
+            [_, Action::Set(Timer::Settle, _), ..] | [Action::Set(Timer::Settle, _), ..]
+        ));
+        assert_eq!(machine.observe(Event::AllRead), []);
+        machine.observe(Event::Elapsed(Timer::Settle));
+        assert!(offers(&machine.observe(Event::AllRead), FIRST));
+    }
+}
+
+#[test]
 fn a_process_that_seeks_helps_until_it_finds_a_holder_that_answers() {
     let mut machine = Machine::beside(warm(pod(1)), pod(1));
     machine.observe(Event::Closed(UP));
-    assert_eq!(machine.observe(Event::Stalled), [Action::Accept]);
+    assert_eq!(machine.observe(Event::Stalled), [Action::Accept, Action::Connect]);
     machine.observe(Event::Connected(UP));
     assert!(machine.accepts());
     let actions = machine.reads(UP, hello(warm(pod(1))));
