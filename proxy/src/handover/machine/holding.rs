@@ -211,6 +211,7 @@ impl Machine {
             return Vec::new();
         }
         let has_listeners = peer.has_listeners;
+        let may_take = !peer.is_leaving;
         let guest = Guest {
             peer,
             asked: None,
@@ -221,7 +222,7 @@ impl Machine {
             // One that comes from another holder may be the first of several.
             let pause = has_listeners.then(|| holding.unsettle());
             pause.into_iter().chain(self.welcome(channel)).collect()
-        } else if has_listeners {
+        } else if has_listeners && may_take {
             self.release()
         } else {
             Vec::new()
@@ -275,6 +276,10 @@ impl Machine {
             actions.push(holding.unsettle());
         }
         actions.extend(holding.forget_give(channel));
+        if !holding.is_bound {
+            // It may have been the one that had the port.
+            actions.push(Action::Bind);
+        }
         actions
     }
 

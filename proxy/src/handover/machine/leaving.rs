@@ -51,6 +51,8 @@ impl Machine {
             self.is_assisting = false;
             actions.push(Action::StopAccepting);
         }
+        // Before the channel ends: a holder that waits for the port binds it then.
+        actions.push(Action::DropListeners);
         if let Role::Joined(joined) = &self.role {
             actions.extend(joined.abort(AbortReason::Leaving));
             actions.push(Action::Close(joined.channel()));

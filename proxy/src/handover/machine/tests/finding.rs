@@ -135,6 +135,27 @@ fn a_holder_that_cannot_bind_gives_the_lock_to_a_peer_that_holds_the_listeners()
 }
 
 #[test]
+fn a_holder_that_cannot_bind_waits_for_the_end_of_a_peer_that_has_the_port_and_leaves() {
+    let mut machine = Machine::of(pod(1));
+    for event in [
+        Event::Started,
+        Event::Unreachable,
+        Event::Locked,
+        Event::PortTaken,
+    ] {
+        machine.observe(event);
+    }
+    let peer = Peer {
+        has_listeners: true,
+        is_leaving: true,
+        ..warm(standby())
+    };
+    assert_eq!(machine.reads(FIRST, hello(peer)), []);
+    let actions = machine.observe(Event::Closed(FIRST));
+    assert_eq!(actions, [Action::Close(FIRST), Action::Bind]);
+}
+
+#[test]
 fn a_holder_that_binds_late_lends_to_those_that_have_come_meanwhile() {
     let mut machine = Machine::of(pod(1));
     for event in [

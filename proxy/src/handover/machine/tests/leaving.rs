@@ -86,7 +86,7 @@ fn a_holder_that_has_left_for_long_enough_waits_for_the_end_of_a_give() {
 fn a_standby_retires_at_once() {
     let mut machine = Machine::beside(warm(pod(1)), standby());
     let actions = machine.observe(Event::Terminated);
-    assert_eq!(actions[0], Action::Close(UP));
+    assert_eq!(actions[..2], [Action::DropListeners, Action::Close(UP)]);
     assert_eq!(actions.last(), Some(&Action::Drain { is_last: false }));
     assert_eq!(machine.state(), State::Retiring);
 }
@@ -100,7 +100,7 @@ fn who_has_got_sigterm_never_takes() {
         reason: AbortReason::Leaving,
     };
     assert_eq!(
-        actions[..3],
+        actions[1..4],
         [Action::Send(UP, abort), Action::DropLock, Action::Close(UP)]
     );
     assert_eq!(machine.state(), State::Retiring);
