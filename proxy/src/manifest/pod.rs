@@ -8,9 +8,8 @@ use super::{Platform, Standby};
 /// The program in the image.
 const PROGRAM: &str = "/trivet-proxy";
 
-/// Where the cache, the directory in which the node's proxies meet, and the socket of the probes are mounted.
+/// Where the cache and the socket of the probes are mounted.
 const CACHE_DIR: &str = "/var/lib/trivet";
-const HANDOVER_DIR: &str = "/run/trivet-handover";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
 
@@ -63,7 +62,6 @@ pub(super) fn render(standby: &Standby, name: &str) -> Value {
             "tolerations": [{"operator": "Exists"}],
             "volumes": [
                 host_path("cache", &format!("/var/lib/trivet/{pool}"), standby.platform),
-                host_path("handover", &format!("/run/trivet/{pool}"), standby.platform),
                 {"emptyDir": {}, "name": "run"},
             ],
         },
@@ -80,8 +78,6 @@ fn container(standby: &Standby) -> Value {
         "args": ["run", "--cache-dir", CACHE_DIR, "--socket", SOCKET],
         "env": [
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
-            {"name": "TRIVET_CLASS", "value": "Static"},
-            {"name": "TRIVET_HANDOVER_DIR", "value": HANDOVER_DIR},
             {"name": "TRIVET_SEED", "value": literal(standby.seed.text())},
         ],
         "image": standby.image.as_str(),
@@ -119,7 +115,6 @@ fn container(standby: &Standby) -> Value {
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"mountPath": CACHE_DIR, "name": "cache"},
-            {"mountPath": HANDOVER_DIR, "name": "handover"},
             {"mountPath": RUN_DIR, "name": "run"},
         ],
     })
