@@ -1,9 +1,14 @@
 //! The whole proxy: bind, run, drain.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::{net::UnixListener, sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
@@ -14,6 +19,10 @@ use crate::{
         Documents, InForce, cache::Cache, file, keeper::Keeper, seed::Seed, stale, watch as config_map,
     },
     ending::Ending,
+    handover::{
+        driver::{self, Driver, End, Warmth},
+        machine::Event,
+    },
     listener::Listeners,
     metrics::Metrics,
     net::socket,
@@ -50,6 +59,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// What systemd passed.
     pub service: systemd::Service,
+    /// How to hand listeners over to other processes of this node; none: they are shared by `SO_REUSEPORT`.
+    pub handover: Option<driver::Config>,
 }
 
 /// Why a proxy cannot start.
@@ -71,6 +82,7 @@ pub struct BoundProxy {
     warnings: Arc<Warnings>,
     admin: Arc<Admin>,
     socket: Option<UnixListener>,
+    driver: Option<Driver>,
     files: u64,
 }
 
@@ -102,10 +114,16 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
     let listeners = Arc::new(Listeners::new(
         Arc::clone(&upstreams),
         config.service.sockets.clone(),
+        config.handover.is_some(),
     ));
+    let driver = config.handover.clone().map(|handover| {
+        let warmth = Warmth::new(Arc::clone(&documents), Arc::clone(&upstreams));
+        Driver::new(handover, Arc::clone(&listeners), warmth)
+    });
     let readiness = Arc::new(Readiness::new(
         Arc::clone(&listeners),
         Arc::clone(upstreams.vital_tasks()),
+        driver.as_ref().map(Driver::standing),
     ));
     let subject = Subject {
         documents: Arc::clone(&documents),
@@ -128,6 +146,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         warnings,
         admin,
         socket,
+        driver,
         files,
     })
 }
@@ -136,15 +155,26 @@ impl BoundProxy {
     /// Forwards until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut tasks = JoinSet::new();
-        self.start(&mut tasks);
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let driver = self.driver.take();
+        self.start(&mut tasks, events.clone());
         let end = CancellationToken::new();
         let keeper = self.keep(end.clone());
         let documents = self.documents.subscribe();
-        tokio::select! {
-            () = self.follow(documents) => {}
-            () = shutdown => {}
-        }
-        self.drain().await;
+        let ended = async {
+            match driver {
+                None => {
+                    shutdown.await;
+                    End { is_last: true }
+                }
+                Some(driver) => hand_over(driver, inbox, events, shutdown).await,
+            }
+        };
+        let End { is_last } = tokio::select! {
+            () = self.follow(documents) => End { is_last: true },
+            ended = ended => ended,
+        };
+        self.drain(is_last).await;
         end.cancel();
         if let Some(keeper) = keeper
             && timeout(LAST_WRITE, keeper).await.is_err()
@@ -155,7 +185,7 @@ impl BoundProxy {
     }
 
     /// Starts the tasks that last as long as the proxy.
-    fn start(&mut self, tasks: &mut JoinSet<()>) {
+    fn start(&mut self, tasks: &mut JoinSet<()>, events: mpsc::Sender<Event>) {
         let vital = Arc::clone(self.upstreams.vital_tasks());
         let mut spawn = |name, task: BoxFuture<'static, ()>| {
             let vital = Arc::clone(&vital);
@@ -204,7 +234,12 @@ impl BoundProxy {
         let readiness = Arc::clone(&self.readiness);
         spawn(
             "readiness",
-            async move { readiness.prove(&upstreams).await }.boxed(),
+            async move {
+                readiness.prove(&upstreams).await;
+                // Nobody takes it where there is no hand-over.
+                let _untold = events.send(Event::Proven).await;
+            }
+            .boxed(),
         );
     }
 
@@ -269,10 +304,10 @@ impl BoundProxy {
         wanted.min(u32::try_from(possible).unwrap_or(u32::MAX)).max(1)
     }
 
-    async fn drain(&self) {
+    async fn drain(&self, is_last: bool) {
         self.readiness.end();
         self.config.service.notify("STOPPING=1");
-        self.listeners.close().await;
+        self.listeners.close(is_last).await;
         let within = self
             .upstreams
             .settings()
@@ -295,6 +330,27 @@ impl BoundProxy {
         }
         self.upstreams.stop().await;
         info!("drained");
+    }
+}
+
+/// How many events may wait for the hand-over, which takes each at once.
+const EVENTS: usize = 16;
+
+/// Takes part in the hand-over until another process serves, or nobody is left to.
+async fn hand_over(
+    driver: Driver,
+    inbox: mpsc::Receiver<Event>,
+    events: mpsc::Sender<Event>,
+    shutdown: impl Future<Output = ()>,
+) -> End {
+    let leave = async {
+        shutdown.await;
+        let _ended = events.send(Event::Terminated).await;
+        pending().await
+    };
+    tokio::select! {
+        end = driver.run(inbox) => end,
+        end = leave => end,
     }
 }
 

@@ -125,6 +125,38 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "ZONE", env = "NODE_ZONE", default_value = "")]
     pub(crate) zone: String,
 
+    /// Directory in which the proxies of this node meet that serve one pool: a new one takes the listeners over from the old
+    /// one, and no client is refused meanwhile. Without it they share their ports for as long as both run
+    #[arg(long, value_name = "DIR", env = "TRIVET_HANDOVER_DIR")]
+    pub(crate) handover_dir: Option<PathBuf>,
+
+    /// Name of the pool, for --handover-dir
+    #[arg(long, value_name = "NAME", env = "TRIVET_POOL", default_value = "default")]
+    pub(crate) pool: String,
+
+    /// How this proxy was started, for --handover-dir: a higher class takes over from a lower one
+    #[arg(long, env = "TRIVET_CLASS", default_value = "Unit")]
+    pub(crate) class: Class,
+
+    /// Hash of this proxy's pod template, for --handover-dir
+    #[arg(
+        long,
+        value_name = "HASH",
+        env = "TRIVET_TEMPLATE",
+        default_value = "",
+        hide = true
+    )]
+    pub(crate) template: String,
+
+    /// Generation of this proxy's pod template, for --handover-dir: a higher one takes over from a lower one
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        env = "TRIVET_TEMPLATE_GENERATION",
+        default_value_t = 0
+    )]
+    pub(crate) template_generation: u64,
+
     /// Unix socket at which `probe`, `status` and `explain` ask.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
@@ -238,6 +270,28 @@ impl FromStr for ConfigMapName {
                 name: name.to_owned(),
             }),
             Some(_) | None => Err("must be NAMESPACE/NAME, each of lower-case letters, digits, '-' and '.'"),
+        }
+    }
+}
+
+/// The classes in rising order.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum Class {
+    /// A static pod.
+    Static,
+    /// A systemd unit, or a program started by hand.
+    Unit,
+    /// A pod of the DaemonSet.
+    DaemonSet,
+}
+
+impl From<Class> for trivet_proxy::handover::rank::Class {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Static => Self::Static,
+            Class::Unit => Self::Unit,
+            Class::DaemonSet => Self::DaemonSet,
         }
     }
 }

@@ -12,6 +12,7 @@
 pub mod channel;
 pub mod codec;
 pub mod directory;
+pub mod driver;
 pub mod lent;
 pub mod lock;
 pub mod machine;

@@ -1,101 +1,103 @@
-//! Listeners: the local addresses on which the proxy accepts. Each address has one task, which binds it, accepts on it,
-//! and tries to bind it again for as long as the document names it.
+//! Listeners: the local addresses on which the proxy accepts. Each address has one task, which binds it or takes the socket
+//! that another process lends, and accepts on it while this process serves.
 
+mod acceptor;
 pub mod holding;
 mod refusals;
 pub mod slots;
+pub mod sockets;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
-    net::SocketAddr,
-    os::fd::{AsRawFd, RawFd},
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use nix::errno::Errno;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::spawn_blocking,
-    time::sleep,
-};
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use self::{
+    acceptor::{Acceptor, Clients, lock},
     holding::{Holding, Holdings},
     refusals::Refusals,
-    slots::Slots,
+    sockets::{Part, Sockets},
 };
 use crate::{
-    connection::{self, Accepted},
-    ending::Ending,
-    metrics::Metrics,
-    net::{
-        port_holders::{self, Holder, Socket},
-        socket::{self, Fault},
-    },
-    relay::TailBudget,
-    systemd::sockets::PassedSockets,
-    upstream::Upstreams,
+    ending::Ending, handover::lent::LentListener, metrics::Metrics, net::socket,
+    systemd::sockets::PassedSockets, upstream::Upstreams,
 };
 
-/// The pause between two attempts to bind a taken port.
-const BIND_AGAIN: Duration = Duration::from_secs(1);
-
-/// The pause between two checks whether another program has bound the same port later (`SO_REUSEPORT`).
-const LOOK_AROUND: Duration = Duration::from_secs(5);
-
-/// How long the accept loop pauses when this process has no file descriptor left. A busy loop would take a CPU; a longer
+/// How long an accept loop pauses when this process has no file descriptor left. A busy loop would take a CPU; a longer
 /// pause would delay the first client once there are file descriptors again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// All listeners of this proxy.
 #[derive(Debug)]
 pub struct Listeners {
-    upstreams: Arc<Upstreams>,
     metrics: Arc<Metrics>,
     wanted: Mutex<HashMap<SocketAddr, CancellationToken>>,
     holdings: Arc<Mutex<Holdings>>,
     passed: PassedSockets,
     refusals: Refusals,
+    sockets: Arc<Sockets>,
+    /// Whether the sockets are handed over to other processes, and not shared with them by `SO_REUSEPORT`.
+    hands_over: bool,
     accepting: TaskTracker,
-    connections: TaskTracker,
-    slots: Arc<Slots>,
-    tails: Arc<TailBudget>,
+    clients: Clients,
     stop: CancellationToken,
 }
 
-/// What the task of one address needs.
-#[derive(Clone, Debug)]
-struct Acceptor {
-    address: SocketAddr,
-    upstreams: Arc<Upstreams>,
-    metrics: Arc<Metrics>,
-    holdings: Arc<Mutex<Holdings>>,
-    passed: PassedSockets,
-    connections: TaskTracker,
-    slots: Arc<Slots>,
-    tails: Arc<TailBudget>,
-}
-
 impl Listeners {
-    /// No listeners yet. An address with a passed socket is not bound: the proxy accepts on the socket.
-    pub fn new(upstreams: Arc<Upstreams>, passed: PassedSockets) -> Self {
+    /// No listeners yet. An address with a passed socket is not bound: the proxy accepts on the socket. A process that
+    /// `hands_over` stands by until it is told otherwise; others serve at once.
+    pub fn new(upstreams: Arc<Upstreams>, passed: PassedSockets, hands_over: bool) -> Self {
+        let sockets = Arc::new(Sockets::default());
+        if hands_over {
+            sockets.play(Part::StandBy);
+        }
         Self {
             refusals: Refusals::new(passed.clone()),
             passed,
             metrics: Arc::clone(upstreams.metrics()),
-            upstreams,
             wanted: Mutex::default(),
             holdings: Arc::default(),
+            sockets,
+            hands_over,
             accepting: TaskTracker::new(),
-            connections: TaskTracker::new(),
-            slots: Arc::default(),
-            tails: Arc::default(),
+            clients: Clients {
+                metrics: Arc::clone(upstreams.metrics()),
+                upstreams,
+                connections: TaskTracker::new(),
+                slots: Arc::default(),
+                tails: Arc::default(),
+            },
             stop: CancellationToken::new(),
         }
+    }
+
+    /// The sockets of the listeners.
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// The addresses that the document names.
+    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
+        self.wanted().keys().copied().collect()
+    }
+
+    /// Binds what is wanted and not held, as far as nobody listens there, and serves from now on. What cannot be bound is
+    /// tried again every second.
+    pub fn bind(&self) {
+        for address in self.addresses() {
+            let is_missing = self.sockets.get(address).is_none() && self.passed.get(address).is_none();
+            if is_missing && let Ok(socket) = socket::listen_alone(address).and_then(LentListener::keep) {
+                self.sockets.add(socket);
+            }
+        }
+        self.sockets.play(Part::Serve);
     }
 
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
@@ -104,7 +106,7 @@ impl Listeners {
     /// An address that is already bound, by systemd too, stays bound, because a document with a wrong port must not remove
     /// the node's listener. Clients of a passed socket with another address are reset.
     pub fn apply(&self, addresses: &[SocketAddr], members_ports: &BTreeSet<u16>, limit: u32) {
-        self.slots.set_limit(limit);
+        self.clients.slots.set_limit(limit);
         let bound = self.bound();
         let (refused, addresses): (BTreeSet<SocketAddr>, BTreeSet<_>) =
             addresses.iter().copied().partition(|address| {
@@ -122,6 +124,7 @@ impl Listeners {
             if !stays {
                 info!(%address, "closing a listener that the document no longer names");
                 stop.cancel();
+                self.end(*address);
             }
             stays
         });
@@ -153,47 +156,98 @@ impl Listeners {
         self.accepting.len() >= self.wanted().len()
     }
 
-    /// Stops accepting. Open connections stay.
-    pub async fn close(&self) {
+    /// Stops accepting. Open connections stay. Clients that wait to be accepted are accepted if this process `is_last`, and
+    /// otherwise left to the one that goes on with the sockets.
+    pub async fn close(&self, is_last: bool) {
         self.refusals.stop();
         self.wanted().clear();
         self.stop.cancel();
         self.accepting.close();
         self.accepting.wait().await;
-        self.connections.close();
+        if is_last {
+            for (address, socket) in self.sockets.all() {
+                self.admit_queued(address, &socket);
+            }
+        }
+        self.sockets.replace(Vec::new());
+        self.clients.connections.close();
+    }
+
+    /// Closes the listener of an address, for every process that has its socket.
+    fn end(&self, address: SocketAddr) {
+        let Some(socket) = self.sockets.remove(address) else {
+            return;
+        };
+        if self.sockets.part() != Part::Serve {
+            return;
+        }
+        self.admit_queued(address, &socket);
+        if self.hands_over
+            && self.passed.get(address).is_none()
+            && let Err(error) = socket.end()
+        {
+            debug!(%address, %error, "failed to shut a listener down");
+        }
+    }
+
+    /// A socket that systemd passed outlives this process: the clients in its queue wait for the next one.
+    fn admit_queued(&self, address: SocketAddr, socket: &LentListener) {
+        if self.passed.get(address).is_none()
+            && let Err(error) = self.clients.admit_queued(socket)
+        {
+            debug!(%address, %error, "failed to accept the last clients");
+        }
+    }
+
+    /// Serves clients of this process itself, on a port that nobody else knows, for as long as `until` takes with it. They
+    /// count as clients of the listener with this address.
+    pub async fn relay_own<T>(
+        &self,
+        listener: SocketAddr,
+        until: impl AsyncFnOnce(SocketAddr) -> T,
+    ) -> io::Result<T> {
+        let own = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let serve = async {
+            loop {
+                let (client, peer) = own.accept().await?;
+                self.clients.admit(client, peer, listener);
+            }
+        };
+        tokio::select! {
+            outcome = until(own.local_addr()?) => Ok(outcome),
+            error = serve => error,
+        }
     }
 
     /// Waits, after [`Listeners::close`], until the last connection has ended. Clients that have sent nothing `within`
     /// this time are reset.
     pub async fn finished(&self, within: Duration) {
         tokio::select! {
-            () = self.connections.wait() => return,
-            () = sleep(within) => self.slots.end_silent(Ending::ProxyDrained),
+            () = self.clients.connections.wait() => return,
+            () = sleep(within) => self.clients.slots.end_silent(Ending::ProxyDrained),
         }
-        self.connections.wait().await;
+        self.clients.connections.wait().await;
     }
 
     /// Connections that are open or being opened.
     pub fn connections(&self) -> usize {
-        self.connections.len()
+        self.clients.connections.len()
     }
 
     /// The most connections that are held at once; 0 before the first document.
     pub fn limit(&self) -> u32 {
-        self.slots.limit()
+        self.clients.slots.limit()
     }
 
     fn start(&self, address: SocketAddr) -> CancellationToken {
         let stop = self.stop.child_token();
         let acceptor = Acceptor {
             address,
-            upstreams: Arc::clone(&self.upstreams),
-            metrics: Arc::clone(&self.metrics),
-            holdings: Arc::clone(&self.holdings),
+            is_shared: !self.hands_over,
             passed: self.passed.clone(),
-            connections: self.connections.clone(),
-            slots: Arc::clone(&self.slots),
-            tails: Arc::clone(&self.tails),
+            sockets: Arc::clone(&self.sockets),
+            holdings: Arc::clone(&self.holdings),
+            clients: self.clients.clone(),
         };
         self.accepting.spawn(acceptor.run(stop.clone()));
         stop
@@ -201,232 +255,5 @@ impl Listeners {
 
     fn wanted(&self) -> MutexGuard<'_, HashMap<SocketAddr, CancellationToken>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A panic while the lock is held leaves the entries valid.
-fn lock(holdings: &Mutex<Holdings>) -> MutexGuard<'_, Holdings> {
-    holdings.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the entry and the metrics of an address while its task runs. Its drop removes them, also when the accept loop
-/// panics.
-struct Attendance<'a>(&'a Acceptor);
-
-impl<'a> Attendance<'a> {
-    fn new(acceptor: &'a Acceptor) -> Self {
-        lock(&acceptor.holdings).set(acceptor.address, Holding::Pending);
-        Self(acceptor)
-    }
-}
-
-impl Drop for Attendance<'_> {
-    fn drop(&mut self) {
-        let Acceptor {
-            address,
-            metrics,
-            holdings,
-            ..
-        } = self.0;
-        let (before, is_members_port) = {
-            let mut holdings = lock(holdings);
-            (holdings.remove(*address), holdings.is_members_port(*address))
-        };
-        let listener = address.to_string();
-        for stranger in before.iter().flat_map(Holding::strangers) {
-            metrics.stranger_gone(&listener, stranger.name());
-        }
-        if !is_members_port {
-            metrics.listener_gone(&listener);
-        }
-    }
-}
-
-/// The other processes that listen on an address, as the last look found them.
-#[derive(Debug, Default)]
-struct Others {
-    sockets: BTreeSet<Socket>,
-    holders: Vec<Holder>,
-}
-
-impl Others {
-    /// Looks again. It searches the files of all processes only if the set of listening sockets has changed.
-    async fn look(&mut self, address: SocketAddr, own: Option<RawFd>) -> &[Holder] {
-        let known = self.sockets.clone();
-        let looked = spawn_blocking(move || {
-            let sockets = port_holders::sockets(address, own.as_ref());
-            (sockets != known).then(|| (port_holders::holders(&sockets), sockets))
-        });
-        // After a panic the last result stays.
-        if let Ok(Some((holders, sockets))) = looked.await {
-            *self = Self { sockets, holders };
-        }
-        &self.holders
-    }
-}
-
-impl Acceptor {
-    async fn run(self, stop: CancellationToken) {
-        let _attendance = Attendance::new(&self);
-        self.listen(&stop).await;
-    }
-
-    async fn listen(&self, stop: &CancellationToken) {
-        let Some(listener) = stop.run_until_cancelled(self.bind()).await else {
-            return;
-        };
-        self.set(Holding::Held);
-        let accepting = async {
-            tokio::join!(self.accept(&listener), self.look_around(listener.as_raw_fd()));
-        };
-        stop.run_until_cancelled(accepting).await;
-        if self.passed.get(self.address).is_some() {
-            // The socket outlives this process, and the clients in its queue wait for the next one.
-            return;
-        }
-        if let Err(error) = self.accept_queued(listener) {
-            debug!(address = %self.address, %error, "failed to accept the last clients");
-        }
-    }
-
-    /// Checks periodically, without end, whether another program shares the port and so gets a part of the clients.
-    async fn look_around(&self, own: RawFd) {
-        let mut others = Others::default();
-        loop {
-            sleep(LOOK_AROUND).await;
-            let holders = others.look(self.address, Some(own)).await;
-            let strangers: Vec<_> = holders.iter().filter(|holder| holder.is_stranger()).collect();
-            self.set(if strangers.is_empty() {
-                Holding::Held
-            } else {
-                Holding::Contested(strangers.into_iter().cloned().collect())
-            });
-        }
-    }
-
-    /// Sets the state of the address. A change is logged and counted.
-    fn set(&self, holding: Holding) {
-        let Some(before) = lock(&self.holdings).set(self.address, holding.clone()) else {
-            return;
-        };
-        let listener = self.address.to_string();
-        self.metrics.listener(&listener, holding.is_bound());
-        for stranger in before.strangers() {
-            self.metrics.stranger_gone(&listener, stranger.name());
-        }
-        for stranger in holding.strangers() {
-            self.metrics.stranger(&listener, stranger.name());
-        }
-        match (&holding, holding.fault()) {
-            (Holding::Held, _) => info!(address = listener, "listening"),
-            (_, Some(fault)) => warn!(address = listener, fault, "listener has a fault"),
-            (_, None) => info!(
-                address = listener,
-                "skipping a listener whose address this node lacks"
-            ),
-        }
-    }
-
-    /// Accepts the clients that the kernel has queued: they would be reset when the socket closes. This calls `accept`
-    /// directly, because tokio may not have seen the event of the latest client yet.
-    fn accept_queued(&self, listener: TcpListener) -> io::Result<()> {
-        let listener = listener.into_std()?;
-        loop {
-            match listener.accept() {
-                Ok((client, peer)) => {
-                    client.set_nonblocking(true)?;
-                    self.admit(TcpStream::from_std(client)?, peer);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn accept(&self, listener: &TcpListener) {
-        let mut exhausted = false;
-        loop {
-            match listener.accept().await {
-                Ok((client, peer)) => {
-                    exhausted = false;
-                    self.admit(client, peer);
-                }
-                // The client left before it was accepted: accepting works.
-                Err(error) if Fault::of(&error) == Fault::Reset => {}
-                Err(error) => {
-                    self.metrics.accept_failed();
-                    if !std::mem::replace(&mut exhausted, true) {
-                        warn!(address = %self.address, %error, "failed to accept, pausing until it works again");
-                    }
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn bind(&self) -> TcpListener {
-        let mut others = Others::default();
-        loop {
-            match self.try_bind(&mut others).await {
-                Ok(listener) => return listener,
-                Err(holding) => self.set(holding),
-            }
-            sleep(BIND_AGAIN).await;
-        }
-    }
-
-    /// Binds the address. If other sockets listen on it, it is shared only if none of them is known to be of another program.
-    async fn try_bind(&self, others: &mut Others) -> Result<TcpListener, Holding> {
-        let address = self.address;
-        if let Some(passed) = self.passed.get(address) {
-            return passed.open().map_err(|error| fault_of(&error));
-        }
-        if !socket::is_free(address).map_err(|error| fault_of(&error))? {
-            let holders = others.look(address, None).await.to_vec();
-            if holders.iter().any(Holder::is_stranger) {
-                return Err(Holding::Taken(holders));
-            }
-            let listener = socket::listen(address).map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => Holding::Taken(holders.clone()),
-                _ => fault_of(&error),
-            })?;
-            let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
-            warn!(%address, ?holders, "sharing the port with another proxy of this node until it ends");
-            return Ok(listener);
-        }
-        socket::listen(address).map_err(|error| fault_of(&error))
-    }
-
-    fn admit(&self, client: TcpStream, peer: SocketAddr) {
-        if self.address.ip().is_loopback() && !peer.ip().to_canonical().is_loopback() {
-            debug!(%peer, "dropped a client that is not on this node");
-            return self.turn_away(&client, Ending::NotLoopback);
-        }
-        let Some(silent) = self.slots.admit(self.connections.len()) else {
-            debug!(%peer, limit = self.slots.limit(), "shed a client: too many connections");
-            return self.turn_away(&client, Ending::Shed);
-        };
-        let accepted = Accepted {
-            client,
-            peer,
-            listener: self.address,
-            silent,
-            tails: Arc::clone(&self.tails),
-        };
-        self.connections
-            .spawn(connection::serve(accepted, Arc::clone(&self.upstreams)));
-    }
-
-    fn turn_away(&self, client: &TcpStream, ending: Ending) {
-        socket::reset_on_close(client);
-        self.metrics.ended(ending);
-    }
-}
-
-fn fault_of(error: &io::Error) -> Holding {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => Holding::Lacking,
-        Some(Errno::EADDRINUSE) => Holding::Taken(Vec::new()),
-        Some(_) | None => Holding::Failed(format!("failed to listen: {error}")),
     }
 }

@@ -20,6 +20,7 @@ use trivet_proxy::{
     balance::place::Place,
     clock,
     document::{self, seed::Seed},
+    handover::driver,
     log,
     metrics::Metrics,
     systemd::Service,
@@ -117,6 +118,13 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
         socket: run.socket,
         metrics: run.metrics_address,
         service,
+        handover: run.handover_dir.map(|directory| driver::Config {
+            directory,
+            pool: run.pool,
+            class: run.class.into(),
+            template: run.template,
+            generation: run.template_generation,
+        }),
     };
     let runtime = runtime()?;
     let done = runtime.block_on(async {

@@ -12,12 +12,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tracing::{debug, info};
 
 use crate::{
+    handover::driver::Standing,
     listener::{Listeners, holding::Holding},
     probe,
+    settings::Settings,
     upstream::Upstreams,
     vital::VitalTasks,
 };
@@ -40,12 +45,19 @@ pub struct Readiness {
     forwarded: AtomicBool,
     ending: AtomicBool,
     created: Instant,
+    /// What this process is to others of its node; none where there is no hand-over.
+    standing: Option<watch::Receiver<Standing>>,
 }
 
 impl Readiness {
     /// A proxy that is not ready yet.
-    pub fn new(listeners: Arc<Listeners>, vital: Arc<VitalTasks>) -> Self {
+    pub fn new(
+        listeners: Arc<Listeners>,
+        vital: Arc<VitalTasks>,
+        standing: Option<watch::Receiver<Standing>>,
+    ) -> Self {
         Self {
+            standing,
             listeners,
             vital,
             forwarded: AtomicBool::new(false),
@@ -58,6 +70,15 @@ impl Readiness {
     pub fn objection(&self) -> Option<String> {
         if self.is_ending() {
             return Some("this proxy is ending".to_owned());
+        }
+        let standing = self.standing.as_ref().map(|standing| *standing.borrow());
+        if let Some(Standing { state, is_ready }) = standing {
+            if !is_ready {
+                return Some(format!("this proxy is {}", state.as_str()));
+            }
+            if !self.listeners.sockets().part().accepts() {
+                return None;
+            }
         }
         if let Some(unheld) = self.unheld() {
             return Some(unheld);
@@ -124,8 +145,24 @@ impl Readiness {
 
     async fn try_forward(&self, upstreams: &Upstreams) -> Result<(), String> {
         let settings = upstreams.settings().ok_or("no document yet")?;
+        if self.standing.is_some() {
+            return self.try_relay(&settings).await;
+        }
         let address: SocketAddr = *self.listeners.bound().first().ok_or("no listener is bound")?;
         probe::verified_answer(address, &settings, ANSWER_LIMIT).await
+    }
+
+    /// Not through a listener: another process may accept there.
+    async fn try_relay(&self, settings: &Settings) -> Result<(), String> {
+        let listener = *self
+            .listeners
+            .addresses()
+            .first()
+            .ok_or("the document has no listener")?;
+        let answered = self.listeners.relay_own(listener, async |address| {
+            probe::verified_answer(address, settings, ANSWER_LIMIT).await
+        });
+        answered.await.map_err(|error| error.to_string())?
     }
 }
 
@@ -138,8 +175,9 @@ mod tests {
         let (upstreams, []) = fixture::proven([]);
         let vital = Arc::clone(upstreams.vital_tasks());
         Readiness::new(
-            Arc::new(Listeners::new(upstreams, PassedSockets::default())),
+            Arc::new(Listeners::new(upstreams, PassedSockets::default(), false)),
             vital,
+            None,
         )
     }
 

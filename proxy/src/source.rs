@@ -11,11 +11,13 @@ pub enum Source {
     Watch,
     /// What the process was started with, for its first start on a node. Every other source comes before it.
     Seed,
+    /// The process of this node that serves.
+    Handover,
 }
 
 impl Source {
     /// All of them, in the order of the metric.
-    pub const ALL: [Self; 4] = [Self::File, Self::Cache, Self::Watch, Self::Seed];
+    pub const ALL: [Self; 5] = [Self::File, Self::Cache, Self::Watch, Self::Seed, Self::Handover];
 
     /// The word for logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Source {
             Self::Cache => "Cache",
             Self::Watch => "Watch",
             Self::Seed => "Seed",
+            Self::Handover => "Handover",
         }
     }
 }

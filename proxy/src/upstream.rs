@@ -160,6 +160,18 @@ impl Upstreams {
         self.observe(Event::Remembered(targets.collect()), "");
     }
 
+    /// Trusts paths that another process of this node has proven.
+    pub fn learn_proofs(self: &Arc<Self>, proofs: BTreeSet<PathKey>) {
+        let is_new = self.proven.send_if_modified(|proven| {
+            let before = proven.len();
+            proven.extend(proofs);
+            proven.len() > before
+        });
+        if is_new && let Some(settings) = self.settings() {
+            self.apply(settings);
+        }
+    }
+
     /// Forgets the proofs of paths that are neither among these nor in use any more: otherwise the list grows with every
     /// master that the node ever had. A path that comes back is proven again by its first probe.
     pub fn forget_proofs_but(&self, known: &BTreeSet<PathKey>) {

@@ -143,8 +143,8 @@ async fn look_at(
         same_authority: authority(&stale.settings) == authority(&in_force.settings),
         kind: match stale.source {
             Source::Seed => Kind::Seed,
-            Source::File | Source::Cache | Source::Watch if stale.is_twin => Kind::Twin,
-            Source::File | Source::Cache | Source::Watch => Kind::Older,
+            Source::File | Source::Cache | Source::Watch | Source::Handover if stale.is_twin => Kind::Twin,
+            Source::File | Source::Cache | Source::Watch | Source::Handover => Kind::Older,
         },
         in_force_verifies: upstreams.view().iter().any(is_verified),
         in_force_for: now.saturating_duration_since(in_force.since),

@@ -5,6 +5,7 @@
 //! read: it is stopped or hangs, and who serves must not hang with it.
 
 use std::{
+    future::pending,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd},
@@ -161,7 +162,10 @@ impl Channel {
         match rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, &record, &mut ancillary, flags))
         {
             Ok(_sent) => Ok(()),
-            Err(Errno::AGAIN) => Err(Error::NotReading),
+            Err(Errno::AGAIN) => {
+                self.wait_for(Interest::WRITABLE);
+                Err(Error::NotReading)
+            }
             Err(Errno::PIPE | Errno::CONNRESET) => Err(Error::Closed),
             Err(error) => Err(error.into()),
         }
@@ -180,9 +184,31 @@ impl Channel {
     pub fn receive_now(&self) -> Result<Option<Received>, Error> {
         match Raw::receive(&self.socket) {
             Ok(raw) => raw.read().map(Some),
-            Err(Errno::AGAIN) => Ok(None),
+            Err(Errno::AGAIN) => {
+                self.wait_for(Interest::READABLE);
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits until a record may be there, or until one may be sent that could not be sent before.
+    pub async fn ready(&self, to_read: bool, to_send: bool) {
+        let interest = match (to_read, to_send) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (true, false) => Interest::READABLE,
+            (false, true) => Interest::WRITABLE,
+            (false, false) => return pending().await,
+        };
+        // An error shows at the next call.
+        let _ready = self.socket.ready(interest).await;
+    }
+
+    /// Lets [`Self::ready`] wait for the next event: the event loop does not see calls that it did not make.
+    fn wait_for(&self, interest: Interest) {
+        let _cleared: io::Result<()> = self
+            .socket
+            .try_io(interest, || Err(io::ErrorKind::WouldBlock.into()));
     }
 
     /// Ends what the peer can send, and returns what it sent before. Whatever is not among it has failed at the peer

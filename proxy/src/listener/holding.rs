@@ -14,6 +14,8 @@ pub enum Holding {
     Pending,
     /// The proxy accepts on it, alone or beside its own predecessor or successor.
     Held,
+    /// The proxy holds its socket, and another process of this node accepts on it.
+    Lent,
     /// The node does not have the address, for example because IPv6 is off: no client can connect to it.
     Lacking,
     /// Another process listens there, and the proxy does not.
@@ -31,14 +33,19 @@ impl Holding {
     pub fn is_bound(&self) -> bool {
         match self {
             Self::Held | Self::Contested(_) => true,
-            Self::Pending | Self::Lacking | Self::Taken(_) | Self::MembersPort | Self::Failed(_) => false,
+            Self::Pending
+            | Self::Lent
+            | Self::Lacking
+            | Self::Taken(_)
+            | Self::MembersPort
+            | Self::Failed(_) => false,
         }
     }
 
     /// What is wrong; none if the proxy alone holds the address, or if the node lacks it.
     pub fn fault(&self) -> Option<String> {
         match self {
-            Self::Held | Self::Lacking => None,
+            Self::Held | Self::Lent | Self::Lacking => None,
             Self::Pending => Some("not bound yet".to_owned()),
             Self::Taken(holders) if holders.is_empty() => Some("taken by another process".to_owned()),
             Self::Taken(holders) => Some(format!("taken by {}", names(holders))),
@@ -52,7 +59,9 @@ impl Holding {
     pub fn strangers(&self) -> &[Holder] {
         match self {
             Self::Taken(holders) | Self::Contested(holders) => holders,
-            Self::Pending | Self::Held | Self::Lacking | Self::MembersPort | Self::Failed(_) => &[],
+            Self::Pending | Self::Held | Self::Lent | Self::Lacking | Self::MembersPort | Self::Failed(_) => {
+                &[]
+            }
         }
     }
 }

@@ -41,6 +41,23 @@ pub enum Probing {
 }
 
 impl State {
+    /// The words for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Seeking => "looking for other proxies of this node",
+            Self::Binding => "waiting for a port that another program has",
+            Self::Newcomer => "about to take over from another proxy of this node",
+            Self::Taking => "taking over from another proxy of this node",
+            Self::Serving => "serving",
+            Self::Giving => "handing over to another proxy of this node",
+            Self::Standby => "standing by",
+            Self::Assisting => "serving beside a proxy that hangs",
+            Self::Leaving => "ending once another proxy of this node serves",
+            Self::Retiring | Self::Draining => "ending",
+        }
+    }
+
     /// Whether it probes.
     pub fn probing(self) -> Probing {
         match self {

@@ -18,6 +18,7 @@ use trivet_proxy::{
     app::{self, Config},
     balance::place::Place,
     document::{seed::Seed, watch::ConfigMapTarget},
+    handover::{driver, rank::Class},
     status::Status,
     systemd::{Service, sockets::PassedSockets},
 };
@@ -202,6 +203,8 @@ pub(crate) struct Node {
     pub(crate) seed: Option<String>,
     /// The sockets that systemd passes to the proxy at its next start.
     pub(crate) passed: PassedSockets,
+    /// How the proxy hands over, from its next start on.
+    pub(crate) handover: Option<driver::Config>,
     disk: TempDir,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -228,9 +231,26 @@ impl Node {
             watch: None,
             seed: None,
             passed: PassedSockets::default(),
+            handover: None,
             disk: tempfile::tempdir().unwrap(),
             running: None,
         }
+    }
+
+    /// The proxy is of this generation of the DaemonSet's template, and hands over.
+    pub(crate) fn of_generation(mut self, generation: u64) -> Self {
+        let directory = match &self.handover {
+            Some(handover) => handover.directory.clone(),
+            None => self.path("handover"),
+        };
+        self.handover = Some(driver::Config {
+            directory,
+            pool: "default".to_owned(),
+            class: Class::DaemonSet,
+            template: String::new(),
+            generation,
+        });
+        self
     }
 
     pub(crate) fn pool(&self) -> Pool {
@@ -268,6 +288,7 @@ impl Node {
                 sockets: self.passed.clone(),
                 ..Service::default()
             },
+            handover: self.handover.clone(),
         };
         let bound = app::bind(config, Arc::default()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -285,6 +306,7 @@ impl Node {
             watch: None,
             seed: None,
             passed: PassedSockets::default(),
+            handover: self.handover.clone(),
             disk,
             running: None,
         }

@@ -1,0 +1,105 @@
+//! What keeps a standby warm: the holder's snapshots, and their use by its peers.
+
+use std::{collections::BTreeSet, future::pending, io, os::fd::OwnedFd, sync::Arc};
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    balance::PathKey,
+    document::{Documents, InForce},
+    handover::{
+        record::Snapshot,
+        snapshot::{Error, WarmState},
+    },
+    source::Source,
+    upstream::Upstreams,
+};
+
+/// Writes and applies snapshots.
+#[derive(Debug)]
+pub struct Warmth {
+    documents: Arc<Documents>,
+    upstreams: Arc<Upstreams>,
+    in_force: watch::Receiver<Option<InForce>>,
+    proven: watch::Receiver<BTreeSet<PathKey>>,
+    serial: u64,
+    last: Option<(Snapshot, OwnedFd)>,
+}
+
+impl Warmth {
+    /// Nothing is written yet.
+    pub fn new(documents: Arc<Documents>, upstreams: Arc<Upstreams>) -> Self {
+        let mut in_force = documents.subscribe();
+        // What is in force already is written at once.
+        in_force.mark_changed();
+        Self {
+            in_force,
+            proven: upstreams.subscribe_proven(),
+            documents,
+            upstreams,
+            serial: 0,
+            last: None,
+        }
+    }
+
+    /// Waits until there is something new to know, and writes it.
+    pub(super) async fn changed(&mut self) -> Snapshot {
+        loop {
+            let changed = tokio::select! {
+                changed = self.in_force.changed() => changed,
+                changed = self.proven.changed() => changed,
+            };
+            if changed.is_err() {
+                pending::<()>().await;
+            }
+            match self.write() {
+                Ok(snapshot) => return snapshot,
+                Err(error) => {
+                    warn!(%error, "failed to write a snapshot for the standby of this node");
+                }
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<Snapshot, Error> {
+        let in_force = self.in_force.borrow_and_update().clone();
+        let proven = self.proven.borrow_and_update().clone();
+        let state = WarmState {
+            document: in_force.as_ref().map(|in_force| in_force.text.to_string()),
+            replacements: in_force.as_ref().map_or(0, |in_force| in_force.replacements),
+            proven,
+            zone: self.upstreams.place().zone.clone(),
+            ..WarmState::default()
+        };
+        let (descriptor, bytes) = state.write()?;
+        self.serial += 1;
+        let snapshot = Snapshot {
+            serial: self.serial,
+            revision: in_force.map_or(0, |in_force| in_force.settings.document.revision),
+            bytes,
+        };
+        self.last = Some((snapshot.clone(), descriptor));
+        Ok(snapshot)
+    }
+
+    /// The file of a snapshot, which is the last one.
+    pub(super) fn descriptor(&self, snapshot: &Snapshot) -> Result<OwnedFd, Error> {
+        match &self.last {
+            Some((last, descriptor)) if last == snapshot => Ok(descriptor.try_clone()?),
+            Some(_) | None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        }
+    }
+
+    /// Follows the document of a snapshot, and trusts what the holder has proven.
+    pub(super) fn apply(&self, snapshot: &Snapshot, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
+        let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let descriptor = descriptors.into_iter().next().ok_or_else(missing)?;
+        let state = WarmState::read(descriptor, snapshot.bytes)?;
+        self.upstreams.learn_proofs(state.proven);
+        if let Some(text) = state.document {
+            self.documents.offer(&text, Source::Handover);
+        }
+        Ok(())
+    }
+}

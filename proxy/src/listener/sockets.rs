@@ -1,0 +1,103 @@
+//! The listening sockets that this process holds, bound or lent, and what it does with them.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::handover::lent::LentListener;
+
+/// What this process does with its listener addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// It holds the sockets that another process lends to it, and does not accept on them.
+    StandBy,
+    /// It accepts on the sockets that it holds, beside the process that serves, and binds none.
+    Assist,
+    /// It binds the addresses of which it holds no socket, and accepts on all.
+    #[default]
+    Serve,
+}
+
+impl Part {
+    /// Whether it accepts.
+    pub fn accepts(self) -> bool {
+        match self {
+            Self::StandBy => false,
+            Self::Assist | Self::Serve => true,
+        }
+    }
+}
+
+/// The sockets by address. Every change is told to all who follow.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    held: Mutex<BTreeMap<SocketAddr, Arc<LentListener>>>,
+    part: watch::Sender<Part>,
+    changes: watch::Sender<u64>,
+}
+
+impl Sockets {
+    /// What this process does with them now.
+    pub fn part(&self) -> Part {
+        *self.part.borrow()
+    }
+
+    /// Plays another part from now on.
+    pub fn play(&self, part: Part) {
+        if self.part() != part {
+            self.part.send_replace(part);
+            self.tell();
+        }
+    }
+
+    /// The socket of an address.
+    pub fn get(&self, address: SocketAddr) -> Option<Arc<LentListener>> {
+        self.held().get(&address).cloned()
+    }
+
+    /// All sockets.
+    pub fn all(&self) -> BTreeMap<SocketAddr, Arc<LentListener>> {
+        self.held().clone()
+    }
+
+    /// Holds this socket too.
+    pub fn add(&self, socket: LentListener) {
+        self.held().insert(socket.address(), Arc::new(socket));
+        self.tell();
+    }
+
+    /// Holds exactly these sockets.
+    pub fn replace(&self, sockets: Vec<LentListener>) {
+        let sockets = sockets.into_iter();
+        *self.held() = sockets
+            .map(|socket| (socket.address(), Arc::new(socket)))
+            .collect();
+        self.tell();
+    }
+
+    /// Closes the socket of an address.
+    pub fn remove(&self, address: SocketAddr) -> Option<Arc<LentListener>> {
+        let removed = self.held().remove(&address);
+        self.tell();
+        removed
+    }
+
+    /// Told at each change of a socket or of the part.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn tell(&self) {
+        self.changes
+            .send_modify(|change| *change = change.wrapping_add(1));
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Arc<LentListener>>> {
+        // A panic while the lock is held leaves the entries valid.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

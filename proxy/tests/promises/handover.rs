@@ -1,0 +1,282 @@
+//! A proxy takes the listeners over from another one of its node, and no client notices.
+
+use std::{
+    process::{Child, Command},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+
+use crate::support::{
+    apiserver::Apiserver,
+    client::Client,
+    eventually,
+    node::{Node, shared},
+};
+
+/// New connections, begun every few milliseconds whether the last ones were answered or not.
+struct Attempts {
+    stop: oneshot::Sender<()>,
+    made: JoinHandle<Vec<Attempt>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Attempt {
+    begun: Instant,
+    took: Duration,
+    answer: std::io::Result<String>,
+}
+
+impl Attempts {
+    fn start(node: &Node) -> Self {
+        let (proxy, tls) = shared(node);
+        let (stop, mut stopped) = oneshot::channel();
+        let made = tokio::spawn(async move {
+            let mut made = JoinSet::new();
+            while stopped.try_recv().is_err() {
+                let tls = tls.clone();
+                made.spawn(async move {
+                    let begun = Instant::now();
+                    let answer = async { Client::connect(proxy, tls).await?.who().await }.await;
+                    Attempt {
+                        begun,
+                        took: begun.elapsed(),
+                        answer,
+                    }
+                });
+                sleep(BETWEEN).await;
+            }
+            made.join_all().await
+        });
+        Self { stop, made }
+    }
+
+    async fn finish(self) -> Vec<Attempt> {
+        self.stop.send(()).unwrap();
+        self.made.await.unwrap()
+    }
+
+    /// Fails unless all were answered.
+    async fn all_succeeded(self) {
+        for attempt in self.finish().await {
+            assert!(attempt.answer.is_ok(), "{attempt:?}");
+        }
+    }
+
+    /// Fails unless all were answered that began after this moment. Returns the longest time that one took.
+    async fn all_succeeded_since(self, moment: Instant) -> Duration {
+        let made = self.finish().await.into_iter();
+        let since: Vec<_> = made.filter(|attempt| attempt.begun > moment).collect();
+        assert!(since.len() >= 20, "{}", since.len());
+        for attempt in &since {
+            assert!(attempt.answer.is_ok(), "{attempt:?}");
+        }
+        since.iter().map(|attempt| attempt.took).max().unwrap()
+    }
+}
+
+/// The pause between two attempts.
+const BETWEEN: Duration = Duration::from_millis(10);
+
+/// The program as a process of its own, which can be killed and stopped.
+struct Process {
+    child: Child,
+    /// Its disk.
+    node: Node,
+}
+
+impl Process {
+    /// A process of the same node.
+    fn start(node: &Node, class: &str, generation: u64) -> Self {
+        let own = node.successor();
+        let child = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"))
+            .args(["run", "--log-level", "error", "--node-name", "w1", "--config"])
+            .arg(own.path("pool.json"))
+            .arg("--cache-dir")
+            .arg(own.path("cache"))
+            .arg("--socket")
+            .arg(own.path("proxy.sock"))
+            .env("TRIVET_HANDOVER_DIR", node.path("handover"))
+            .env("TRIVET_CLASS", class)
+            .env("TRIVET_TEMPLATE_GENERATION", generation.to_string())
+            .spawn()
+            .unwrap();
+        Self { child, node: own }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill(pid, signal).unwrap();
+    }
+
+    async fn serves(&self) {
+        let before = served(&self.node).await;
+        eventually("it serves", async || served(&self.node).await >= before + 20).await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.child.kill());
+        self.child.wait().unwrap();
+    }
+}
+
+/// A node with a document, on which nothing runs yet.
+fn node() -> (Node, Apiserver) {
+    let node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(&node.pool().member(&apiserver));
+    (node, apiserver)
+}
+
+async fn serving(generation: u64) -> (Node, Apiserver) {
+    let mut node = Node::new().of_generation(generation);
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(&node.pool().member(&apiserver));
+    node.start().await;
+    eventually("ready", async || node.ready().await).await;
+    (node, apiserver)
+}
+
+/// How many clients' connections have ended at this proxy.
+async fn served(node: &Node) -> u64 {
+    let metrics = node.metrics().await;
+    let ended = metrics
+        .lines()
+        .filter(|line| line.starts_with("trivet_proxy_connections_ended_total{"));
+    ended
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+#[tokio::test]
+async fn a_newer_proxy_takes_over_and_no_client_is_refused() {
+    let (mut old, _apiserver) = serving(1).await;
+    let attempts = Attempts::start(&old);
+    let mut new = old.successor().of_generation(2);
+    new.start().await;
+    eventually("the newer one is ready", async || new.ready().await).await;
+    assert!(old.ready().await, "one that has given stays ready");
+    let before = served(&old).await;
+    eventually("it serves", async || served(&new).await >= 20).await;
+    assert!(served(&old).await <= before + 1, "both accept");
+    old.stop().await;
+    let before = served(&new).await;
+    eventually("it goes on", async || served(&new).await >= before + 20).await;
+    attempts.all_succeeded().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_ends_gives_to_any_other_that_holds_its_listeners() {
+    let (mut old, _apiserver) = serving(2).await;
+    let attempts = Attempts::start(&old);
+    // Its rank is lower: it would never take from one that stays.
+    let mut other = old.successor().of_generation(1);
+    other.start().await;
+    eventually("it holds the listener", async || {
+        other.metrics().await.contains("trivet_proxy_document_revision 1")
+    })
+    .await;
+    assert!(!other.ready().await);
+    old.stop().await;
+    eventually("it serves", async || served(&other).await >= 20).await;
+    eventually("it is ready", async || other.ready().await).await;
+    attempts.all_succeeded().await;
+}
+
+#[tokio::test]
+async fn the_one_that_gave_takes_back_when_the_other_ends() {
+    let (old, _apiserver) = serving(1).await;
+    let attempts = Attempts::start(&old);
+    let mut new = old.successor().of_generation(2);
+    new.start().await;
+    eventually("the newer one is ready", async || new.ready().await).await;
+    new.stop().await;
+    let before = served(&old).await;
+    eventually("the older one serves again", async || {
+        served(&old).await >= before + 20
+    })
+    .await;
+    assert!(old.ready().await);
+    attempts.all_succeeded().await;
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_directory_serves_alone() {
+    let mut node = Node::new().of_generation(1);
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(&node.pool().member(&apiserver));
+    // A file is in the place of the directory.
+    std::fs::write(node.path("handover"), "").unwrap();
+    node.start().await;
+    eventually("ready", async || node.ready().await).await;
+    assert_eq!(node.who().await.unwrap(), "cp1");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_standby_goes_on_when_the_proxy_that_serves_is_killed() {
+    let (node, _apiserver) = node();
+    let serving = Process::start(&node, "DaemonSet", 1);
+    eventually("ready", async || serving.node.ready().await).await;
+    let standby = Process::start(&node, "Static", 0);
+    eventually("the standby is ready", async || standby.node.ready().await).await;
+    let attempts = Attempts::start(&node);
+    serving.serves().await;
+    serving.signal(Signal::SIGKILL);
+    let killed = Instant::now();
+    standby.serves().await;
+    println!(
+        "the slowest took {:?}",
+        attempts.all_succeeded_since(killed).await
+    );
+}
+
+#[tokio::test]
+async fn a_standby_accepts_beside_a_proxy_that_hangs_until_it_runs_again() {
+    let (node, _apiserver) = node();
+    let serving = Process::start(&node, "DaemonSet", 1);
+    eventually("ready", async || serving.node.ready().await).await;
+    let standby = Process::start(&node, "Static", 0);
+    eventually("the standby is ready", async || standby.node.ready().await).await;
+    let attempts = Attempts::start(&node);
+    serving.serves().await;
+    serving.signal(Signal::SIGSTOP);
+    let stopped = Instant::now();
+    standby.serves().await;
+    serving.signal(Signal::SIGCONT);
+    eventually("only one accepts", async || {
+        let before = served(&standby.node).await;
+        serving.serves().await;
+        served(&standby.node).await == before
+    })
+    .await;
+    println!(
+        "the slowest took {:?}",
+        attempts.all_succeeded_since(stopped).await
+    );
+}
+
+#[tokio::test]
+async fn a_pod_of_the_daemon_set_takes_over_from_a_standby_that_serves() {
+    let (node, _apiserver) = node();
+    let standby = Process::start(&node, "Static", 0);
+    eventually("it serves alone", async || standby.node.ready().await).await;
+    let attempts = Attempts::start(&node);
+    let pod = Process::start(&node, "DaemonSet", 1);
+    eventually("the pod is ready", async || pod.node.ready().await).await;
+    pod.serves().await;
+    assert!(standby.node.ready().await);
+    attempts.all_succeeded().await;
+}
