@@ -17,10 +17,10 @@ use std::{
 
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use self::{
-    acceptor::{Acceptor, Clients, lock},
+    acceptor::{Acceptor, Clients, end, lock},
     holding::{Holding, Holdings},
     refusals::Refusals,
     sockets::{Part, Sockets},
@@ -43,7 +43,7 @@ pub struct Listeners {
     passed: PassedSockets,
     refusals: Refusals,
     sockets: Arc<Sockets>,
-    /// Whether the sockets are handed over to other processes, and not shared with them by `SO_REUSEPORT`.
+    /// Whether the sockets are handed over to other processes.
     hands_over: bool,
     accepting: TaskTracker,
     clients: Clients,
@@ -57,6 +57,8 @@ impl Listeners {
         let sockets = Arc::new(Sockets::default());
         if hands_over {
             sockets.play(Part::StandBy);
+        } else {
+            sockets.share();
         }
         Self {
             refusals: Refusals::new(passed.clone()),
@@ -93,11 +95,39 @@ impl Listeners {
     pub fn bind(&self) {
         for address in self.addresses() {
             let is_missing = self.sockets.get(address).is_none() && self.passed.get(address).is_none();
-            if is_missing && let Ok(socket) = socket::listen_alone(address).and_then(LentListener::keep) {
+            if is_missing
+                && !self.sockets.is_shared()
+                && let Ok(socket) = socket::listen_alone(address).and_then(LentListener::keep)
+            {
                 self.sockets.add(socket);
             }
         }
+        self.serve();
+    }
+
+    /// Accepts on the sockets that are held and wanted, and binds the others that are wanted.
+    pub fn serve(&self) {
         self.sockets.play(Part::Serve);
+        self.end_unwanted();
+    }
+
+    /// Ends the sockets that another process lent and that the document does not name: nobody would accept on them. Without
+    /// a document nothing is known of that.
+    fn end_unwanted(&self) {
+        let wanted = self.addresses();
+        if wanted.is_empty() || self.sockets.part() != Part::Serve {
+            return;
+        }
+        // The task of an address closes its socket itself.
+        let attended = self.holdings();
+        for (address, socket) in self.sockets.all() {
+            if !attended.contains_key(&address) {
+                info!(%address, "closing a listener that the document does not name");
+                self.sockets.remove(address);
+                self.clients.admit_last(&socket);
+                end(&socket);
+            }
+        }
     }
 
     /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
@@ -124,13 +154,16 @@ impl Listeners {
             if !stays {
                 info!(%address, "closing a listener that the document no longer names");
                 stop.cancel();
-                self.end(*address);
             }
             stays
         });
         self.refusals.all_but(&addresses);
         for address in addresses {
             wanted.entry(address).or_insert_with(|| self.start(address));
+        }
+        drop(wanted);
+        if self.hands_over {
+            self.end_unwanted();
         }
     }
 
@@ -166,37 +199,14 @@ impl Listeners {
         self.accepting.wait().await;
         if is_last {
             for (address, socket) in self.sockets.all() {
-                self.admit_queued(address, &socket);
+                // A socket that systemd passed outlives this process: the clients in its queue wait for the next one.
+                if self.passed.get(address).is_none() {
+                    self.clients.admit_last(&socket);
+                }
             }
         }
         self.sockets.replace(Vec::new());
         self.clients.connections.close();
-    }
-
-    /// Closes the listener of an address, for every process that has its socket.
-    fn end(&self, address: SocketAddr) {
-        let Some(socket) = self.sockets.remove(address) else {
-            return;
-        };
-        if self.sockets.part() != Part::Serve {
-            return;
-        }
-        self.admit_queued(address, &socket);
-        if self.hands_over
-            && self.passed.get(address).is_none()
-            && let Err(error) = socket.end()
-        {
-            debug!(%address, %error, "failed to shut a listener down");
-        }
-    }
-
-    /// A socket that systemd passed outlives this process: the clients in its queue wait for the next one.
-    fn admit_queued(&self, address: SocketAddr, socket: &LentListener) {
-        if self.passed.get(address).is_none()
-            && let Err(error) = self.clients.admit_queued(socket)
-        {
-            debug!(%address, %error, "failed to accept the last clients");
-        }
     }
 
     /// Serves clients of this process itself, on a port that nobody else knows, for as long as `until` takes with it. They
@@ -243,7 +253,8 @@ impl Listeners {
         let stop = self.stop.child_token();
         let acceptor = Acceptor {
             address,
-            is_shared: !self.hands_over,
+            hands_over: self.hands_over,
+            end: self.stop.clone(),
             passed: self.passed.clone(),
             sockets: Arc::clone(&self.sockets),
             holdings: Arc::clone(&self.holdings),

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use nix::errno::Errno;
 use serde_json::Map;
 use tokio::{
     sync::{mpsc, watch},
@@ -24,7 +25,7 @@ use tracing::{debug, info, warn};
 use self::links::{Links, Read};
 pub use self::warmth::Warmth;
 use super::{
-    channel::{Channel, Record},
+    channel::{self, Channel, Record},
     directory::{self, BoundSocket, Directory, Presence},
     lent::{self, LentListener},
     lock::{self, Lock},
@@ -190,7 +191,7 @@ impl Driver {
             Action::Bind => return self.bind(),
             Action::BindPath => self.bind_path(),
             Action::ClosePath => self.socket = None,
-            Action::Accept => self.listeners.sockets().play(self.part()),
+            Action::Accept => self.accept(),
             Action::StopAccepting => self.listeners.sockets().play(Part::StandBy),
             Action::DropListeners => {
                 self.listeners.sockets().play(Part::StandBy);
@@ -226,11 +227,12 @@ impl Driver {
         None
     }
 
-    /// What `Accept` means: one that assists binds nothing.
-    fn part(&self) -> Part {
-        match self.machine.state() {
-            State::Assisting => Part::Assist,
-            _ => Part::Serve,
+    /// One that assists binds nothing.
+    fn accept(&self) {
+        if self.machine.state() == State::Assisting {
+            self.listeners.sockets().play(Part::Assist);
+        } else {
+            self.listeners.serve();
         }
     }
 
@@ -242,6 +244,7 @@ impl Driver {
                 Event::Connected(self.links.add(channel))
             }
             Ok(None) => Event::Unreachable,
+            Err(error) if error.passes() => Event::Unreachable,
             Err(error) => self.unavailable(&error),
         }
     }
@@ -254,6 +257,7 @@ impl Driver {
                 Event::Locked
             }
             Ok(None) => Event::LockHeld,
+            Err(error) if error.passes() => Event::LockHeld,
             Err(error) => self.unavailable(&error),
         }
     }
@@ -276,7 +280,8 @@ impl Driver {
     fn unavailable(&self, error: &Error) -> Event {
         let directory = self.path.display();
         let cause = cause::chain(error);
-        warn!(%directory, cause, "no hand-over here: this process goes on alone");
+        warn!(%directory, cause, "no hand-over here: this process shares its ports");
+        self.listeners.sockets().share();
         Event::Unavailable
     }
 
@@ -354,9 +359,10 @@ impl Driver {
         Ok(socket.as_fd().try_clone_to_owned()?)
     }
 
+    /// One by one, because what is told decides whether the next is read.
     fn read_all(&mut self) {
         for channel in self.links.readable_ones() {
-            for read in self.links.read(channel) {
+            while let Some(read) = self.links.read(channel) {
                 self.tell_read(channel, read);
             }
         }
@@ -366,7 +372,10 @@ impl Driver {
         match read {
             Read::Record(record) => self.receive(channel, record),
             Read::Broken => self.tell(Event::Broken(channel)),
-            Read::End => self.tell(Event::Closed(channel)),
+            Read::End => {
+                self.tell(Event::Closed(channel));
+                self.links.close(channel);
+            }
         }
     }
 
@@ -387,11 +396,17 @@ impl Driver {
                 }
                 return;
             }
-            Message::Lend { listeners } if is_of_holder => self.hold(listeners, descriptors),
+            Message::Lend { listeners } if is_of_holder => {
+                return match self.hold(listeners, descriptors) {
+                    Ok(listeners) => self.tell(Event::Received(channel, Message::Lend { listeners })),
+                    Err(error) => self.refuse(channel, &error),
+                };
+            }
             Message::Commit { .. } if is_of_holder => self.take_lock(descriptors),
             Message::Snapshot(snapshot) if is_of_holder => {
                 return match self.warmth.apply(snapshot, descriptors) {
-                    Ok(()) => self.tell(Event::Applied(snapshot.serial)),
+                    Ok(true) => self.tell(Event::Applied(snapshot.serial)),
+                    Ok(false) => {}
                     Err(error) => debug!(%error, "failed to apply a snapshot of the process that serves"),
                 };
             }
@@ -399,23 +414,33 @@ impl Driver {
         };
         match used {
             Ok(()) => self.tell(Event::Received(channel, message)),
-            Err(error) => {
-                warn!(
-                    cause = cause::chain(&error),
-                    "failed to use what another process of this node handed over"
-                );
-                self.tell(Event::Broken(channel));
-            }
+            Err(error) => self.refuse(channel, &error),
         }
     }
 
-    fn hold(&self, listeners: &[Listener], descriptors: Vec<OwnedFd>) -> Result<(), Error> {
-        let lent = listeners.iter().zip(descriptors);
-        let lent: Result<_, _> = lent
-            .map(|(listener, descriptor)| LentListener::receive(descriptor, listener.address))
-            .collect();
-        self.listeners.sockets().replace(lent?);
-        Ok(())
+    fn refuse(&mut self, channel: ChannelId, error: &Error) {
+        warn!(
+            cause = cause::chain(error),
+            "failed to use what another process of this node handed over"
+        );
+        self.tell(Event::Broken(channel));
+    }
+
+    /// Holds what is lent, without those that were ended on their way. Returns what is held.
+    fn hold(&self, listeners: &[Listener], descriptors: Vec<OwnedFd>) -> Result<Vec<Listener>, Error> {
+        let (mut held, mut sockets) = (Vec::new(), Vec::new());
+        for (listener, descriptor) in listeners.iter().zip(descriptors) {
+            match LentListener::receive(descriptor, listener.address) {
+                Ok(socket) => {
+                    held.push(listener.clone());
+                    sockets.push(socket);
+                }
+                Err(lent::Error::NotListening { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.listeners.sockets().replace(sockets);
+        Ok(held)
     }
 
     fn take_lock(&mut self, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
@@ -445,10 +470,16 @@ impl Driver {
     /// Looks at what nobody tells: whether the holder hangs, and whether the lock and the socket are still in their place.
     fn sample(&mut self) -> Vec<Event> {
         let mut seen = Vec::new();
-        if let Some(channel) = self.machine.holder_channel() {
+        let channel = self.machine.holder_channel();
+        if let Some(channel) = channel
+            && self.links.is_idle(channel)
+        {
             self.pings += 1;
             self.links
                 .send(channel, Message::Ping { number: self.pings }, Vec::new());
+        }
+        // One that seeks may hold listeners too, on which a process accepts that it has no channel to.
+        if channel.is_some() || matches!(self.machine.state(), State::Seeking | State::Assisting) {
             match self.stall.sample(self.longest_queue(), Instant::now()) {
                 Verdict::Stalled => seen.push(Event::Stalled),
                 Verdict::Turning => seen.push(Event::Turning),
@@ -458,10 +489,14 @@ impl Driver {
         let is_lost = |lock: &Lock| matches!(lock.is_current(), Ok(false));
         if self.lock.as_ref().is_some_and(is_lost) {
             seen.push(Event::LockLost);
-        } else if self.socket.as_ref().is_some_and(|socket| !socket.is_current()) {
+        } else if self.lock.is_some() && !self.is_at_path() {
             seen.push(Event::PathLost);
         }
         seen
+    }
+
+    fn is_at_path(&self) -> bool {
+        self.socket.as_ref().is_some_and(BoundSocket::is_current)
     }
 
     fn longest_queue(&self) -> u32 {
@@ -531,3 +566,34 @@ enum Error {
     #[error("this process does not hold listener {0}")]
     NoListener(SocketAddr),
 }
+
+impl Error {
+    /// Whether another attempt may succeed: this process has no file or memory left, or the holder is stopped.
+    fn passes(&self) -> bool {
+        if let Self::Directory(directory::Error::Socket { source, .. }) = self
+            && matches!(source, channel::Error::NotAccepting)
+        {
+            return true;
+        }
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let errno = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error);
+            if errno.is_some_and(|errno| EXHAUSTED.contains(&Errno::from_raw(errno))) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
+/// What the kernel says when it or this process has too little of something.
+const EXHAUSTED: [Errno; 5] = [
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::ENOMEM,
+    Errno::ENOBUFS,
+    Errno::EAGAIN,
+];

@@ -51,8 +51,10 @@ const LOOK_AROUND: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct Acceptor {
     pub(super) address: SocketAddr,
-    /// Whether the port is shared with any process of the same user that shares it too: where there is no hand-over.
-    pub(super) is_shared: bool,
+    /// Whether other processes may have the socket, so that it must be ended for all of them.
+    pub(super) hands_over: bool,
+    /// Cancelled when the whole process ends.
+    pub(super) end: CancellationToken,
     pub(super) passed: PassedSockets,
     pub(super) sockets: Arc<Sockets>,
     pub(super) holdings: Arc<Mutex<Holdings>>,
@@ -132,11 +134,32 @@ impl Others {
 }
 
 impl Acceptor {
-    /// Attends to the address until `stop`.
+    /// Attends to the address until `stop`. The socket is closed then, unless the whole process ends.
     pub(super) async fn run(self, stop: CancellationToken) {
         let _attendance = Attendance::new(&self);
         let changes = self.sockets.changes();
-        stop.run_until_cancelled(self.attend(changes)).await;
+        tokio::select! {
+            // First, because it would bind the address once more.
+            biased;
+            () = stop.cancelled() => {}
+            never = self.attend(changes) => match never {},
+        }
+        if !self.end.is_cancelled() {
+            self.close();
+        }
+    }
+
+    fn close(&self) {
+        let Some(socket) = self.sockets.remove(self.address) else {
+            return;
+        };
+        let is_own = self.sockets.part() == Part::Serve && self.passed.get(self.address).is_none();
+        if is_own {
+            self.clients.admit_last(&socket);
+            if self.hands_over {
+                end(&socket);
+            }
+        }
     }
 
     /// Does what its part says with the socket that it has, until that changes.
@@ -184,7 +207,7 @@ impl Acceptor {
         }
     }
 
-    async fn serve(&self, socket: &LentListener) {
+    async fn serve(&self, socket: &Arc<LentListener>) {
         match socket.accept() {
             Ok(listener) => {
                 self.set(Holding::Held);
@@ -197,7 +220,7 @@ impl Acceptor {
         }
         // Another process has ended the socket, or this one has no file left for it.
         if !socket.is_listening().unwrap_or(true) {
-            self.sockets.remove(self.address);
+            self.sockets.remove_this(socket);
         }
         sleep(ACCEPT_PAUSE).await;
     }
@@ -286,7 +309,7 @@ impl Acceptor {
         let bound = if let Some(passed) = self.passed.get(address) {
             passed.open()
         } else if socket::is_free(address).map_err(|error| fault_of(&error))? {
-            if self.is_shared {
+            if self.sockets.is_shared() {
                 socket::listen(address)
             } else {
                 socket::listen_alone(address)
@@ -315,9 +338,15 @@ impl Acceptor {
 }
 
 impl Clients {
-    /// Accepts the clients that the kernel has queued: they would be reset when the socket closes. This calls `accept`
-    /// directly, because tokio may not have seen the event of the latest client yet.
-    pub(super) fn admit_queued(&self, socket: &LentListener) -> io::Result<()> {
+    /// Accepts the clients that the kernel has queued: they would be reset when the socket closes.
+    pub(super) fn admit_last(&self, socket: &LentListener) {
+        if let Err(error) = self.admit_queued(socket) {
+            debug!(address = %socket.address(), %error, "failed to accept the last clients");
+        }
+    }
+
+    /// This calls `accept` directly, because tokio may not have seen the event of the latest client yet.
+    fn admit_queued(&self, socket: &LentListener) -> io::Result<()> {
         let listener = socket.accept()?.into_std()?;
         loop {
             match listener.accept() {
@@ -355,6 +384,13 @@ impl Clients {
     fn turn_away(&self, client: &TcpStream, ending: Ending) {
         socket::reset_on_close(client);
         self.metrics.ended(ending);
+    }
+}
+
+/// Ends a socket for every process that has it.
+pub(super) fn end(socket: &LentListener) {
+    if let Err(error) = socket.end() {
+        debug!(address = %socket.address(), %error, "failed to end a listener");
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -36,6 +39,8 @@ impl Part {
 #[derive(Debug, Default)]
 pub struct Sockets {
     held: Mutex<BTreeMap<SocketAddr, Arc<LentListener>>>,
+    /// Whether ports are shared with any process of the same user that shares them too: where there is no hand-over.
+    shared: AtomicBool,
     part: watch::Sender<Part>,
     changes: watch::Sender<u64>,
 }
@@ -52,6 +57,16 @@ impl Sockets {
             self.part.send_replace(part);
             self.tell();
         }
+    }
+
+    /// Shares the ports that are bound from now on.
+    pub fn share(&self) {
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether ports are shared.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
     }
 
     /// The socket of an address.
@@ -84,6 +99,19 @@ impl Sockets {
         let removed = self.held().remove(&address);
         self.tell();
         removed
+    }
+
+    /// Closes this socket, unless another is in its place already.
+    pub fn remove_this(&self, socket: &Arc<LentListener>) {
+        let mut held = self.held();
+        if held
+            .get(&socket.address())
+            .is_some_and(|now| Arc::ptr_eq(now, socket))
+        {
+            held.remove(&socket.address());
+        }
+        drop(held);
+        self.tell();
     }
 
     /// Told at each change of a socket or of the part.

@@ -3,12 +3,20 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
-use tokio::{join, runtime::Builder, sync::watch, task::spawn_blocking, time::timeout};
+use tokio::{
+    join,
+    net::TcpStream,
+    runtime::Builder,
+    sync::watch,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use trivet_proxy::{
     balance::place::Place,
@@ -477,4 +485,39 @@ async fn readiness_stays_through_an_outage() {
         node.sees(apiserver, "Unready").await;
     }
     assert!(node.ready().await);
+}
+
+#[tokio::test]
+async fn an_address_that_the_document_drops_is_closed_for_good() {
+    dropped_address_is_closed(Node::new()).await;
+}
+
+#[tokio::test]
+async fn an_address_that_the_document_drops_is_closed_where_proxies_hand_over() {
+    dropped_address_is_closed(Node::new().of_generation(1)).await;
+}
+
+async fn dropped_address_is_closed(mut node: Node) {
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    let pool = node.pool().member(&apiserver);
+    let dropped = SocketAddr::new("127.0.0.2".parse().unwrap(), node.proxy.port());
+    node.write(&pool.clone().also_listening_on(dropped.ip()));
+    node.start().await;
+    eventually("both are open", async || {
+        TcpStream::connect(dropped).await.is_ok() && node.who().await.is_ok()
+    })
+    .await;
+    node.write(&pool.revision(2));
+    node.follows(2).await;
+    eventually("it is closed", async || {
+        TcpStream::connect(dropped).await.is_err()
+    })
+    .await;
+    // Whatever the proxy tries again, it tries within this time.
+    for _ in 0..30 {
+        sleep(Duration::from_millis(50)).await;
+        let refused = TcpStream::connect(dropped).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+    assert_eq!(node.who().await.unwrap(), "cp1");
 }

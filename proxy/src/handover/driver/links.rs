@@ -19,9 +19,6 @@ use crate::handover::{
 /// another channel.
 const WAITING: usize = 64;
 
-/// The most records that are read from one channel before others have their turn.
-const READ_AT_ONCE: usize = 64;
-
 /// All channels, by the number of this end.
 #[derive(Debug, Default)]
 pub(super) struct Links {
@@ -109,28 +106,30 @@ impl Links {
         open.map(|(id, _)| *id).collect()
     }
 
-    /// What can be read from a channel now.
-    pub(super) fn read(&mut self, id: ChannelId) -> Vec<Read> {
-        let Some(link) = self.links.get_mut(&id) else {
-            return Vec::new();
-        };
-        let mut read = Vec::new();
-        while read.len() < READ_AT_ONCE && !link.is_over {
-            match link.channel.receive_now() {
-                Ok(Some(Received::Record(record))) => read.push(Read::Record(record)),
-                Ok(None) => break,
-                Ok(Some(Received::End)) => {
-                    link.is_over = true;
-                    read.push(Read::End);
-                }
-                Err(error) => {
-                    debug!(channel = id.0, %error, "failed to read from a channel");
-                    link.is_over = matches!(error, Error::Socket(_) | Error::Closed);
-                    read.push(if link.is_over { Read::End } else { Read::Broken });
-                }
+    /// The next of what can be read from a channel now.
+    pub(super) fn read(&mut self, id: ChannelId) -> Option<Read> {
+        let link = self
+            .links
+            .get_mut(&id)
+            .filter(|link| !link.is_over && !link.is_closing)?;
+        match link.channel.receive_now() {
+            Ok(Some(Received::Record(record))) => Some(Read::Record(record)),
+            Ok(None) => None,
+            Ok(Some(Received::End)) => {
+                link.is_over = true;
+                Some(Read::End)
+            }
+            Err(error) => {
+                debug!(channel = id.0, %error, "failed to read from a channel");
+                link.is_over = matches!(error, Error::Socket(_) | Error::Closed);
+                Some(if link.is_over { Read::End } else { Read::Broken })
             }
         }
-        read
+    }
+
+    /// Whether nothing waits to be written to a channel.
+    pub(super) fn is_idle(&self, id: ChannelId) -> bool {
+        self.links.get(&id).is_some_and(|link| link.waiting.is_empty())
     }
 
     /// Ends what the other side can send, and returns what it sent before.

@@ -91,8 +91,9 @@ impl Warmth {
         }
     }
 
-    /// Follows the document of a snapshot, and trusts what the holder has proven.
-    pub(super) fn apply(&self, snapshot: &Snapshot, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
+    /// Follows the document of a snapshot, and trusts what the holder has proven. Returns whether this process has a
+    /// document then: without one it could not serve.
+    pub(super) fn apply(&self, snapshot: &Snapshot, descriptors: Vec<OwnedFd>) -> Result<bool, Error> {
         let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let descriptor = descriptors.into_iter().next().ok_or_else(missing)?;
         let state = WarmState::read(descriptor, snapshot.bytes)?;
@@ -100,6 +101,6 @@ impl Warmth {
         if let Some(text) = state.document {
             self.documents.offer(&text, Source::Handover);
         }
-        Ok(())
+        Ok(self.documents.in_force().is_some())
     }
 }

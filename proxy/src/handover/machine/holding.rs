@@ -246,7 +246,9 @@ impl Machine {
         let Role::Holding(holding) = &self.role else {
             return Vec::new();
         };
-        let mut actions = holding.give_way();
+        // It may have begun to accept on a part of its listeners.
+        let mut actions = vec![Action::StopAccepting];
+        actions.extend(holding.give_way());
         actions.extend(self.seek());
         actions
     }
