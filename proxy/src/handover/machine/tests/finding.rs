@@ -128,8 +128,13 @@ fn a_holder_that_cannot_bind_gives_the_lock_to_a_peer_that_holds_the_listeners()
     };
     let actions = machine.reads(FIRST, hello(peer));
     assert_eq!(
-        actions[..3],
-        [Action::DropLock, Action::ClosePath, Action::Close(FIRST)]
+        actions[..4],
+        [
+            Action::StopAccepting,
+            Action::DropLock,
+            Action::ClosePath,
+            Action::Close(FIRST)
+        ]
     );
     assert_eq!(machine.state(), State::Seeking);
 }
