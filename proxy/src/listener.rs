@@ -118,10 +118,10 @@ impl Listeners {
         if wanted.is_empty() || self.sockets.part() != Part::Serve {
             return;
         }
-        // The task of an address closes its socket itself.
+        // The task of an address that was wanted closes its socket itself.
         let attended = self.holdings();
         for (address, socket) in self.sockets.all() {
-            if !attended.contains_key(&address) {
+            if !wanted.contains(&address) && !attended.contains_key(&address) {
                 info!(%address, "closing a listener that the document does not name");
                 self.sockets.remove(address);
                 self.clients.admit_last(&socket);
@@ -266,5 +266,37 @@ impl Listeners {
 
     fn wanted(&self) -> MutexGuard<'_, HashMap<SocketAddr, CancellationToken>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener as StdListener;
+
+    use super::*;
+    use crate::upstream::fixture;
+
+    #[tokio::test]
+    async fn a_lent_socket_is_kept_where_the_first_document_names_it_and_ended_where_it_does_not() {
+        let (upstreams, []) = fixture::proven([]);
+        let listeners = Listeners::new(upstreams, PassedSockets::default(), true);
+        let lend = || {
+            let holder = StdListener::bind("127.0.0.1:0").unwrap();
+            holder.set_nonblocking(true).unwrap();
+            let lent = TcpListener::from_std(holder)
+                .and_then(LentListener::keep)
+                .unwrap();
+            let address = lent.address();
+            listeners.sockets().add(lent);
+            address
+        };
+        let (named, unnamed) = (lend(), lend());
+        // This process serves before it has a document.
+        listeners.serve();
+        assert_eq!(listeners.sockets().all().len(), 2);
+        listeners.apply(&[named], &BTreeSet::new(), 10);
+        assert!(listeners.sockets().get(named).unwrap().is_listening().unwrap());
+        assert!(listeners.sockets().get(unnamed).is_none());
+        listeners.close(true).await;
     }
 }
