@@ -1,12 +1,12 @@
 //! The hand-over at work: tells the machine what happens on sockets, lock and clock, and does what it says.
 
+mod error;
 mod links;
 mod warmth;
 
 use std::{
     collections::BTreeMap,
     future::pending,
-    io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use nix::errno::Errno;
 use serde_json::Map;
 use tokio::{
     sync::{mpsc, watch},
@@ -22,17 +21,19 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use self::links::{Links, Read};
 pub use self::warmth::Warmth;
+use self::{
+    error::Error,
+    links::{Links, Read},
+};
 use super::{
-    channel::{self, Channel, Record},
-    directory::{self, BoundSocket, Directory, Presence},
+    channel::{Channel, Record},
+    directory::{BoundSocket, Directory, Presence},
     lent::{self, LentListener},
-    lock::{self, Lock},
+    lock::Lock,
     machine::{Action, ChannelId, Event, Machine, State, Timer},
     rank::{Class, Rank},
     record::{Listener, ListenerKind, Message, Peer},
-    snapshot,
     stall::{SAMPLE_INTERVAL, Stall, Verdict},
 };
 use crate::{
@@ -302,7 +303,7 @@ impl Driver {
         let bound = self.directory().and_then(|directory| Ok(directory.bind()?));
         match bound {
             Ok(socket) => self.socket = Some(socket),
-            // The look at the path, each second, tries it again.
+            // The next sample finds the path lost, and it is bound again.
             Err(error) => warn!(
                 cause = cause::chain(&error),
                 "failed to listen for other processes of this node"
@@ -547,53 +548,3 @@ async fn elapsed(timers: &BTreeMap<Timer, Instant>) {
         None => pending().await,
     }
 }
-
-/// What goes wrong at work.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Directory(#[from] directory::Error),
-    #[error(transparent)]
-    Lock(#[from] lock::Error),
-    #[error(transparent)]
-    Lent(#[from] lent::Error),
-    #[error(transparent)]
-    Snapshot(#[from] snapshot::Error),
-    #[error("failed to duplicate a descriptor")]
-    Duplicate(#[from] io::Error),
-    #[error("this process has no lock to give")]
-    NoLock,
-    #[error("this process does not hold listener {0}")]
-    NoListener(SocketAddr),
-}
-
-impl Error {
-    /// Whether another attempt may succeed: this process has no file or memory left, or the holder is stopped.
-    fn passes(&self) -> bool {
-        if let Self::Directory(directory::Error::Socket { source, .. }) = self
-            && matches!(source, channel::Error::NotAccepting)
-        {
-            return true;
-        }
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = cause {
-            let errno = error
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::raw_os_error);
-            if errno.is_some_and(|errno| EXHAUSTED.contains(&Errno::from_raw(errno))) {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
-    }
-}
-
-/// What the kernel says when it or this process has too little of something.
-const EXHAUSTED: [Errno; 5] = [
-    Errno::EMFILE,
-    Errno::ENFILE,
-    Errno::ENOMEM,
-    Errno::ENOBUFS,
-    Errno::EAGAIN,
-];
