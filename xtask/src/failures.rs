@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 
@@ -46,13 +46,17 @@ fn begins_an_error(line: &str) -> bool {
     line.starts_with("Error: ") || (line.starts_with("thread '") && line.contains("panicked at"))
 }
 
+/// How a run of cargo ended.
+pub(crate) fn ended(cargo: &Command, status: ExitStatus) -> String {
+    let arguments: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
+    format!("`cargo {}` ended with {status}", arguments.join(" "))
+}
+
 /// Runs tests one by one, passes on all that they print, and fails with the errors of those that failed.
 pub(crate) fn finish(tests: &mut Command) -> Result<()> {
     let (reader, writer) = std::io::pipe().context("failed to make a pipe")?;
     tests.stdout(writer.try_clone()?).stderr(writer);
     let mut running = tests.spawn().context("failed to start cargo")?;
-    let arguments: Vec<_> = tests.get_args().map(OsStr::to_string_lossy).collect();
-    let arguments = arguments.join(" ");
     // The command keeps this side of the pipe open, which would never end.
     tests
         .stdout(std::process::Stdio::null())
@@ -75,7 +79,7 @@ pub(crate) fn finish(tests: &mut Command) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    let mut told = format!("`cargo {arguments}` ended with {status}");
+    let mut told = ended(tests, status);
     for Failure { test, error } in failures.failed {
         told = format!("{told}\n\n{test}:\n{}", error.join("\n"));
     }

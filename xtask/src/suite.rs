@@ -1,6 +1,5 @@
 //! `make test`: everything, from formatting to the real cluster, cheapest part first, each part timed.
 
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -203,8 +202,7 @@ impl Suite<'_> {
 fn finish(cargo: &mut Command) -> Result<()> {
     let status = cargo.status().context("failed to start cargo")?;
     if !status.success() {
-        let arguments: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
-        bail!("`cargo {}` ended with {status}", arguments.join(" "));
+        bail!(failures::ended(cargo, status));
     }
     Ok(())
 }
