@@ -336,7 +336,7 @@ impl BoundProxy {
 /// How many events may wait for the hand-over, which takes each at once.
 const EVENTS: usize = 16;
 
-/// Takes part in the hand-over until another process serves, or nobody is left to.
+/// Runs the hand-over until this process must end: after SIGTERM, once another process serves or none can.
 async fn hand_over(
     driver: Driver,
     inbox: mpsc::Receiver<Event>,

@@ -1,7 +1,7 @@
 //! The directory in which the proxies of a pool on a node meet. It holds the lock and the socket on which the lock's holder
 //! serves its peers.
 //!
-//! Only the directory's owner may use it, because whoever can reach the socket can take the lock. A name in it never
+//! Only the directory's owner may use it, because a process that reaches the socket can take the lock. A name in it never
 //! depends on the process id, which is 1 in every pod.
 
 use std::{

@@ -62,7 +62,7 @@ impl Lock {
             file,
             path: path.to_owned(),
         };
-        // Between the two calls the file may have been replaced: whoever opens the path now locks another file.
+        // Between the two calls the file may have been replaced: a process that opens the path now locks another file.
         Ok((lock.lock()? && lock.is_current()?).then_some(lock))
     }
 

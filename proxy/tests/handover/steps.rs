@@ -6,7 +6,7 @@ use trivet_proxy::handover::machine::{ChannelId, Event, State, Timer};
 
 use super::world::{Process, Run, World};
 
-/// A timer that is not longer may elapse while others have something to read. Whoever runs has read all before a longer one
+/// A timer that is not longer may elapse while others have something to read. A running process has read all before a longer one
 /// elapses.
 pub(crate) const SHORT: Duration = Duration::from_millis(100);
 

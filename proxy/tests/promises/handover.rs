@@ -140,6 +140,15 @@ fn node() -> (Node, Apiserver) {
     (node, apiserver)
 }
 
+/// A pod of the DaemonSet that serves, and a standby that is warm.
+async fn pod_and_standby(node: &Node) -> (Process, Process) {
+    let serving = Process::start(node, "DaemonSet", 1);
+    eventually("ready", async || serving.node.ready().await).await;
+    let standby = Process::start(node, "Static", 0);
+    eventually("the standby is ready", async || standby.node.ready().await).await;
+    (serving, standby)
+}
+
 async fn serving(generation: u64) -> (Node, Apiserver) {
     let mut node = Node::new().of_generation(generation);
     let apiserver = Apiserver::start("cp1", node.authority.server());
@@ -228,10 +237,7 @@ async fn a_proxy_without_a_directory_serves_alone() {
 #[tokio::test]
 async fn a_standby_goes_on_when_the_proxy_that_serves_is_killed() {
     let (node, _apiserver) = node();
-    let serving = Process::start(&node, "DaemonSet", 1);
-    eventually("ready", async || serving.node.ready().await).await;
-    let standby = Process::start(&node, "Static", 0);
-    eventually("the standby is ready", async || standby.node.ready().await).await;
+    let (serving, standby) = pod_and_standby(&node).await;
     let attempts = Attempts::start(&node);
     serving.serves().await;
     serving.signal(Signal::SIGKILL);
@@ -246,10 +252,7 @@ async fn a_standby_goes_on_when_the_proxy_that_serves_is_killed() {
 #[tokio::test]
 async fn a_standby_accepts_beside_a_proxy_that_hangs_until_it_runs_again() {
     let (node, _apiserver) = node();
-    let serving = Process::start(&node, "DaemonSet", 1);
-    eventually("ready", async || serving.node.ready().await).await;
-    let standby = Process::start(&node, "Static", 0);
-    eventually("the standby is ready", async || standby.node.ready().await).await;
+    let (serving, standby) = pod_and_standby(&node).await;
     let attempts = Attempts::start(&node);
     serving.serves().await;
     serving.signal(Signal::SIGSTOP);

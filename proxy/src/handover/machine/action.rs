@@ -12,7 +12,7 @@ pub enum Timer {
     Seek,
     /// Bind again.
     Bind,
-    /// Whoever seeks has had the time to connect to a new holder.
+    /// Processes that seek have had the time to connect to a new holder.
     Settle,
     /// Peers have had the time to ask a holder that leaves.
     Gather,

@@ -14,7 +14,7 @@ pub struct ChannelId(pub u64);
 
 /// Something that happened.
 ///
-/// Whoever tells them keeps three rules. The outcome of an action is told before anything else. What can be read is told
+/// The caller keeps three rules. The outcome of an action is told before anything else. What can be read is told
 /// before a timer that has elapsed: a process that was stopped learns first what happened meanwhile. And
 /// [`Event::AllRead`] follows when nothing more can be read, after each batch of other events.
 #[derive(Clone, Debug, PartialEq, Eq)]

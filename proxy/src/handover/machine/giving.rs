@@ -53,21 +53,14 @@ impl Holding {
 impl Machine {
     /// All that can be read is read: makes an offer, or commits to the one that is acknowledged.
     pub(super) fn give_on(&mut self) -> Vec<Action> {
-        match &self.role {
-            Role::Holding(holding) if holding.may_give() => match holding.giving {
-                None => self.offer(),
-                Some(Giving {
-                    step: Step::Acknowledged,
-                    ..
-                }) => self.commit(),
-                Some(_) => Vec::new(),
-            },
-            Role::Holding(_)
-            | Role::Alone
-            | Role::Seeking
-            | Role::Joined(_)
-            | Role::Retiring
-            | Role::Draining => Vec::new(),
+        let Role::Holding(holding) = &self.role else {
+            return Vec::new();
+        };
+        match holding.giving.map(|giving| giving.step) {
+            _ if !holding.may_give() => Vec::new(),
+            None => self.offer(),
+            Some(Step::Acknowledged) => self.commit(),
+            Some(Step::Offered | Step::Committed | Step::Closing) => Vec::new(),
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Holding {
     pub(super) predecessor: Option<ChannelId>,
     /// The channel to the process that has the lock at the path, if that is another.
     pub(super) claim: Option<ChannelId>,
-    /// Whether whoever seeks has had the time to connect.
+    /// Whether processes that seek have had the time to connect.
     is_settled: bool,
     /// Whether the peers have had the time to ask since this process began to leave.
     pub(super) has_gathered: bool,

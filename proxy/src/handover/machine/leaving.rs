@@ -92,16 +92,13 @@ impl Machine {
 
     /// A release that shares the port by `SO_REUSEPORT` goes on with it, if no peer does.
     pub(super) fn another_listens(&mut self) -> Vec<Action> {
-        match &self.role {
-            Role::Holding(holding) if self.own.is_leaving && holding.guests.is_empty() => {
-                self.leave_to_none()
-            }
-            Role::Holding(_)
-            | Role::Alone
-            | Role::Seeking
-            | Role::Joined(_)
-            | Role::Retiring
-            | Role::Draining => Vec::new(),
+        let Role::Holding(holding) = &self.role else {
+            return Vec::new();
+        };
+        if self.own.is_leaving && holding.guests.is_empty() {
+            self.leave_to_none()
+        } else {
+            Vec::new()
         }
     }
 

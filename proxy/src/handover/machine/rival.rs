@@ -6,31 +6,25 @@ impl Machine {
     /// The directory was removed, or another file is in place of the lock. Locks that file, or goes to the process that
     /// has it.
     pub(super) fn lock_lost(&mut self) -> Vec<Action> {
-        match &self.role {
-            Role::Holding(holding)
-                if holding.giving.is_none() && holding.predecessor.is_none() && holding.claim.is_none() =>
-            {
-                vec![Action::TryLock]
-            }
-            Role::Holding(_)
-            | Role::Alone
-            | Role::Seeking
-            | Role::Joined(_)
-            | Role::Retiring
-            | Role::Draining => Vec::new(),
+        let Role::Holding(holding) = &self.role else {
+            return Vec::new();
+        };
+        if holding.giving.is_none() && holding.predecessor.is_none() && holding.claim.is_none() {
+            vec![Action::TryLock]
+        } else {
+            Vec::new()
         }
     }
 
     /// Another process has bound the path, which had a lock file that is gone by now.
     pub(super) fn path_lost(&mut self) -> Vec<Action> {
-        match &mut self.role {
-            Role::Holding(holding) if holding.predecessor.is_none() => holding.bind_path(),
-            Role::Holding(_)
-            | Role::Alone
-            | Role::Seeking
-            | Role::Joined(_)
-            | Role::Retiring
-            | Role::Draining => Vec::new(),
+        let Role::Holding(holding) = &mut self.role else {
+            return Vec::new();
+        };
+        if holding.predecessor.is_none() {
+            holding.bind_path()
+        } else {
+            Vec::new()
         }
     }
 

@@ -117,19 +117,25 @@ impl Machine {
         machine
     }
 
+    /// A holder whose port another process has.
+    fn without_port() -> Self {
+        let mut machine = Self::of(pod(1));
+        for event in [
+            Event::Started,
+            Event::Unreachable,
+            Event::Locked,
+            Event::PortTaken,
+        ] {
+            machine.observe(event);
+        }
+        machine
+    }
+
     /// A newcomer that has asked by rank and has acknowledged the offer.
     fn amid_take() -> Self {
         let mut machine = Self::beside(warm(standby()), pod(1));
         machine.observe(Event::Proven);
-        let addresses = vec![listener().address];
-        machine.reads(
-            UP,
-            Message::Offer {
-                take: 1,
-                addresses,
-                pairs: 0,
-            },
-        );
+        machine.reads(UP, offer());
         assert_eq!(machine.state(), State::Taking);
         machine
     }
@@ -148,6 +154,14 @@ impl Machine {
         );
         assert_eq!(machine.state(), State::Giving);
         machine
+    }
+}
+
+fn offer() -> Message {
+    Message::Offer {
+        take: 1,
+        addresses: vec![listener().address],
+        pairs: 0,
     }
 }
 

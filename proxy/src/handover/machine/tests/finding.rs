@@ -113,15 +113,7 @@ fn a_pod_takes_over_from_a_dead_holder_before_a_standby_does() {
 
 #[test]
 fn a_holder_that_cannot_bind_gives_the_lock_to_a_peer_that_holds_the_listeners() {
-    let mut machine = Machine::of(pod(1));
-    for event in [
-        Event::Started,
-        Event::Unreachable,
-        Event::Locked,
-        Event::PortTaken,
-    ] {
-        machine.observe(event);
-    }
+    let mut machine = Machine::without_port();
     let peer = Peer {
         has_listeners: true,
         ..warm(standby())
@@ -141,15 +133,7 @@ fn a_holder_that_cannot_bind_gives_the_lock_to_a_peer_that_holds_the_listeners()
 
 #[test]
 fn a_holder_that_cannot_bind_waits_for_the_end_of_a_peer_that_has_the_port_and_leaves() {
-    let mut machine = Machine::of(pod(1));
-    for event in [
-        Event::Started,
-        Event::Unreachable,
-        Event::Locked,
-        Event::PortTaken,
-    ] {
-        machine.observe(event);
-    }
+    let mut machine = Machine::without_port();
     let peer = Peer {
         has_listeners: true,
         is_leaving: true,
@@ -162,15 +146,7 @@ fn a_holder_that_cannot_bind_waits_for_the_end_of_a_peer_that_has_the_port_and_l
 
 #[test]
 fn a_holder_that_binds_late_lends_to_those_that_have_come_meanwhile() {
-    let mut machine = Machine::of(pod(1));
-    for event in [
-        Event::Started,
-        Event::Unreachable,
-        Event::Locked,
-        Event::PortTaken,
-    ] {
-        machine.observe(event);
-    }
+    let mut machine = Machine::without_port();
     assert_eq!(machine.reads(FIRST, hello(process(standby()))), []);
     let actions = machine.observe(Event::Bound(vec![listener()]));
     assert_eq!(sent(&actions, FIRST).len(), 2);

@@ -161,15 +161,7 @@ fn one_that_has_given_stays_ready_also_when_it_may_take_back() {
     let actions = machine.reads(UP, hello(warm(rolled_back)));
     assert_eq!(sent(&actions, UP), [&asks(AskReason::Rank)]);
     assert!(machine.is_ready());
-    let addresses = vec![listener().address];
-    machine.reads(
-        UP,
-        Message::Offer {
-            take: 1,
-            addresses,
-            pairs: 0,
-        },
-    );
+    machine.reads(UP, offer());
     assert_eq!(machine.state(), State::Taking);
     assert!(machine.is_ready());
 }
