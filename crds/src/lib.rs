@@ -17,6 +17,9 @@ pub const GROUP: &str = "trivet.dev";
 /// The label on every object that runs for a pool; its value is the pool's name.
 pub const POOL_LABEL: &str = "trivet.dev/pool";
 
+/// The label on the proxies' pods with the hash of their template, see [`wire::RolloutTarget`].
+pub const TEMPLATE_LABEL: &str = "trivet.dev/template";
+
 /// The name of the objects (ConfigMap, DaemonSet) that run for the pool called `pool`.
 pub fn data_plane_name(pool: &str) -> String {
     format!("trivet-{pool}")

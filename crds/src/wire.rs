@@ -62,6 +62,9 @@ pub struct Document {
     pub nodes: u32,
     /// How to verify the members' certificates.
     pub tls: Tls,
+    /// Which proxies should serve. Absent in documents of older releases, and in those that people write by hand.
+    #[serde(default, skip_serializing_if = "RolloutTarget::is_unknown")]
+    pub rollout: RolloutTarget,
 }
 
 /// One apiserver.
@@ -184,6 +187,24 @@ pub struct Tls {
     pub ca_bundle: String,
     /// The name that every member's certificate covers (`kubernetes`).
     pub server_name: String,
+}
+
+/// Which of a node's proxies should serve: while a DaemonSet rolls out, or rolls back, a node has more than one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutTarget {
+    /// The hash of the pods' template, as the label [`crate::TEMPLATE_LABEL`] of the pods has it, at most 63 bytes; empty if
+    /// it is unknown. The generation of a template cannot replace it: it grows with a roll-back too, and begins anew with
+    /// a recreated DaemonSet.
+    #[serde(default)]
+    pub template: String,
+}
+
+impl RolloutTarget {
+    /// Whether no template is named.
+    pub fn is_unknown(&self) -> bool {
+        self.template.is_empty()
+    }
 }
 
 /// Why a text is rejected. The last good document stays in force.
@@ -394,6 +415,9 @@ mod tests {
             tls: Tls {
                 ca_bundle: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".to_owned(),
                 server_name: "kubernetes".to_owned(),
+            },
+            rollout: RolloutTarget {
+                template: "0123456789".to_owned(),
             },
         }
         .seal()

@@ -27,6 +27,7 @@ use crate::plan::scope::Scope;
 use crate::plan::scope::in_place::InPlace;
 use crate::plan::{self, Facts, Memory};
 use crate::prober::in_force_key;
+use crate::render::daemon_set::Template;
 use crate::resolve;
 
 mod clock;
@@ -139,6 +140,7 @@ pub async fn observe(
         rivals: rivals::rivals(pool, &pools, &documents, &sets),
         current,
         authorities,
+        template: Template::wanted(pool, &ctx.settings).hash,
         memory,
     };
     (facts.healths, facts.healths_by_last_good) = healths(pool, ctx, &facts).await;

@@ -49,6 +49,9 @@ const ZONE: RangeInclusive<usize> = 0..=63;
 /// Length of the name that certificates must have: that of a DNS name.
 const SERVER_NAME: RangeInclusive<usize> = 1..=253;
 
+/// Length of the hash of a template: that of a label's value.
+const TEMPLATE: RangeInclusive<usize> = 0..=63;
+
 /// A number of the document: its path in the document and, below `spec`, in the pool; its bounds; its value.
 type Number = (&'static str, RangeInclusive<u32>, fn(&Document) -> u32);
 
@@ -113,6 +116,7 @@ pub(super) fn check(document: &Document) -> Result<(), Violation> {
     disabled_members(document)?;
     listeners(&document.listeners)?;
     length("tls.serverName", &document.tls.server_name, &SERVER_NAME)?;
+    length("rollout.template", &document.rollout.template, &TEMPLATE)?;
     for (field, bounds, value) in NUMBERS {
         number(field, value(document), bounds)?;
     }

@@ -38,6 +38,9 @@ pub fn build(
         connection: connection(spec),
         nodes: nodes(facts.node_count, current.map(|document| document.nodes)),
         tls: tls(spec, facts),
+        rollout: wire::RolloutTarget {
+            template: facts.template.clone(),
+        },
     };
     match revision::followed(facts) {
         Some(current) if current.same_content(&document) => Ok(current.clone()),

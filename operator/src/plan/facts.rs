@@ -51,6 +51,8 @@ pub struct Facts {
     pub rivals: Vec<Rival>,
     /// The cluster's authorities, PEM.
     pub authorities: String,
+    /// The hash of the template of the proxies' pods that the spec asks for.
+    pub template: String,
     /// What earlier passes have seen.
     pub memory: Memory,
 }

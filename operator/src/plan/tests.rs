@@ -50,6 +50,7 @@ pub(crate) fn facts() -> Facts {
         serving: Vec::new(),
         rivals: Vec::new(),
         authorities: "PEM".to_owned(),
+        template: String::new(),
         memory: Memory::default(),
     }
 }

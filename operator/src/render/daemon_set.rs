@@ -7,16 +7,19 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
-    HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    AppArmorProfile, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, ExecAction, HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SELinuxOptions, SeccompProfile, SecurityContext,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
 use kube::api::ObjectMeta;
-use trivet_crds::pool::{LogFormat, LogLevel, ProxyTemplate};
+use sha2::{Digest, Sha256};
+use trivet_crds::pool::{ApiserverPool, LogFormat, LogLevel, ProxyTemplate};
 use trivet_crds::wire::Document;
-use trivet_crds::{POOL_LABEL, data_plane_name, wire};
+use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL, data_plane_name, wire};
 
 use super::{Settings, labels};
 use crate::plan::masters::ZONE_LABEL;
@@ -31,11 +34,23 @@ const CACHE_DIR: &str = "/var/lib/trivet";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
 
+/// Where the directory is mounted in which the proxies of a node meet. The socket of the probes is each pod's own.
+const HANDOVER_DIR: &str = "/run/trivet-handover";
+
+/// The label that the DaemonSet controller puts on its pods.
+const GENERATION_LABEL: &str = "pod-template-generation";
+
+/// How long a proxy that ends goes on serving while no other takes over.
+const LEAVE_SECONDS: u32 = 30;
+
 /// The file to which kubelet writes the service account's token.
 const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// How long a new proxy must be ready before the rollout goes on to the next node.
 const MIN_READY_SECONDS: i32 = 5;
+
+/// How many hexadecimal digits of a template's hash are used.
+const HASH_DIGITS: usize = 10;
 
 /// The time that a proxy has after its drain to end by itself.
 const DRAIN_MARGIN_SECONDS: u32 = 10;
@@ -51,9 +66,57 @@ pub fn metrics_address(daemon_set: &DaemonSet) -> Option<SocketAddr> {
     args.next()?.parse().ok()
 }
 
+/// The template of the proxies' pods.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// Ten hexadecimal digits of the hash of its content. It is another one for every change, and the old one again after a
+    /// roll-back.
+    pub hash: String,
+    content: PodTemplateSpec,
+}
+
+impl Template {
+    /// The template that the spec of `pool` asks for.
+    pub fn wanted(pool: &ApiserverPool, settings: &Settings) -> Self {
+        let drain_timeout_seconds = pool.spec.connection.drain_timeout_seconds;
+        Self::new(
+            &pool.name_any(),
+            drain_timeout_seconds,
+            &pool.spec.proxy,
+            settings,
+        )
+    }
+
+    fn new(pool: &str, drain_timeout_seconds: u32, proxy: &ProxyTemplate, settings: &Settings) -> Self {
+        let spec = pod(pool, drain_timeout_seconds, proxy, settings);
+        let hash = hash(&spec);
+        let mut labels = labels(pool);
+        labels.insert(TEMPLATE_LABEL.to_owned(), hash.clone());
+        let metadata = ObjectMeta {
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        };
+        Self {
+            hash,
+            content: PodTemplateSpec {
+                metadata: Some(metadata),
+                spec: Some(spec),
+            },
+        }
+    }
+}
+
+/// Its text is the same for the same pod, because the fields of a struct and the keys of its maps have an order.
+fn hash(pod: &PodSpec) -> String {
+    let text = serde_json::to_string(pod).unwrap_or_default();
+    let digest = format!("{:x}", Sha256::digest(text));
+    digest.chars().take(HASH_DIGITS).collect()
+}
+
 /// Renders the DaemonSet of the proxies that follow `document`.
 pub fn render(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> DaemonSet {
     let pool = &document.pool;
+    let drain_timeout_seconds = document.connection.drain_timeout_seconds;
     DaemonSet {
         metadata: ObjectMeta {
             name: Some(data_plane_name(pool)),
@@ -67,13 +130,7 @@ pub fn render(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -
                 match_labels: Some([(POOL_LABEL.to_owned(), pool.clone())].into()),
                 ..LabelSelector::default()
             },
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(labels(pool)),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(pod(document, proxy, settings)),
-            },
+            template: Template::new(pool, drain_timeout_seconds, proxy, settings).content,
             update_strategy: Some(DaemonSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 // The new proxy serves before the old one ends. Otherwise a kubelet that reaches the API only through its
@@ -90,7 +147,7 @@ pub fn render(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -
     }
 }
 
-fn pod(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> PodSpec {
+fn pod(pool: &str, drain_timeout_seconds: u32, proxy: &ProxyTemplate, settings: &Settings) -> PodSpec {
     let scope = Scope::wanted(proxy);
     let pull_secrets = || -> Vec<_> {
         settings
@@ -99,10 +156,9 @@ fn pod(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> PodSp
             .map(|name| LocalObjectReference { name: name.clone() })
             .collect()
     };
-    let grace = document
-        .connection
-        .drain_timeout_seconds
-        .saturating_add(DRAIN_MARGIN_SECONDS);
+    let grace = drain_timeout_seconds
+        .saturating_add(DRAIN_MARGIN_SECONDS)
+        .saturating_add(LEAVE_SECONDS);
     PodSpec {
         affinity: Some(scope.affinity()),
         // Proxies reach members by address, so an outage of the cluster DNS must not matter.
@@ -115,6 +171,17 @@ fn pod(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> PodSp
         node_selector: Some(scope.node_selector),
         priority_class_name: Some(proxy.priority_class_name.clone()),
         security_context: Some(PodSecurityContext {
+            // AppArmor's default profile denies unix sockets on some kernels, and SELinux gives each pod categories of its
+            // own: the proxies of a node could not meet.
+            app_armor_profile: Some(AppArmorProfile {
+                type_: "Unconfined".to_owned(),
+                ..AppArmorProfile::default()
+            }),
+            se_linux_options: Some(SELinuxOptions {
+                type_: Some("spc_t".to_owned()),
+                level: Some("s0".to_owned()),
+                ..SELinuxOptions::default()
+            }),
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),
                 ..SeccompProfile::default()
@@ -124,24 +191,32 @@ fn pod(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> PodSp
         service_account_name: Some(settings.service_account.clone()),
         termination_grace_period_seconds: Some(i64::from(grace)),
         tolerations: Some(scope.tolerations),
-        volumes: Some(volumes(&document.pool)),
-        containers: vec![container(document, proxy, settings)],
+        volumes: Some(volumes(pool)),
+        containers: vec![container(pool, proxy, settings)],
         ..PodSpec::default()
     }
 }
 
-fn container(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> Container {
+fn container(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Container {
     Container {
         name: "proxy".to_owned(),
         image: Some(proxy.image.clone().unwrap_or_else(|| settings.image.clone())),
         image_pull_policy: Some(settings.pull_policy.as_str().to_owned()),
-        args: Some(args(document, proxy, settings)),
+        args: Some(args(pool, proxy, settings)),
         env: Some(vec![
             field("NODE_NAME", "spec.nodeName".to_owned()),
             // Kubernetes copies the label from the node when it binds the pod, by default from 1.35 on (KEP-4742), so a
             // proxy needs no right to read nodes. Without the label the variable is empty. This is no flag, because an
             // image of an earlier release, which spec.proxy.image may name, would refuse to start with it.
             field("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']")),
+            value("TRIVET_HANDOVER_DIR", HANDOVER_DIR),
+            value("TRIVET_CLASS", "DaemonSet"),
+            value("TRIVET_POOL", pool),
+            field("TRIVET_TEMPLATE", format!("metadata.labels['{TEMPLATE_LABEL}']")),
+            field(
+                "TRIVET_TEMPLATE_GENERATION",
+                format!("metadata.labels['{GENERATION_LABEL}']"),
+            ),
         ]),
         // Declares no ports: on the host network they become host ports, and the scheduler would then refuse to place the
         // new proxy beside the old one.
@@ -154,11 +229,16 @@ fn container(document: &Document, proxy: &ProxyTemplate, settings: &Settings) ->
         }),
         readiness_probe: Some(Probe {
             period_seconds: Some(10),
+            // While a rollout is under way, the DaemonSet controller replaces a proxy that is not ready at once, on any number
+            // of nodes. A machine that answers late for half a minute is no reason.
+            failure_threshold: Some(6),
             ..probe("ready")
         }),
         liveness_probe: Some(Probe {
             period_seconds: Some(20),
             failure_threshold: Some(3),
+            // A proxy that hangs ends nothing in an orderly way. Kubelet makes two seconds of it.
+            termination_grace_period_seconds: Some(1),
             ..probe("live")
         }),
         resources: Some(proxy.resources.clone()),
@@ -181,8 +261,18 @@ fn container(document: &Document, proxy: &ProxyTemplate, settings: &Settings) ->
             },
             mount("cache", CACHE_DIR),
             mount("run", RUN_DIR),
+            mount("handover", HANDOVER_DIR),
         ]),
         ..Container::default()
+    }
+}
+
+/// An environment variable.
+fn value(name: &str, value: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        ..EnvVar::default()
     }
 }
 
@@ -201,8 +291,8 @@ fn field(name: &str, field_path: String) -> EnvVar {
     }
 }
 
-fn args(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> Vec<String> {
-    let name = data_plane_name(&document.pool);
+fn args(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Vec<String> {
+    let name = data_plane_name(pool);
     let metrics = match proxy.metrics.address.parse() {
         Ok(address) => SocketAddr::new(address, proxy.metrics.port).to_string(),
         Err(_) => format!("{}:{}", proxy.metrics.address, proxy.metrics.port),
@@ -261,6 +351,13 @@ fn volumes(pool: &str) -> Vec<Volume> {
         Volume {
             empty_dir: Some(EmptyDirVolumeSource::default()),
             ..volume("run")
+        },
+        Volume {
+            host_path: Some(HostPathVolumeSource {
+                path: format!("{RUN_DIR}/{pool}"),
+                type_: Some("DirectoryOrCreate".to_owned()),
+            }),
+            ..volume("handover")
         },
     ]
 }

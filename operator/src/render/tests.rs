@@ -7,7 +7,9 @@ use super::*;
 use crate::observe::in_force::current;
 use crate::plan::members::Member;
 use crate::plan::tests::facts;
-use crate::plan::{Marks, Rollout, document};
+use crate::plan::{Facts, Marks, Rollout, document};
+use crate::render::daemon_set::Template;
+use trivet_crds::TEMPLATE_LABEL;
 use trivet_crds::pool::{MemberSource, PoolMemberState};
 
 fn settings() -> Settings {
@@ -36,8 +38,12 @@ fn member(name: &str, address: &str) -> Member {
 fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
     let listeners = document::listeners(spec).unwrap();
     let pool = ApiserverPool::new("default", spec.clone());
+    let facts = Facts {
+        template: Template::wanted(&pool, &settings()).hash,
+        ..facts()
+    };
     Rollout {
-        document: document::build(&pool, listeners, members, &facts(), 1).unwrap(),
+        document: document::build(&pool, listeners, members, &facts, 1).unwrap(),
         marks: Marks::default(),
         is_written: false,
         version: None,
@@ -84,6 +90,37 @@ fn an_edit_of_the_members_does_not_touch_the_pods() {
     .unwrap();
     assert_eq!(one.daemon_set, two.daemon_set);
     assert_ne!(one.config_map, two.config_map);
+}
+
+/// The hash that the pods of this DaemonSet are labelled with.
+fn template_of(desired: &Desired) -> String {
+    let spec = desired.daemon_set.as_ref().unwrap().spec.as_ref().unwrap();
+    let metadata = spec.template.metadata.as_ref().unwrap();
+    metadata.labels.as_ref().unwrap()[TEMPLATE_LABEL].clone()
+}
+
+#[test]
+fn the_document_names_the_template_of_the_pods() {
+    let spec = ApiserverPoolSpec::default();
+    let named = rollout(&spec, &[member("cp1", "10.0.0.11")])
+        .document
+        .rollout
+        .template;
+    assert_eq!(named.len(), 10);
+    assert_eq!(template_of(&rendered(&spec)), named);
+}
+
+#[test]
+fn every_edit_of_the_pods_is_another_template_and_a_roll_back_the_earlier_one() {
+    let original = ApiserverPoolSpec::default();
+    let mut edited = original.clone();
+    edited.proxy.image = Some("registry.example.com/proxy:2".to_owned());
+    let mut drained_longer = original.clone();
+    drained_longer.connection.drain_timeout_seconds += 1;
+    let hashes: std::collections::BTreeSet<_> = [&original, &edited, &drained_longer, &original]
+        .map(|spec| template_of(&rendered(spec)))
+        .into();
+    assert_eq!(hashes.len(), 3);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 
-use trivet_crds::wire::{API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Tls};
+use trivet_crds::wire::{
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, RolloutTarget, Tls,
+};
 
 use super::{members::NamedMember, names::PoolName};
 use crate::{
@@ -106,6 +108,7 @@ pub fn from_parts(parts: Parts, now: u64) -> Result<CheckedSeed, Error> {
             port,
         }],
         balancing: Balancing::default(),
+        rollout: RolloutTarget::default(),
         health_check: default_health_check(),
         connection: default_connection(),
         nodes: parts.nodes,

@@ -7,7 +7,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
-use trivet_crds::wire::{API_VERSION, Balancing, Connection, Document, HealthCheck, Tls};
+use trivet_crds::wire::{API_VERSION, Balancing, Connection, Document, HealthCheck, RolloutTarget, Tls};
 
 use super::Upstreams;
 use crate::{
@@ -104,6 +104,7 @@ pub(crate) fn settings() -> Settings {
         disabled_members: Vec::new(),
         listeners: Vec::new(),
         balancing: Balancing::default(),
+        rollout: RolloutTarget::default(),
         health_check: HealthCheck {
             period_milliseconds: 200,
             timeout_milliseconds: 200,

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde_json::{Value, json};
 use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, DisabledMember, Document, Error, HealthCheck, Listener, Locality,
-    MAX_ADDRESSES, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState, Tls,
+    MAX_ADDRESSES, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState,
+    RolloutTarget, Tls,
 };
 
 use crate::search::{fuzz, keep};
@@ -120,6 +121,7 @@ pub(crate) fn document(revision: u64) -> String {
         api_version: API_VERSION.to_owned(),
         pool: "default".to_owned(),
         revision,
+        rollout: RolloutTarget::default(),
         hash: String::new(),
         members: vec![Member {
             name: "cp1".to_owned(),

@@ -16,7 +16,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 use trivet_crds::wire::{
-    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, RolloutTarget,
+    Tls,
 };
 
 use crate::{addresses::free_address, echo::Echo};
@@ -228,6 +229,7 @@ fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
             port: listener.port(),
         }],
         balancing: Balancing::default(),
+        rollout: RolloutTarget::default(),
         health_check: HealthCheck {
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use trivet_crds::wire::{
-    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, RolloutTarget,
+    Tls,
 };
 
 use trivet_instruments::SERVER_NAME;
@@ -39,6 +40,7 @@ impl Pool {
                 port: PROXY,
             }],
             balancing: Balancing::default(),
+            rollout: RolloutTarget::default(),
             health_check: HealthCheck {
                 period_milliseconds: 1000,
                 timeout_milliseconds: 1000,

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, DisabledMember, Document, HealthCheck, Listener, Locality, Member,
-    MemberState, Tls,
+    MemberState, RolloutTarget, Tls,
 };
 use trivet_proxy::{
     admin,
@@ -53,6 +53,7 @@ impl Pool {
                 port,
             }],
             balancing: Balancing::default(),
+            rollout: RolloutTarget::default(),
             health_check: HealthCheck {
                 period_milliseconds: 250,
                 timeout_milliseconds: 250,

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use trivet_crds::wire::{
-    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, Tls,
+    API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, RolloutTarget,
+    Tls,
 };
 
 use super::{SERVER, Setting};
@@ -38,6 +39,7 @@ pub(super) fn configuration(setting: &Setting, listen: SocketAddr) -> Result<Pat
             port: listen.port(),
         }],
         balancing: Balancing::default(),
+        rollout: RolloutTarget::default(),
         health_check: HealthCheck {
             period_milliseconds: 1000,
             timeout_milliseconds: 1000,
