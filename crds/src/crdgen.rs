@@ -479,7 +479,14 @@ mod tests {
 
     /// Walks our own fields; below the embedded Kubernetes types its authors are responsible.
     fn walk(path: &str, schema: &Value, check: &mut dyn FnMut(&str, &Value)) {
-        const EMBEDDED: &[&str] = &[".resources", ".tolerations", ".imagePullSecrets", ".conditions"];
+        const EMBEDDED: &[&str] = &[
+            ".resources",
+            ".tolerations",
+            ".imagePullSecrets",
+            ".appArmorProfile",
+            ".seLinuxOptions",
+            ".conditions",
+        ];
         check(path, schema);
         if EMBEDDED.iter().any(|embedded| path.ends_with(embedded)) {
             return;

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, LocalObjectReference, ResourceRequirements, SELinuxOptions, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
@@ -81,6 +83,8 @@ pub struct ApiserverPoolSpec {
     pub connection: PoolConnection,
     /// The proxies' pods.
     pub proxy: ProxyTemplate,
+    /// How proxies are replaced.
+    pub rollout: PoolRollout,
 }
 
 /// One apiserver of the pool.
@@ -284,12 +288,32 @@ pub struct ProxyTemplate {
     /// The pods' priority class.
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: String,
+    /// The pods' AppArmor profile. The default profile of some container runtimes denies the unix sockets by which the proxies
+    /// of a node hand over.
+    pub app_armor_profile: AppArmorProfile,
+    /// The pods' SELinux options. Pods that have categories of their own cannot hand over to each other.
+    pub se_linux_options: SELinuxOptions,
     /// The least level that is logged.
     pub log_level: LogLevel,
     /// text for people, json for programs.
     pub log_format: LogFormat,
     /// Where each proxy serves /metrics.
     pub metrics: ProxyMetrics,
+}
+
+/// How proxies are replaced: a new one starts beside the old one, on a part of the nodes at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PoolRollout {
+    /// On how many nodes at once: a number, or a percentage of the nodes that have a proxy, rounded up.
+    #[schemars(
+        length(min = 1, max = 5),
+        regex(pattern = "^([1-9][0-9]{0,4}|([1-9][0-9]?|100)%)$")
+    )]
+    pub max_parallel: String,
+    /// How long a new proxy must be ready before the old one of its node is deleted and the next node follows.
+    #[schemars(range(min = 0, max = 3600))]
+    pub min_ready_seconds: u32,
 }
 
 /// Which nodes get a proxy.
@@ -464,6 +488,7 @@ impl Default for ApiserverPoolSpec {
             health_check: PoolHealthCheck::default(),
             connection: PoolConnection::default(),
             proxy: ProxyTemplate::default(),
+            rollout: PoolRollout::default(),
         }
     }
 }
@@ -514,6 +539,15 @@ impl Default for PoolConnection {
     }
 }
 
+impl Default for PoolRollout {
+    fn default() -> Self {
+        Self {
+            max_parallel: "10%".to_owned(),
+            min_ready_seconds: 5,
+        }
+    }
+}
+
 impl Default for ProxyTemplate {
     fn default() -> Self {
         let request = |name: &str, quantity: &str| (name.to_owned(), Quantity(quantity.to_owned()));
@@ -528,6 +562,15 @@ impl Default for ProxyTemplate {
             node_selector: BTreeMap::new(),
             tolerations: None,
             priority_class_name: "system-node-critical".to_owned(),
+            app_armor_profile: AppArmorProfile {
+                type_: "Unconfined".to_owned(),
+                ..AppArmorProfile::default()
+            },
+            se_linux_options: SELinuxOptions {
+                type_: Some("spc_t".to_owned()),
+                level: Some("s0".to_owned()),
+                ..SELinuxOptions::default()
+            },
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             metrics: ProxyMetrics::default(),

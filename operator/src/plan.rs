@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ProxyTemplate};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, PoolRollout, ProxyTemplate};
 use trivet_crds::wire::{self, Document};
 
 pub use self::facts::{Current, Facts, Marks, Memory};
@@ -87,8 +87,27 @@ pub struct Rollout {
     pub is_written: bool,
     /// The resourceVersion of the ConfigMap that this plan was made for: a write over another one fails.
     pub version: Option<String>,
-    /// How the proxies' pods look; `None` leaves the DaemonSet as it is.
-    pub template: Option<ProxyTemplate>,
+    /// How the proxies run; `None` leaves the DaemonSet as it is.
+    pub proxies: Option<Proxies>,
+}
+
+/// How a pool's proxies run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proxies {
+    /// Their pods.
+    pub proxy: ProxyTemplate,
+    /// How they are replaced.
+    pub rollout: PoolRollout,
+}
+
+impl Proxies {
+    /// As the spec of `pool` asks for.
+    pub fn wanted(spec: &ApiserverPoolSpec) -> Self {
+        Self {
+            proxy: spec.proxy.clone(),
+            rollout: spec.rollout.clone(),
+        }
+    }
 }
 
 /// Makes the plan for `pool`.
@@ -187,7 +206,7 @@ fn obey(
             marks,
             is_written,
             version: facts.current.version.clone(),
-            template: Some(spec.proxy.clone()),
+            proxies: Some(Proxies::wanted(spec)),
         }),
         members,
     })
@@ -237,7 +256,7 @@ fn rejected(
             marks: facts.current.marks.clone(),
             is_written: false,
             version: facts.current.version.clone(),
-            template: None,
+            proxies: None,
         }),
         members,
         endpoints: document::endpoints(&listeners),

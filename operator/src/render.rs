@@ -58,9 +58,9 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<Desired, wire::E
             .then(|| config_map::render(rollout, settings))
             .transpose()?,
         daemon_set: rollout
-            .template
+            .proxies
             .as_ref()
-            .map(|template| daemon_set::render(&rollout.document, template, settings)),
+            .map(|proxies| daemon_set::render(&rollout.document, proxies, settings)),
     })
 }
 

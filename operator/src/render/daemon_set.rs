@@ -7,10 +7,9 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, ExecAction, HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SELinuxOptions, SeccompProfile, SecurityContext,
-    Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
+    HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -22,6 +21,7 @@ use trivet_crds::wire::Document;
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL, data_plane_name, wire};
 
 use super::{Settings, labels};
+use crate::plan::Proxies;
 use crate::plan::masters::ZONE_LABEL;
 use crate::plan::scope::Scope;
 
@@ -45,9 +45,6 @@ const LEAVE_SECONDS: u32 = 30;
 
 /// The file to which kubelet writes the service account's token.
 const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-
-/// How long a new proxy must be ready before the rollout goes on to the next node.
-const MIN_READY_SECONDS: i32 = 5;
 
 /// How many hexadecimal digits of a template's hash are used.
 const HASH_DIGITS: usize = 10;
@@ -114,7 +111,8 @@ fn hash(pod: &PodSpec) -> String {
 }
 
 /// Renders the DaemonSet of the proxies that follow `document`.
-pub fn render(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -> DaemonSet {
+pub fn render(document: &Document, proxies: &Proxies, settings: &Settings) -> DaemonSet {
+    let Proxies { proxy, rollout } = proxies;
     let pool = &document.pool;
     let drain_timeout_seconds = document.connection.drain_timeout_seconds;
     DaemonSet {
@@ -125,7 +123,7 @@ pub fn render(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -
             ..ObjectMeta::default()
         },
         spec: Some(DaemonSetSpec {
-            min_ready_seconds: Some(MIN_READY_SECONDS),
+            min_ready_seconds: i32::try_from(rollout.min_ready_seconds).ok(),
             selector: LabelSelector {
                 match_labels: Some([(POOL_LABEL.to_owned(), pool.clone())].into()),
                 ..LabelSelector::default()
@@ -133,18 +131,23 @@ pub fn render(document: &Document, proxy: &ProxyTemplate, settings: &Settings) -
             template: Template::new(pool, drain_timeout_seconds, proxy, settings).content,
             update_strategy: Some(DaemonSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
-                // The new proxy serves before the old one ends. Otherwise a kubelet that reaches the API only through its
-                // proxy could neither report the end of the old pod nor learn of the new one. Both share the port
-                // meanwhile.
+                // The new proxy is there before the old one ends. Otherwise a kubelet that reaches the API only through its
+                // proxy could neither report the end of the old pod nor learn of the new one.
                 rolling_update: Some(RollingUpdateDaemonSet {
                     max_unavailable: Some(IntOrString::Int(0)),
-                    max_surge: Some(IntOrString::String("10%".to_owned())),
+                    max_surge: Some(max_surge(&rollout.max_parallel)),
                 }),
             }),
             ..DaemonSetSpec::default()
         }),
         ..DaemonSet::default()
     }
+}
+
+/// A number of nodes, or a percentage of them.
+fn max_surge(max_parallel: &str) -> IntOrString {
+    let number = max_parallel.parse().map(IntOrString::Int);
+    number.unwrap_or_else(|_| IntOrString::String(max_parallel.to_owned()))
 }
 
 fn pod(pool: &str, drain_timeout_seconds: u32, proxy: &ProxyTemplate, settings: &Settings) -> PodSpec {
@@ -171,17 +174,8 @@ fn pod(pool: &str, drain_timeout_seconds: u32, proxy: &ProxyTemplate, settings: 
         node_selector: Some(scope.node_selector),
         priority_class_name: Some(proxy.priority_class_name.clone()),
         security_context: Some(PodSecurityContext {
-            // AppArmor's default profile denies unix sockets on some kernels, and SELinux gives each pod categories of its
-            // own: the proxies of a node could not meet.
-            app_armor_profile: Some(AppArmorProfile {
-                type_: "Unconfined".to_owned(),
-                ..AppArmorProfile::default()
-            }),
-            se_linux_options: Some(SELinuxOptions {
-                type_: Some("spc_t".to_owned()),
-                level: Some("s0".to_owned()),
-                ..SELinuxOptions::default()
-            }),
+            app_armor_profile: Some(proxy.app_armor_profile.clone()),
+            se_linux_options: Some(proxy.se_linux_options.clone()),
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),
                 ..SeccompProfile::default()

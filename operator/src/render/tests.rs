@@ -1,5 +1,6 @@
 //! The rendered objects, compared with the golden files beside this one.
 
+use k8s_openapi::api::core::v1::{AppArmorProfile, SELinuxOptions};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, Discovery, DiscoveryPolicy, NodeScope};
 
@@ -7,7 +8,7 @@ use super::*;
 use crate::observe::in_force::current;
 use crate::plan::members::Member;
 use crate::plan::tests::facts;
-use crate::plan::{Facts, Marks, Rollout, document};
+use crate::plan::{Facts, Marks, Proxies, Rollout, document};
 use crate::render::daemon_set::Template;
 use trivet_crds::TEMPLATE_LABEL;
 use trivet_crds::pool::{MemberSource, PoolMemberState};
@@ -47,7 +48,7 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
         marks: Marks::default(),
         is_written: false,
         version: None,
-        template: Some(spec.proxy.clone()),
+        proxies: Some(Proxies::wanted(spec)),
     }
 }
 
@@ -70,6 +71,16 @@ fn a_spec_with_everything_renders_as_committed() {
     spec.proxy.node_selector = [("pool".to_owned(), "a".to_owned())].into();
     spec.proxy.tolerations = Some(Vec::new());
     spec.proxy.metrics.address = "::".to_owned();
+    spec.proxy.app_armor_profile = AppArmorProfile {
+        type_: "Localhost".to_owned(),
+        localhost_profile: Some("trivet".to_owned()),
+    };
+    spec.proxy.se_linux_options = SELinuxOptions {
+        type_: Some("trivet_t".to_owned()),
+        ..SELinuxOptions::default()
+    };
+    spec.rollout.max_parallel = "3".to_owned();
+    spec.rollout.min_ready_seconds = 60;
     let settings = Settings {
         pull_secrets: vec!["pull".to_owned()],
         pull_policy: PullPolicy::Always,
@@ -133,9 +144,9 @@ fn a_document_in_force_is_not_written_again() {
 }
 
 #[test]
-fn a_rollout_without_a_template_leaves_the_daemon_set_as_it_is() {
+fn a_rollout_without_proxies_leaves_the_daemon_set_as_it_is() {
     let rollout = Rollout {
-        template: None,
+        proxies: None,
         ..rollout(&ApiserverPoolSpec::default(), &[member("cp1", "10.0.0.11")])
     };
     let desired = render(&rollout, &settings()).unwrap();

@@ -99,7 +99,7 @@ fn a_master_that_joins_is_added_and_everything_else_stays() {
         let plan = world.pass();
         assert_ne!(rejected(&plan), "");
         let rollout = plan.rollout.as_ref().unwrap();
-        assert!(rollout.template.is_none(), "the DaemonSet stays as it is");
+        assert!(rollout.proxies.is_none(), "the DaemonSet stays as it is");
         assert_eq!(rollout.marks, marks);
         assert_eq!(world.names(), ["cp1", "cp2", "cp3", "cp4"]);
         let after = world.document();
@@ -492,7 +492,7 @@ proptest! {
             }
             if let Some(rollout) = &plan.rollout {
                 let after = &rollout.document;
-                prop_assert!(rollout.template.is_none());
+                prop_assert!(rollout.proxies.is_none());
                 prop_assert!(after.revision > before.revision);
                 for (old, new) in before.members.iter().zip(&after.members) {
                     prop_assert!(new.addresses.starts_with(&old.addresses));
