@@ -19,6 +19,7 @@ mod protecting {
     mod a_real_client_misses_no_event;
     mod a_rebooted_worker_comes_back;
     mod a_rolling_restart_fails_no_request;
+    mod an_upgrade_refuses_no_client;
     mod each_node_judges_a_partition_for_itself;
     mod edits_reach_every_proxy_and_cost_no_connection;
     mod masters_that_hide_their_readiness_are_used;

@@ -19,6 +19,7 @@ pub mod outage;
 pub mod pods;
 pub mod proxies;
 pub mod real_client;
+pub mod rollout;
 pub mod say;
 pub mod silence;
 pub mod streams;

@@ -304,7 +304,7 @@ fn check_go(progress: &Progress, set: &Set, gomod: &GoMod<'_>) -> Result<()> {
 }
 
 /// Two builds at once would need twice the memory, and be no faster.
-fn lock(progress: &Progress, cache: &Path) -> Result<File> {
+pub(crate) fn lock(progress: &Progress, cache: &Path) -> Result<File> {
     let path = cache.join(".lock");
     let failed = || format!("failed to lock {}", path.display());
     fs::create_dir_all(cache).with_context(failed)?;
@@ -318,7 +318,7 @@ fn lock(progress: &Progress, cache: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn remove(directory: &Path) -> Result<()> {
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("failed to remove {}", directory.display()))

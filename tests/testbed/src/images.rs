@@ -110,9 +110,15 @@ fn images(progress: &Progress, wanted: &[(&str, &str)], tag: &str) -> Result<Vec
     wanted.iter().map(write).collect()
 }
 
-/// Writes the archive of an image with one program next to that program.
+/// Writes the archive of an image with one program beside that program.
 fn archive_of(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
-    let archive = archive_path(binary, image, tag)?;
+    let beside = binary.parent().context("a binary lies in a directory")?;
+    archive_into(&beside.join("images"), binary, image, tag)
+}
+
+/// Writes the archive of an image with one program into a directory.
+pub(crate) fn archive_into(directory: &Path, binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
+    let archive = archive_path(directory, image, tag)?;
     let program = fs::read(binary).with_context(|| format!("failed to read {}", binary.display()))?;
     let bytes = archive::docker_archive(&Image {
         registry: REGISTRY,
@@ -127,9 +133,14 @@ fn archive_of(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
 /// The static program of a package, as its image holds it. It is built alone, because cargo gives packages that it builds
 /// together the features that any of them needs.
 pub fn program(progress: &Progress, package: &str) -> Result<PathBuf> {
+    compiled(progress, &mut compilation(package), package)
+}
+
+/// Runs a build, and returns the program of `package` that it made.
+pub(crate) fn compiled(progress: &Progress, build: &mut Command, package: &str) -> Result<PathBuf> {
     let doing = format!("building {package} for {}", setup::rust_target());
     progress.step(&doing);
-    let messages = quiet::run(progress, &doing, &mut compilation(package))?;
+    let messages = quiet::run(progress, &doing, build)?;
     let messages = String::from_utf8(messages).context("cargo's messages are not UTF-8")?;
     executable(&messages, package).with_context(|| format!("cargo built no program named {package}"))
 }
@@ -142,9 +153,14 @@ fn compilation(package: &str) -> Command {
         _ => "release",
     };
     cargo.args(["build", "--profile", profile, "--locked", "--package", package]);
-    cargo.args(["--target", &setup::rust_target()]);
-    cargo.arg("--message-format=json-render-diagnostics");
+    for_hosts(&mut cargo);
     cargo
+}
+
+/// Makes a build one of a static program, whose messages can be read.
+pub(crate) fn for_hosts(build: &mut Command) {
+    build.args(["--target", &setup::rust_target()]);
+    build.arg("--message-format=json-render-diagnostics");
 }
 
 /// What we read of cargo's messages; only those about a built program have an executable.
@@ -167,14 +183,13 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
         .find_map(|message| message.executable)
 }
 
-fn archive_path(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
+fn archive_path(directory: &Path, image: &str, tag: &str) -> Result<PathBuf> {
     let fit = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     ensure!(
         !tag.is_empty() && tag.chars().all(fit),
         "image tag {tag:?} must be letters, digits, dots and dashes"
     );
-    let beside = binary.parent().context("a binary lies in a directory")?;
-    Ok(beside.join("images").join(format!("{image}-{tag}.tar")))
+    Ok(directory.join(format!("{image}-{tag}.tar")))
 }
 
 /// Writes an archive atomically, also if two processes build at once.
@@ -224,8 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn archives_lie_beside_their_binary_by_image_and_tag() {
-        let path = archive_path(Path::new("/t/release/trivet-proxy"), "trivet-proxy", "0.1.0").unwrap();
+    fn archives_are_named_by_image_and_tag() {
+        let path = archive_path(Path::new("/t/release/images"), "trivet-proxy", "0.1.0").unwrap();
         assert_eq!(path, Path::new("/t/release/images/trivet-proxy-0.1.0.tar"));
     }
 

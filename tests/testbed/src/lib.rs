@@ -25,6 +25,7 @@ mod progress;
 mod provision;
 mod quiet;
 pub mod setup;
+pub mod skew;
 mod spec;
 mod state;
 pub mod status;
