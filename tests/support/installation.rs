@@ -105,7 +105,7 @@ impl Installation {
         let spec = installation.reset_pool().await?;
         if images || chart || spec {
             // Proxies may be replaced: a scenario must not find a rollout under way.
-            installation.pool_ready().await?;
+            installation.rolled_out_at_once().await?;
             installation.turn.step("rollout");
         }
         installation.restarted = installation.forget_falls().await?;

@@ -5,6 +5,7 @@
 
 pub mod attempts;
 pub mod audit;
+pub mod clients;
 pub mod demo;
 pub mod documents;
 pub mod edits;
@@ -21,6 +22,7 @@ pub mod proxies;
 pub mod real_client;
 pub mod rollout;
 pub mod say;
+pub mod serving;
 pub mod silence;
 pub mod streams;
 pub mod table;

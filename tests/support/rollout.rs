@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use serde_json::Value;
-use serde_json::json;
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL};
 use trivet_instruments::eventually;
 
@@ -61,14 +59,6 @@ impl Installation {
             .await
             .context("failed to list the proxies' pods")?;
         Ok(pods.iter().filter_map(ProxyPod::read).collect())
-    }
-
-    /// Changes fields of the pool's spec.
-    pub async fn edit_pool(&self, spec: Value) -> Result<()> {
-        let pools = self.pools("cp1").await?;
-        let patch = Patch::Merge(json!({ "spec": spec }));
-        pools.patch(POOL, &PatchParams::default(), &patch).await?;
-        Ok(())
     }
 
     /// The template that the document in force names.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ApiserverPoolStatus};
 
@@ -70,6 +71,26 @@ impl Installation {
                 waited.as_secs_f32()
             ));
         }
+        Ok(())
+    }
+
+    /// Waits as [`Self::pool_ready`] does, while a rollout may use all nodes at once: they differ from each other in nothing
+    /// that a scenario looks at. The pool's spec is the same before and afterwards.
+    pub(super) async fn rolled_out_at_once(&self) -> Result<()> {
+        let usual = ApiserverPoolSpec::default().rollout.max_parallel;
+        self.edit_pool(json!({ "rollout": { "maxParallel": "100%" } }))
+            .await?;
+        self.pool_ready().await?;
+        self.edit_pool(json!({ "rollout": { "maxParallel": usual } }))
+            .await?;
+        self.pool_ready().await
+    }
+
+    /// Changes fields of the pool's spec.
+    pub async fn edit_pool(&self, spec: Value) -> Result<()> {
+        let pools = self.pools(FIRST_MASTER).await?;
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        pools.patch(POOL, &PatchParams::default(), &patch).await?;
         Ok(())
     }
 

@@ -115,6 +115,23 @@ impl Host {
         Ok(self.processes(program)?.first().map(|process| process.pid))
     }
 
+    /// The pids of all processes of a program, as the machine sees them, containers included.
+    pub fn pids(&self, program: &str) -> Result<Vec<i32>> {
+        Ok(self
+            .processes(program)?
+            .iter()
+            .map(|process| process.pid)
+            .collect())
+    }
+
+    /// Sends a signal to one process of this host; an error if it is none of this host's.
+    pub fn signal(&self, pid: i32, signal: Signal) -> Result<()> {
+        let processes = self.all_processes()?;
+        let process = processes.iter().find(|process| process.pid == pid);
+        let process = process.with_context(|| format!("{} has no process {pid}", self.name))?;
+        process.signal(signal)
+    }
+
     /// The running processes of a program, containers included.
     pub(crate) fn processes(&self, program: &str) -> Result<Vec<Process>> {
         let mut processes = self.all_processes()?;

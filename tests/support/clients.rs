@@ -1,0 +1,60 @@
+//! Clients on every worker that open new connections at a steady rate, and expect that none is refused.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::Instant;
+use trivet_instruments::Attempts;
+
+use crate::attempts::{self, LOOPBACKS};
+use crate::installation::Installation;
+use crate::say::say;
+
+/// New connections a second on each worker.
+const RATE: u32 = 50;
+
+/// Clients on every worker: on the first by IPv4, on the second by IPv6.
+#[derive(Debug)]
+pub struct Clients {
+    begun: Instant,
+    attempts: Vec<(String, Attempts)>,
+}
+
+impl Clients {
+    /// Starts them.
+    pub fn start(installation: &Installation) -> Result<Self> {
+        let client = installation.client()?;
+        let workers = installation.workers();
+        let started = workers.iter().zip(LOOPBACKS).map(|(host, to)| {
+            let attempts = attempts::start(host, &client, to, RATE);
+            (format!("{}, {to}", host.name()), attempts)
+        });
+        Ok(Self {
+            begun: Instant::now(),
+            attempts: started.collect(),
+        })
+    }
+
+    /// Ends them, and fails if any of their connections failed, or was slower than `limit`.
+    pub async fn none_was_refused(self, what: &str, limit: Duration) -> Result<()> {
+        let took = self.begun.elapsed().as_secs_f32();
+        let mut failed = Ok(());
+        for (client, attempts) in self.attempts {
+            let record = attempts.finish().await?;
+            say(format!(
+                "{what} ({took:.0} s): {client}: {} of {} new connections failed, slowest {:.2} s",
+                record.failed().len(),
+                record.attempts().len(),
+                record.slowest().as_secs_f32()
+            ));
+            failed = failed.and(record.all_succeeded(&client));
+            if record.slowest() > limit {
+                failed = failed.and(Err(anyhow::anyhow!(
+                    "{what}: {client}: the slowest connection took {:?}, and {limit:?} is promised",
+                    record.slowest()
+                )));
+            }
+        }
+        failed
+    }
+}
