@@ -5,7 +5,7 @@
 
 pub mod attempts;
 pub mod audit;
-pub mod clients;
+
 pub mod demo;
 pub mod documents;
 pub mod edits;
@@ -24,6 +24,7 @@ pub mod rollout;
 pub mod say;
 pub mod serving;
 pub mod silence;
+pub mod steady_clients;
 pub mod streams;
 pub mod table;
 pub mod tools;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use trivet_testbed::Component;
-use trivet_tests::clients::Clients;
 use trivet_tests::installation::Installation;
 use trivet_tests::rollout::ProxyPod;
 use trivet_tests::say::say;
+use trivet_tests::steady_clients::SteadyClients;
 
 /// No client waits longer: a machine that starts ten proxies at once is busy.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -40,7 +40,7 @@ async fn upgrades(installation: &Installation) -> Result<()> {
         .collect();
 
     let first = installation.template().await?;
-    let clients = Clients::start(installation)?;
+    let clients = SteadyClients::start(installation)?;
     installation
         .edit_pool(json!({ "proxy": { "logLevel": "debug" } }))
         .await?;
@@ -55,7 +55,7 @@ async fn upgrades(installation: &Installation) -> Result<()> {
         .none_was_refused("an upgrade, w1's kubelet and w2's containerd restarted", LIMIT)
         .await?;
 
-    let clients = Clients::start(installation)?;
+    let clients = SteadyClients::start(installation)?;
     installation
         .edit_pool(json!({ "proxy": { "logLevel": "warn" } }))
         .await?;
@@ -70,7 +70,7 @@ async fn upgrades(installation: &Installation) -> Result<()> {
         .none_was_refused("a third template while the second one's proxies take over", LIMIT)
         .await?;
 
-    let clients = Clients::start(installation)?;
+    let clients = SteadyClients::start(installation)?;
     installation
         .edit_pool(json!({ "proxy": { "logLevel": "info" } }))
         .await?;

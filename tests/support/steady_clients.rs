@@ -1,4 +1,4 @@
-//! Clients on every worker that open new connections at a steady rate, and expect that none is refused.
+//! SteadyClients on every worker that open new connections at a steady rate, and expect that none is refused.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::say::say;
 /// New connections a second on each worker.
 const RATE: u32 = 50;
 
-/// Clients on every worker: on the first by IPv4, on the second by IPv6.
+/// SteadyClients on every worker: on the first by IPv4, on the second by IPv6.
 #[derive(Debug)]
-pub struct Clients {
+pub struct SteadyClients {
     begun: Instant,
     attempts: Vec<(String, Attempts)>,
 }
 
-impl Clients {
+impl SteadyClients {
     /// Starts them.
     pub fn start(installation: &Installation) -> Result<Self> {
         let client = installation.client()?;
