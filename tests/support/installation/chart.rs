@@ -71,10 +71,10 @@ impl Installation {
             .await?;
         self.allow_deletion().await?;
         // The pods before their namespace: a namespace that still has pods is looked at again only after half of the time
-        // that they may take to end, which is 35 s for a proxy; a proxy without connections ends at once.
+        // that they may take to end, which is 50 s for a proxy. One that ends waits for a successor, and here none comes.
         tools
             .kubectl(&format!(
-                "delete daemonsets,pods --all --namespace {NAMESPACE} --timeout=120s"
+                "delete daemonsets,pods --all --namespace {NAMESPACE} --grace-period=1 --timeout=120s"
             ))
             .await?;
         self.delete_namespace().await?;
