@@ -48,6 +48,8 @@ pub struct Manifest {
     /// The name of the pod, and of its file without `.yaml`. It has a hash of the content, so that a changed manifest is
     /// another pod to kubelet: the old one runs until its file is removed, and there is never a moment without a standby.
     pub name: String,
+    /// The hash in the name, by which the standby tells the other processes of its node which manifest it has.
+    pub template: String,
     /// The YAML.
     pub text: String,
 }
@@ -55,10 +57,11 @@ pub struct Manifest {
 /// Renders the manifest.
 pub fn render(standby: &Standby) -> Result<Manifest, serde_saphyr::ser::Error> {
     let pool = &standby.pool;
-    let content = pod::render(standby, "").to_string();
-    let hash = format!("{:x}", Sha256::digest(content));
-    let name = format!("trivet-{pool}-{}", hash.get(..DIGITS).unwrap_or(&hash));
-    let pod = pod::render(standby, &name);
+    let content = pod::render(standby, "", "").to_string();
+    let mut template = format!("{:x}", Sha256::digest(content));
+    template.truncate(DIGITS);
+    let name = format!("trivet-{pool}-{template}");
+    let pod = pod::render(standby, &name, &template);
     let (document, place) = match standby.platform {
         Platform::Kubelet => (pod, format!("File: {name}.yaml")),
         Platform::Talos => (
@@ -68,7 +71,11 @@ pub fn render(standby: &Standby) -> Result<Manifest, serde_saphyr::ser::Error> {
     };
     let yaml = serde_saphyr::to_string(&document)?;
     let text = format!("# The standby of pool {pool}, printed by `trivet-proxy manifest`. {place}\n{yaml}");
-    Ok(Manifest { name, text })
+    Ok(Manifest {
+        name,
+        template,
+        text,
+    })
 }
 
 #[cfg(test)]

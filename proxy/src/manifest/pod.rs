@@ -8,8 +8,9 @@ use super::{Platform, Standby};
 /// The program in the image.
 const PROGRAM: &str = "/trivet-proxy";
 
-/// Where the cache and the socket of the probes are mounted.
+/// Where the cache, the directory in which the node's proxies meet, and the socket of the probes are mounted.
 const CACHE_DIR: &str = "/var/lib/trivet";
+const HANDOVER_DIR: &str = "/run/trivet-handover";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
 
@@ -26,8 +27,9 @@ const LEAVE_SECONDS: u32 = 30;
 /// The time that a proxy has after its drain to end by itself.
 const DRAIN_MARGIN_SECONDS: u32 = 10;
 
-/// The pod with this name. The keys are in alphabetical order, so that the text is the same whichever map serde_json uses.
-pub(super) fn render(standby: &Standby, name: &str) -> Value {
+/// The pod with this name and template. The keys are in alphabetical order, so that the text is the same whichever map
+/// serde_json uses.
+pub(super) fn render(standby: &Standby, name: &str, template: &str) -> Value {
     let pool = standby.pool.as_str();
     let drain = standby.drain_timeout_seconds;
     let grace = drain.saturating_add(LEAVE_SECONDS + DRAIN_MARGIN_SECONDS);
@@ -44,7 +46,7 @@ pub(super) fn render(standby: &Standby, name: &str) -> Value {
             "namespace": standby.namespace.as_str(),
         },
         "spec": {
-            "containers": [container(standby)],
+            "containers": [container(standby, template)],
             // Proxies reach members by address.
             "dnsPolicy": "Default",
             "enableServiceLinks": false,
@@ -62,6 +64,7 @@ pub(super) fn render(standby: &Standby, name: &str) -> Value {
             "tolerations": [{"operator": "Exists"}],
             "volumes": [
                 host_path("cache", &format!("/var/lib/trivet/{pool}"), standby.platform),
+                host_path("handover", &format!("/run/trivet/{pool}"), standby.platform),
                 {"emptyDir": {}, "name": "run"},
             ],
         },
@@ -73,12 +76,16 @@ pub(super) fn in_machine_configuration(pod: Value) -> Value {
     json!({"machine": {"pods": [pod]}})
 }
 
-fn container(standby: &Standby) -> Value {
+fn container(standby: &Standby, template: &str) -> Value {
     json!({
         "args": ["run", "--cache-dir", CACHE_DIR, "--socket", SOCKET],
         "env": [
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
+            {"name": "TRIVET_CLASS", "value": "Static"},
+            {"name": "TRIVET_HANDOVER_DIR", "value": HANDOVER_DIR},
+            {"name": "TRIVET_POOL", "value": standby.pool.as_str()},
             {"name": "TRIVET_SEED", "value": literal(standby.seed.text())},
+            {"name": "TRIVET_TEMPLATE", "value": template},
         ],
         "image": standby.image.as_str(),
         "imagePullPolicy": "IfNotPresent",
@@ -86,7 +93,8 @@ fn container(standby: &Standby) -> Value {
             "exec": {"command": probe("live")},
             "failureThreshold": 3,
             "periodSeconds": 20,
-            // A proxy that hangs does not drain: the other process of the node takes over when this one is gone.
+            // A proxy that hangs does not drain: another process of the node takes over when this one is gone. Kubelet
+            // makes two seconds of it.
             "terminationGracePeriodSeconds": 1,
             "timeoutSeconds": 5,
         },
@@ -115,6 +123,7 @@ fn container(standby: &Standby) -> Value {
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"mountPath": CACHE_DIR, "name": "cache"},
+            {"mountPath": HANDOVER_DIR, "name": "handover"},
             {"mountPath": RUN_DIR, "name": "run"},
         ],
     })

@@ -1,4 +1,4 @@
-use serde_json::Value;
+use serde_json::{Value, json};
 use trivet_crds::wire::Document;
 
 use super::{seed::Parts, *};
@@ -141,12 +141,17 @@ fn another_content_has_another_name_and_the_same_content_the_same() {
         ..one.clone()
     };
     assert_ne!(name(&one), name(&other_seed));
-    let (prefix, hash) = name(&one)
-        .rsplit_once('-')
-        .map(|(prefix, hash)| (prefix.to_owned(), hash.len()))
-        .unwrap();
-    assert_eq!((prefix.as_str(), hash), ("trivet-default", 8));
-    assert_eq!(pod()["metadata"]["name"], name(&one).as_str());
+    let Manifest { name, template, .. } = render(&one).unwrap();
+    assert_eq!((name, template.len()), (format!("trivet-default-{template}"), 8));
+}
+
+#[test]
+fn a_standby_is_named_by_its_manifest_and_knows_it() {
+    let pod = pod();
+    let Manifest { name, template, .. } = render(&standby(Platform::Kubelet)).unwrap();
+    assert_eq!(pod["metadata"]["name"], name.as_str());
+    let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert!(env.contains(&json!({"name": "TRIVET_TEMPLATE", "value": template})));
 }
 
 /// Kubelet's YAML is that of version 1.1, in which these are no strings unless they are quoted.
