@@ -3,15 +3,13 @@
 mod cli;
 mod inquiry;
 mod printing;
+mod stop;
 
 use std::{io, panic, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, error::ErrorKind};
-use tokio::{
-    runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use trivet_proxy::{
@@ -26,7 +24,10 @@ use trivet_proxy::{
     systemd::Service,
 };
 
-use self::cli::{Check, Cli, Command, LogFormat, Probe, Question, RunArguments};
+use self::{
+    cli::{Check, Cli, Command, LogFormat, Probe, Question, RunArguments},
+    stop::Stop,
+};
 
 /// `EX_USAGE` of sysexits: an invalid flag or file.
 const USAGE: u8 = 64;
@@ -94,6 +95,7 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
+    let stop = Stop::listen()?;
     let metrics = Arc::new(Metrics::default());
     let _log = start_log(filter, run.log_format, Arc::clone(&metrics))?;
     let node = match run.node_name {
@@ -128,7 +130,6 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
     };
     let runtime = runtime()?;
     let done = runtime.block_on(async {
-        let stop = Stop::new()?;
         info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
         let bound = match app::bind(config, metrics).await {
             Err(app::Error::Socket(error @ BindError::NotASocket(_))) => {
@@ -207,37 +208,4 @@ fn start_log(filter: Targets, format: LogFormat, metrics: Arc<Metrics>) -> Resul
     // The default hook writes to standard error directly and would block on its reader.
     panic::set_hook(Box::new(|panic| error!(panic = panic.to_string(), "panicked")));
     Ok(guard)
-}
-
-/// The signals that end the proxy.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("failed to listen for signals");
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the first signal. The second one ends the process at once.
-    async fn requested(mut self) {
-        self.either().await;
-        tokio::spawn(async move {
-            self.either().await;
-            info!("second signal: aborting");
-            std::process::exit(1);
-        });
-    }
-
-    async fn either(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
