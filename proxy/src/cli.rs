@@ -214,6 +214,11 @@ pub(crate) struct Inquiry {
     #[arg(long, value_name = "PATH", default_value = "/run/trivet/proxy.sock")]
     pub(crate) socket: PathBuf,
 
+    /// The directory that the proxy was given as `run --handover-dir`: `status` shows which process serves and which stand
+    /// by.
+    #[arg(long, value_name = "DIR", env = "TRIVET_HANDOVER_DIR")]
+    pub(crate) handover_dir: Option<PathBuf>,
+
     /// How to print.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Output,

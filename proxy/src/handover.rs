@@ -8,11 +8,13 @@
 //! [`rank`] says who may take from whom, [`record`] is what they say to each other. They meet in a [`directory`] with the
 //! [`lock`] and talk over a [`channel`] in records of one form ([`codec`]); [`lent`] holds the listeners and [`snapshot`]
 //! what else a standby needs. [`machine`] decides the part of each process, and [`stall`] sees when the holder hangs.
+//! [`inquiry`] asks the holder who is there.
 
 pub mod channel;
 pub mod codec;
 pub mod directory;
 pub mod driver;
+pub mod inquiry;
 pub mod lent;
 pub mod lock;
 pub mod machine;

@@ -5,7 +5,8 @@ use std::{io, path::Path, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use tokio::runtime::Runtime;
 use trivet_proxy::{
-    admin,
+    admin, cause,
+    handover::inquiry,
     status::{self, Status, UpstreamStatus},
 };
 
@@ -25,10 +26,20 @@ const HINT: &str = "hint: give the --socket that the proxy was given as `run --s
 
 /// Prints the whole proxy.
 pub(crate) fn status(runtime: &Runtime, inquiry: Inquiry) -> Result<ExitCode> {
-    let output = inquiry.output;
-    let Some(status) = ask(runtime, inquiry)? else {
+    let (output, handover_dir) = (inquiry.output, inquiry.handover_dir.clone());
+    let Some(mut status) = ask(runtime, inquiry)? else {
         return Ok(ExitCode::FAILURE);
     };
+    if let Some(directory) = handover_dir {
+        match runtime.block_on(inquiry::ask(&directory, ANSWER_LIMIT)) {
+            Ok(processes) => status.handover = Some(processes),
+            Err(error) => eprintln!(
+                "trivet-proxy: which process of the node serves is unknown: --handover-dir {}: {}",
+                directory.display(),
+                cause::chain(&error)
+            ),
+        }
+    }
     print!(
         "{}",
         match output {

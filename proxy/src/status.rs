@@ -22,6 +22,7 @@ use crate::{
         place::{self, Distance},
     },
     document::{Documents, InForce},
+    handover::inquiry::Processes,
     listener::{Listeners, holding::Holding},
     readiness::Readiness,
     settings::{self, Settings},
@@ -51,6 +52,10 @@ pub struct Status {
     pub document: Option<DocumentStatus>,
     /// The addresses of the document's listeners, and whether they are bound.
     pub listeners: Vec<ListenerStatus>,
+    /// Which process of the node serves and which stand by. The command asks the one that serves, so it is absent in the
+    /// proxy's own answer, and where no process does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Processes>,
     /// Its clients.
     pub clients: ClientsStatus,
     /// Its upstreams.
@@ -245,6 +250,7 @@ impl Subject {
                 .as_ref()
                 .map(|in_force| DocumentStatus::new(in_force, now)),
             listeners: self.listeners(settings),
+            handover: None,
             clients: ClientsStatus {
                 open: count(self.listeners.connections()),
                 limit: self.listeners.limit().into(),

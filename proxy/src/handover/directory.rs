@@ -174,8 +174,7 @@ impl Directory {
 
     /// Connects to the holder of the lock; none if nobody listens on the socket.
     pub fn connect(&self) -> Result<Option<Channel>, Error> {
-        let path = self.path.join(SOCKET);
-        Channel::connect(&path).map_err(|source| Error::Socket { path, source })
+        connect(&self.path)
     }
 
     fn remove_temporaries(&self) {
@@ -198,6 +197,12 @@ impl Directory {
             source,
         }
     }
+}
+
+/// Connects to the holder of the lock in a directory, which is neither made nor changed; none if nobody listens there.
+pub fn connect(directory: &Path) -> Result<Option<Channel>, Error> {
+    let path = directory.join(SOCKET);
+    Channel::connect(&path).map_err(|source| Error::Socket { path, source })
 }
 
 /// The socket in its place. Its drop leaves the name: the next holder renames its own socket onto it, and removing it

@@ -1,5 +1,7 @@
 //! The text of `trivet-proxy status`: the whole proxy on one screen.
 
+use crate::handover::{inquiry::Processes, record::Peer};
+
 use super::{Observation, PathStatus, Status, UpstreamStatus, WarningStatus, layout};
 
 /// The proxy, its document, its listeners, its clients, and a row for each path of each upstream.
@@ -10,6 +12,7 @@ pub fn overview(status: &Status) -> String {
         line("listeners", listeners(status)),
         line("clients", clients(status)),
     ];
+    lines.extend(status.handover.iter().flat_map(handover));
     lines.extend(status.warnings.iter().map(warning));
     let head = layout::columns(&lines);
     if status.upstreams.is_empty() {
@@ -26,6 +29,40 @@ fn warning(warning: &WarningStatus) -> Vec<String> {
     let WarningStatus { reason, message, .. } = warning;
     let age = layout::span_of(warning.age_milliseconds);
     line("warning", format!("{reason} for {age}: {message}"))
+}
+
+/// The process that serves, then the others.
+fn handover(processes: &Processes) -> Vec<Vec<String>> {
+    let Processes { holder, peers } = processes;
+    let serves = if holder.is_leaving {
+        "serves and ends"
+    } else {
+        "serves"
+    };
+    let mut lines = vec![process(holder, serves.to_owned())];
+    lines.extend(peers.iter().map(|peer| process(peer, part(peer, holder))));
+    lines
+}
+
+fn part(peer: &Peer, holder: &Peer) -> String {
+    if peer.is_leaving {
+        return "ends".to_owned();
+    }
+    let warmth = if peer.is_warm { "warm" } else { "not warm yet" };
+    if peer.rank.may_take(holder.rank) {
+        format!("is about to take over, {warmth}")
+    } else {
+        format!("stands by, {warmth}")
+    }
+}
+
+fn process(peer: &Peer, part: String) -> Vec<String> {
+    let template = match peer.template.as_str() {
+        "" => String::new(),
+        template => format!(", template {template}"),
+    };
+    let (class, release) = (peer.rank.class, &peer.release);
+    line("hand-over", format!("{class:?} {release} {part}{template}"))
 }
 
 fn proxy(status: &Status) -> String {
