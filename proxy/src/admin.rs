@@ -1,6 +1,8 @@
 //! The admin server: `/metrics`, `/livez` and `/readyz` over TCP for Prometheus, and everything over a unix socket for the
 //! proxy's own subcommands. Exec probes use the unix socket because another process of the host could take the TCP port.
 
+mod state_file;
+
 use std::{
     convert::Infallible,
     fs, io,
@@ -11,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::{
     Request, Response, StatusCode,
@@ -30,7 +33,8 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{metrics, readiness::Readiness, status::Subject};
+pub use self::state_file::StateFile;
+use crate::{cause, clock, metrics, readiness::Readiness, status::Subject};
 
 /// The most connections at once per socket, so that scrapers that hang do not take the proxy's file descriptors. Each
 /// socket has a limit of its own; otherwise scrapers could block the exec probes, and kubelet would restart the proxy.
@@ -59,6 +63,65 @@ pub struct Admin {
 enum AdminSocket {
     Tcp,
     Unix,
+}
+
+/// What an exec probe asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Question {
+    /// Whether it has started: it is ready, or its event loop has turned for 20 s.
+    Startup,
+    /// Whether it forwards connections.
+    Ready,
+    /// Whether its event loop turns and no task is missing.
+    Live,
+}
+
+impl Question {
+    const ALL: [Self; 3] = [Self::Startup, Self::Ready, Self::Live];
+
+    /// As on the command line.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Ready => "ready",
+            Self::Live => "live",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Startup => "/startupz",
+            Self::Ready => "/readyz",
+            Self::Live => "/livez",
+        }
+    }
+
+    /// What is said if there is no objection.
+    fn agreed(self) -> &'static str {
+        match self {
+            Self::Startup => "started",
+            Self::Ready => "ready",
+            Self::Live => "alive",
+        }
+    }
+
+    /// Why the answer is no.
+    fn objection(self, readiness: &Readiness) -> Option<String> {
+        match self {
+            Self::Startup => readiness.unstarted(Instant::now()),
+            Self::Ready => readiness.objection(),
+            Self::Live => readiness.lifeless(),
+        }
+    }
+}
+
+/// How exec probes get their answers.
+#[derive(Debug)]
+pub enum ProbeAnswers {
+    /// Over the unix socket.
+    Socket(UnixListener),
+    /// By a file, because the node denies unix sockets.
+    File(StateFile),
 }
 
 /// The content type of Prometheus' text format, as prometheus-client writes it.
@@ -93,8 +156,36 @@ impl Admin {
         }
     }
 
+    /// Binds the unix socket. Where that is impossible but for a reason that the user can mend, exec probes are answered by a
+    /// file: a proxy that serves is worth more than `status`.
+    pub fn open_for_probes(&self, path: &Path) -> Result<ProbeAnswers, BindError> {
+        let error = match bind_unix(path) {
+            Ok(listener) => return Ok(ProbeAnswers::Socket(listener)),
+            Err(error @ (BindError::NotASocket(_) | BindError::Taken(_))) => return Err(error),
+            Err(error @ BindError::Io(..)) => error,
+        };
+        let file = StateFile::beside(path);
+        if file.write(&self.readiness).is_err() {
+            return Err(error);
+        }
+        warn!(
+            cause = cause::chain(&error),
+            file = %file.path().display(),
+            "no unix socket here: a file answers exec probes, and status and explain have no answer"
+        );
+        Ok(ProbeAnswers::File(file))
+    }
+
+    /// Answers exec probes for ever.
+    pub async fn answer_probes(self: Arc<Self>, answers: ProbeAnswers) {
+        match answers {
+            ProbeAnswers::Socket(listener) => self.serve_unix(listener).await,
+            ProbeAnswers::File(file) => file.keep(&self.readiness).await,
+        }
+    }
+
     /// Serves on a bound unix socket for ever.
-    pub async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+    async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             match listener.accept().await {
@@ -142,15 +233,16 @@ impl Admin {
                 Ok(text) => typed(text, "application/json"),
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
-            ("/startupz", AdminSocket::Tcp | AdminSocket::Unix) => {
-                agree(self.readiness.unstarted(Instant::now()), "started")
+            (path, AdminSocket::Tcp | AdminSocket::Unix) => {
+                match Question::ALL.into_iter().find(|question| question.path() == path) {
+                    Some(question) => agree(question.objection(&self.readiness), question.agreed()),
+                    None => plain(
+                        StatusCode::NOT_FOUND,
+                        "try /metrics, /startupz, /livez or /readyz; and, over the unix socket, /status"
+                            .to_owned(),
+                    ),
+                }
             }
-            ("/livez", AdminSocket::Tcp | AdminSocket::Unix) => agree(self.readiness.lifeless(), "alive"),
-            ("/readyz", AdminSocket::Tcp | AdminSocket::Unix) => agree(self.readiness.objection(), "ready"),
-            _ => plain(
-                StatusCode::NOT_FOUND,
-                "try /metrics, /startupz, /livez or /readyz; and, over the unix socket, /status".to_owned(),
-            ),
         }
     }
 }
@@ -236,6 +328,19 @@ pub enum Error {
     /// The proxy's event loop does not turn.
     #[error("no answer within {0:?}")]
     Silent(Duration),
+    /// There is no socket, and the file in its place has no answer.
+    #[error(transparent)]
+    StateFile(#[from] state_file::Error),
+}
+
+/// Asks the proxy behind a unix socket for an exec probe, or the file that it writes where there are no unix sockets. Returns
+/// whether it agrees, and its text.
+pub async fn probe(socket: PathBuf, question: Question, within: Duration) -> Result<(bool, String), Error> {
+    let file = StateFile::beside(&socket);
+    match ask(socket, question.path(), within).await {
+        Err(error @ Error::Connect(..)) => file.read(question, clock::since_boot())?.ok_or(error),
+        answer => answer,
+    }
 }
 
 /// Asks the proxy behind a unix socket. Returns whether it agrees, and its text.

@@ -4,7 +4,6 @@ use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Dura
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
-    net::UnixListener,
     sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
@@ -13,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, ProbeAnswers},
     balance::place::Place,
     document::{
         Documents, InForce, cache::Cache, file, keeper::Keeper, seed::Seed, stale, watch as config_map,
@@ -81,7 +80,7 @@ pub struct BoundProxy {
     readiness: Arc<Readiness>,
     warnings: Arc<Warnings>,
     admin: Arc<Admin>,
-    socket: Option<UnixListener>,
+    answers: Option<ProbeAnswers>,
     driver: Option<Driver>,
     files: u64,
 }
@@ -133,8 +132,8 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         warnings: Arc::clone(&warnings),
     };
     let admin = Admin::new(metrics.registry(), Arc::clone(&readiness), subject);
-    let socket = match &config.socket {
-        Some(path) => Some(admin::bind_unix(path)?),
+    let answers = match &config.socket {
+        Some(path) => Some(admin.open_for_probes(path)?),
         None => None,
     };
     Ok(BoundProxy {
@@ -145,7 +144,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         readiness,
         warnings,
         admin,
-        socket,
+        answers,
         driver,
         files,
     })
@@ -191,10 +190,10 @@ impl BoundProxy {
             let vital = Arc::clone(&vital);
             tasks.spawn(async move { vital.run(name, task).await });
         };
-        if let Some(listener) = self.socket.take() {
+        if let Some(answers) = self.answers.take() {
             spawn(
-                "unix socket",
-                Arc::clone(&self.admin).serve_unix(listener).boxed(),
+                "answers to probes",
+                Arc::clone(&self.admin).answer_probes(answers).boxed(),
             );
         }
         if let Some(address) = self.config.metrics {

@@ -5,6 +5,7 @@ mod manifest;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use trivet_proxy::admin::Question;
 
 pub(crate) use self::manifest::{ManifestArguments, Print};
 
@@ -194,17 +195,6 @@ pub(crate) struct Probe {
     /// The socket that the proxy was given as `run --socket`.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: PathBuf,
-}
-
-/// What to ask the running proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Question {
-    /// Whether it has started: it is ready, or its event loop has turned for 20 s.
-    Startup,
-    /// Whether it forwards connections.
-    Ready,
-    /// Whether its event loop turns and no task is missing.
-    Live,
 }
 
 /// Flags of `status` and `explain`.

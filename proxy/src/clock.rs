@@ -1,6 +1,8 @@
-//! The wall clock, as far as documents need it.
+//! The wall clock, as far as documents need it, and the time since the node's boot, which all processes of the node share.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
 
 /// The time of the build, in Unix seconds.
 const BUILT: &str = env!("TRIVET_BUILD_SECONDS");
@@ -9,6 +11,12 @@ const BUILT: &str = env!("TRIVET_BUILD_SECONDS");
 pub fn unix_seconds() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     not_before_build(now.map_or(0, |since| since.as_secs()))
+}
+
+/// The time since the node's boot. It never steps.
+pub fn since_boot() -> Duration {
+    // The kernel has this clock since 2.6.39, and a call for it fails only without it.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 fn not_before_build(now: u64) -> u64 {

@@ -25,7 +25,7 @@ use trivet_proxy::{
 };
 
 use self::{
-    cli::{Check, Cli, Command, LogFormat, Probe, Question, RunArguments},
+    cli::{Check, Cli, Command, LogFormat, Probe, RunArguments},
     stop::Stop,
 };
 
@@ -147,12 +147,8 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
 }
 
 fn ask(probe: Probe) -> Result<ExitCode> {
-    let path = match probe.question {
-        Question::Startup => "/startupz",
-        Question::Ready => "/readyz",
-        Question::Live => "/livez",
-    };
-    let (agrees, words) = runtime()?.block_on(admin::ask(probe.socket, path, PROBE_LIMIT))?;
+    let answer = admin::probe(probe.socket, probe.question, PROBE_LIMIT);
+    let (agrees, words) = runtime()?.block_on(answer)?;
     println!("{words}");
     Ok(if agrees {
         ExitCode::SUCCESS

@@ -21,4 +21,5 @@ mod seeding;
 mod status;
 mod support;
 mod systemd;
+mod unix_sockets_denied;
 mod watching;
