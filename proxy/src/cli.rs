@@ -1,13 +1,17 @@
 //! The command line.
 
 mod manifest;
+mod standby;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trivet_proxy::admin::Question;
+use trivet_proxy::{admin::Question, log::LogFormat};
 
-pub(crate) use self::manifest::{ManifestArguments, Print};
+pub(crate) use self::{
+    manifest::{ManifestArguments, Print},
+    standby::{RemoveArguments, WriteArguments},
+};
 
 /// The proxy of a node: a layer-4 balancer over all apiservers of a pool.
 ///
@@ -78,6 +82,19 @@ pub(crate) enum Command {
     /// node's disk or of the cluster comes before the one in the manifest.
     #[command(after_help = manifest::EXAMPLES)]
     Manifest(Box<ManifestArguments>),
+    /// Write the manifest of a standby into kubelet's directory of static pods, and remove the ones before it.
+    ///
+    /// The operator's bootstrap DaemonSet runs this on each node. The standby has no document of its own: it reads the one
+    /// that the proxy of this node keeps on the disk. Nothing is touched if the manifest is there already. An older
+    /// manifest of the pool is removed once the new standby is warm; until then two of them stand by.
+    WriteManifest(Box<WriteArguments>),
+    /// Remove all manifests of a pool from kubelet's directory of static pods.
+    RemoveManifest(RemoveArguments),
+    /// Do nothing until SIGTERM or SIGINT: keeps a pod that has done its work from being started again.
+    ///
+    /// The operator's bootstrap DaemonSet runs this beside nothing else: it mounts nothing and needs no right, while the
+    /// container before it, which has written a manifest, has ended.
+    Hold,
 }
 
 /// Flags of `run`.
@@ -174,15 +191,6 @@ pub(crate) struct RunArguments {
     /// How to log.
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
-}
-
-/// How to log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
 }
 
 /// Arguments of `probe`.

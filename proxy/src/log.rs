@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::metrics::Metrics;
@@ -19,6 +20,25 @@ const CAPACITY: usize = 1024 * 1024;
 
 /// How long the exit waits for the last lines. A reader that has not taken them by then is stuck.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl LogFormat {
+    /// As on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
 
 /// The subscriber's writer. It never blocks and never fails.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod cli;
 mod inquiry;
 mod printing;
+mod standby;
 mod stop;
 
 use std::{io, panic, process::ExitCode, sync::Arc, time::Duration};
@@ -19,13 +20,13 @@ use trivet_proxy::{
     clock,
     document::{self, seed::Seed},
     handover::driver,
-    log,
+    log::{self, LogFormat},
     metrics::Metrics,
     systemd::Service,
 };
 
 use self::{
-    cli::{Check, Cli, Command, LogFormat, Probe, RunArguments},
+    cli::{Check, Cli, Command, Probe, RunArguments},
     stop::Stop,
 };
 
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
         Command::Check(check) => verify(&check),
         Command::Status(status) => runtime().and_then(|runtime| inquiry::status(&runtime, status)),
         Command::Manifest(manifest) => printing::manifest(*manifest),
+        Command::WriteManifest(write) => standby::write(*write),
+        Command::RemoveManifest(remove) => standby::remove(&remove),
+        Command::Hold => hold(),
         Command::Explain(explain) => runtime().and_then(|runtime| inquiry::explain(&runtime, explain)),
     };
     done.unwrap_or_else(|error| {
@@ -157,6 +161,12 @@ fn ask(probe: Probe) -> Result<ExitCode> {
     })
 }
 
+fn hold() -> Result<ExitCode> {
+    let stop = Stop::listen()?;
+    runtime()?.block_on(stop.requested());
+    Ok(ExitCode::SUCCESS)
+}
+
 fn verify(check: &Check) -> Result<ExitCode> {
     let text = std::fs::read_to_string(&check.file)
         .with_context(|| format!("failed to read {}", check.file.display()))?;
@@ -182,6 +192,7 @@ fn verify(check: &Check) -> Result<ExitCode> {
     }
 }
 
+/// A runtime of one thread.
 fn runtime() -> Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use trivet_proxy::{
     clock,
     manifest::{
-        self, Standby,
+        self, Output, Standby,
         seed::{self, CheckedSeed, Parts},
     },
 };
@@ -35,7 +35,9 @@ pub(crate) fn manifest(arguments: ManifestArguments) -> Result<ExitCode> {
         pool,
         image,
         namespace,
-        seed,
+        seed: Some(seed),
+        zone: None,
+        output: Output::default(),
         drain_timeout_seconds,
         platform,
     })

@@ -14,6 +14,10 @@ pub struct Namespace(String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image(String);
 
+/// A zone: the value of a node's label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(String);
+
 impl PoolName {
     /// The name.
     pub fn as_str(&self) -> &str {
@@ -54,6 +58,29 @@ impl FromStr for Namespace {
             Ok(Self(text.to_owned()))
         } else {
             Err("must be the name of a namespace: at most 63 lower-case letters, digits and '-'")
+        }
+    }
+}
+
+impl Zone {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Zone {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = text.as_bytes();
+        let is_value = bytes.len() <= 63 && bytes.iter().copied().all(is_inner);
+        if is_value && is_end(bytes.first()) && is_end(bytes.last()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be the value of a label: at most 63 letters, digits, '-', '_' and '.'")
         }
     }
 }
@@ -126,6 +153,16 @@ mod tests {
         assert!("trivet-system".parse::<Namespace>().is_ok());
         for name in ["", "a.b", "A", "a/b"] {
             assert!(name.parse::<Namespace>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_the_value_of_a_label() {
+        for zone in ["a", "eu-central-1a", "Rack_7.B", &"z".repeat(63)] {
+            assert!(zone.parse::<Zone>().is_ok(), "{zone}");
+        }
+        for zone in ["", "-a", "a-", "$(NODE_NAME)", "a b", "a\n", &"z".repeat(64)] {
+            assert!(zone.parse::<Zone>().is_err(), "{zone}");
         }
     }
 

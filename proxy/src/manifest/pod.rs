@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Platform, Standby};
+use super::{Output, Platform, Standby};
 
 /// The program in the image.
 const PROGRAM: &str = "/trivet-proxy";
@@ -78,15 +78,8 @@ pub(super) fn in_machine_configuration(pod: Value) -> Value {
 
 fn container(standby: &Standby, template: &str) -> Value {
     json!({
-        "args": ["run", "--cache-dir", CACHE_DIR, "--socket", SOCKET],
-        "env": [
-            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
-            {"name": "TRIVET_CLASS", "value": "Static"},
-            {"name": "TRIVET_HANDOVER_DIR", "value": HANDOVER_DIR},
-            {"name": "TRIVET_POOL", "value": standby.pool.as_str()},
-            {"name": "TRIVET_SEED", "value": literal(standby.seed.text())},
-            {"name": "TRIVET_TEMPLATE", "value": template},
-        ],
+        "args": arguments(standby),
+        "env": environment(standby, template),
         "image": standby.image.as_str(),
         "imagePullPolicy": "IfNotPresent",
         "livenessProbe": {
@@ -127,6 +120,56 @@ fn container(standby: &Standby, template: &str) -> Value {
             {"mountPath": RUN_DIR, "name": "run"},
         ],
     })
+}
+
+fn arguments(standby: &Standby) -> Vec<String> {
+    let Output {
+        metrics_address,
+        log_level,
+        log_format,
+    } = &standby.output;
+    let flags = [
+        ("--cache-dir", Some(CACHE_DIR.to_owned())),
+        ("--socket", Some(SOCKET.to_owned())),
+        (
+            "--metrics-address",
+            metrics_address.map(|address| address.to_string()),
+        ),
+        (
+            "--log-level",
+            log_level.map(|level| level.as_str().to_lowercase()),
+        ),
+        (
+            "--log-format",
+            log_format.map(|format| format.as_str().to_owned()),
+        ),
+    ];
+    let given = flags
+        .into_iter()
+        .filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+    std::iter::once("run".to_owned()).chain(given.flatten()).collect()
+}
+
+fn environment(standby: &Standby, template: &str) -> Vec<Value> {
+    let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+    let zone = standby
+        .zone
+        .as_ref()
+        .map(|zone| variable("NODE_ZONE", zone.as_str()));
+    let seed = standby.seed.as_ref();
+    let seed = seed.map(|seed| variable("TRIVET_SEED", &literal(seed.text())));
+    [
+        Some(json!({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}})),
+        zone,
+        Some(variable("TRIVET_CLASS", "Static")),
+        Some(variable("TRIVET_HANDOVER_DIR", HANDOVER_DIR)),
+        Some(variable("TRIVET_POOL", standby.pool.as_str())),
+        seed,
+        Some(variable("TRIVET_TEMPLATE", template)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn probe(what: &str) -> [&str; 5] {

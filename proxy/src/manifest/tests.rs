@@ -30,14 +30,35 @@ fn standby(platform: Platform) -> Standby {
         pool: checked.pool,
         image: "registry.example/trivet-proxy:0.1.0".parse().unwrap(),
         namespace: "trivet-system".parse().unwrap(),
-        seed: checked.seed,
+        seed: Some(checked.seed),
+        zone: None,
+        output: Output::default(),
         drain_timeout_seconds: checked.drain_timeout_seconds,
         platform,
     }
 }
 
+/// As the operator has it written on a node of its cluster.
+fn of_the_cluster() -> Standby {
+    Standby {
+        seed: None,
+        zone: Some("eu-1a".parse().unwrap()),
+        output: Output {
+            metrics_address: Some("127.0.0.1:7444".parse().unwrap()),
+            log_level: Some(Level::DEBUG),
+            log_format: Some(LogFormat::Json),
+        },
+        drain_timeout_seconds: 5,
+        ..standby(Platform::Kubelet)
+    }
+}
+
 fn pod() -> Value {
-    serde_saphyr::from_str(&render(&standby(Platform::Kubelet)).unwrap().text).unwrap()
+    pod_of(&standby(Platform::Kubelet))
+}
+
+fn pod_of(standby: &Standby) -> Value {
+    serde_saphyr::from_str(&render(standby).unwrap().text).unwrap()
 }
 
 fn seed_of(pod: &Value) -> &str {
@@ -54,6 +75,11 @@ fn manifest() {
 #[test]
 fn manifest_for_talos() {
     insta::assert_snapshot!(render(&standby(Platform::Talos)).unwrap().text);
+}
+
+#[test]
+fn manifest_of_a_node_of_a_cluster() {
+    insta::assert_snapshot!(render(&of_the_cluster()).unwrap().text);
 }
 
 /// What kubelet refuses in a static pod (`HasAPIObjectReference`).
@@ -86,21 +112,22 @@ fn nothing_in_the_manifest_refers_to_an_object_of_the_api() {
             _ => {}
         }
     }
-    let pod = pod();
-    let mut found = Vec::new();
-    keys(&pod, &mut found);
-    for key in found {
-        assert!(!REFUSED.contains(&key.as_str()), "{key}");
-        assert!(!key.to_lowercase().contains("serviceaccount"), "{key}");
-    }
-    for volume in pod["spec"]["volumes"].as_array().unwrap() {
-        let kinds: Vec<_> = volume
-            .as_object()
-            .unwrap()
-            .keys()
-            .filter(|key| *key != "name")
-            .collect();
-        assert!(["hostPath", "emptyDir"].contains(&kinds[0].as_str()), "{kinds:?}");
+    for pod in [pod(), pod_of(&of_the_cluster())] {
+        let mut found = Vec::new();
+        keys(&pod, &mut found);
+        for key in found {
+            assert!(!REFUSED.contains(&key.as_str()), "{key}");
+            assert!(!key.to_lowercase().contains("serviceaccount"), "{key}");
+        }
+        for volume in pod["spec"]["volumes"].as_array().unwrap() {
+            let kinds: Vec<_> = volume
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|key| *key != "name")
+                .collect();
+            assert!(["hostPath", "emptyDir"].contains(&kinds[0].as_str()), "{kinds:?}");
+        }
     }
 }
 
@@ -117,10 +144,10 @@ fn the_seed_is_read_from_the_manifest_as_it_was_written() {
 fn a_seed_keeps_the_fields_of_later_releases_and_is_not_expanded_by_kubelet() {
     let later = r#"{"later": "$(NODE_NAME) $$"}"#;
     let with_later = Standby {
-        seed: Seed::new(later.to_owned()),
+        seed: Some(Seed::new(later.to_owned())),
         ..standby(Platform::Kubelet)
     };
-    let pod: Value = serde_saphyr::from_str(&render(&with_later).unwrap().text).unwrap();
+    let pod = pod_of(&with_later);
     assert!(!seed_of(&pod).contains('$'));
     let read: Value = serde_json::from_str(seed_of(&pod)).unwrap();
     assert_eq!(read["later"], "$(NODE_NAME) $$");
@@ -137,21 +164,22 @@ fn another_content_has_another_name_and_the_same_content_the_same() {
     };
     assert_ne!(name(&one), name(&newer));
     let other_seed = Standby {
-        seed: Seed::new("{}".to_owned()),
+        seed: Some(Seed::new("{}".to_owned())),
         ..one.clone()
     };
     assert_ne!(name(&one), name(&other_seed));
-    let Manifest { name, template, .. } = render(&one).unwrap();
-    assert_eq!((name, template.len()), (format!("trivet-default-{template}"), 8));
+    let Manifest { name, .. } = render(&one).unwrap();
+    assert_eq!(name.to_string(), format!("trivet-default-{}", name.template()));
+    assert_eq!(ManifestName::of_file(&name.file()), Some(name));
 }
 
 #[test]
 fn a_standby_is_named_by_its_manifest_and_knows_it() {
     let pod = pod();
-    let Manifest { name, template, .. } = render(&standby(Platform::Kubelet)).unwrap();
-    assert_eq!(pod["metadata"]["name"], name.as_str());
+    let Manifest { name, .. } = render(&standby(Platform::Kubelet)).unwrap();
+    assert_eq!(pod["metadata"]["name"], name.to_string());
     let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
-    assert!(env.contains(&json!({"name": "TRIVET_TEMPLATE", "value": template})));
+    assert!(env.contains(&json!({"name": "TRIVET_TEMPLATE", "value": name.template()})));
 }
 
 /// Kubelet's YAML is that of version 1.1, in which these are no strings unless they are quoted.

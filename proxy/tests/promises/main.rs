@@ -18,6 +18,7 @@ mod opening;
 mod relaying;
 mod resorting;
 mod seeding;
+mod standby;
 mod status;
 mod support;
 mod systemd;

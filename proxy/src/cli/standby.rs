@@ -1,0 +1,83 @@
+//! The flags of `write-manifest` and `remove-manifest`. They are values of known types and no YAML: whoever may change the
+//! arguments of the writer must not be able to start another pod on every node.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, value_parser};
+use tracing::Level;
+use trivet_proxy::{
+    log::LogFormat,
+    manifest::names::{Image, Namespace, PoolName, Zone},
+};
+
+/// Flags of `write-manifest`.
+#[derive(Debug, Args)]
+pub(crate) struct WriteArguments {
+    /// Where the manifest is.
+    #[command(flatten)]
+    pub(crate) place: RemoveArguments,
+
+    /// The standby's image, with a tag other than latest or with a digest.
+    #[arg(long)]
+    pub(crate) image: Image,
+
+    /// The namespace in which the standby is shown: that of Trivet.
+    #[arg(long, value_name = "NAME", default_value = "trivet-system")]
+    pub(crate) namespace: Namespace,
+
+    /// Zone of this node, for pools with locality PreferLocal or PreferSameZone. Empty: unknown.
+    #[arg(long, value_name = "ZONE", env = "NODE_ZONE", default_value = "", value_parser = zone)]
+    pub(crate) zone: MaybeZone,
+
+    /// The standby's `run --metrics-address`.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics_address: Option<SocketAddr>,
+
+    /// The standby's `run --log-level`: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: Level,
+
+    /// The standby's `run --log-format`.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
+    /// The pool's `spec.connection.drainTimeoutSeconds`.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) drain_timeout_seconds: u32,
+
+    /// Directory in which the proxies of this node meet: the one that serves says whether the standby is warm.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TRIVET_HANDOVER_DIR",
+        default_value = "/run/trivet-handover"
+    )]
+    pub(crate) handover_dir: PathBuf,
+
+    /// How long to wait for the standby.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(..=600))]
+    pub(crate) wait_seconds: u64,
+}
+
+/// Flags of `remove-manifest`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// Kubelet's directory of static pods (staticPodPath).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+
+    /// The name of the ApiserverPool.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: PoolName,
+}
+
+/// A zone, or none where it is unknown: kubelet sets an empty variable for a pod without the label.
+#[derive(Clone, Debug)]
+pub(crate) struct MaybeZone(pub(crate) Option<Zone>);
+
+fn zone(text: &str) -> Result<MaybeZone, &'static str> {
+    if text.is_empty() {
+        return Ok(MaybeZone(None));
+    }
+    text.parse().map(|zone| MaybeZone(Some(zone)))
+}
