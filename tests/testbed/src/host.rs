@@ -172,6 +172,9 @@ impl Host {
         if self.init()?.is_none() {
             // A failed boot, or the launcher of a killed init, may have left processes.
             kill_all(&layout, Some(self.name))?;
+            // A machine that boots has no cgroups. A kubelet that finds some, of pods that are gone, waits three seconds for
+            // each before it starts a pod.
+            layout.remove(Some(self.name))?;
             layout.create(self.name)?;
             self.launch(&layout)?;
         }
