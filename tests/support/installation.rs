@@ -378,5 +378,9 @@ fn find_or_start() -> Result<Cluster> {
         return Cluster::up(&Spec::default());
     }
     cluster.undo_faults()?;
+    cluster
+        .masters()
+        .iter()
+        .try_for_each(|master| cluster.run_as_processes(&master.name().to_string()))?;
     Ok(cluster)
 }

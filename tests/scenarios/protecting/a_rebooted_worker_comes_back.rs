@@ -8,6 +8,6 @@ use trivet_tests::installation::Installation;
             through that pod; nodeBootstrap.policy StaticPod will close this gap"]
 async fn a_worker_that_reboots_is_ready_again_by_itself() -> Result<()> {
     let installation = Installation::protecting().await?;
-    installation.disturb(|cluster| cluster.reboot("w1")).await?;
+    installation.disturb(|cluster| cluster.reboot(&["w1"])).await?;
     installation.nodes_ready().await
 }

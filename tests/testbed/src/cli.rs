@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -155,12 +156,30 @@ enum Verb {
         #[arg(long)]
         from: HostName,
     },
-    /// Cut a host's power, boot it again and start its programs
+    /// Cut the power of hosts, all at the same moment, boot them again and start their programs
     ///
     /// Every process and container dies at once; the disk stays. Faults on the wire stay too.
+    #[command(after_help = "Example: reboot w1 cp2 --without-api 60")]
     Reboot {
         /// cp1, w2…
-        host: String,
+        #[arg(required = true)]
+        hosts: Vec<String>,
+        /// For this many seconds from their boot they reach no other host's apiserver
+        #[arg(long, value_name = "SECONDS")]
+        without_api: Option<u64>,
+    },
+    /// Let a master's kubelet run its control plane as static pods, as kubeadm does
+    ///
+    /// After a reboot nothing but kubelet brings them back. `kill`, `stop`, `start` and `restart` act on them as before: the
+    /// manifest of one that was killed gets a name that kubelet ignores.
+    Static {
+        /// cp1, cp2…
+        master: String,
+    },
+    /// Run a master's control plane as processes again, not as static pods
+    Processes {
+        /// cp1, cp2…
+        master: String,
     },
     /// Add a master to the running cluster: etcd member, control plane, Node
     AddMaster {
@@ -248,7 +267,9 @@ impl Testbed {
             } => inject(&host, Fault::Isolate)?,
             Verb::Sever { host, from } => inject(&host, Fault::Sever(from))?,
             Verb::Heal { host } => fault::heal(&Cluster::load()?.host(&host)?)?,
-            Verb::Reboot { host } => Cluster::load()?.reboot(&host)?,
+            Verb::Reboot { hosts, without_api } => reboot(&hosts, without_api)?,
+            Verb::Static { master } => Cluster::load()?.run_as_static_pods(&master)?,
+            Verb::Processes { master } => Cluster::load()?.run_as_processes(&master)?,
             Verb::AddMaster { name } => Cluster::load()?.add_master(&name)?,
             Verb::RemoveMaster { name } => Cluster::load()?.remove_master(&name)?,
             Verb::Point {
@@ -261,6 +282,15 @@ impl Testbed {
             Verb::LoadImage { tar } => Cluster::load()?.load_image(&tar)?,
         }
         Ok(())
+    }
+}
+
+fn reboot(hosts: &[String], without_api: Option<u64>) -> Result<()> {
+    let cluster = Cluster::load()?;
+    let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
+    match without_api.map(Duration::from_secs) {
+        None => cluster.reboot(&hosts),
+        Some(time) => cluster.reboot_without_api(&hosts, time),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::preflight;
 use crate::progress::Progress;
 use crate::state::State;
+use crate::static_pod;
 
 /// A testbed that exists: its hosts, and the ways to look at them and to disturb them.
 #[derive(Debug, Clone)]
@@ -106,11 +107,15 @@ impl Cluster {
         Ok(self.master(master)?.file(AUDIT_LOG))
     }
 
-    /// The log of a component: what it wrote to its output since the host exists.
+    /// The log of a component: what it wrote to its output since the host exists, or, of a static pod, what its newest
+    /// container wrote.
     pub fn log(&self, host: &str, component: Component) -> Result<PathBuf> {
         let host = self.host(host)?;
         component.check(host.name())?;
-        Ok(host.file(component.log()))
+        let of_pod = static_pod::is_static(&host, component.program())
+            .then(|| static_pod::log(&host, component))
+            .flatten();
+        Ok(of_pod.unwrap_or_else(|| host.file(component.log())))
     }
 
     /// The pid of a running program of a host as the machine sees it, containers included.

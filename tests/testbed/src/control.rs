@@ -7,15 +7,19 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::address::HostName;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, on_each};
 use crate::component::Component;
 use crate::host::Host;
 use crate::progress::Stopwatch;
 use crate::state::Lock;
-use crate::{network, output, pki, wait};
+use crate::up::names;
+use crate::{fault, network, output, pki, static_pod, wait};
 
 /// A killed program of a busy machine needs this long at most to be gone.
 const GONE: Duration = Duration::from_secs(10);
+
+/// kubelet starts a static pod anew once it has removed what is left of the one before.
+const STATIC_POD: Duration = Duration::from_secs(60);
 
 /// Longer than the testbed's kubelets back off before they start an ended container again, which is a second.
 const BACK_OFF: Duration = Duration::from_millis(1200);
@@ -36,7 +40,7 @@ impl Cluster {
     /// Kills every process of a program with SIGKILL and waits until it is gone. It stays dead until [`start`](Self::start_component).
     pub fn kill(&self, host: &str, program: &str) -> Result<()> {
         let host = self.host(host)?;
-        dismiss_supervisor(&host, program)?;
+        keep_dead(&host, program)?;
         signal(&host, program, Signal::SIGKILL)?;
         wait::until(GONE, &format!("the end of {program} of {}", host.name()), || {
             ensure!(host.processes(program)?.is_empty(), "it still runs");
@@ -104,24 +108,91 @@ impl Cluster {
         self.start(&self.host(host)?, component)
     }
 
-    /// Kills a host as a power cut would, boots it again, and starts all that it runs.
+    /// Kills hosts as a power cut would, all at the same moment, boots them again, and starts all that they run.
     ///
-    /// Returns when the programs run; the node is Ready later, if its kubelet finds an apiserver.
-    pub fn reboot(&self, host: &str) -> Result<()> {
+    /// Returns when the programs have started; the nodes are Ready later, if their kubelets find an apiserver.
+    pub fn reboot(&self, hosts: &[&str]) -> Result<()> {
+        self.reboot_with(hosts, None)
+    }
+
+    /// The same, and for this long from their boot the hosts reach no other host's apiserver.
+    pub fn reboot_without_api(&self, hosts: &[&str], without_api: Duration) -> Result<()> {
+        self.reboot_with(hosts, Some(without_api))
+    }
+
+    fn reboot_with(&self, hosts: &[&str], without_api: Option<Duration>) -> Result<()> {
         let _lock = Lock::take(&self.progress)?;
-        let host = self.host(host)?;
+        let hosts = hosts
+            .iter()
+            .map(|host| self.host(host))
+            .collect::<Result<Vec<_>>>()?;
+        let names = names(&hosts);
         let watch = Stopwatch::start();
-        host.power_off()?;
-        self.progress
-            .done(format_args!("{}: power cut", host.name()), &watch);
-        network::ensure_host(host.name())?;
-        host.boot()?;
+        on_each(&hosts, Host::power_off)?;
+        self.progress.done(format_args!("{names}: power cut"), &watch);
+        on_each(&hosts, |host| {
+            network::ensure_host(host.name())?;
+            without_api.map_or(Ok(()), |time| fault::lose_api(host, time))?;
+            host.boot()
+        })?;
         network::ensure_routes(&self.state.hosts)?;
-        self.start_all(&host)?;
-        self.progress.done(
-            format_args!("{}: booted, all programs started", host.name()),
-            &watch,
-        );
+        on_each(&hosts, |host| self.start_all(host))?;
+        self.progress
+            .done(format_args!("{names}: booted, all programs started"), &watch);
+        Ok(())
+    }
+
+    /// Lets a master's kubelet run its control plane as static pods, as kubeadm does: a kubelet alone brings it back after
+    /// a reboot. Signals, restarts and faults act on it as before.
+    ///
+    /// Returns when its apiserver is ready. [`run_as_processes`](Self::run_as_processes) is the way back.
+    pub fn run_as_static_pods(&self, master: &str) -> Result<()> {
+        let _lock = Lock::take(&self.progress)?;
+        let host = self.master(master)?;
+        let watch = Stopwatch::start();
+        let is_process = |component: &Component| !static_pod::is_static(&host, component.program());
+        let components: Vec<_> = static_pod::CONTROL_PLANE.into_iter().filter(is_process).collect();
+        if components.is_empty() {
+            return Ok(());
+        }
+        self.start(&host, Component::Kubelet)?;
+        // Clients of etcd end before it does.
+        components
+            .iter()
+            .rev()
+            .try_for_each(|component| terminate(&host, *component))?;
+        for component in components {
+            let command_line = component.command_line(host.name(), &self.state);
+            static_pod::show(&host, component, &command_line)?;
+        }
+        self.wait_for_apiserver(&host)?;
+        self.progress
+            .done(format_args!("{master}: the control plane is static pods"), &watch);
+        Ok(())
+    }
+
+    /// Runs a master's control plane as processes of the testbed again.
+    ///
+    /// Returns when its apiserver is ready.
+    pub fn run_as_processes(&self, master: &str) -> Result<()> {
+        let _lock = Lock::take(&self.progress)?;
+        let host = self.master(master)?;
+        let watch = Stopwatch::start();
+        let is_static = |component: &Component| static_pod::is_static(&host, component.program());
+        let components: Vec<_> = static_pod::CONTROL_PLANE.into_iter().filter(is_static).collect();
+        if components.is_empty() {
+            return Ok(());
+        }
+        for component in components.iter().rev() {
+            terminate(&host, *component)?;
+            static_pod::forget(&host, component.program())?;
+        }
+        components
+            .iter()
+            .try_for_each(|component| self.start(&host, *component))?;
+        self.wait_for_apiserver(&host)?;
+        self.progress
+            .done(format_args!("{master}: the control plane is processes"), &watch);
         Ok(())
     }
 
@@ -170,19 +241,29 @@ impl Cluster {
 /// Starts a component that does not run.
 fn run(host: &Host, component: Component, command_line: &[String]) -> Result<()> {
     let program = component.program();
-    // The supervisor may be waiting to start the program again; this starts it at once.
-    dismiss_supervisor(host, program)?;
-    host.spawn(command_line, &component.log())
-        .with_context(|| format!("failed to start {component} on {}", host.name()))?;
     let starting = format!("starting {component} on {}", host.name());
-    wait::until(Duration::from_secs(5), &starting, || {
+    let check = || {
         ensure!(
             !host.processes(program)?.is_empty(),
             "it does not run: see `logs {} {component}`",
             host.name()
         );
         Ok(())
-    })
+    };
+    if static_pod::is_static(host, program) {
+        static_pod::show(host, component, command_line)?;
+        // Without a kubelet it starts when there is one.
+        return if host.processes(Component::Kubelet.program())?.is_empty() {
+            Ok(())
+        } else {
+            wait::until(STATIC_POD, &starting, check)
+        };
+    }
+    // The supervisor may be waiting to start the program again; this starts it at once.
+    keep_dead(host, program)?;
+    host.spawn(command_line, &component.log())
+        .with_context(|| format!("failed to start {component} on {}", host.name()))?;
+    wait::until(Duration::from_secs(5), &starting, check)
 }
 
 /// Ends a component as an init system would.
@@ -192,14 +273,18 @@ pub(crate) fn terminate(host: &Host, component: Component) -> Result<()> {
 
 fn terminate_within(host: &Host, component: Component, limit: Duration) -> Result<()> {
     let program = component.program();
-    dismiss_supervisor(host, program)?;
+    let is_static = keep_dead(host, program)?;
+    // kubelet ends a pod whose manifest is gone. A second SIGTERM would end an apiserver at once.
+    let kubelet_ends_it = is_static && !host.processes(Component::Kubelet.program())?.is_empty();
     let gone = || {
         ensure!(host.processes(program)?.is_empty(), "it still runs");
         Ok(())
     };
     for (signal, within) in [(Signal::SIGTERM, limit), (Signal::SIGKILL, GONE)] {
         for process in host.processes(program)? {
-            process.signal(signal)?;
+            if signal == Signal::SIGKILL || !kubelet_ends_it {
+                process.signal(signal)?;
+            }
             // One that is stopped would not see a SIGTERM.
             process.signal(Signal::SIGCONT)?;
         }
@@ -210,12 +295,13 @@ fn terminate_within(host: &Host, component: Component, limit: Duration) -> Resul
     bail!("{component} of {} does not end", host.name())
 }
 
-/// Ends the supervisor, so that nothing starts the program again.
-fn dismiss_supervisor(host: &Host, program: &str) -> Result<()> {
+/// Ends the supervisor of a program, or hides the manifest of a static pod, so that nothing starts the program again.
+/// Returns whether it is a static pod.
+fn keep_dead(host: &Host, program: &str) -> Result<bool> {
     for supervisor in host.supervisors(program)? {
         supervisor.signal(Signal::SIGKILL)?;
     }
-    Ok(())
+    static_pod::hide(host, program)
 }
 
 fn signal(host: &Host, program: &str, signal: Signal) -> Result<()> {

@@ -3,13 +3,15 @@
 //! They act on `eth0` alone. Packets that a host sends to itself still arrive, as on a machine with a broken cable.
 
 use std::fmt;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::address::HostName;
 use crate::host::Host;
-use crate::output;
+use crate::{network, output};
 
 /// The nftables table of our faults; the boot script of a host knows it by name too.
 const TABLE: &str = "trivet-testbed-faults";
@@ -20,6 +22,8 @@ const APISERVER: &str = "6443";
 const LARGE: u32 = 1000;
 /// The prefix of the other host's name.
 const SEVER: &str = "sever-";
+/// The prefix of the second at which the fault ends.
+const WITHOUT_API: &str = "without-api-until-";
 /// Clients and peers of etcd.
 const ETCD: &str = "2379, 2380";
 
@@ -38,6 +42,9 @@ pub enum Fault {
     DropLarge,
     /// Packets of port 6443 between this host and another are lost, both ways; other hosts are not affected.
     Sever(HostName),
+    /// What this host says to the apiservers of others, and what they answer, is lost until this second of Unix time. Its own
+    /// apiserver still serves others.
+    WithoutApi(u64),
 }
 
 /// A direction, as the host sees it.
@@ -69,7 +76,7 @@ impl Family {
 }
 
 impl Fault {
-    /// Every fault that involves only one host.
+    /// Every fault that involves only one host, and lasts until it is healed.
     pub const ALL: [Self; 7] = [
         Self::Blackhole,
         Self::BlackholeFamily(Family::Ipv4),
@@ -82,15 +89,17 @@ impl Fault {
 
     /// Puts the fault on a host's wire. It stays, through reboots too, until [`heal`].
     pub fn inject(self, host: &Host) -> Result<()> {
-        nft(host, &self.rules()).with_context(|| format!("failed to {self} {}", host.name()))
+        apply(host, &self.rules()).with_context(|| format!("failed to {self} {}", host.name()))
     }
 
     /// The rules that add the fault to the table of faults. Each fault has its own chains, so that none is added twice.
     fn rules(self) -> String {
         let (ports, incoming, outgoing) = match self {
-            Self::Blackhole | Self::BlackholeFamily(_) | Self::DropLarge | Self::Sever(_) => {
-                (APISERVER, true, true)
-            }
+            Self::Blackhole
+            | Self::BlackholeFamily(_)
+            | Self::DropLarge
+            | Self::Sever(_)
+            | Self::WithoutApi(_) => (APISERVER, true, true),
             Self::Cut(Direction::In) => (APISERVER, true, false),
             Self::Cut(Direction::Out) => (APISERVER, false, true),
             Self::Isolate => (ETCD, true, true),
@@ -98,9 +107,15 @@ impl Fault {
         let mut rules = vec![format!("add table inet {TABLE}")];
         // Before connection tracking on the way in, and after address translation on the way out:
         // the ports are those of the wire, also for what pods send to a Service.
-        for (wanted, hook, interface, peer) in [
-            (incoming, "prerouting priority raw", "iifname", "saddr"),
-            (outgoing, "postrouting priority filter", "oifname", "daddr"),
+        for (wanted, hook, interface, peer, peers_end) in [
+            (incoming, "prerouting priority raw", "iifname", "saddr", "sport"),
+            (
+                outgoing,
+                "postrouting priority filter",
+                "oifname",
+                "daddr",
+                "dport",
+            ),
         ] {
             if wanted {
                 let chain = format!("{self}-{interface}");
@@ -108,7 +123,11 @@ impl Fault {
                     "add chain inet {TABLE} {chain} {{ type filter hook {hook}; }}"
                 ));
                 rules.push(format!("flush chain inet {TABLE} {chain}"));
-                for end in ["sport", "dport"] {
+                let both = ["sport", "dport"];
+                for end in both
+                    .into_iter()
+                    .filter(|end| self.is_of_both_ends() || *end == peers_end)
+                {
                     rules.extend(self.which(peer).iter().map(|which| {
                         format!(
                             "add rule inet {TABLE} {chain} {interface} eth0 \
@@ -130,15 +149,28 @@ impl Fault {
                 format!("ip {peer} {} ", from.ipv4()),
                 format!("ip6 {peer} {} ", from.ipv6()),
             ],
+            // The kernel ends it, also if nobody is left who would.
+            Self::WithoutApi(until) => vec![format!("meta time < {until} ")],
             Self::Blackhole | Self::Cut(_) | Self::Isolate => vec![String::new()],
         }
     }
 
+    /// Whether the host's own port is meant too, and not only that of the other end.
+    fn is_of_both_ends(self) -> bool {
+        !matches!(self, Self::WithoutApi(_))
+    }
+
+    /// Whether a fault that ends by itself has ended.
+    fn is_over(self, now: u64) -> bool {
+        matches!(self, Self::WithoutApi(until) if until <= now)
+    }
+
     /// The fault that is printed like this.
     fn named(name: &str) -> Option<Self> {
-        match name.strip_prefix(SEVER) {
-            Some(from) => from.parse().ok().map(Self::Sever),
-            None => Self::ALL.into_iter().find(|fault| fault.to_string() == name),
+        match (name.strip_prefix(SEVER), name.strip_prefix(WITHOUT_API)) {
+            (Some(from), _) => from.parse().ok().map(Self::Sever),
+            (_, Some(until)) => until.parse().ok().map(Self::WithoutApi),
+            (None, None) => Self::ALL.into_iter().find(|fault| fault.to_string() == name),
         }
     }
 }
@@ -154,6 +186,7 @@ impl fmt::Display for Fault {
             Self::Isolate => "isolate",
             Self::DropLarge => "drop-large",
             Self::Sever(from) => return f.pad(&format!("{SEVER}{from}")),
+            Self::WithoutApi(until) => return f.pad(&format!("{WITHOUT_API}{until}")),
         };
         f.pad(name)
     }
@@ -162,17 +195,33 @@ impl fmt::Display for Fault {
 /// Removes every fault of a host.
 pub fn heal(host: &Host) -> Result<()> {
     // Added first, so that there is always one to delete.
-    nft(
+    apply(
         host,
         &format!("add table inet {TABLE}\ndelete table inet {TABLE}\n"),
     )
     .with_context(|| format!("failed to heal {}", host.name()))
 }
 
+/// Puts [`Fault::WithoutApi`] on a host's wire for some time from now. The host need not be up.
+pub(crate) fn lose_api(host: &Host, time: Duration) -> Result<()> {
+    Fault::WithoutApi((now()? + time).as_secs()).inject(host)
+}
+
 /// The faults that are on a host's wire.
 pub fn of(host: &Host) -> Result<Vec<Fault>> {
-    let chains = output::of(host.command("nft")?.args(["list", "chains", "inet"]))?;
-    Ok(parse(&chains))
+    let chains = output::of(nft(host).args(["list", "chains", "inet"]))?;
+    let now = now()?.as_secs();
+    Ok(parse(&chains)
+        .into_iter()
+        .filter(|fault| !fault.is_over(now))
+        .collect())
+}
+
+/// Since the start of Unix time, as the kernel counts it for nftables.
+fn now() -> Result<Duration> {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")
 }
 
 fn parse(chains: &str) -> Vec<Fault> {
@@ -189,8 +238,20 @@ fn parse(chains: &str) -> Vec<Fault> {
 }
 
 /// One transaction: all of it, or nothing.
-fn nft(host: &Host, rules: &str) -> Result<()> {
-    output::with_input(host.command("nft")?.args(["-f", "-"]), rules).map(drop)
+fn apply(host: &Host, rules: &str) -> Result<()> {
+    output::with_input(nft(host).args(["-f", "-"]), rules).map(drop)
+}
+
+/// nft in a host's network namespace, which is there also while the host is off.
+fn nft(host: &Host) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!(
+            "--net={}",
+            network::namespace_path(host.name()).display()
+        ))
+        .arg("nft");
+    command
 }
 
 #[cfg(test)]
@@ -213,7 +274,10 @@ mod tests {
 
     #[test]
     fn every_fault_on_the_wire_is_read_back() {
-        for fault in Fault::ALL.into_iter().chain([severed()]) {
+        for fault in Fault::ALL
+            .into_iter()
+            .chain([severed(), Fault::WithoutApi(1_795_911_720)])
+        {
             let chain = fault
                 .rules()
                 .lines()
@@ -229,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_severed_from_one_host_reaches_all_others() {
+    fn a_host_severed_from_one_other_reaches_the_rest() {
         let rules = severed().rules();
         let drops = rules.lines().filter(|line| line.ends_with("drop"));
         let aimed = [
@@ -250,6 +314,23 @@ mod tests {
         let mut drops = rules.lines().filter(|line| line.ends_with("drop"));
         assert!(drops.all(|drop| drop.contains("meta nfproto ipv4 ")), "{rules}");
         assert!(rules.contains("iifname eth0") && rules.contains("oifname eth0"));
+    }
+
+    #[test]
+    fn a_host_without_the_api_still_serves_others_and_has_it_again_by_itself() {
+        let fault = Fault::WithoutApi(1_795_911_720);
+        let rules = fault.rules();
+        let drops: Vec<_> = rules.lines().filter(|line| line.ends_with("drop")).collect();
+        let aimed = |line: &str, interface, port| line.contains(interface) && line.contains(port);
+        assert!(
+            matches!(drops[..], [into, out] if aimed(into, "iifname", "sport") && aimed(out, "oifname", "dport")),
+            "{rules}"
+        );
+        assert!(
+            drops.iter().all(|drop| drop.contains("meta time < 1795911720 ")),
+            "{rules}"
+        );
+        assert!(!fault.is_over(1_795_911_719) && fault.is_over(1_795_911_720));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod setup;
 pub mod skew;
 mod spec;
 mod state;
+mod static_pod;
 pub mod status;
 mod up;
 mod wait;

@@ -10,6 +10,7 @@ use crate::address::{HostName, POD_NETWORK, SERVICE_NETWORK};
 use crate::host::{BOOT_SCRIPT, Host, OWN_DIRECTORIES, SUPERVISE_SCRIPT};
 use crate::images;
 use crate::state::State;
+use crate::static_pod::MANIFESTS;
 
 /// Makes the directories of the machine that hosts mount their own on, and returns those that were missing.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
@@ -61,7 +62,7 @@ pub(crate) fn host(host: &Host, state: &State) -> Result<()> {
     ] {
         write(&host.file(path), &content)?;
     }
-    let manifests = host.file("/etc/kubernetes/manifests");
+    let manifests = host.file(MANIFESTS);
     fs::create_dir_all(&manifests).with_context(|| format!("failed to make {}", manifests.display()))
 }
 

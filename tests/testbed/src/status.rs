@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::component::Component;
 use crate::host::Host;
 use crate::nodes::{self, Node};
-use crate::{fault, output, pki};
+use crate::{fault, output, pki, static_pod};
 
 /// The whole testbed at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +52,7 @@ pub struct HostStatus {
 
 /// One component at one moment.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ComponentStatus {
     /// The program's name.
     pub name: &'static str,
@@ -59,6 +60,8 @@ pub struct ComponentStatus {
     pub state: RunState,
     /// Its pid as the machine sees it.
     pub pid: Option<i32>,
+    /// Whether kubelet runs it, as a static pod.
+    pub is_static_pod: bool,
 }
 
 /// Whether a program runs.
@@ -130,6 +133,7 @@ impl Cluster {
                 name: component.program(),
                 state,
                 pid: process.map(|process| process.pid),
+                is_static_pod: static_pod::is_static(host, component.program()),
             }
         };
         Ok(HostStatus {
@@ -203,10 +207,14 @@ fn programs(components: &[ComponentStatus]) -> String {
             RunState::Dead => Some(format!("{} dead", component.name)),
         })
         .collect();
-    if ailing.is_empty() {
-        "all running".to_owned()
-    } else {
-        ailing.join(", ")
+    let static_pods = components
+        .iter()
+        .filter(|component| component.is_static_pod)
+        .count();
+    match (ailing.is_empty(), static_pods) {
+        (true, 0) => "all running".to_owned(),
+        (true, count) => format!("all running, {count} as static pods"),
+        (false, _) => ailing.join(", "),
     }
 }
 
@@ -220,12 +228,15 @@ mod tests {
             name,
             state,
             pid: None,
+            is_static_pod: false,
         };
         let mut components = vec![
             component("etcd", RunState::Running),
             component("kubelet", RunState::Running),
         ];
         assert_eq!(programs(&components), "all running");
+        components[0].is_static_pod = true;
+        assert_eq!(programs(&components), "all running, 1 as static pods");
         components.push(component("kube-apiserver", RunState::Stopped));
         components.push(component("kube-proxy", RunState::Dead));
         assert_eq!(programs(&components), "kube-apiserver stopped, kube-proxy dead");

@@ -16,7 +16,9 @@ use crate::host::Host;
 use crate::progress::{Progress, Stopwatch};
 use crate::spec::Spec;
 use crate::state::{Lock, State};
-use crate::{binaries, fault, images, network, nodes, output, pki, preflight, provision, setup, wait};
+use crate::{
+    binaries, fault, images, network, nodes, output, pki, preflight, provision, setup, static_pod, wait,
+};
 
 /// Three apiservers take 8 s on two idle cores; a busy machine takes longer.
 const APISERVER_READY: Duration = Duration::from_secs(120);
@@ -165,6 +167,9 @@ impl Cluster {
         }
         self.start(master, Component::Etcd)?;
         self.start(master, Component::KubeApiserver)?;
+        if static_pod::is_static(master, Component::KubeApiserver.program()) {
+            self.start(master, Component::Kubelet)?;
+        }
         if !complete {
             pki::master_kubeconfigs(master)?;
         }
@@ -338,7 +343,7 @@ fn host_lacks(host: &Host, component: Component) -> Result<bool> {
     Ok(host.processes(component.program())?.is_empty())
 }
 
-fn names(hosts: &[Host]) -> String {
+pub(crate) fn names(hosts: &[Host]) -> String {
     hosts
         .iter()
         .map(|host| host.name().to_string())
