@@ -328,6 +328,7 @@ impl Installation {
         };
         installation.turn.step("hosts");
         installation.rescue_workers().await?;
+        installation.point_masters_home().await?;
         if let Err(error) = installation.recovered().await {
             say(format!("repairing the testbed: {error:#}"));
             installation.disturb(Cluster::repair).await?;
@@ -366,9 +367,12 @@ fn find_or_start() -> Result<Cluster> {
     let Ok(mut cluster) = Cluster::load() else {
         return Cluster::up(&Spec::default());
     };
-    let usual = usize::from(Spec::default().masters);
-    for extra in cluster.masters().iter().skip(usual) {
+    let usual = Spec::default();
+    for extra in cluster.masters().iter().skip(usual.masters.into()) {
         cluster.remove_master(&extra.name().to_string())?;
+    }
+    for extra in cluster.workers().iter().skip(usual.workers.into()) {
+        cluster.remove_worker(&extra.name().to_string())?;
     }
     if cluster
         .hosts()

@@ -49,6 +49,24 @@ impl Installation {
         try_join_all(point).await.map(drop)
     }
 
+    /// Points every host at `server`, the masters too.
+    pub async fn point_all(&self, server: &Server) -> Result<()> {
+        let hosts = self.hosts();
+        let point = hosts.iter().map(|host| self.point(host, server));
+        try_join_all(point).await.map(drop)
+    }
+
+    /// Points every master at its own apiserver, as kubeadm does.
+    pub async fn point_masters_home(&self) -> Result<()> {
+        let home = |master: Host| async move {
+            let own = Server::Master(master.name().to_string());
+            self.point(&master, &own).await
+        };
+        try_join_all(self.cluster.masters().into_iter().map(home))
+            .await
+            .map(drop)
+    }
+
     /// Points workers whose proxy is gone back at a master, so that they get Ready and can start a new proxy.
     pub(super) async fn rescue_workers(&self) -> Result<()> {
         let (client, through_proxy) = (&self.client()?, &self.url(&Server::Loopback)?);

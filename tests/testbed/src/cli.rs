@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::component::Component;
 use crate::down;
 use crate::fault::{self, Direction, Family, Fault};
+use crate::membership::Joining;
 use crate::progress::Progress;
 use crate::spec::Spec;
 use crate::state::State;
@@ -191,17 +192,45 @@ enum Verb {
         /// cp4…
         name: String,
     },
+    /// Add a worker that knows no apiserver but the one given, and wait until its node is Ready
+    ///
+    /// It has containerd, kubelet and kube-proxy, the images, and the manifests in its kubelet's directory of static pods.
+    #[command(
+        after_help = "Through Trivet: add-worker w3 --server https://127.0.0.1:7443 --tls-server-name kubernetes \
+                      --image trivet-proxy.tar --manifest trivet-default-0123abcd.yaml"
+    )]
+    AddWorker {
+        /// w3…
+        name: String,
+        /// The apiserver's URL [default: the first master's]
+        #[arg(long)]
+        server: Option<String>,
+        /// The name in the apiserver's certificate, where the URL's is not in it
+        #[arg(long)]
+        tls_server_name: Option<String>,
+        /// A docker-archive for its containerd
+        #[arg(long = "image", value_name = "TAR")]
+        images: Vec<PathBuf>,
+        /// A static pod for its kubelet
+        #[arg(long = "manifest", value_name = "FILE")]
+        manifests: Vec<PathBuf>,
+    },
+    /// Remove a worker for good: Node and host
+    RemoveWorker {
+        /// w3…
+        name: String,
+    },
     /// Point a host's kubelet and kube-proxy to an apiserver, and restart them
     #[command(
         after_help = "Through Trivet: point w1 --server https://127.0.0.1:7443 --tls-server-name kubernetes\n\
-                            Back again:     point w1 --server https://10.213.0.11:6443"
+                            Back again:     point w1"
     )]
     Point {
         /// cp1, w2…
         host: String,
-        /// The apiserver's URL
+        /// The apiserver's URL [default: a master's own, and the first master's for a worker]
         #[arg(long)]
-        server: String,
+        server: Option<String>,
         /// The name in the apiserver's certificate, where the URL's is not in it
         #[arg(long)]
         tls_server_name: Option<String>,
@@ -277,8 +306,32 @@ impl Testbed {
                 server,
                 tls_server_name,
             } => {
-                Cluster::load()?.point(&host, &server, tls_server_name.as_deref())?;
+                let cluster = Cluster::load()?;
+                let server = server.map_or_else(|| cluster.usual_server(&host), Ok)?;
+                cluster.point(&host, &server, tls_server_name.as_deref())?;
             }
+            Verb::AddWorker {
+                name,
+                server,
+                tls_server_name,
+                images,
+                manifests,
+            } => {
+                let mut cluster = Cluster::load()?;
+                let server = server.map_or_else(
+                    || cluster.first_master().map(|first| first.name().apiserver()),
+                    Ok,
+                )?;
+                let joining = Joining {
+                    server: &server,
+                    tls_server_name: tls_server_name.as_deref(),
+                    images: &images,
+                    manifests: &manifests,
+                };
+                cluster.add_worker(&name, &joining)?;
+                cluster.wait_for_nodes(&[cluster.host(&name)?])?;
+            }
+            Verb::RemoveWorker { name } => Cluster::load()?.remove_worker(&name)?,
             Verb::LoadImage { tar } => Cluster::load()?.load_image(&tar)?,
         }
         Ok(())

@@ -21,6 +21,9 @@ const GONE: Duration = Duration::from_secs(10);
 /// kubelet starts a static pod anew once it has removed what is left of the one before.
 const STATIC_POD: Duration = Duration::from_secs(60);
 
+/// Longer than an apiserver's shutdown delay. Its open watches would hold it up for longer.
+const CHANGE_OF_HANDS: Duration = Duration::from_secs(7);
+
 /// Longer than the testbed's kubelets back off before they start an ended container again, which is a second.
 const BACK_OFF: Duration = Duration::from_millis(1200);
 
@@ -160,7 +163,7 @@ impl Cluster {
         components
             .iter()
             .rev()
-            .try_for_each(|component| terminate(&host, *component))?;
+            .try_for_each(|component| terminate_within(&host, *component, CHANGE_OF_HANDS))?;
         for component in components {
             let command_line = component.command_line(host.name(), &self.state);
             static_pod::show(&host, component, &command_line)?;
@@ -184,7 +187,7 @@ impl Cluster {
             return Ok(());
         }
         for component in components.iter().rev() {
-            terminate(&host, *component)?;
+            terminate_within(&host, *component, CHANGE_OF_HANDS)?;
             static_pod::forget(&host, component.program())?;
         }
         components
@@ -202,13 +205,7 @@ impl Cluster {
         let _lock = Lock::take(&self.progress)?;
         let host = self.host(host)?;
         let watch = Stopwatch::start();
-        for kubeconfig in pki::NODE_KUBECONFIGS {
-            let mut kubectl = self.kubectl_with(&host.file(kubeconfig));
-            kubectl.args(["config", "set-cluster", "kubernetes", "--server", server]);
-            kubectl.args(["--tls-server-name", tls_server_name.unwrap_or_default()]);
-            output::of(&mut kubectl)
-                .with_context(|| format!("failed to point {} to {server}", host.name()))?;
-        }
+        self.set_server(&host, server, tls_server_name)?;
         for component in [Component::Kubelet, Component::KubeProxy] {
             terminate(&host, component)?;
             self.start(&host, component)?;
@@ -217,6 +214,30 @@ impl Cluster {
             format_args!("{}: kubelet and kube-proxy use {server}", host.name()),
             &watch,
         );
+        Ok(())
+    }
+
+    /// The server that a host's kubelet and kube-proxy have as kubeadm sets them up: a master's own apiserver, and that of
+    /// the first master.
+    pub fn usual_server(&self, host: &str) -> Result<String> {
+        let host = self.host(host)?.name();
+        let master = if host.is_master() {
+            host
+        } else {
+            self.first_master()?.name()
+        };
+        Ok(master.apiserver())
+    }
+
+    /// Writes a server into the kubeconfigs of a host's kubelet and kube-proxy.
+    pub(crate) fn set_server(&self, host: &Host, server: &str, tls_server_name: Option<&str>) -> Result<()> {
+        for kubeconfig in pki::NODE_KUBECONFIGS {
+            let mut kubectl = self.kubectl_with(&host.file(kubeconfig));
+            kubectl.args(["config", "set-cluster", "kubernetes", "--server", server]);
+            kubectl.args(["--tls-server-name", tls_server_name.unwrap_or_default()]);
+            output::of(&mut kubectl)
+                .with_context(|| format!("failed to point {} to {server}", host.name()))?;
+        }
         Ok(())
     }
 

@@ -38,5 +38,6 @@ pub use component::Component;
 pub use down::down;
 pub use fault::{Direction, Family, Fault};
 pub use host::Host;
+pub use membership::Joining;
 pub use progress::{Progress, Stopwatch};
 pub use spec::Spec;

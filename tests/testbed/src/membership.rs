@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,14 +13,28 @@ use crate::address::HostName;
 use crate::cgroup::Layout;
 use crate::cluster::{Cluster, on_each};
 use crate::component::Component;
-use crate::control::terminate;
+use crate::control::{check_server, terminate};
 use crate::host::Host;
 use crate::progress::Stopwatch;
 use crate::state::{self, Lock};
+use crate::static_pod::MANIFESTS;
 use crate::{network, output, pki, provision, up, wait};
 
 /// How long a change of members may take: etcd refuses it for a while after one of them has started.
 const MEMBER_CHANGE: Duration = Duration::from_secs(30);
+
+/// How a worker joins.
+#[derive(Debug, Clone, Copy)]
+pub struct Joining<'a> {
+    /// The only apiserver that its kubelet and kube-proxy are told of.
+    pub server: &'a str,
+    /// The name in the apiserver's certificate, where the server's is not in it.
+    pub tls_server_name: Option<&'a str>,
+    /// Archives of images, for its containerd.
+    pub images: &'a [PathBuf],
+    /// Files for its kubelet's directory of static pods.
+    pub manifests: &'a [PathBuf],
+}
 
 impl Cluster {
     /// Adds a master: etcd member, control plane, Node with kubeadm's label and taint.
@@ -73,23 +88,79 @@ impl Cluster {
         Ok(())
     }
 
+    /// Adds a worker that joins as these say: a host with containerd, the images, kubelet, kube-proxy, and the manifests
+    /// in its kubelet's directory of static pods.
+    ///
+    /// Returns when its programs have started; the node is Ready later, if its kubelet reaches the server.
+    pub fn add_worker(&mut self, name: &str, joining: &Joining<'_>) -> Result<()> {
+        let name = worker(name)?;
+        check_server(joining.server)?;
+        let _lock = Lock::take(&self.progress)?;
+        ensure!(
+            !self.state.hosts.contains(&name),
+            "{name} is there already: `remove-worker {name}`"
+        );
+        let watch = Stopwatch::start();
+        let host = self.boot_new(name)?;
+        self.join(&host)?;
+        for image in joining.images {
+            up::import(&host, image)?;
+        }
+        self.set_server(&host, joining.server, joining.tls_server_name)?;
+        for manifest in joining.manifests {
+            let file = manifest.file_name().context("a manifest is a file")?;
+            let to = host.file(MANIFESTS).join(file);
+            fs::copy(manifest, &to)
+                .with_context(|| format!("failed to copy {} to {}", manifest.display(), to.display()))?;
+        }
+        self.start_all(&host)?;
+        self.progress.done(
+            format_args!("{name}: its kubelet joins by {}", joining.server),
+            &watch,
+        );
+        Ok(())
+    }
+
+    /// Removes a worker: its Node and its host. No error if there is no such worker.
+    pub fn remove_worker(&mut self, name: &str) -> Result<()> {
+        let name = worker(name)?;
+        let _lock = Lock::take(&self.progress)?;
+        if !self.state.hosts.contains(&name) {
+            self.progress.step(&format!("there is no {name}"));
+            return Ok(());
+        }
+        let watch = Stopwatch::start();
+        let host = self.make_host(name);
+        host.power_off()?;
+        let mut kubectl = self.kubectl()?;
+        output::of(kubectl.args(["delete", "node", "--ignore-not-found", &name.to_string()]))?;
+        self.forget(&host)?;
+        self.progress.done(format_args!("{name} is gone"), &watch);
+        Ok(())
+    }
+
     /// Adds hosts to a cluster that works; the caller holds the lock.
     pub(crate) fn extend(&mut self, names: &[HostName]) -> Result<()> {
         for name in names {
-            if !self.state.hosts.contains(name) {
-                self.state.hosts.push(*name);
-                self.state.hosts.sort_unstable();
-                self.state.save()?;
-            }
-            let host = self.make_host(*name);
-            self.boot(std::slice::from_ref(&host))?;
-            // Every host needs the new name in its files.
-            on_each(&self.hosts(), |host| provision::host(host, &self.state))?;
+            let host = self.boot_new(*name)?;
             self.join(&host)?;
             self.start_all(&host)?;
             self.wait_for_nodes(&[host])?;
         }
         Ok(())
+    }
+
+    fn boot_new(&mut self, name: HostName) -> Result<Host> {
+        if !self.state.hosts.contains(&name) {
+            self.state.hosts.push(name);
+            self.state.hosts.sort_unstable();
+            self.state.save()?;
+        }
+        let host = self.make_host(name);
+        self.boot(std::slice::from_ref(&host))?;
+        // Every host needs the new name in its files.
+        on_each(&self.hosts(), |host| provision::host(host, &self.state))?;
+        Ok(host)
     }
 
     fn join(&self, host: &Host) -> Result<()> {
@@ -131,6 +202,15 @@ impl Cluster {
         self.state.save()?;
         on_each(&self.hosts(), |host| provision::host(host, &self.state))
     }
+}
+
+fn worker(name: &str) -> Result<HostName> {
+    let name: HostName = name.parse()?;
+    ensure!(
+        !name.is_master(),
+        "{name} is a master's name: workers are w1 to w99"
+    );
+    Ok(name)
 }
 
 fn add_member(through: &Host, name: HostName) -> Result<()> {

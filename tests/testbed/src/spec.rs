@@ -38,7 +38,7 @@ impl Spec {
             let way_out = if extra.is_master() {
                 format!("`remove-master {extra}`, or `down` and begin again")
             } else {
-                "`down` and begin again".to_owned()
+                format!("`remove-worker {extra}`, or `down` and begin again")
             };
             bail!(
                 "the testbed that is there has {extra}, and {} masters and {} workers are wanted: {way_out}",

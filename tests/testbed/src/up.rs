@@ -324,7 +324,7 @@ fn wait_for_containerd(host: &Host) -> Result<()> {
 }
 
 /// Imports an image into a host's containerd.
-fn import(host: &Host, tar: &Path) -> Result<()> {
+pub(crate) fn import(host: &Host, tar: &Path) -> Result<()> {
     let mut ctr = host.command("ctr")?;
     output::of(ctr.args(["--namespace", "k8s.io", "images", "import"]).arg(tar))
         .map(drop)
