@@ -426,13 +426,47 @@ mod tests {
             json!({ "proxy": { "nodeSelector": { "kubernetes.io/os": "windows" } } }),
             "spec.proxy.nodeSelector: ",
         );
-        let pool = defaulted(&json!({ "metadata": { "name": "p".repeat(41) }, "spec": {} }));
-        let errors = Validator::new().validate(&schema(), &pool, None).unwrap_err();
-        assert!(
-            errors
-                .iter()
-                .any(|error| error.message.starts_with("metadata.name: "))
-        );
+        for (name, refused) in [
+            ("p".repeat(41), true),
+            ("a-bootstrap".to_owned(), true),
+            ("bootstrap".to_owned(), false),
+        ] {
+            let pool = defaulted(&json!({ "metadata": { "name": name }, "spec": {} }));
+            let errors = Validator::new().validate(&schema(), &pool, None);
+            let is_refused = errors.is_err_and(|errors| {
+                errors
+                    .iter()
+                    .all(|error| error.message.starts_with("metadata.name: "))
+            });
+            assert_eq!(is_refused, refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_manifests_is_a_plain_absolute_path() {
+        let spec = |path: &str| json!({ "nodeBootstrap": { "policy": "StaticPod", "manifestPath": path } });
+        for good in [
+            "/etc/kubernetes/manifests",
+            "/var/lib/rancher/rke2/agent/pod-manifests",
+            "/var/lib/rancher/k3s/agent/pod-manifests",
+            "/etc/kubelet.d",
+        ] {
+            assert_eq!(refusals(spec(good), None), Vec::<String>::new(), "{good}");
+        }
+        for bad in [
+            "/etc",
+            "etc/kubernetes/manifests",
+            "/etc/kubernetes/manifests/",
+            "/etc/../etc",
+            "/etc/./manifests",
+            "/etc//manifests",
+            "/etc/.hidden",
+            "/etc/a b",
+            "/etc/$(x)",
+            "/etc/a\n",
+        ] {
+            refused(spec(bad), "spec.nodeBootstrap.manifestPath: ");
+        }
     }
 
     /// Whether every field of `value` is one of the schema's.

@@ -4,6 +4,8 @@
 //! list entries are applied in code and not by the schema (see `crdgen`). Every rule is CEL in the schema: without a
 //! webhook a pool can be edited whenever an apiserver answers.
 
+mod node_bootstrap;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
@@ -14,6 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::node_bootstrap::{BootstrapPolicy, NodeBootstrap};
 
 /// What the cluster's owner wants: which apiservers, how they are judged, and how the proxies run.
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -85,6 +89,8 @@ pub struct ApiserverPoolSpec {
     pub proxy: ProxyTemplate,
     /// How proxies are replaced.
     pub rollout: PoolRollout,
+    /// How a node reaches the API before its kubelet knows the proxies' pods.
+    pub node_bootstrap: NodeBootstrap,
 }
 
 /// One apiserver of the pool.
@@ -489,6 +495,7 @@ impl Default for ApiserverPoolSpec {
             connection: PoolConnection::default(),
             proxy: ProxyTemplate::default(),
             rollout: PoolRollout::default(),
+            node_bootstrap: NodeBootstrap::default(),
         }
     }
 }

@@ -19,6 +19,11 @@ pub(crate) const RULES: &[Rule] = &[
         message: "metadata.name: at most 40 characters, because the pool's objects are named after it; choose a shorter name",
     },
     Rule {
+        at: "",
+        cel: "!self.metadata.name.endsWith('-bootstrap')",
+        message: "metadata.name: must not end in -bootstrap, because the DaemonSet that writes the manifests of a pool's standbys is named so; choose another name",
+    },
+    Rule {
         at: "/spec",
         cel: "self.discovery.policy != 'None' || (has(self.members) && self.members.exists(m, (!has(m.state) || m.state == 'Active') && has(m.addresses)))",
         message: "spec.members: with discovery.policy None at least one member must be Active and have an address; add one, or set discovery.policy to Nodes",
@@ -67,6 +72,11 @@ pub(crate) const RULES: &[Rule] = &[
         at: "/spec/proxy/nodeSelector",
         cel: "!('kubernetes.io/os' in self) || self['kubernetes.io/os'] == 'linux'",
         message: "spec.proxy.nodeSelector: proxies run on Linux nodes only; remove kubernetes.io/os",
+    },
+    Rule {
+        at: "/spec/nodeBootstrap/manifestPath",
+        cel: "self.matches('^(/[A-Za-z0-9][-._A-Za-z0-9]*){2,8}$')",
+        message: "spec.nodeBootstrap.manifestPath: must be an absolute path without a slash at its end, such as /etc/kubernetes/manifests, in which each part begins with a letter or a digit; take the staticPodPath of the nodes' kubelets",
     },
 ];
 
