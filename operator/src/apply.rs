@@ -19,16 +19,24 @@ pub enum Kind {
     ConfigMap,
     /// The proxies.
     DaemonSet,
+    /// What writes the manifests of the standbys.
+    Writer,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConfigMap => "ConfigMap",
-            Self::DaemonSet => "DaemonSet",
+            Self::DaemonSet | Self::Writer => "DaemonSet",
         })
     }
 }
+
+/// The reason where manifests are wanted that whoever installed the operator does not allow.
+pub const BOOTSTRAP_FORBIDDEN: &str = "BootstrapForbidden";
+
+/// The chart's admission policy that limits what the operator writes. The API server names it in its refusals.
+const WRITES_POLICY: &str = "trivet-daemonset-writes";
 
 /// Why an object is not as rendered.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +53,12 @@ pub struct Error {
 impl Error {
     /// One fixed word for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
-        "ApplyFailed"
+        match (self.kind, &self.source) {
+            (Kind::Writer, kube::Error::Api(status)) if status.message.contains(WRITES_POLICY) => {
+                BOOTSTRAP_FORBIDDEN
+            }
+            (Kind::ConfigMap | Kind::DaemonSet | Kind::Writer, _) => "ApplyFailed",
+        }
     }
 
     /// The API server's error, if it refused the object itself. None if the API server is absent or overloaded, or if the
@@ -65,11 +78,35 @@ impl Error {
 #[derive(Debug, Default)]
 pub struct Applied {
     /// The proxies as they are now.
-    pub daemon_set: Option<DaemonSet>,
-    /// The last write of the DaemonSet that succeeded, which the next apply compares with.
-    pub last: Option<LastApply>,
+    pub proxies: Live,
+    /// The writer of the standbys' manifests as it is now.
+    pub writer: Live,
     /// Why something is not as rendered.
     pub failure: Option<Error>,
+}
+
+/// A DaemonSet in place.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// The object, if there is one.
+    pub object: Option<DaemonSet>,
+    /// The last write of it that succeeded, which the next apply compares with.
+    pub last: Option<LastApply>,
+}
+
+impl Live {
+    /// Writes `rendered` unless it is in place.
+    async fn put(&mut self, client: &Client, kind: Kind, rendered: Option<DaemonSet>) -> Result<(), Error> {
+        let Self { object, last } = &*self;
+        let to_write = rendered.filter(|rendered| !is_in_place(rendered, object.as_ref(), last.as_ref()));
+        let Some(rendered) = to_write else {
+            return Ok(());
+        };
+        let written = put(client, kind, &rendered).await?;
+        self.last = Some(LastApply::new(rendered, &written));
+        self.object = Some(written);
+        Ok(())
+    }
 }
 
 impl Applied {
@@ -105,40 +142,31 @@ impl LastApply {
     }
 }
 
-/// Applies every object of a pool that differs from what is in place, the document first. `live` is the DaemonSet in
-/// place.
-pub async fn apply(
-    client: &Client,
-    desired: Desired,
-    live: Option<DaemonSet>,
-    last: Option<LastApply>,
-) -> Applied {
+/// Applies every object of a pool that differs from what is in place, the document first. `proxies` and `writer` are the
+/// DaemonSets in place.
+pub async fn apply(client: &Client, desired: Desired, proxies: Live, writer: Live) -> Applied {
+    let mut applied = Applied {
+        proxies,
+        writer,
+        failure: None,
+    };
+    applied.failure = Box::pin(put_all(client, desired, &mut applied)).await.err();
+    applied
+}
+
+async fn put_all(client: &Client, desired: Desired, applied: &mut Applied) -> Result<(), Error> {
     let Desired {
         config_map,
         daemon_set,
+        writer,
     } = desired;
-    let keep = |failure| Applied {
-        daemon_set: live.clone(),
-        last: last.clone(),
-        failure,
-    };
-    if let Some(config_map) = &config_map
-        && let Err(failure) = put(client, Kind::ConfigMap, config_map).await
-    {
-        return keep(Some(failure));
+    if let Some(config_map) = &config_map {
+        put(client, Kind::ConfigMap, config_map).await?;
     }
-    let to_write = daemon_set.filter(|rendered| !is_in_place(rendered, live.as_ref(), last.as_ref()));
-    let Some(daemon_set) = to_write else {
-        return keep(None);
-    };
-    match put(client, Kind::DaemonSet, &daemon_set).await {
-        Ok(written) => Applied {
-            last: Some(LastApply::new(daemon_set, &written)),
-            daemon_set: Some(written),
-            failure: None,
-        },
-        Err(failure) => keep(Some(failure)),
-    }
+    let proxies = &mut applied.proxies;
+    proxies.put(client, Kind::DaemonSet, daemon_set).await?;
+    // Last: nothing else may depend on whether the cluster allows it.
+    applied.writer.put(client, Kind::Writer, writer).await
 }
 
 /// Whether `live` is unchanged since the last write, and that wrote the same `rendered`.
@@ -237,5 +265,19 @@ mod tests {
         );
         assert!(error(409).refusal().is_none(), "a conflict is retried");
         assert!(error(503).refusal().is_none(), "an overload is no refusal");
+    }
+
+    #[test]
+    fn what_the_chart_forbids_has_a_reason_of_its_own() {
+        let reason = |kind, message: &str| {
+            let source = kube::Error::Api(Status::failure(message, "Forbidden").with_code(403).boxed());
+            let name = "trivet-default-bootstrap".to_owned();
+            Error { kind, name, source }.reason()
+        };
+        let by_policy = "ValidatingAdmissionPolicy 'trivet-daemonset-writes' with binding \
+                         'trivet-daemonset-writes' denied request: the chart value nodeBootstrap.enabled";
+        assert_eq!(reason(Kind::Writer, by_policy), "BootstrapForbidden");
+        assert_eq!(reason(Kind::DaemonSet, by_policy), "ApplyFailed");
+        assert_eq!(reason(Kind::Writer, "exceeded quota: pods"), "ApplyFailed");
     }
 }

@@ -51,6 +51,15 @@ pub struct Run {
     #[arg(long, default_value = "trivet-proxy", value_name = "NAME")]
     pub proxy_service_account: String,
 
+    /// Let pools place static pods on nodes (spec.nodeBootstrap). The chart sets it with the value nodeBootstrap.enabled, and its
+    /// admission policy then lets the operator write into kubelet's directories
+    #[arg(long)]
+    pub node_bootstrap: bool,
+
+    /// How long, in sum, the proxies of all nodes must be available with a new template before the static pods get it
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86400))]
+    pub standby_soak_seconds: u64,
+
     /// The name that the API server's certificate must cover, where that is not its address
     #[arg(long, value_name = "NAME")]
     pub tls_server_name: Option<String>,
@@ -144,8 +153,12 @@ mod tests {
             "--proxy-image-pull-secrets",
             "a,b",
             "--tls-server-name=kubernetes",
+            "--node-bootstrap",
+            "--standby-soak-seconds=60",
         ])
         .unwrap();
+        assert!(run.node_bootstrap);
+        assert_eq!(run.standby_soak_seconds, 60);
         assert_eq!(run.proxy_image_pull_policy, PullPolicy::Never);
         assert_eq!(run.proxy_image_pull_secrets, ["a", "b"]);
         assert_eq!(run.proxy_service_account, "trivet-proxy");

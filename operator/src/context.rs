@@ -14,6 +14,7 @@ use crate::api::backoff::Backoff;
 use crate::api::client::Access;
 use crate::api::events::Notice;
 use crate::apply::LastApply;
+use crate::observe::bootstrap::Look;
 use crate::plan::Memory;
 use crate::plan::stalls::Stalls;
 use crate::prober::{Prober, in_force_key};
@@ -70,8 +71,12 @@ pub struct PoolState {
     pub unsent: Vec<Notice>,
     /// The last write of the DaemonSet.
     pub last_apply: Option<LastApply>,
+    /// The last write of the writer of manifests.
+    pub last_writer: Option<LastApply>,
     /// When the events of the DaemonSet were last looked at, and what they said.
     pub refused_pod: Option<(Instant, Option<String>)>,
+    /// The last look at the writer's pods.
+    pub writer_pods: Option<Look>,
     /// The new pods whose predecessors are still there.
     pub stalls: Stalls,
     /// The delay after a failed pass.

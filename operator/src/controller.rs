@@ -19,11 +19,11 @@ use trivet_crds::pool::ApiserverPool;
 use trivet_crds::{POOL_LABEL, wire};
 
 use crate::api::watch::{NodesSeen, paced, trim_node, trim_pod, watch};
-use crate::apply::{self, Applied, apply};
+use crate::apply::{self, Applied, Live, apply};
 use crate::context::Context;
 use crate::logging::chain;
 use crate::observe::replacement::Replacement;
-use crate::observe::{self, observe, proxies, replacement};
+use crate::observe::{self, bootstrap, observe, proxies, replacement};
 use crate::plan::{Plan, Verdict, plan};
 use crate::render::render;
 use crate::report::{self, Pass, report};
@@ -159,23 +159,31 @@ async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Err
 async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error> {
     let name = pool.name_any();
     let state = ctx.pool_states.of(&name);
-    let proxies = proxies::observe(ctx, &name).await?;
-    let facts = observe(pool, ctx, &proxies, state.memory).await?;
+    let (proxies, writer) = tokio::try_join!(proxies::observe(ctx, &name), bootstrap::observe(ctx, &name))?;
+    let facts = observe(pool, ctx, (&proxies, &writer), state.memory).await?;
     let plan = plan(pool, &facts)?;
+    let live = Live {
+        object: proxies.daemon_set.clone(),
+        last: state.last_apply,
+    };
+    let live_writer = Live {
+        object: writer.daemon_set.clone(),
+        last: state.last_writer,
+    };
     let applied = match &plan.rollout {
         Some(rollout) => {
             let desired = render(rollout, &ctx.settings)?;
-            let live = proxies.daemon_set.clone();
-            Box::pin(apply(&ctx.client, desired, live, state.last_apply)).await
+            Box::pin(apply(&ctx.client, desired, live, live_writer)).await
         }
         None => Applied {
-            daemon_set: proxies.daemon_set.clone(),
-            last: state.last_apply,
+            proxies: live,
+            writer: live_writer,
             failure: None,
         },
     };
     ctx.pool_states.change(&name, |state| {
-        state.last_apply.clone_from(&applied.last);
+        state.last_apply.clone_from(&applied.proxies.last);
+        state.last_writer.clone_from(&applied.writer.last);
         // Also where a write has failed: the next pass sees by the ConfigMap what has arrived.
         state.memory = plan.memory.clone();
     });
@@ -185,6 +193,7 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
         plan: &plan,
         facts: &facts,
         proxies: &proxies,
+        writer: &writer,
         applied: &applied,
     };
     // Where the API server has refused an object, the status says so. Where it is absent, a status cannot be written.

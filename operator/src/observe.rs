@@ -30,12 +30,16 @@ use crate::prober::in_force_key;
 use crate::render::daemon_set::Template;
 use crate::resolve;
 
+pub mod availability;
+pub mod bootstrap;
 mod clock;
 pub mod in_force;
 pub mod proxies;
 pub mod replacement;
 pub mod rivals;
+mod words;
 
+use self::bootstrap::Bootstrap;
 use self::proxies::Proxies;
 
 /// How long a pass waits for the nodes after a start. If they cannot be read, pools still follow their spec.
@@ -84,11 +88,11 @@ impl Error {
     }
 }
 
-/// Reads the facts for `pool`, whose proxies have been read before.
+/// Reads the facts for `pool`, whose proxies, and the writer of whose manifests, have been read before.
 pub async fn observe(
     pool: &ApiserverPool,
     ctx: &Context,
-    proxies: &Proxies,
+    (proxies, writer): (&Proxies, &Bootstrap),
     memory: Memory,
 ) -> Result<Facts, Error> {
     let name = pool.name_any();
@@ -141,6 +145,7 @@ pub async fn observe(
         current,
         authorities,
         template: Template::wanted(pool, &ctx.settings).hash,
+        bootstrap: bootstrap::facts(ctx, &name, proxies, writer),
         memory,
     };
     (facts.healths, facts.healths_by_last_good) = healths(pool, ctx, &facts).await;

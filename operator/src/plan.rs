@@ -3,6 +3,7 @@
 //! After this module nobody looks at the pool's spec again.
 
 pub mod additions;
+pub mod bootstrap;
 pub mod conflict;
 pub mod document;
 pub mod endpoints;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, PoolRollout, ProxyTemplate};
 use trivet_crds::wire::{self, Document};
 
+use self::bootstrap::{Phase, Target};
 pub use self::facts::{Current, Facts, Marks, Memory};
 use self::fitness::{Edit, Fitness, is_healthy};
 use self::growth::{Growth, growth};
@@ -53,6 +55,8 @@ pub struct Plan {
     pub endpoints: Vec<String>,
     /// What the next pass must know, also if nothing can be written.
     pub memory: Memory,
+    /// How far the bootstrap of the nodes is.
+    pub bootstrap: Phase,
     /// When something becomes due by itself.
     pub next_look: Option<Duration>,
 }
@@ -89,6 +93,8 @@ pub struct Rollout {
     pub version: Option<String>,
     /// How the proxies run; `None` leaves the DaemonSet as it is.
     pub proxies: Option<Proxies>,
+    /// What the writer of the standbys' manifests should do; `None` leaves it as it is.
+    pub writer: Option<Target>,
 }
 
 /// How a pool's proxies run.
@@ -188,6 +194,13 @@ fn obey(
     notes.extend(wanted.notes.iter().cloned());
     notes.extend(records.notes);
     notes.extend(sight_note(&members, facts));
+    let bootstrap = &facts.bootstrap;
+    notes.extend(bootstrap::pull_secrets_note(
+        &spec.node_bootstrap,
+        &spec.proxy,
+        bootstrap,
+    ));
+    let standbys = bootstrap::decide(&spec.node_bootstrap, &facts.template, bootstrap, &memory.soak);
     Ok(Plan {
         verdict: Verdict::Accepted {
             notes,
@@ -199,14 +212,19 @@ fn obey(
             leaving: guarded.removed,
             ..memory.clone()
         },
-        next_look: guarded.next_look,
+        next_look: [guarded.next_look, standbys.next_look]
+            .into_iter()
+            .flatten()
+            .min(),
         endpoints,
+        bootstrap: standbys.phase,
         rollout: Some(Rollout {
             document,
             marks,
             is_written,
             version: facts.current.version.clone(),
             proxies: Some(Proxies::wanted(spec)),
+            writer: standbys.target,
         }),
         members,
     })
@@ -257,10 +275,12 @@ fn rejected(
             is_written: false,
             version: facts.current.version.clone(),
             proxies: None,
+            writer: None,
         }),
         members,
         endpoints: document::endpoints(&listeners),
         memory,
+        bootstrap: Phase::Off,
         next_look: None,
     })
 }

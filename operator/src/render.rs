@@ -3,10 +3,13 @@
 //! No object has an ownerReference or a finalizer, because what nodes depend on must outlive the pool, the CRD and the
 //! release.
 
+pub mod bootstrap;
 pub mod config_map;
 pub mod daemon_set;
+mod pod;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -28,6 +31,10 @@ pub struct Settings {
     pub pull_secrets: Vec<String>,
     /// The proxies' service account.
     pub service_account: String,
+    /// Whether pools may place static pods on nodes.
+    pub has_node_bootstrap: bool,
+    /// How long proxies must be available with a new template before the standbys get it.
+    pub standby_soak: Duration,
 }
 
 impl From<&Run> for Settings {
@@ -38,6 +45,8 @@ impl From<&Run> for Settings {
             pull_policy: run.proxy_image_pull_policy,
             pull_secrets: run.proxy_image_pull_secrets.clone(),
             service_account: run.proxy_service_account.clone(),
+            has_node_bootstrap: run.node_bootstrap,
+            standby_soak: Duration::from_secs(run.standby_soak_seconds),
         }
     }
 }
@@ -49,6 +58,8 @@ pub struct Desired {
     pub config_map: Option<ConfigMap>,
     /// The proxies; `None` leaves the DaemonSet as it is.
     pub daemon_set: Option<DaemonSet>,
+    /// The writer of the standbys' manifests; `None` leaves it as it is.
+    pub writer: Option<DaemonSet>,
 }
 
 /// Renders the objects of a plan.
@@ -61,6 +72,11 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<Desired, wire::E
             .proxies
             .as_ref()
             .map(|proxies| daemon_set::render(&rollout.document, proxies, settings)),
+        writer: rollout
+            .proxies
+            .as_ref()
+            .zip(rollout.writer.as_ref())
+            .map(|(proxies, target)| bootstrap::render(rollout, proxies, target, settings)),
     })
 }
 

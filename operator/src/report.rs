@@ -13,11 +13,12 @@ use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 use trivet_crds::wire;
 
 use self::events::{health_changes, membership_changes, notice, unreported, warnings};
-use self::status::{Seen, status};
+use self::status::{Refusal, Seen, status};
 use crate::MANAGER;
 use crate::api::events::{log, publish};
 use crate::apply::Applied;
 use crate::context::{Context, PoolState};
+use crate::observe::bootstrap::Bootstrap;
 use crate::observe::proxies::Proxies;
 use crate::plan::{Facts, Plan};
 
@@ -38,6 +39,8 @@ pub struct Pass<'a> {
     pub facts: &'a Facts,
     /// The proxies, as they were before.
     pub proxies: &'a Proxies,
+    /// The writer of the standbys' manifests, as it was before.
+    pub writer: &'a Bootstrap,
     /// What it has written.
     pub applied: &'a Applied,
 }
@@ -73,15 +76,23 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     // The cache may be older than the last status that this operator has written.
     let previous = last.as_ref().filter(|_| is_same_pool).or(pool.status.as_ref());
     let failure = pass.applied.failure.as_ref();
-    let refusal = failure.and_then(|failure| Some((failure.kind, failure.refusal()?)));
+    let refused = failure.and_then(|failure| {
+        Some(Refusal {
+            kind: failure.kind,
+            reason: failure.reason(),
+            words: failure.refusal()?,
+        })
+    });
     let new = status(&Seen {
         generation: pool.metadata.generation,
         plan: pass.plan,
         healths: &pass.facts.healths,
-        daemon_set: pass.applied.daemon_set.as_ref(),
+        daemon_set: pass.applied.proxies.object.as_ref(),
+        writer: pass.applied.writer.object.as_ref(),
+        writer_failures: &pass.writer.pods.failures,
         uncounted: &pass.proxies.uncounted,
         failures: &pass.proxies.failures,
-        refused: refusal.as_ref().map(|(kind, words)| (*kind, words.as_str())),
+        refused: refused.as_ref(),
         previous,
         now: now(),
     });

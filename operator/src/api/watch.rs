@@ -35,6 +35,9 @@ const PAGE: u32 = 100;
 /// The resource with the number of pods that a node can run.
 const PODS: &str = "pods";
 
+/// The annotation of the mirror pod of a static pod.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// An item of a watch. The error never occurs, but kube's `Controller` wants the type.
 pub type Item<K> = Result<Event<K>, watcher::Error>;
 
@@ -93,7 +96,9 @@ pub fn trim_node(node: &mut Node) {
 
 /// Drops the parts of a proxy's pod that no code reads. A pod that is not scheduled yet keeps the name of its intended node.
 pub fn trim_pod(pod: &mut Pod) {
+    let mirror = pod.annotations_mut().remove_entry(MIRROR);
     trim_metadata(&mut pod.metadata);
+    pod.metadata.annotations = mirror.map(|mirror| [mirror].into());
     pod.spec = pod.spec.take().map(|spec| PodSpec {
         node_name: node_of(&spec),
         ..PodSpec::default()

@@ -45,6 +45,8 @@ pub(crate) fn context(
             pull_policy: PullPolicy::Always,
             pull_secrets: Vec::new(),
             service_account: "proxy".to_owned(),
+            has_node_bootstrap: true,
+            standby_soak: std::time::Duration::from_secs(300),
         },
         metrics: Arc::default(),
         readiness: Arc::default(),

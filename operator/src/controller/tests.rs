@@ -21,10 +21,13 @@ struct Server {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     /// The last part of the path of each write, status and events aside.
     writes: Arc<Mutex<Vec<String>>>,
+    /// Whether the chart's policy refuses the writer.
+    forbids_writer: Arc<Mutex<bool>>,
 }
 
 const MAP: &str = "/api/v1/namespaces/trivet-system/configmaps/trivet-default";
 const SET: &str = "/apis/apps/v1/namespaces/trivet-system/daemonsets/trivet-default";
+const WRITER: &str = "/apis/apps/v1/namespaces/trivet-system/daemonsets/trivet-default-bootstrap";
 
 impl Server {
     fn answer(&self, method: &str, path: &str, body: &str) -> (u16, String) {
@@ -33,7 +36,12 @@ impl Server {
             if path.ends_with("/status") {
                 return (200, json!(pool(ApiserverPoolSpec::default())).to_string());
             }
-            if path == MAP || path == SET {
+            if path == WRITER && *self.forbids_writer.lock().unwrap() {
+                let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                                     "message": "trivet-daemonset-writes denies it", "reason": "Forbidden" });
+                return (403, status.to_string());
+            }
+            if [MAP, SET, WRITER].contains(&path) {
                 let written: Value = serde_json::from_str(body).unwrap();
                 // Unlike an apply, a merge does not name its kind.
                 if written.get("kind").is_some() {
@@ -41,7 +49,10 @@ impl Server {
                 } else {
                     merge(objects.get_mut(path).unwrap(), &written);
                 }
-                let kind = path.rsplit('/').nth(1).unwrap();
+                let kind = match path.rsplit('/').nth(1).unwrap() {
+                    _ if path == WRITER => "writer",
+                    kind => kind,
+                };
                 self.writes.lock().unwrap().push(kind.to_owned());
             }
             return (200, body.to_owned());
@@ -49,7 +60,7 @@ impl Server {
         if let Some(object) = objects.get(path) {
             return (200, object.to_string());
         }
-        if path == SET {
+        if path == SET || path == WRITER {
             let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
                                  "message": "no", "reason": "NotFound" });
             return (404, status.to_string());
@@ -169,6 +180,121 @@ async fn while_a_spec_is_rejected_new_masters_are_written_and_the_daemon_set_is_
 
     reconcile_once(&spec, &ctx).await;
     assert_eq!(server.writes(), [""; 0], "a standing rejection writes nothing");
+}
+
+/// The status of a DaemonSet whose one node, w1, has an available pod.
+fn on_one_node(updated: u8) -> Value {
+    json!({ "status": { "observedGeneration": 1, "desiredNumberScheduled": 1, "currentNumberScheduled": 1,
+                        "numberReady": 1, "numberAvailable": 1, "updatedNumberScheduled": updated,
+                        "numberMisscheduled": 0 } })
+}
+
+/// A pool on one Ready worker with an available proxy.
+async fn served(spec: &ApiserverPoolSpec, server: &Server) -> (Context, Writer<Node>, Writer<Pod>) {
+    let (ctx, mut nodes) = blind_context(server);
+    let (cached, mut pods) = reflector::store();
+    let ctx = Context { pods: cached, ..ctx };
+    ctx.readiness.observe("Pod", &Ok(Event::<Pod>::InitDone));
+    let worker = json!({ "metadata": { "name": "w1", "labels": { "kubernetes.io/os": "linux" } }, "status": {
+        "allocatable": { "pods": "110" }, "conditions": [{ "type": "Ready", "status": "True" }],
+    } });
+    nodes.apply_watcher_event(&Event::Apply(serde_json::from_value(worker).unwrap()));
+    let mut listed = spec.clone();
+    listed.node_bootstrap = trivet_crds::pool::NodeBootstrap::default();
+    reconcile_once(&listed, &ctx).await;
+    assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
+    server.edit(SET, &on_one_node(1));
+    pods.apply_watcher_event(&Event::Apply(proxy("a", "1")));
+    (ctx, nodes, pods)
+}
+
+/// A pool of one listed member, with static pods.
+fn with_static_pods() -> ApiserverPoolSpec {
+    serde_json::from_value(json!({
+        "members": [{ "name": "cp1", "addresses": ["192.0.2.1"] }], "discovery": { "policy": "None" },
+        "nodeBootstrap": { "policy": "StaticPod" },
+    }))
+    .unwrap()
+}
+
+/// The command of the writer's pods.
+fn command(server: &Server) -> Value {
+    server.object(WRITER)["spec"]["template"]["spec"]["initContainers"][0]["args"][0].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_standbys_follow_the_proxies_and_go_after_them() {
+    let server = Server::default();
+    let mut spec = with_static_pods();
+    let (ctx, _nodes, mut pods) = served(&spec, &server).await;
+
+    // The first manifests wait for the proxies alone.
+    server.edit(SET, &on_one_node(0));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), [""; 0], "the proxies are not available");
+    server.edit(SET, &on_one_node(1));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["writer"]);
+    assert_eq!(command(&server), "write-manifest");
+    server.edit(WRITER, &on_one_node(1));
+
+    // A new template waits until the proxies have run with it.
+    spec.proxy.image = Some("registry.example.com/proxy:2".to_owned());
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
+    server.edit(SET, &on_one_node(1));
+    for _ in 0..=9 {
+        reconcile_once(&spec, &ctx).await;
+        assert_eq!(server.writes(), [""; 0], "it soaks");
+        tokio::time::advance(Duration::from_secs(30)).await;
+    }
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["writer"]);
+    server.edit(WRITER, &on_one_node(1));
+
+    // The manifests go once every node has a proxy.
+    spec.node_bootstrap.policy = trivet_crds::pool::BootstrapPolicy::None;
+    let own = proxy("a", "1");
+    pods.apply_watcher_event(&Event::Delete(own.clone()));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), [""; 0], "w1 has no other way to the API");
+    pods.apply_watcher_event(&Event::Apply(own));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["writer"]);
+    assert_eq!(command(&server), "remove-manifest");
+
+    // The writer rests once they are gone, and nobody deletes it.
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), [""; 0], "the pods have not run yet");
+    server.edit(WRITER, &on_one_node(1));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["writer"]);
+    let selector = &server.object(WRITER)["spec"]["template"]["spec"]["nodeSelector"];
+    assert_eq!(selector["trivet.dev/no-node"], "true");
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_is_refused_holds_nothing_else_up() {
+    let server = Server::default();
+    let mut spec = with_static_pods();
+    let (ctx, _nodes, _pods) = served(&spec, &server).await;
+    *server.forbids_writer.lock().unwrap() = true;
+    let refused = Box::pin(reconcile(&pool(spec.clone()), &ctx)).await;
+    assert_eq!(refused.unwrap_err().reason(), "BootstrapForbidden");
+    let told = || {
+        let status = ctx.pool_states.of("default").status.unwrap();
+        let condition = status.conditions.into_iter().find(|it| it.type_ == "Progressing");
+        condition.unwrap().reason
+    };
+    assert_eq!(told(), "BootstrapForbidden");
+
+    spec.members
+        .push(serde_json::from_value(json!({ "name": "cp2", "addresses": ["192.0.2.2"] })).unwrap());
+    Box::pin(reconcile(&pool(spec.clone()), &ctx)).await.unwrap_err();
+    assert_eq!(server.writes(), ["configmaps"]);
+    assert_eq!(server.members(), ["cp1", "cp2"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,30 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
-use trivet_crds::{POOL_LABEL, data_plane_name};
+use trivet_crds::{BOOTSTRAP_LABEL, POOL_LABEL, STANDBY_LABEL, data_plane_name};
 
 use super::Error;
+use super::words::{EVENTS_INTERVAL, failure, refusal};
 use crate::api::watch;
 use crate::context::Context;
-use crate::logging::chain;
 use crate::plan::scope::{Placement, Scope, VIRTUAL_NODES};
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
-
-/// Kubelet's messages can be long. The node's events have the rest.
-const MESSAGE_LIMIT: usize = 500;
-
-/// The least time between two reads of a DaemonSet's events, for which the API server reads all events of the namespace.
-const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The label of a pod with the generation of its template.
 const POD_GENERATION: &str = "pod-template-generation";
@@ -131,8 +123,18 @@ pub fn nodes(ctx: &Context, pool: &str) -> Option<BTreeSet<String>> {
 /// The pods of `pool`, in no fixed order.
 pub(super) fn pods_of(ctx: &Context, pool: &str) -> Vec<Arc<Pod>> {
     let mut pods = ctx.pods.state();
-    pods.retain(|pod| pod.labels().get(POOL_LABEL).is_some_and(|label| label == pool));
+    pods.retain(|pod| is_proxy_of(pod, pool));
     pods
+}
+
+/// Whether this is a pod of the proxies' DaemonSet. A standby or a writer is none, whatever other labels it has, and neither
+/// is any other static pod: the mirror pod of one has the labels of a file on the node.
+fn is_proxy_of(pod: &Pod, pool: &str) -> bool {
+    let labels = pod.labels();
+    labels.get(POOL_LABEL).is_some_and(|label| label == pool)
+        && !labels.contains_key(STANDBY_LABEL)
+        && !labels.contains_key(BOOTSTRAP_LABEL)
+        && !pod.annotations().contains_key(watch::MIRROR)
 }
 
 /// Whether the proxy of this pod has run at any time. It may still run even if kubelet does not report it.
@@ -234,70 +236,11 @@ async fn refused_pod(ctx: &Context, pool: &str) -> Option<String> {
     {
         return message;
     }
-    let api: Api<Event> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let name = data_plane_name(pool);
-    let fields = format!("involvedObject.kind=DaemonSet,involvedObject.name={name},reason=FailedCreate");
-    let message = match api.list(&ListParams::default().fields(&fields)).await {
-        Ok(events) => latest(events.items),
-        Err(error) => {
-            tracing::debug!(
-                pool,
-                error = chain(&error),
-                "failed to read the events of the proxies"
-            );
-            None
-        }
-    };
+    let message = refusal(ctx, &data_plane_name(pool)).await;
     ctx.pool_states.change(pool, |state| {
         state.refused_pod = Some((Instant::now(), message.clone()));
     });
     message
-}
-
-fn latest(events: Vec<Event>) -> Option<String> {
-    let at = |event: &Event| event.last_timestamp.as_ref().map(|time| time.0);
-    Some(short(&events.into_iter().max_by_key(at)?.message?))
-}
-
-/// The message of kubelet or the scheduler about a pod that does not run.
-fn failure(pod: &Pod) -> Option<String> {
-    let node = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.clone())
-        .unwrap_or_else(|| pod.name_any());
-    let status = pod.status.as_ref()?;
-    let waiting = status.container_statuses.iter().flatten().find_map(|container| {
-        let state = container.state.as_ref()?.waiting.as_ref()?;
-        let ended = container
-            .last_state
-            .as_ref()
-            .and_then(|last| last.terminated.as_ref()?.message.clone());
-        let reason = state.reason.clone()?;
-        // Every pod is in this state for a moment.
-        if reason == "ContainerCreating" {
-            return None;
-        }
-        let message = [Some(reason), state.message.clone(), ended];
-        Some(message.into_iter().flatten().collect::<Vec<_>>().join(": "))
-    });
-    let unscheduled = || {
-        let conditions = status.conditions.iter().flatten();
-        let mut refused = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
-        refused.find_map(|condition| condition.message.clone())
-    };
-    let message = waiting.or_else(unscheduled)?;
-    Some(format!("{node}: {}", short(&message)))
-}
-
-fn short(message: &str) -> String {
-    message
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-        .chars()
-        .take(MESSAGE_LIMIT)
-        .collect()
 }
 
 #[cfg(test)]
@@ -306,43 +249,38 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: &serde_json::Value) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": { "name": "trivet-default-x" }, "spec": { "nodeName": "w1", "containers": [] },
-            "status": status,
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn the_last_message_of_a_crashing_proxy_is_passed_on() {
-        let status = json!({ "containerStatuses": [{
-            "name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 3,
-            "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
-            "lastState": { "terminated": { "exitCode": 1, "message": "failed to bind\n127.0.0.1:7443" } },
-        }] });
-        let message = failure(&pod(&status)).unwrap();
-        assert_eq!(
-            message,
-            "w1: CrashLoopBackOff: back-off 40s: failed to bind 127.0.0.1:7443"
-        );
-    }
-
-    #[test]
-    fn a_pod_that_starts_is_no_failure() {
-        let status = json!({ "containerStatuses": [{
-            "name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "state": { "waiting": { "reason": "ContainerCreating" } },
-        }] });
-        assert!(failure(&pod(&status)).is_none());
-    }
-
     fn node(labels: &serde_json::Value, pods: &str, ready: &str) -> Node {
         serde_json::from_value(json!({
             "metadata": { "name": "w1", "labels": labels },
             "status": { "allocatable": { "pods": pods }, "conditions": [{ "type": "Ready", "status": ready }] },
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn only_pods_of_the_daemon_set_are_proxies() {
+        let is_proxy = |labels: serde_json::Value, annotations: serde_json::Value| {
+            let mut pod: Pod = serde_json::from_value(json!({
+                "metadata": { "labels": labels, "annotations": annotations },
+                "spec": { "nodeName": "w1", "containers": [] },
+            }))
+            .unwrap();
+            watch::trim_pod(&mut pod);
+            is_proxy_of(&pod, "default")
+        };
+        let pool = || json!({ POOL_LABEL: "default", "pod-template-generation": "1" });
+        assert!(is_proxy(pool(), json!({ "example.com/note": "" })));
+        assert!(!is_proxy(json!({ POOL_LABEL: "other" }), json!({})));
+        assert!(!is_proxy(json!({ STANDBY_LABEL: "default" }), json!({})));
+        for label in [STANDBY_LABEL, BOOTSTRAP_LABEL] {
+            let mut both = pool();
+            both[label] = "default".into();
+            assert!(!is_proxy(both, json!({})), "{label}");
+        }
+        assert!(!is_proxy(
+            pool(),
+            json!({ "kubernetes.io/config.mirror": "hash" })
+        ));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use trivet_crds::pool::Discovery;
 use trivet_crds::wire::{self, Document};
 
+use super::bootstrap::{BootstrapFacts, Soak};
 use super::endpoints::Endpoint;
 use super::masters::Master;
 use super::rival::{Claim, Precedence, Rival};
@@ -53,6 +54,8 @@ pub struct Facts {
     pub authorities: String,
     /// The hash of the template of the proxies' pods that the spec asks for.
     pub template: String,
+    /// What the bootstrap of the nodes depends on.
+    pub bootstrap: BootstrapFacts,
     /// What earlier passes have seen.
     pub memory: Memory,
 }
@@ -155,4 +158,6 @@ pub struct Memory {
     pub unseen_since: Option<Instant>,
     /// The generation of the spec that the operator has rejected while it saw the members in force.
     pub judged: Option<i64>,
+    /// How long the proxies have been available with their template.
+    pub soak: Soak,
 }

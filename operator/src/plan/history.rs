@@ -42,6 +42,11 @@ pub fn remember(facts: &Facts, dropped: &[&wire::Member], spec: &ApiserverPoolSp
     memory.unseen_since =
         sight::reaches_no_member(facts).then(|| facts.memory.unseen_since.unwrap_or(facts.now));
 
+    let proxies = &facts.bootstrap.proxies;
+    memory
+        .soak
+        .observe(&proxies.template, proxies.is_complete, facts.now);
+
     if !facts.current.marks.used_permission.is_empty() {
         memory
             .used_permission

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 use trivet_crds::pool::{DiscoveryPolicy, Locality, MemberHealth, PoolMember, PoolMemberState};
 
+use super::bootstrap::BootstrapFacts;
 use super::facts::Discovered;
 use super::masters::Master;
 use super::permission::ALLOW_SHRINK;
@@ -51,6 +52,7 @@ pub(crate) fn facts() -> Facts {
         rivals: Vec::new(),
         authorities: "PEM".to_owned(),
         template: String::new(),
+        bootstrap: BootstrapFacts::default(),
         memory: Memory::default(),
     }
 }

@@ -7,35 +7,32 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
-    HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, ExecAction, HostPathVolumeSource,
+    PodSpec, PodTemplateSpec, Probe, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use sha2::{Digest, Sha256};
-use trivet_crds::pool::{ApiserverPool, LogFormat, LogLevel, ProxyTemplate};
+use trivet_crds::pool::{ApiserverPool, ProxyTemplate};
 use trivet_crds::wire::Document;
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL, data_plane_name, wire};
 
+use super::pod::{
+    HANDOVER_DIR, PROGRAM, confined, field, handover_volume, image, log_format, log_level, metrics_socket,
+    mount, pod_security, pull_secrets,
+};
 use super::{Settings, labels};
 use crate::plan::Proxies;
 use crate::plan::masters::ZONE_LABEL;
 use crate::plan::scope::Scope;
-
-/// The program in the proxies' image.
-const PROGRAM: &str = "/trivet-proxy";
 
 /// Where the ConfigMap, the cache on the node's disk and the socket are mounted.
 const CONFIG_DIR: &str = "/etc/trivet";
 const CACHE_DIR: &str = "/var/lib/trivet";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
-
-/// Where the directory is mounted in which the proxies of a node meet. The socket of the probes is each pod's own.
-const HANDOVER_DIR: &str = "/run/trivet-handover";
 
 /// The label that the DaemonSet controller puts on its pods.
 const GENERATION_LABEL: &str = "pod-template-generation";
@@ -152,13 +149,6 @@ fn max_surge(max_parallel: &str) -> IntOrString {
 
 fn pod(pool: &str, drain_timeout_seconds: u32, proxy: &ProxyTemplate, settings: &Settings) -> PodSpec {
     let scope = Scope::wanted(proxy);
-    let pull_secrets = || -> Vec<_> {
-        settings
-            .pull_secrets
-            .iter()
-            .map(|name| LocalObjectReference { name: name.clone() })
-            .collect()
-    };
     let grace = drain_timeout_seconds
         .saturating_add(DRAIN_MARGIN_SECONDS)
         .saturating_add(LEAVE_SECONDS);
@@ -169,19 +159,10 @@ fn pod(pool: &str, drain_timeout_seconds: u32, proxy: &ProxyTemplate, settings: 
         // A proxy has no use for Services as environment variables, and their number grows with the namespace.
         enable_service_links: Some(false),
         host_network: Some(true),
-        image_pull_secrets: Some(proxy.image_pull_secrets.clone().unwrap_or_else(pull_secrets))
-            .filter(|secrets| !secrets.is_empty()),
+        image_pull_secrets: pull_secrets(proxy, settings),
         node_selector: Some(scope.node_selector),
         priority_class_name: Some(proxy.priority_class_name.clone()),
-        security_context: Some(PodSecurityContext {
-            app_armor_profile: Some(proxy.app_armor_profile.clone()),
-            se_linux_options: Some(proxy.se_linux_options.clone()),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                ..SeccompProfile::default()
-            }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(pod_security(proxy)),
         service_account_name: Some(settings.service_account.clone()),
         termination_grace_period_seconds: Some(i64::from(grace)),
         tolerations: Some(scope.tolerations),
@@ -194,7 +175,7 @@ fn pod(pool: &str, drain_timeout_seconds: u32, proxy: &ProxyTemplate, settings: 
 fn container(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Container {
     Container {
         name: "proxy".to_owned(),
-        image: Some(proxy.image.clone().unwrap_or_else(|| settings.image.clone())),
+        image: Some(image(proxy, settings)),
         image_pull_policy: Some(settings.pull_policy.as_str().to_owned()),
         args: Some(args(pool, proxy, settings)),
         env: Some(vec![
@@ -237,15 +218,9 @@ fn container(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Containe
         }),
         resources: Some(proxy.resources.clone()),
         security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                ..Capabilities::default()
-            }),
-            read_only_root_filesystem: Some(true),
             // Root without capabilities owns the cache directory on the node and can do nothing else.
             run_as_user: Some(0),
-            ..SecurityContext::default()
+            ..confined()
         }),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(vec![
@@ -270,27 +245,8 @@ fn value(name: &str, value: &str) -> EnvVar {
     }
 }
 
-/// An environment variable with the value of this field of the pod.
-fn field(name: &str, field_path: String) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                api_version: Some("v1".to_owned()),
-                field_path,
-            }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
-    }
-}
-
 fn args(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Vec<String> {
     let name = data_plane_name(pool);
-    let metrics = match proxy.metrics.address.parse() {
-        Ok(address) => SocketAddr::new(address, proxy.metrics.port).to_string(),
-        Err(_) => format!("{}:{}", proxy.metrics.address, proxy.metrics.port),
-    };
     let flags = [
         ("--config", format!("{CONFIG_DIR}/{}", wire::KEY)),
         ("--cache-dir", CACHE_DIR.to_owned()),
@@ -298,7 +254,7 @@ fn args(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Vec<String> {
         ("--watch", format!("{}/{name}", settings.namespace)),
         ("--token-file", TOKEN_FILE.to_owned()),
         ("--node-name", "$(NODE_NAME)".to_owned()),
-        (METRICS_FLAG, metrics),
+        (METRICS_FLAG, metrics_socket(proxy)),
         ("--log-level", log_level(proxy.log_level).to_owned()),
         ("--log-format", log_format(proxy.log_format).to_owned()),
     ];
@@ -346,37 +302,6 @@ fn volumes(pool: &str) -> Vec<Volume> {
             empty_dir: Some(EmptyDirVolumeSource::default()),
             ..volume("run")
         },
-        Volume {
-            host_path: Some(HostPathVolumeSource {
-                path: format!("{RUN_DIR}/{pool}"),
-                type_: Some("DirectoryOrCreate".to_owned()),
-            }),
-            ..volume("handover")
-        },
+        handover_volume(pool),
     ]
-}
-
-fn mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        ..VolumeMount::default()
-    }
-}
-
-fn log_level(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    }
-}
-
-fn log_format(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    }
 }

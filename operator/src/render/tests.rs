@@ -1,12 +1,16 @@
 //! The rendered objects, compared with the golden files beside this one.
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, SELinuxOptions};
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, Discovery, DiscoveryPolicy, NodeScope};
 
 use super::*;
 use crate::observe::in_force::current;
+use crate::plan::bootstrap::{Target, Task};
 use crate::plan::members::Member;
+use crate::plan::scope::Scope;
 use crate::plan::tests::facts;
 use crate::plan::{Facts, Marks, Proxies, Rollout, document};
 use crate::render::daemon_set::Template;
@@ -20,6 +24,8 @@ fn settings() -> Settings {
         pull_policy: PullPolicy::IfNotPresent,
         pull_secrets: Vec::new(),
         service_account: "trivet-proxy".to_owned(),
+        has_node_bootstrap: true,
+        standby_soak: Duration::from_secs(300),
     }
 }
 
@@ -48,6 +54,7 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
         marks: Marks::default(),
         is_written: false,
         version: None,
+        writer: None,
         proxies: Some(Proxies::wanted(spec)),
     }
 }
@@ -179,8 +186,13 @@ fn nothing_that_nodes_depend_on_has_an_owner_or_a_finalizer() {
     let Desired {
         config_map,
         daemon_set,
-    } = rendered(&ApiserverPoolSpec::default());
-    for metadata in [config_map.unwrap().metadata, daemon_set.unwrap().metadata] {
+        writer,
+    } = rendered_for(&ApiserverPoolSpec::default(), Task::Write);
+    for metadata in [
+        config_map.unwrap().metadata,
+        daemon_set.unwrap().metadata,
+        writer.unwrap().metadata,
+    ] {
         assert!(metadata.owner_references.is_none());
         assert!(metadata.finalizers.is_none());
     }
@@ -214,4 +226,94 @@ fn a_rollout_replaces_ready_proxies_first_and_does_not_wait_for_a_lost_node() {
     let rolling = strategy.rolling_update.unwrap();
     assert_eq!(rolling.max_unavailable, Some(IntOrString::Int(0)));
     assert_eq!(rolling.max_surge, Some(IntOrString::String("10%".to_owned())));
+}
+
+/// The objects of this spec, with the writer at this task.
+fn rendered_for(spec: &ApiserverPoolSpec, task: Task) -> Desired {
+    let rollout = Rollout {
+        writer: Some(Target {
+            task,
+            directory: "/etc/kubernetes/manifests".to_owned(),
+        }),
+        ..rollout(spec, &[member("cp1", "10.0.0.11")])
+    };
+    render(&rollout, &settings()).unwrap()
+}
+
+fn writer(spec: &ApiserverPoolSpec, task: Task) -> DaemonSet {
+    rendered_for(spec, task).writer.unwrap()
+}
+
+const TASKS: [Task; 3] = [Task::Write, Task::Remove, Task::Rest];
+
+#[test]
+fn the_writer_renders_as_committed() {
+    let spec = ApiserverPoolSpec::default();
+    for (name, task) in ["writer", "writer_removes", "writer_rests"]
+        .into_iter()
+        .zip(TASKS)
+    {
+        insta::assert_yaml_snapshot!(name, writer(&spec, task));
+    }
+}
+
+#[test]
+fn a_pool_that_wants_no_static_pods_has_no_writer() {
+    assert!(rendered(&ApiserverPoolSpec::default()).writer.is_none());
+}
+
+#[test]
+fn the_writer_in_place_is_read_back() {
+    let spec = ApiserverPoolSpec::default();
+    for task in TASKS {
+        let desired = rendered_for(&spec, task);
+        let hash = template_of(&desired);
+        let (target, template) = bootstrap::in_place(&desired.writer.unwrap()).unwrap();
+        assert_eq!((target.task, template), (task, hash));
+        assert_eq!(target.directory, "/etc/kubernetes/manifests");
+    }
+    let proxies = rendered(&spec).daemon_set.unwrap();
+    assert_eq!(bootstrap::in_place(&proxies), None);
+}
+
+#[test]
+fn the_writer_is_where_the_proxies_are_and_has_their_image() {
+    let mut spec = ApiserverPoolSpec::default();
+    spec.proxy.node_scope = NodeScope::WorkersOnly;
+    spec.proxy.image = Some("registry.example.com/proxy:1".to_owned());
+    spec.proxy.tolerations = Some(Vec::new());
+    spec.proxy.node_selector = [("pool".to_owned(), "a".to_owned())].into();
+    let proxies = rendered(&spec).daemon_set.unwrap();
+    for task in [Task::Write, Task::Remove] {
+        let writer = writer(&spec, task);
+        assert_eq!(Scope::in_force(&writer), Scope::in_force(&proxies));
+        let pod = writer.spec.unwrap().template.spec.unwrap();
+        let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+        for container in containers {
+            assert_eq!(container.image.as_deref(), Some("registry.example.com/proxy:1"));
+        }
+    }
+}
+
+#[test]
+fn no_pod_of_the_writer_counts_as_a_proxy() {
+    let spec = ApiserverPoolSpec::default();
+    let proxies = rendered(&spec).daemon_set.unwrap().spec.unwrap();
+    let selected = proxies.selector.match_labels.unwrap();
+    for task in TASKS {
+        let template = writer(&spec, task).spec.unwrap().template;
+        let labels = template.metadata.unwrap().labels.unwrap();
+        assert!(!labels.contains_key(POOL_LABEL), "{labels:?}");
+        assert!(!selected.iter().all(|(key, value)| labels.get(key) == Some(value)));
+    }
+}
+
+#[test]
+fn a_template_that_changes_nothing_for_the_writer_restarts_no_pod_of_it() {
+    let original = ApiserverPoolSpec::default();
+    let mut edited = original.clone();
+    edited.proxy.resources.requests = None;
+    let (before, after) = (writer(&original, Task::Write), writer(&edited, Task::Write));
+    assert_ne!(before.metadata.labels, after.metadata.labels);
+    assert_eq!(before.spec, after.spec);
 }

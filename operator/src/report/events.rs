@@ -109,6 +109,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plan::bootstrap::Phase;
     use crate::plan::{Memory, Rejection};
 
     fn plan(verdict: Verdict) -> Plan {
@@ -119,6 +120,7 @@ mod tests {
             revision: 4,
             endpoints: Vec::new(),
             memory: Memory::default(),
+            bootstrap: Phase::Off,
             next_look: None,
         }
     }

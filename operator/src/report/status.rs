@@ -1,6 +1,7 @@
 //! Builds a pool's status. Pure.
 
 pub mod conditions;
+mod progress;
 mod proxies;
 mod undated;
 
@@ -11,6 +12,7 @@ use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus, PoolMem
 
 use crate::apply::Kind;
 use crate::health::Healths;
+use crate::observe::availability::counts;
 use crate::observe::proxies::Uncounted;
 use crate::plan::{Member, Plan};
 
@@ -32,12 +34,27 @@ pub struct Seen<'a> {
     pub uncounted: &'a [Uncounted],
     /// Why pods of proxies fail: messages of the API server or kubelet.
     pub failures: &'a [String],
-    /// The object that the API server has refused, and its error.
-    pub refused: Option<(Kind, &'a str)>,
+    /// The writer of the standbys' manifests, if there is one.
+    pub writer: Option<&'a DaemonSet>,
+    /// Why its pods fail.
+    pub writer_failures: &'a [String],
+    /// The object that the API server has refused.
+    pub refused: Option<&'a Refusal>,
     /// The status of the last pass.
     pub previous: Option<&'a ApiserverPoolStatus>,
     /// The time of the changes.
     pub now: Timestamp,
+}
+
+/// An object that the API server has refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its kind.
+    pub kind: Kind,
+    /// One fixed word.
+    pub reason: &'static str,
+    /// The error.
+    pub words: String,
 }
 
 /// Builds the status.
@@ -50,7 +67,7 @@ pub fn status(seen: &Seen<'_>) -> ApiserverPoolStatus {
         .collect();
     let proxies = seen
         .daemon_set
-        .map(|daemon_set| proxies::counts(daemon_set, seen.uncounted));
+        .map(|daemon_set| counts(daemon_set, seen.uncounted));
     let mut status = ApiserverPoolStatus {
         observed_generation: seen.generation,
         conditions: Vec::new(),
@@ -128,9 +145,9 @@ fn members_summary(members: &[MemberStatus]) -> String {
 
 /// The revision in force, which is that of the new document unless the API server has refused it.
 fn revision(seen: &Seen<'_>) -> Option<i64> {
-    match seen.refused {
-        Some((Kind::ConfigMap, _)) => seen.previous?.config_revision,
-        Some((Kind::DaemonSet, _)) | None => i64::try_from(seen.plan.revision)
+    match seen.refused.map(|refused| refused.kind) {
+        Some(Kind::ConfigMap) => seen.previous?.config_revision,
+        Some(Kind::DaemonSet | Kind::Writer) | None => i64::try_from(seen.plan.revision)
             .ok()
             .filter(|revision| *revision > 0),
     }

@@ -72,6 +72,7 @@ async fn report_on(ctx: &Context, facts: &Facts, applied: &Applied) -> Result<()
         plan: &plan::plan(&pool, facts).unwrap(),
         facts,
         proxies: &Proxies::default(),
+        writer: &Bootstrap::default(),
         applied,
     };
     report(ctx, &pool, pass).await

@@ -1,10 +1,10 @@
-//! The conditions: Accepted, ProxiesAvailable, and Ready, which summarises them.
+//! The conditions: Accepted, ProxiesAvailable, Progressing, and Ready, which summarises the first two.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, PoolMemberState};
 
 use super::undated::Undated;
-use super::{Seen, condition, proxies};
+use super::{Seen, condition, progress, proxies};
 use crate::apply::Kind;
 use crate::plan::Verdict;
 use crate::plan::fitness;
@@ -15,6 +15,9 @@ pub const ACCEPTED: &str = "Accepted";
 
 /// Every Ready node that should have a proxy has an available one of the newest template.
 pub const PROXIES_AVAILABLE: &str = "ProxiesAvailable";
+
+/// The proxies, and the standbys if there are any, are as the spec wants them, or on their way there.
+pub const PROGRESSING: &str = "Progressing";
 
 /// Accepted, proxies available, and at least one active member Up as far as the operator can judge.
 pub const READY: &str = "Ready";
@@ -31,16 +34,15 @@ pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Conditio
         (READY, ready),
         (ACCEPTED, accepted),
         (PROXIES_AVAILABLE, available),
+        (PROGRESSING, progress::progressing(seen)),
     ]
     .map(|(type_, undated)| dated(type_, undated, seen))
     .into()
 }
 
 fn accepted(seen: &Seen<'_>) -> Undated {
-    let refused = match seen.refused {
-        Some((Kind::ConfigMap, words)) => Some(words),
-        Some((Kind::DaemonSet, _)) | None => None,
-    };
+    let of_document = seen.refused.filter(|refused| refused.kind == Kind::ConfigMap);
+    let refused = of_document.map(|refused| refused.words.as_str());
     match (&seen.plan.verdict, refused) {
         (Verdict::Rejected { rejection, notes }, refused) => {
             let sentences = notes.iter().map(String::as_str).chain(refused);

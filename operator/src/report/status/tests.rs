@@ -5,6 +5,7 @@ use trivet_crds::pool::{MemberHealth, MemberSource};
 
 use super::*;
 use crate::health::Answer;
+use crate::plan::bootstrap::Phase;
 use crate::plan::{Memory, Rejection, Verdict};
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ fn plan(members: Vec<Member>) -> Plan {
         revision: 4,
         endpoints: vec!["https://127.0.0.1:7443".to_owned()],
         memory: Memory::default(),
+        bootstrap: Phase::Off,
         next_look: None,
     }
 }
@@ -77,7 +79,9 @@ struct Case {
     daemon_set: Option<DaemonSet>,
     uncounted: Vec<Uncounted>,
     failures: Vec<String>,
-    refused: Option<(Kind, &'static str)>,
+    writer: Option<DaemonSet>,
+    writer_failures: Vec<String>,
+    refused: Option<Refusal>,
     previous: Option<ApiserverPoolStatus>,
 }
 
@@ -92,6 +96,8 @@ impl Case {
             daemon_set: Some(daemon_set(5, 5)),
             uncounted: Vec::new(),
             failures: Vec::new(),
+            writer: None,
+            writer_failures: Vec::new(),
             refused: None,
             previous: None,
         }
@@ -105,7 +111,9 @@ impl Case {
             daemon_set: self.daemon_set.as_ref(),
             uncounted: &self.uncounted,
             failures: &self.failures,
-            refused: self.refused,
+            writer: self.writer.as_ref(),
+            writer_failures: &self.writer_failures,
+            refused: self.refused.as_ref(),
             previous: self.previous.as_ref(),
             now: Timestamp::from_second(seconds).unwrap(),
         })
@@ -113,6 +121,14 @@ impl Case {
 
     fn status(&self) -> ApiserverPoolStatus {
         self.status_at(1000)
+    }
+}
+
+fn refusal(kind: Kind, words: &str) -> Refusal {
+    Refusal {
+        kind,
+        reason: "ApplyFailed",
+        words: words.to_owned(),
     }
 }
 
@@ -250,7 +266,7 @@ fn a_refused_spec_is_not_ready_for_the_same_reason() {
 fn a_rejection_keeps_its_reason_and_tells_what_goes_on_and_what_cannot_be_written() {
     let mut case = Case::good();
     case.plan.verdict = rejected(Rejection::NodesUnknown);
-    case.refused = Some((
+    case.refused = Some(refusal(
         Kind::ConfigMap,
         "the API server refuses ConfigMap trivet-default: no",
     ));
@@ -386,7 +402,10 @@ fn a_pool_whose_nodes_are_all_lost_is_not_ready() {
 #[test]
 fn a_refused_daemon_set_is_shown_with_the_words_of_the_api_server() {
     let case = Case {
-        refused: Some((Kind::DaemonSet, "the API server refuses it: exceeded quota")),
+        refused: Some(refusal(
+            Kind::DaemonSet,
+            "the API server refuses it: exceeded quota",
+        )),
         ..Case::good()
     };
     let status = case.status();
@@ -402,7 +421,7 @@ fn a_refused_document_is_not_claimed_to_be_in_force() {
     let mut case = Case::good();
     case.previous = Some(case.status());
     case.plan.revision = 5;
-    case.refused = Some((Kind::ConfigMap, "the API server refuses it: forbidden"));
+    case.refused = Some(refusal(Kind::ConfigMap, "the API server refuses it: forbidden"));
     let status = case.status();
     assert_eq!(shown(&status, "Accepted"), is("False", "ApplyFailed"));
     assert_eq!(status.config_revision, Some(4));
@@ -413,4 +432,178 @@ fn a_status_that_was_stored_is_equal_to_itself() {
     let status = Case::good().status();
     let stored = serde_json::from_str(&serde_json::to_string(&status).unwrap()).unwrap();
     assert_eq!(status, stored);
+}
+
+/// A pool whose proxies are all available, in this phase; with how many of five nodes the writer has reached.
+fn bootstrapping(phase: Phase, written: i32) -> Case {
+    let mut case = Case {
+        writer: Some(daemon_set(5, written)),
+        ..Case::good()
+    };
+    case.plan.bootstrap = phase;
+    case
+}
+
+fn progress(case: &Case) -> (String, String, String) {
+    let status = case.status();
+    let message = condition(&status, "Progressing").unwrap().message.clone();
+    let (holds, reason) = shown(&status, "Progressing");
+    (holds, reason, message)
+}
+
+#[test]
+fn progressing_tells_how_far_the_bootstrap_of_the_nodes_is() {
+    let nodes = |count: usize| (1..=count).map(|number| format!("w{number}")).collect::<Vec<_>>();
+    for (phase, written, status, reason, part) in [
+        (
+            Phase::Off,
+            0,
+            "True",
+            "Complete",
+            "every node has what the spec wants",
+        ),
+        (
+            Phase::AwaitsProxies,
+            0,
+            "True",
+            "RollingOut",
+            "once every ready node has an available proxy",
+        ),
+        (
+            Phase::AwaitsRollout,
+            5,
+            "True",
+            "RollingOut",
+            "once every ready node has an available proxy",
+        ),
+        (
+            Phase::Soaks,
+            5,
+            "True",
+            "Soaking",
+            "available with it for long enough",
+        ),
+        (
+            Phase::Writes,
+            3,
+            "True",
+            "WritingManifests",
+            "3 of 5 nodes have the manifest",
+        ),
+        (
+            Phase::Writes,
+            5,
+            "True",
+            "Complete",
+            "5 of 5 nodes have the manifest",
+        ),
+        (
+            Phase::Removes,
+            2,
+            "True",
+            "RemovingManifests",
+            "2 of 5 nodes are without",
+        ),
+        (
+            Phase::AwaitsWay(nodes(2)),
+            5,
+            "False",
+            "AwaitingProxies",
+            "DaemonSet: w1, w2, because",
+        ),
+        (
+            Phase::AwaitsWay(nodes(12)),
+            5,
+            "False",
+            "AwaitingProxies",
+            "12 nodes have a ready proxy",
+        ),
+        (
+            Phase::AwaitsWay(nodes(12)),
+            5,
+            "False",
+            "AwaitingProxies",
+            "w10 and 2 more, because",
+        ),
+        (
+            Phase::AwaitsWay(nodes(0)),
+            5,
+            "False",
+            "AwaitingProxies",
+            "the rollout of the proxies is complete",
+        ),
+        (
+            Phase::Forbidden,
+            0,
+            "False",
+            "BootstrapForbidden",
+            "nodeBootstrap.enabled to true",
+        ),
+    ] {
+        let case = bootstrapping(phase.clone(), written);
+        let (holds, why, message) = progress(&case);
+        assert_eq!((holds.as_str(), why.as_str()), (status, reason), "{phase:?}");
+        assert!(message.contains(part), "{phase:?}: {message}");
+        assert_eq!(shown(&case.status(), "Ready"), is("True", "Ready"), "{phase:?}");
+    }
+}
+
+#[test]
+fn a_rollout_of_the_proxies_is_progress_too() {
+    let case = Case {
+        daemon_set: Some(daemon_set(5, 4)),
+        ..Case::good()
+    };
+    let (holds, reason, message) = progress(&case);
+    assert_eq!((holds.as_str(), reason.as_str()), ("True", "RollingOut"));
+    assert!(
+        message.contains("4 of 5 nodes have an available proxy"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_node_whose_manifest_cannot_be_written_is_named_and_the_pool_stays_ready() {
+    let failure = "w1: hostPath type check failed: /etc/kubernetes/manifests is not a directory";
+    let case = Case {
+        writer_failures: vec![failure.to_owned()],
+        ..bootstrapping(Phase::Writes, 4)
+    };
+    let status = case.status();
+    for type_ in ["ProxiesAvailable", "Progressing"] {
+        let message = &condition(&status, type_).unwrap().message;
+        assert!(message.contains(failure), "{type_}: {message}");
+    }
+    assert_eq!(shown(&status, "ProxiesAvailable"), is("True", "Available"));
+    assert_eq!(shown(&status, "Ready"), is("True", "Ready"));
+    assert_eq!(shown(&status, "Progressing"), is("False", "WriterFailing"));
+}
+
+#[test]
+fn a_writer_that_the_chart_forbids_is_told_with_the_way_out_and_the_pool_stays_ready() {
+    let words =
+        "the API server refuses DaemonSet trivet-default-bootstrap: the chart value nodeBootstrap.enabled";
+    let case = Case {
+        refused: Some(Refusal {
+            reason: "BootstrapForbidden",
+            ..refusal(Kind::Writer, words)
+        }),
+        ..bootstrapping(Phase::Writes, 0)
+    };
+    let (holds, reason, message) = progress(&case);
+    assert_eq!((holds.as_str(), reason.as_str()), ("False", "BootstrapForbidden"));
+    assert!(message.contains(words), "{message}");
+    let status = case.status();
+    assert_eq!(shown(&status, "ProxiesAvailable"), is("True", "Available"));
+    assert_eq!(shown(&status, "Accepted"), is("True", "Accepted"));
+    assert_eq!(shown(&status, "Ready"), is("True", "Ready"));
+    assert_eq!(status.config_revision, Some(4));
+}
+
+#[test]
+fn a_rejected_spec_makes_no_progress() {
+    let mut case = bootstrapping(Phase::Off, 0);
+    case.plan.verdict = rejected(Rejection::NoMembers { notes: Vec::new() });
+    let (holds, reason, _) = progress(&case);
+    assert_eq!((holds.as_str(), reason.as_str()), ("False", "NoMembers"));
 }

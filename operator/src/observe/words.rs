@@ -1,0 +1,176 @@
+//! Why pods do not run, in the words of the API server, the scheduler and kubelet.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use super::proxies::node_of;
+use crate::context::Context;
+use crate::logging::chain;
+
+/// Kubelet's messages can be long. The node's events have the rest.
+const MESSAGE_LIMIT: usize = 500;
+
+/// The least time between two reads of a DaemonSet's events, for which the API server reads all events of the namespace.
+pub(super) const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// States in which every pod is for a moment.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// The latest refusal to create a pod of the DaemonSet with this name.
+pub(super) async fn refusal(ctx: &Context, daemon_set: &str) -> Option<String> {
+    let about = format!("involvedObject.kind=DaemonSet,involvedObject.name={daemon_set},reason=FailedCreate");
+    latest(&events(ctx, &about).await)
+}
+
+/// The events of Trivet's namespace with these fields; none if they cannot be read.
+pub(super) async fn events(ctx: &Context, fields: &str) -> Vec<Event> {
+    let api: Api<Event> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    match api.list(&ListParams::default().fields(fields)).await {
+        Ok(events) => events.items,
+        Err(error) => {
+            tracing::debug!(fields, error = chain(&error), "failed to read the events of pods");
+            Vec::new()
+        }
+    }
+}
+
+/// The message of the latest of these events.
+pub(super) fn latest<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<String> {
+    let at = |event: &&Event| event.last_timestamp.as_ref().map(|time| time.0);
+    let message = events.into_iter().max_by_key(at)?.message.as_ref()?;
+    Some(short(message))
+}
+
+/// The message of kubelet or the scheduler about a pod that does not run.
+pub(super) fn failure(pod: &Pod) -> Option<String> {
+    let node = node_of(pod).map_or_else(|| pod.name_any(), str::to_owned);
+    let status = pod.status.as_ref()?;
+    let containers = [&status.init_container_statuses, &status.container_statuses];
+    let waiting = containers.into_iter().flatten().flatten().find_map(unstarted);
+    let unscheduled = || {
+        let conditions = status.conditions.iter().flatten();
+        let mut refused = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
+        refused.find_map(|condition| condition.message.clone())
+    };
+    let message = waiting.or_else(unscheduled)?;
+    Some(format!("{node}: {}", short(&message)))
+}
+
+/// Why a container waits, and how it ended before.
+fn unstarted(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref()?;
+    let waiting = state.waiting.as_ref();
+    let waiting = waiting.map(|waiting| (waiting.reason.clone(), waiting.message.clone()));
+    let (reason, message) = waiting.unwrap_or_default();
+    if reason
+        .as_ref()
+        .is_some_and(|reason| STARTING.contains(&reason.as_str()))
+    {
+        return None;
+    }
+    let ended = container.last_state.as_ref().and_then(end).or_else(|| end(state));
+    let words: Vec<_> = [reason, message, ended].into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join(": "))
+}
+
+/// The last words of a container that has failed.
+fn end(state: &ContainerState) -> Option<String> {
+    let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+    ended.message.clone()
+}
+
+fn short(message: &str) -> String {
+    message
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(MESSAGE_LIMIT)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": { "name": "trivet-default-x" }, "spec": { "nodeName": "w1", "containers": [] },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    /// A container in this state, after that one.
+    fn container(state: &serde_json::Value, last: &serde_json::Value) -> serde_json::Value {
+        json!([{ "name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+                 "state": state, "lastState": last }])
+    }
+
+    #[test]
+    fn the_last_message_of_a_crashing_proxy_is_passed_on() {
+        let status = json!({ "containerStatuses": container(
+            &json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } }),
+            &json!({ "terminated": { "exitCode": 1, "message": "failed to bind\n127.0.0.1:7443" } }),
+        ) });
+        let message = failure(&pod(&status)).unwrap();
+        assert_eq!(
+            message,
+            "w1: CrashLoopBackOff: back-off 40s: failed to bind 127.0.0.1:7443"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_starts_or_runs_is_no_failure() {
+        for state in [
+            json!({ "waiting": { "reason": "ContainerCreating" } }),
+            json!({ "waiting": { "reason": "PodInitializing" } }),
+            json!({ "running": {} }),
+            json!({ "terminated": { "exitCode": 0, "message": "written" } }),
+        ] {
+            let container = container(&state, &json!({}));
+            let status = json!({ "initContainerStatuses": container, "containerStatuses": container });
+            assert_eq!(failure(&pod(&status)), None, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_has_failed_says_why_before_and_during_its_back_off() {
+        let ended = json!({ "terminated": { "exitCode": 1, "message": "read-only file system" } });
+        let waits = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } });
+        for (state, last, words) in [
+            (&ended, &json!({}), "w1: read-only file system"),
+            (
+                &waits,
+                &ended,
+                "w1: CrashLoopBackOff: back-off 40s: read-only file system",
+            ),
+        ] {
+            let held = container(&json!({ "waiting": { "reason": "PodInitializing" } }), &json!({}));
+            let status =
+                json!({ "initContainerStatuses": container(state, last), "containerStatuses": held });
+            assert_eq!(failure(&pod(&status)).as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn of_several_events_the_latest_counts() {
+        let event = |second: u8, message: &str| -> Event {
+            serde_json::from_value(json!({
+                "metadata": {}, "involvedObject": {}, "message": message,
+                "lastTimestamp": format!("2026-01-01T00:00:0{second}Z"),
+            }))
+            .unwrap()
+        };
+        assert_eq!(
+            latest(&[event(2, "new"), event(1, "old")]).as_deref(),
+            Some("new")
+        );
+        assert_eq!(latest(&[]), None);
+    }
+}

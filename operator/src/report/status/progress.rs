@@ -1,0 +1,116 @@
+//! The condition Progressing: whether what the spec wants of the nodes is there, or on its way.
+//!
+//! As with a Deployment, True means also that all is done. False means that it stands, and what somebody can do about it.
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+
+use super::Seen;
+use super::proxies::{self, NAMES_LIMIT};
+use super::undated::Undated;
+use crate::apply::{BOOTSTRAP_FORBIDDEN, Kind};
+use crate::plan::Verdict;
+use crate::plan::bootstrap::Phase;
+
+pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
+    if let Verdict::Rejected { rejection, .. } = &seen.plan.verdict {
+        let message = "the spec is not obeyed, see Accepted; proxies and standbys stay as they are";
+        return stands(rejection.reason(), message.to_owned());
+    }
+    if let Some(refused) = seen.refused {
+        let stays = match refused.kind {
+            Kind::ConfigMap | Kind::DaemonSet => "",
+            Kind::Writer => "; the standbys stay as they are",
+        };
+        return stands(refused.reason, format!("{}{stays}", refused.words));
+    }
+    let available = proxies::available(seen);
+    match &seen.plan.bootstrap {
+        Phase::Forbidden => stands(
+            BOOTSTRAP_FORBIDDEN,
+            "spec.nodeBootstrap: this installation lets nobody place or remove static pods, and the standbys stay as they \
+             are; set the chart value nodeBootstrap.enabled to true"
+                .to_owned(),
+        ),
+        Phase::AwaitsWay(nodes) => stands("AwaitingProxies", awaits_way(nodes)),
+        Phase::Off | Phase::AwaitsProxies | Phase::AwaitsRollout | Phase::Soaks | Phase::Writes | Phase::Removes
+            if !available.holds =>
+        {
+            goes_on("RollingOut", available.message)
+        }
+        Phase::Off => goes_on("Complete", "every node has what the spec wants".to_owned()),
+        Phase::AwaitsProxies | Phase::AwaitsRollout => goes_on(
+            "RollingOut",
+            "the standbys follow once every ready node has an available proxy of the newest template".to_owned(),
+        ),
+        Phase::Soaks => goes_on(
+            "Soaking",
+            "the standbys get the newest template once the proxies have been available with it for long enough".to_owned(),
+        ),
+        Phase::Writes => writer(seen, "WritingManifests", "have the manifest of their standby"),
+        Phase::Removes => writer(seen, "RemovingManifests", "are without the manifest of a standby"),
+    }
+}
+
+fn goes_on(reason: &'static str, message: String) -> Undated {
+    Undated {
+        holds: true,
+        reason,
+        message,
+    }
+}
+
+fn stands(reason: &'static str, message: String) -> Undated {
+    Undated {
+        holds: false,
+        ..goes_on(reason, message)
+    }
+}
+
+/// How far the writer is, and why it fails.
+fn writer(seen: &Seen<'_>, reason: &'static str, done: &str) -> Undated {
+    let (ready, desired) = seen.writer.map(counted).unwrap_or_default();
+    let message = format!("{ready} of {desired} nodes {done}");
+    if !seen.writer_failures.is_empty() {
+        return stands(
+            "WriterFailing",
+            format!("{message}: {}", seen.writer_failures.join("; ")),
+        );
+    }
+    let is_complete = desired > 0 && ready >= desired;
+    goes_on(if is_complete { "Complete" } else { reason }, message)
+}
+
+/// How many nodes have run the newest writer, at least, and of how many.
+fn counted(writer: &DaemonSet) -> (i32, i32) {
+    let Some(status) = &writer.status else {
+        return (0, 0);
+    };
+    let is_seen = status.observed_generation >= writer.metadata.generation;
+    let updated = status.updated_number_scheduled.unwrap_or_default();
+    let ready = if is_seen {
+        updated.min(status.number_ready)
+    } else {
+        0
+    };
+    (ready, status.desired_number_scheduled)
+}
+
+fn awaits_way(nodes: &[String]) -> String {
+    let named: Vec<_> = nodes.iter().take(NAMES_LIMIT).map(String::as_str).collect();
+    let which = match nodes.len() {
+        0 => "the rollout of the proxies is complete".to_owned(),
+        1..=NAMES_LIMIT => format!(
+            "these nodes have a ready proxy of the DaemonSet: {}",
+            named.join(", ")
+        ),
+        more => format!(
+            "{more} nodes have a ready proxy of the DaemonSet: {} and {} more",
+            named.join(", "),
+            more.saturating_sub(NAMES_LIMIT)
+        ),
+    };
+    format!(
+        "the standbys stay until {which}, because a standby may be the only way of its node to the API; delete the Node \
+         objects of nodes that do not come back"
+    )
+}
