@@ -37,6 +37,14 @@ impl Tools {
         finish(command, manifest).await
     }
 
+    /// What kubectl prints when this user would create the objects of a manifest, or the API server's refusal.
+    pub async fn create_as(&self, user: &str, manifest: &str) -> Result<String> {
+        let mut command = self.kubectl_command()?;
+        command.args(["create", "--dry-run=server", "-f", "-"]);
+        command.arg(format!("--as={user}"));
+        finish(command, manifest).await
+    }
+
     /// The API server's error for a manifest that it must reject.
     pub async fn refusal(&self, manifest: &str) -> Result<String> {
         let mut command = self.kubectl_command()?;
