@@ -1,4 +1,4 @@
-//! The CRD as it is committed and installed: the output of the derive, changed to follow the Kubernetes API conventions.
+//! The CRDs as they are committed and installed: the output of the derive, changed to follow the Kubernetes API conventions.
 //!
 //! The derive writes `nullable` for `Option`, floats for bounds, and unsigned formats that Kubernetes does not know; it
 //! knows no CEL rules and no list types. This module corrects and adds all of that. Nested defaults are repeated at each
@@ -9,20 +9,85 @@
 //! their description, and the operator applies it when it reads a pool.
 
 use kube::CustomResourceExt;
+use kube::core::schema::StructuralSchemaRewriter;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use crate::GROUP;
 use crate::pool::ApiserverPool;
-use crate::rules::{LISTS, List, RULES};
+use crate::report::{KIND, PLURAL, ReportContent, VERSION};
+use crate::rules::{LISTS, List, REPORT_LISTS, REPORT_RULES, RULES, Rule};
 
 /// The CRD of the ApiserverPool, as JSON in the form of `apiextensions.k8s.io/v1`.
 ///
 /// Fails if the path of a rule is not in the schema: a programming error that a test finds.
 pub fn apiserver_pool() -> Result<Value, Error> {
-    let mut crd = serde_json::to_value(ApiserverPool::crd())?;
+    finish(serde_json::to_value(ApiserverPool::crd())?, LISTS, RULES)
+}
+
+/// The CRD of the ProxyReport, in the same form. Its fields are at the top level, for which there is no derive.
+pub fn proxy_report() -> Result<Value, Error> {
+    let mut settings = SchemaSettings::openapi3();
+    settings.inline_subschemas = true;
+    settings.meta_schema = None;
+    let generator = settings.with_transform(StructuralSchemaRewriter).into_generator();
+    let mut schema = serde_json::to_value(generator.into_root_schema_for::<ReportContent>())?;
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        for property in ["apiVersion", "kind"] {
+            properties.insert(property.to_owned(), json!({ "type": "string" }));
+        }
+        properties.insert("metadata".to_owned(), json!({ "type": "object" }));
+    }
+    if let Value::Object(fields) = &mut schema {
+        fields.insert(
+            "description".to_owned(),
+            json!(
+                "ProxyReport is what the proxy of one node says about itself and about the members as it reaches them. The \
+                 proxy writes it; edits are overwritten."
+            ),
+        );
+    }
+    let column = |name: &str, kind: &str, path: &str, description: &str| json!({ "name": name, "type": kind, "jsonPath": path, "description": description });
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{PLURAL}.{GROUP}") },
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "categories": ["trivet"],
+                "kind": KIND,
+                "plural": PLURAL,
+                "shortNames": ["apr"],
+                "singular": "proxyreport",
+            },
+            "scope": "Cluster",
+            "versions": [{
+                "additionalPrinterColumns": [
+                    column("Node", "string", ".nodeName", "The node that reports"),
+                    column("Pool", "string", ".poolName", "The pool"),
+                    column("Revision", "integer", ".revision", "The document that the proxy follows"),
+                    column("Members", "string", ".membersSummary", "Members that are Up from this node, of all active ones"),
+                    column("Connections", "integer", ".connections", "Connections of clients when this was written"),
+                    column("Standby", "string", ".standby", "Whether another process of the node takes over when this one ends"),
+                    column("Age", "date", ".observedTime", "Time since the proxy has written this"),
+                ],
+                "name": VERSION,
+                "schema": { "openAPIV3Schema": schema },
+                "served": true,
+                "storage": true,
+            }],
+        },
+    });
+    finish(crd, REPORT_LISTS, REPORT_RULES)
+}
+
+/// Adds list types and rules, and makes the schema follow the conventions.
+fn finish(mut crd: Value, lists: &[(&str, List)], rules: &[Rule]) -> Result<Value, Error> {
     let schema = crd
         .pointer_mut("/spec/versions/0/schema/openAPIV3Schema")
         .ok_or_else(|| Error::NoSuchNode("openAPIV3Schema".to_owned()))?;
-    for (at, list) in LISTS {
+    for (at, list) in lists {
         let fields = node(schema, at)?;
         match list {
             List::Map(key) => {
@@ -34,7 +99,7 @@ pub fn apiserver_pool() -> Result<Value, Error> {
             }
         }
     }
-    for rule in RULES {
+    for rule in rules {
         let rules = node(schema, rule.at)?
             .entry("x-kubernetes-validations")
             .or_insert_with(|| json!([]));
@@ -156,12 +221,17 @@ mod tests {
 
     use super::*;
     use crate::pool::{ApiserverPoolSpec, PoolMemberState};
+    use crate::report::{MAX_LISTENERS, MAX_MEMBERS, MAX_MESSAGE, MAX_WARNINGS, ProxyReport};
+    use crate::wire::MAX_REVISION;
 
-    fn schema() -> Value {
-        let crd = apiserver_pool().unwrap();
+    fn schema_of(crd: Value) -> Value {
         crd.pointer("/spec/versions/0/schema/openAPIV3Schema")
             .unwrap()
             .clone()
+    }
+
+    fn schema() -> Value {
+        schema_of(apiserver_pool().unwrap())
     }
 
     fn defaulted(pool: &Value) -> Value {
@@ -535,9 +605,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_schema_keeps_the_api_conventions() {
-        walk("", &schema(), &mut |path, schema| {
+    /// `is_written` says which fields the API server takes from a writer other than the operator.
+    fn keeps_the_conventions(schema: &Value, is_written: impl Fn(&str) -> bool) {
+        walk("", schema, &mut |path, schema| {
             let has = |key: &str| schema.get(key).is_some();
             assert!(!has("nullable"), "{path} is nullable");
             assert!(
@@ -545,12 +615,12 @@ mod tests {
                 "{path} says nothing"
             );
             match schema["type"].as_str().unwrap_or_default() {
-                "string" if path.starts_with(".spec") => {
+                "string" if is_written(path) => {
                     assert!(has("maxLength") || has("enum"), "{path} is unbounded");
                 }
                 "array" => assert!(has("maxItems"), "{path} is unbounded"),
                 "integer" => assert!(
-                    schema["minimum"].is_i64() || path.starts_with(".status"),
+                    schema["minimum"].is_i64() || !is_written(path),
                     "{path} has no integer bound"
                 ),
                 "string" | "object" => {}
@@ -560,5 +630,80 @@ mod tests {
                 assert!(path.contains("[]") || has("default"), "{path} has no default");
             }
         });
+    }
+
+    #[test]
+    fn the_schemas_keep_the_api_conventions() {
+        keeps_the_conventions(&schema(), |path| path.starts_with(".spec"));
+        let mut report = schema_of(proxy_report().unwrap());
+        let properties = report["properties"].as_object_mut().unwrap();
+        for of_kubernetes in ["apiVersion", "kind", "metadata"] {
+            properties.remove(of_kubernetes).unwrap();
+        }
+        keeps_the_conventions(&report, |_| true);
+        assert_eq!(
+            report["required"],
+            json!(["nodeName", "observedTime", "poolName"])
+        );
+    }
+
+    fn content(pool: &str, node: &str) -> ReportContent {
+        let content = json!({ "poolName": pool, "nodeName": node, "observedTime": "2026-11-29T00:00:00Z" });
+        serde_json::from_value(content).unwrap()
+    }
+
+    /// What the CEL rules say of a report, written over `old`.
+    fn refusals_of(report: &Value, old: Option<&Value>) -> Vec<String> {
+        match Validator::new().validate(&schema_of(proxy_report().unwrap()), report, old) {
+            Ok(()) => Vec::new(),
+            Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_report_has_the_name_of_its_pool_and_node_and_keeps_both() {
+        let mine = content("default", "w1").object().unwrap();
+        assert_eq!(refusals_of(&mine, None), Vec::<String>::new());
+        assert_eq!(refusals_of(&mine, Some(&mine)), Vec::<String>::new());
+        let long = content(&"p".repeat(40), &"n".repeat(253)).object().unwrap();
+        assert_eq!(refusals_of(&long, None), Vec::<String>::new());
+        let mut of_another = mine.clone();
+        of_another["metadata"]["name"] = json!("default.w2");
+        assert!(refusals_of(&of_another, None)[0].starts_with("metadata.name: "));
+        for (field, other) in [("poolName", "other"), ("nodeName", "w2")] {
+            let mut changed = mine.clone();
+            changed[field] = json!(other);
+            let refusals = refusals_of(&changed, Some(&mine));
+            assert!(
+                refusals.iter().any(|refusal| refusal.starts_with(field)),
+                "{refusals:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_report_reads_as_it_was_written() {
+        let object = content("default", "w1").object().unwrap();
+        let read: ProxyReport = serde_json::from_value(object).unwrap();
+        assert_eq!(read.content, content("default", "w1"));
+        assert_eq!(read.metadata.name.as_deref(), Some("default.w1"));
+    }
+
+    #[test]
+    fn the_bounds_of_a_report_are_those_that_proxies_keep() {
+        let schema = schema_of(proxy_report().unwrap());
+        for (path, bound) in [
+            ("/listeners/maxItems", MAX_LISTENERS),
+            ("/members/maxItems", MAX_MEMBERS),
+            ("/warnings/maxItems", MAX_WARNINGS),
+            ("/listeners/items/properties/message/maxLength", MAX_MESSAGE),
+            ("/members/items/properties/lastError/maxLength", MAX_MESSAGE),
+            ("/warnings/items/properties/message/maxLength", MAX_MESSAGE),
+        ] {
+            let found = schema.pointer(&format!("/properties{path}"));
+            assert_eq!(found.unwrap().as_u64(), u64::try_from(bound).ok(), "{path}");
+        }
+        let revision = schema.pointer("/properties/revision/maximum").unwrap();
+        assert_eq!(revision.as_u64(), Some(MAX_REVISION));
     }
 }

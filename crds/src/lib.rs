@@ -1,12 +1,13 @@
 //! The interfaces between Trivet's programs, and nothing else.
 //!
-//! [`wire`] is the document that the operator writes and every proxy follows. `pool`, behind the feature `crd`,
-//! is the API that users write. Operator and proxy never import each other; both import this crate.
+//! [`wire`] is the document that the operator writes and every proxy follows, [`report`] is what a proxy says about itself.
+//! `pool`, behind the feature `crd`, is the API that users write. Operator and proxy never import each other; both import this crate.
 
 #[cfg(feature = "crd")]
 pub mod crdgen;
 #[cfg(feature = "crd")]
 pub mod pool;
+pub mod report;
 #[cfg(feature = "crd")]
 mod rules;
 pub mod wire;

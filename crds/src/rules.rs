@@ -1,4 +1,4 @@
-//! All rules of the pool's schema that types cannot express, in one table.
+//! All rules of the schemas that types cannot express, in one table for each API.
 //!
 //! Each message names the field and the remedy, because it is all that a user of `kubectl apply` sees.
 
@@ -96,4 +96,29 @@ pub(crate) const LISTS: &[(&str, List)] = &[
     ("/spec/listeners/*/addresses", List::Set),
     ("/status/conditions", List::Map("type")),
     ("/status/members", List::Map("name")),
+];
+
+pub(crate) const REPORT_RULES: &[Rule] = &[
+    // Without it the proxy of one node could take the name of another node's report.
+    Rule {
+        at: "",
+        cel: "self.poolName.size() + self.nodeName.size() >= 253 ? self.metadata.name.startsWith(self.poolName + '.') : self.metadata.name == self.poolName + '.' + self.nodeName",
+        message: "metadata.name: must be poolName and nodeName with a dot between them; only the proxies write reports",
+    },
+    Rule {
+        at: "/poolName",
+        cel: "self == oldSelf",
+        message: "poolName: immutable; delete this report, and its proxy writes it anew",
+    },
+    Rule {
+        at: "/nodeName",
+        cel: "self == oldSelf",
+        message: "nodeName: immutable; delete this report, and its proxy writes it anew",
+    },
+];
+
+pub(crate) const REPORT_LISTS: &[(&str, List)] = &[
+    ("/listeners", List::Map("address")),
+    ("/members", List::Map("name")),
+    ("/warnings", List::Map("reason")),
 ];

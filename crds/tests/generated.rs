@@ -1,4 +1,4 @@
-//! The files that follow from the types: the CRD in crds/ and in the chart, and the reference of its fields. `cargo xtask
+//! The files that follow from the types: the CRDs in crds/ and in the chart, and the reference of its fields. `cargo xtask
 //! gen` runs this test with `TRIVET_GENERATE=write`, so that the whole workspace's features build both.
 
 mod generated {
@@ -40,12 +40,19 @@ fn generated_files_are_what_the_types_say() {
 /// Every generated file with its content.
 fn files() -> Result<Vec<(PathBuf, String)>, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let crd = trivet_crds::crdgen::apiserver_pool()?;
-    let yaml = format!("{HEADER}{}", serde_saphyr::to_string(&crd)?);
-    let name = "trivet.dev_apiserverpools.yaml";
-    Ok(vec![
-        (root.join("crds").join(name), yaml.clone()),
-        (root.join("charts/trivet/files/crds").join(name), yaml),
-        (root.join("docs/configuration.md"), configuration::page(&crd)),
-    ])
+    let pool = trivet_crds::crdgen::apiserver_pool()?;
+    let report = trivet_crds::crdgen::proxy_report()?;
+    let mut files = vec![(
+        root.join("docs/configuration.md"),
+        configuration::page(&pool, &report),
+    )];
+    for (name, crd) in [
+        ("trivet.dev_apiserverpools.yaml", pool),
+        ("trivet.dev_proxyreports.yaml", report),
+    ] {
+        let yaml = format!("{HEADER}{}", serde_saphyr::to_string(&crd)?);
+        files.push((root.join("crds").join(name), yaml.clone()));
+        files.push((root.join("charts/trivet/files/crds").join(name), yaml));
+    }
+    Ok(files)
 }

@@ -1,0 +1,293 @@
+//! The ProxyReport: what the proxy of one node says about itself, one object for each pool and node.
+//!
+//! `kubectl get apr` answers which node cannot reach which apiserver, and which node has no standby. The proxy that serves
+//! writes it by server-side apply; the operator reads it, and deletes it once its node or its pool is gone.
+
+#[cfg(feature = "crd")]
+mod object;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+#[cfg(feature = "crd")]
+pub use self::object::ProxyReport;
+use crate::GROUP;
+
+/// The version of the API.
+pub const VERSION: &str = "v1alpha1";
+
+/// The kind of the objects.
+pub const KIND: &str = "ProxyReport";
+
+/// Their name in paths of the API.
+pub const PLURAL: &str = "proxyreports";
+
+/// The most members in a report.
+pub const MAX_MEMBERS: usize = 64;
+
+/// The most listeners in a report.
+pub const MAX_LISTENERS: usize = 16;
+
+/// The most warnings in a report.
+pub const MAX_WARNINGS: usize = 16;
+
+/// The longest message in a report, in characters.
+pub const MAX_MESSAGE: usize = 512;
+
+/// How old a report becomes at most while its proxy can write it: three times the longest interval between two writes.
+/// An older one says that nobody reports, and nothing about the standby.
+pub const STALE_AFTER_INTERVALS: u64 = 3;
+
+/// The shortest interval between two reports without a change, in seconds.
+const INTERVAL_SECONDS: u64 = 300;
+
+/// The writes of all reports of a cluster in a second, at most.
+const WRITES_A_SECOND: u64 = 50;
+
+/// The longest name of an object.
+const MAX_NAME: usize = 253;
+
+/// The interval between two reports of a node without a change, in a cluster of this many nodes: what makes the whole
+/// fleet write at most [`WRITES_A_SECOND`] times a second, though each draws its next write from the second half of it.
+pub fn interval_seconds(nodes: u32) -> u64 {
+    INTERVAL_SECONDS.max(u64::from(nodes).saturating_mul(2).div_ceil(WRITES_A_SECOND))
+}
+
+/// What a proxy says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ReportContent {
+    /// The name of the pool.
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 40)))]
+    pub pool_name: String,
+    /// The name of the proxy's node.
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253)))]
+    pub node_name: String,
+    /// The release of the proxy.
+    #[cfg_attr(feature = "crd", schemars(length(max = 64)))]
+    #[serde(default)]
+    pub proxy_version: String,
+    /// The hash of the pod template of the proxy that serves; empty where it has none.
+    #[cfg_attr(feature = "crd", schemars(length(max = 63)))]
+    #[serde(default)]
+    pub template: String,
+    /// The revision of the wire document that the proxy follows; 0 while it has none.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 1_099_511_627_775_u64)))]
+    #[serde(default)]
+    pub revision: u64,
+    /// Serving: this proxy accepts connections. Standby: it holds the listeners for another process that serves.
+    #[serde(default)]
+    pub role: ProxyRole,
+    /// Whether another process of the node takes over when this one ends. Ready: it knows what this one knows. Stale: it
+    /// runs, but does not know the newest document. Absent: there is none.
+    #[serde(default)]
+    pub standby: StandbyState,
+    /// Where the proxy accepts.
+    #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
+    #[serde(default)]
+    pub listeners: Vec<ReportedListener>,
+    /// The members as this node reaches them.
+    #[cfg_attr(feature = "crd", schemars(length(max = 64)))]
+    #[serde(default)]
+    pub members: Vec<ReportedMember>,
+    /// Members that are Up, of all active ones.
+    #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
+    #[serde(default)]
+    pub members_summary: String,
+    /// The connections of clients when the report was written. A report is not written for a change of this count.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
+    #[serde(default)]
+    pub connections: u32,
+    /// The open files of the proxy when the report was written.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
+    #[serde(default)]
+    pub open_files: u32,
+    /// Lasting problems of this proxy that an administrator should repair, such as a cache that cannot be written.
+    #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
+    #[serde(default)]
+    pub warnings: Vec<ReportedWarning>,
+    /// When the proxy has written this, by the clock of its node.
+    #[cfg_attr(
+        feature = "crd",
+        schemars(length(max = 40), extend("format" = "date-time"))
+    )]
+    pub observed_time: String,
+}
+
+/// The part of a proxy on its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum ProxyRole {
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells the roles apart")]
+    Serving,
+    #[allow(missing_docs, reason = "the field's documentation tells the roles apart")]
+    Standby,
+}
+
+/// Whether another process of the node can take over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum StandbyState {
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Ready,
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Absent,
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Stale,
+}
+
+impl StandbyState {
+    /// The word in the API and in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Absent => "Absent",
+            Self::Stale => "Stale",
+        }
+    }
+}
+
+/// A listener of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedListener {
+    /// IP and port.
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
+    pub address: String,
+    /// Listening, or Failed with a message.
+    pub state: ListenerState,
+    /// Why the proxy cannot listen there, such as the program that has the port.
+    #[cfg_attr(feature = "crd", schemars(length(max = 512)))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Whether a proxy listens on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum ListenerState {
+    #[allow(missing_docs, reason = "the words say it")]
+    Listening,
+    #[allow(missing_docs, reason = "the words say it")]
+    Failed,
+}
+
+/// A member as one node reaches it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedMember {
+    /// The member's name.
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253)))]
+    pub name: String,
+    /// The address that the node uses, IP and port.
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
+    pub address: String,
+    /// Up: it gets connections. Unready: it answers, and gets connections only while none is Up. Down: it does not answer.
+    pub health: ReportedHealth,
+    /// The connections of this node to it when the report was written.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
+    #[serde(default)]
+    pub connections: u32,
+    /// Why it is not Up; absent if it is.
+    #[cfg_attr(feature = "crd", schemars(length(max = 512)))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+}
+
+/// The health of a member as one node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum ReportedHealth {
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Up,
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Unready,
+    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
+    Down,
+}
+
+/// A lasting problem of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedWarning {
+    /// What is wrong, in one word.
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
+    pub reason: String,
+    /// What is wrong, and the remedy.
+    #[cfg_attr(feature = "crd", schemars(length(max = 512)))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+impl ReportContent {
+    /// The whole object, as it is applied.
+    pub fn object(&self) -> Result<serde_json::Value, serde_json::Error> {
+        let mut object = serde_json::json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": KIND,
+            "metadata": { "name": name(&self.pool_name, &self.node_name) },
+        });
+        if let (serde_json::Value::Object(object), serde_json::Value::Object(fields)) =
+            (&mut object, serde_json::to_value(self)?)
+        {
+            object.extend(fields);
+        }
+        Ok(object)
+    }
+}
+
+/// The name of the report of this pool and node: `<pool>.<node>`, or where that is too long its beginning and a hash of
+/// the whole.
+pub fn name(pool: &str, node: &str) -> String {
+    let whole = format!("{pool}.{node}");
+    if whole.len() <= MAX_NAME {
+        return whole;
+    }
+    let hash: String = Sha256::digest(&whole)
+        .iter()
+        .take(5)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let kept: String = whole.chars().take(MAX_NAME - hash.len() - 1).collect();
+    // No label of a name begins or ends with a hyphen.
+    format!("{}-{hash}", kept.trim_end_matches(['.', '-']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_at_most_253_characters_and_tells_nodes_apart() {
+        assert_eq!(name("default", "w1.example.com"), "default.w1.example.com");
+        let pool = "p".repeat(40);
+        let node = |end: &str| format!("{}{end}", "n.".repeat(126));
+        let (one, other) = (name(&pool, &node("a")), name(&pool, &node("b")));
+        assert_ne!(one, other);
+        for long in [one, other] {
+            assert!(
+                long.len() <= MAX_NAME && long.starts_with(&format!("{pool}.n.")),
+                "{long}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_whole_fleet_writes_at_most_50_times_a_second() {
+        for nodes in [1_u32, 3, 500, 5_000, 7_501, 20_000, 1_000_000] {
+            // Even if each of them draws the shortest wait, half of the interval.
+            let shortest = u64::from(nodes) * 2;
+            assert!(
+                shortest.div_ceil(interval_seconds(nodes)) <= WRITES_A_SECOND,
+                "{nodes}"
+            );
+        }
+        assert_eq!(interval_seconds(3), 300);
+    }
+}
