@@ -3,6 +3,8 @@
 //! `kubectl get apr` answers which node cannot reach which apiserver, and which node has no standby. The proxy that serves
 //! writes it by server-side apply; the operator reads it, and deletes it once its node or its pool is gone.
 
+#[cfg(test)]
+mod fence;
 #[cfg(feature = "crd")]
 mod object;
 
@@ -249,11 +251,11 @@ pub fn name(pool: &str, node: &str) -> String {
     if whole.len() <= MAX_NAME {
         return whole;
     }
-    let hash: String = Sha256::digest(&whole)
+    let hash = Sha256::digest(&whole)
         .iter()
         .take(5)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+        .fold(0_u64, |hash, byte| hash << 8 | u64::from(*byte));
+    let hash = format!("{hash:010x}");
     let kept: String = whole.chars().take(MAX_NAME - hash.len() - 1).collect();
     // No label of a name begins or ends with a hyphen.
     format!("{}-{hash}", kept.trim_end_matches(['.', '-']))

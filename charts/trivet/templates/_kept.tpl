@@ -52,7 +52,7 @@ serviceaccount/trivet-proxy
 {{- end }}
 {{- if .Values.admissionPolicies.enabled }}
 {{- range $kind := list "ValidatingAdmissionPolicy" "ValidatingAdmissionPolicyBinding" }}
-{{- range $name := list "trivet-namespace" "trivet-daemonset-deletion" "trivet-daemonset-writes" }}
+{{- range $name := list "trivet-namespace" "trivet-daemonset-deletion" "trivet-daemonset-writes" "trivet-proxy-reports" }}
 {{- if include "trivet.foreign" (list $root "admissionregistration.k8s.io/v1" $kind "" $name) }}
 {{ lower $kind }}/{{ $name }}
 {{- end }}
