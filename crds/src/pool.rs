@@ -375,7 +375,7 @@ pub struct ApiserverPoolStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready (the summary), Accepted (the spec is obeyed), ProxiesAvailable (every node that should have a proxy has a
-    /// ready one).
+    /// ready one), Progressing (proxies and standbys are as the spec wants them, or on their way there).
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
