@@ -5,6 +5,7 @@
 
 /// Nothing of Trivet is installed.
 mod bare {
+    mod a_release_that_shares_its_port_is_replaced_and_restored;
     mod an_empty_pool_serves_every_node;
     mod every_way_to_install_works;
 }
@@ -19,6 +20,7 @@ mod protecting {
     mod a_real_client_misses_no_event;
     mod a_rebooted_worker_comes_back;
     mod a_rolling_restart_fails_no_request;
+    mod a_standby_serves_when_a_proxy_dies_or_hangs;
     mod an_upgrade_refuses_no_client;
     mod each_node_judges_a_partition_for_itself;
     mod edits_reach_every_proxy_and_cost_no_connection;

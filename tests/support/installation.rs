@@ -3,6 +3,7 @@
 mod chart;
 mod images;
 mod pool;
+mod standby;
 mod wiring;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ use trivet_instruments::eventually;
 pub use self::chart::{CHART, CRDS, EMPTY_POOL, RELEASE};
 use self::pool::revision_of;
 pub use self::pool::{POOL, condition};
+pub use self::standby::{is_standby, standbys};
 pub use self::wiring::Server;
 
 /// The namespace of the chart's release, as in the documentation.

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use trivet_instruments::eventually;
 use trivet_testbed::Host;
 
+use crate::installation::is_standby;
+
 /// The proxy's program.
 const PROGRAM: &str = "trivet-proxy";
 
@@ -34,17 +36,14 @@ pub fn serving(host: &Host) -> Result<Option<Serving>> {
     for pid in host.pids(PROGRAM)? {
         let process = Path::new("/proc").join(pid.to_string());
         // A process that ends meanwhile serves nobody.
-        let (Ok(sockets), Ok(environment)) = (own_sockets(&process), fs::read(process.join("environ")))
-        else {
+        let Ok(sockets) = own_sockets(&process) else {
             continue;
         };
         let Ok(table) = fs::read_to_string(process.join("net/unix")) else {
             continue;
         };
         if listening(&table).any(|inode| sockets.iter().any(|own| own == inode)) {
-            let is_standby = environment
-                .split(|byte| *byte == 0)
-                .any(|entry| entry == b"TRIVET_CLASS=Static");
+            let is_standby = is_standby(pid);
             return Ok(Some(Serving { pid, is_standby }));
         }
     }

@@ -57,6 +57,18 @@ impl Installation {
         Ok(true)
     }
 
+    /// Allows pools to have standbys, which follow a new template of the proxies at once. The next [`Self::install`] takes it
+    /// back.
+    pub(super) async fn allow_bootstrap(&self) -> Result<()> {
+        self.tools()
+            .helm(&format!(
+                "upgrade {RELEASE} {CHART} --namespace {NAMESPACE} --reset-values --set nodeBootstrap.enabled=true \
+                 --set nodeBootstrap.soakSeconds=0 --description with-standbys --wait --timeout 120s"
+            ))
+            .await
+            .map(drop)
+    }
+
     /// Removes everything of Trivet for good, as the documentation says. No node may depend on it any more.
     pub async fn purge(&self) -> Result<()> {
         let tools = self.tools();

@@ -1,0 +1,178 @@
+//! A proxy that is killed, deleted or stopped costs no client its connection where a standby is there, and what it costs
+//! where none is.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::DeleteParams;
+use nix::sys::signal::Signal;
+use tokio::time::sleep;
+use trivet_instruments::{Attempts, Record, eventually};
+use trivet_testbed::Host;
+use trivet_tests::attempts::{self, LOOPBACKS};
+use trivet_tests::installation::{Installation, NAMESPACE};
+use trivet_tests::say::say;
+use trivet_tests::serving::{daemon_set_serves, serving};
+
+/// New connections a second.
+const RATE: u32 = 50;
+
+/// Where apiservers listen.
+const APISERVER: u16 = 6443;
+
+const KILLS: usize = 20;
+const DELETIONS: usize = 5;
+const STOPS: usize = 3;
+
+/// How long a process is stopped.
+const STOPPED: Duration = Duration::from_secs(20);
+
+/// The slowest connection where the process that serves is gone, and where it hangs.
+const GONE: Duration = Duration::from_millis(300);
+const HANGS: Duration = Duration::from_millis(1500);
+
+/// What begins after a fault is judged for this long.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_or_hung_proxy_costs_nothing_where_a_standby_is_there() -> Result<()> {
+    let installation = Installation::protecting().await?.told().await?;
+    let [first, second] = two_workers(&installation)?;
+    without_a_standby(&installation, &first).await?;
+    installation.give_standbys().await?;
+    let outcome = tokio::try_join!(
+        killed_and_deleted(&installation, &first),
+        stopped(&installation, &second)
+    );
+    installation.reset_pool().await?;
+    installation.pool_ready().await?;
+    outcome.map(drop)
+}
+
+/// What a killed proxy costs where nobody stands by: told, and not promised.
+async fn without_a_standby(installation: &Installation, host: &Host) -> Result<()> {
+    let clients = Clients::start(installation, host)?;
+    let pid = daemon_set_serves(host).await?;
+    host.signal(pid, Signal::SIGKILL)?;
+    daemon_set_serves(host).await?;
+    sleep(AFTERWARDS).await;
+    let record = clients.finish().await?;
+    say(format!(
+        "{}, without a standby: a killed proxy costs {} of {} new connections, none was served for {:.1} s",
+        host.name(),
+        record.failed().len(),
+        record.attempts().len(),
+        record.longest_gap().as_secs_f32()
+    ));
+    ensure!(
+        !record.failed().is_empty(),
+        "nothing was lost: was the proxy killed?"
+    );
+    Ok(())
+}
+
+async fn killed_and_deleted(installation: &Installation, host: &Host) -> Result<()> {
+    let clients = Clients::start(installation, host)?;
+    for _ in 0..KILLS {
+        let pid = daemon_set_serves(host).await?;
+        host.signal(pid, Signal::SIGKILL)?;
+        another_serves(host, pid).await?;
+        sleep(AFTERWARDS).await;
+    }
+    none_failed(&format!("{}: killed {KILLS} times", host.name()), clients, GONE).await?;
+
+    let clients = Clients::start(installation, host)?;
+    let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
+    for _ in 0..DELETIONS {
+        let pid = daemon_set_serves(host).await?;
+        let name = host.name().to_string();
+        let all = installation.proxy_pods().await?;
+        let pod = all.iter().find(|pod| pod.node == name && !pod.is_leaving);
+        let pod = pod.with_context(|| format!("{name} has no proxy"))?;
+        pods.delete(&pod.name, &DeleteParams::default()).await?;
+        another_serves(host, pid).await?;
+        sleep(AFTERWARDS).await;
+    }
+    none_failed(
+        &format!("{}: deleted {DELETIONS} times", host.name()),
+        clients,
+        GONE,
+    )
+    .await
+}
+
+async fn stopped(installation: &Installation, host: &Host) -> Result<()> {
+    let clients = Clients::start(installation, host)?;
+    for _ in 0..STOPS {
+        let pid = daemon_set_serves(host).await?;
+        host.signal(pid, Signal::SIGSTOP)?;
+        sleep(STOPPED).await;
+        host.signal(pid, Signal::SIGCONT)?;
+        sleep(AFTERWARDS).await;
+    }
+    let what = format!("{}: stopped for {STOPPED:?} {STOPS} times", host.name());
+    none_failed(&what, clients, HANGS).await
+}
+
+/// Waits until another process than this one serves.
+async fn another_serves(host: &Host, pid: i32) -> Result<()> {
+    eventually(
+        Duration::from_secs(40),
+        "another process that serves",
+        async || {
+            let now = serving(host)?.with_context(|| format!("nobody serves {}", host.name()))?;
+            ensure!(now.pid != pid, "{pid} still serves");
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// Clients of a node's proxy, and a few of a master beside them: what those wait for is the machine's share.
+struct Clients {
+    through_proxy: Attempts,
+    direct: Attempts,
+}
+
+impl Clients {
+    fn start(installation: &Installation, host: &Host) -> Result<Self> {
+        let client = installation.client()?;
+        let master = installation.cluster().host("cp1")?.ipv4();
+        let apiserver = SocketAddr::from((master, APISERVER));
+        Ok(Self {
+            through_proxy: attempts::start(host, &client, LOOPBACKS[0], RATE),
+            direct: attempts::start(host, &client, apiserver, RATE / 5),
+        })
+    }
+
+    async fn finish(self) -> Result<Record> {
+        let (record, direct) = tokio::join!(self.through_proxy.finish(), self.direct.finish());
+        Ok(record?.beside(direct?.attempts().to_vec()))
+    }
+}
+
+async fn none_failed(what: &str, clients: Clients, limit: Duration) -> Result<()> {
+    let record = clients.finish().await?;
+    let (slowest, machine) = (record.slowest(), record.machine());
+    say(format!(
+        "{what}: {} of {} new connections failed, slowest {:.2} s (the machine's share {:.2} s)",
+        record.failed().len(),
+        record.attempts().len(),
+        slowest.as_secs_f32(),
+        machine.as_secs_f32()
+    ));
+    record.all_succeeded(what)?;
+    ensure!(
+        slowest <= limit + machine,
+        "{what}: the slowest connection took {slowest:?}, and {limit:?} is promised"
+    );
+    Ok(())
+}
+
+fn two_workers(installation: &Installation) -> Result<[Host; 2]> {
+    let workers: Vec<_> = installation.workers().into_iter().take(2).collect();
+    workers.try_into().ok().context("there are not two workers")
+}
