@@ -42,6 +42,10 @@ impl Installation {
         if found.as_ref().is_some_and(|found| found.is(&wanted)) && self.operator_runs().await? {
             return Ok(false);
         }
+        let owner = format!(
+            "get crd {CRD} --ignore-not-found --output jsonpath=owner:{{.metadata.annotations.meta\\.helm\\.sh/release-name}}"
+        );
+        let is_own_crd = tools.kubectl(&owner).await? == "owner:";
         if found.is_some_and(|found| found.is_stuck()) {
             say("an earlier helm command did not end: removing its release");
             tools
@@ -54,6 +58,14 @@ impl Installation {
                  --description {wanted} --wait --timeout 120s"
             ))
             .await?;
+        if is_own_crd {
+            // The chart leaves a CRD alone that a scenario has applied, and that may be another checkout's.
+            tools
+                .kubectl(&format!(
+                    "apply --server-side --force-conflicts --filename {CRDS}"
+                ))
+                .await?;
+        }
         Ok(true)
     }
 
