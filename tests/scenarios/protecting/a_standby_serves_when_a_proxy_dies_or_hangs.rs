@@ -107,6 +107,7 @@ async fn killed_and_deleted(installation: &Installation, host: &Host) -> Result<
     none_failed(
         &format!("{}: deleted {DELETIONS} times", host.name()),
         clients,
+        &[],
         GONE,
     )
     .await
