@@ -117,7 +117,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
     ));
     let driver = config.handover.clone().map(|handover| {
         let warmth = Warmth::new(Arc::clone(&documents), Arc::clone(&upstreams));
-        Driver::new(handover, Arc::clone(&listeners), warmth)
+        Driver::new(handover, Arc::clone(&listeners), warmth, Arc::clone(&warnings))
     });
     let readiness = Arc::new(Readiness::new(
         Arc::clone(&listeners),
@@ -164,16 +164,16 @@ impl BoundProxy {
             match driver {
                 None => {
                     shutdown.await;
-                    End { is_last: true }
+                    ALONE
                 }
                 Some(driver) => hand_over(driver, inbox, events, shutdown).await,
             }
         };
-        let End { is_last } = tokio::select! {
-            () = self.follow(documents) => End { is_last: true },
+        let end_of_part = tokio::select! {
+            () = self.follow(documents) => ALONE,
             ended = ended => ended,
         };
-        self.drain(is_last).await;
+        self.drain(end_of_part).await;
         end.cancel();
         if let Some(keeper) = keeper
             && timeout(LAST_WRITE, keeper).await.is_err()
@@ -303,10 +303,11 @@ impl BoundProxy {
         wanted.min(u32::try_from(possible).unwrap_or(u32::MAX)).max(1)
     }
 
-    async fn drain(&self, is_last: bool) {
+    async fn drain(&self, End { is_last, lock }: End) {
         self.readiness.end();
         self.config.service.notify("STOPPING=1");
         self.listeners.close(is_last).await;
+        drop(lock);
         let within = self
             .upstreams
             .settings()
@@ -331,6 +332,12 @@ impl BoundProxy {
         info!("drained");
     }
 }
+
+/// The end of a process without others.
+const ALONE: End = End {
+    is_last: true,
+    lock: None,
+};
 
 /// How many events may wait for the hand-over, which takes each at once.
 const EVENTS: usize = 16;

@@ -90,6 +90,11 @@ impl Listeners {
         self.wanted().keys().copied().collect()
     }
 
+    /// Whether systemd passed the socket of this address.
+    pub fn is_passed(&self, address: SocketAddr) -> bool {
+        self.passed.get(address).is_some()
+    }
+
     /// Binds what is wanted and not held, as far as nobody listens there, and serves from now on. What cannot be bound is
     /// tried again every second.
     pub fn bind(&self) {

@@ -20,6 +20,8 @@ pub enum Topic {
     CacheWrite,
     /// systemd passed sockets that are no listeners of the document.
     PassedSockets,
+    /// The proxies of this node cannot hand over to each other.
+    Handover,
     /// A source offers a document that is not followed for its revision.
     Document(Source),
 }

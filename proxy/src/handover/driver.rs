@@ -2,48 +2,50 @@
 
 mod error;
 mod links;
+mod records;
+mod samples;
+mod succession;
 mod warmth;
 
 use std::{
     collections::BTreeMap,
     future::pending,
-    net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use serde_json::Map;
 use tokio::{
     sync::{mpsc, watch},
+    task::yield_now,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 pub use self::warmth::Warmth;
-use self::{
-    error::Error,
-    links::{Links, Read},
-};
+use self::{error::Error, links::Links, succession::Succession};
 use super::{
-    channel::{Channel, Record},
+    channel::Channel,
     directory::{BoundSocket, Directory, Presence},
-    lent::{self, LentListener},
+    lent::LentListener,
     lock::Lock,
     machine::{Action, ChannelId, Event, Machine, State, Timer},
     rank::{Class, Rank},
-    record::{Listener, ListenerKind, Message, Peer},
-    stall::{SAMPLE_INTERVAL, Stall, Verdict},
+    record::{Message, Peer},
+    stall::{SAMPLE_INTERVAL, Stall},
 };
 use crate::{
     cause,
     listener::{Listeners, sockets::Part},
-    net::port_holders,
+    warnings::{Topic, Warnings},
 };
 
 /// The pause after a peer that could not be accepted: this process may have no file left for it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the tasks of the listeners may take to close their sockets: they only have to be polled.
+const CLOSE_LIMIT: Duration = Duration::from_millis(100);
 
 /// How a process takes part.
 #[derive(Clone, Debug)]
@@ -70,10 +72,12 @@ pub struct Standing {
 }
 
 /// How a process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct End {
     /// Whether no process goes on with the listeners.
     pub is_last: bool,
+    /// Kept by the last process until its listeners are closed: one that starts meanwhile could not bind them.
+    pub lock: Option<Lock>,
 }
 
 /// Does what the machine says.
@@ -88,21 +92,29 @@ pub struct Driver {
     timers: BTreeMap<Timer, Instant>,
     listeners: Arc<Listeners>,
     warmth: Warmth,
+    warnings: Arc<Warnings>,
     stall: Stall,
+    succession: Succession,
     pings: u64,
+    /// Whether a message could not get its descriptors, so that its content must be sent again.
+    lends_again: bool,
+    /// The sockets that this process does not hold any more, as far as their tasks still do.
+    dropped: Vec<Weak<LentListener>>,
+    /// The channels that end once those are closed.
+    ending: Vec<ChannelId>,
     standing: watch::Sender<Standing>,
     end: Option<End>,
 }
 
 impl Driver {
     /// A process that has not begun to look for others.
-    pub fn new(config: Config, listeners: Arc<Listeners>, warmth: Warmth) -> Self {
+    pub fn new(config: Config, listeners: Arc<Listeners>, warmth: Warmth, warnings: Arc<Warnings>) -> Self {
         let own = Peer {
             id: format!("{:016x}", rand::random::<u64>()),
             release: env!("CARGO_PKG_VERSION").to_owned(),
             rank: Rank {
                 class: config.class,
-                matches_document: false,
+                matches_document: warmth.names(&config.template),
                 generation: config.generation,
             },
             template: config.template,
@@ -127,8 +139,13 @@ impl Driver {
             timers: BTreeMap::new(),
             listeners,
             warmth,
+            warnings,
             stall: Stall::new(Instant::now()),
+            succession: Succession::default(),
             pings: 0,
+            lends_again: false,
+            dropped: Vec::new(),
+            ending: Vec::new(),
             standing: watch::Sender::new(standing),
             end: None,
         }
@@ -146,7 +163,7 @@ impl Driver {
         let mut changes = self.listeners.sockets().changes();
         self.tell(Event::Started);
         loop {
-            if let Some(end) = self.end {
+            if let Some(end) = self.end.take() {
                 self.links.write();
                 return end;
             }
@@ -170,8 +187,13 @@ impl Driver {
             for event in told {
                 self.tell(event);
             }
+            for channel in self.links.take_faulty() {
+                self.tell(Event::Broken(channel));
+            }
+            self.tell_rank();
             self.tell_elapsed();
             self.tell(Event::AllRead);
+            self.end_channels().await;
             self.publish();
         }
     }
@@ -188,19 +210,21 @@ impl Driver {
         match action {
             Action::Connect => return Some(self.connect()),
             Action::TryLock => return Some(self.try_lock()),
+            // The last process keeps it until its listeners are closed.
+            Action::DropLock if self.machine.state() == State::Draining => {}
             Action::DropLock => self.lock = None,
             Action::Bind => return self.bind(),
             Action::BindPath => self.bind_path(),
             Action::ClosePath => self.socket = None,
             Action::Accept => self.accept(),
             Action::StopAccepting => self.listeners.sockets().play(Part::StandBy),
-            Action::DropListeners => {
-                self.listeners.sockets().play(Part::StandBy);
-                self.listeners.sockets().replace(Vec::new());
-            }
+            Action::DropListeners => self.drop_listeners(),
             Action::Send(channel, message) => match self.descriptors(&message) {
                 Ok(descriptors) => self.links.send(channel, message, descriptors),
-                Err(error) => warn!(%error, "failed to hand a message to another process of this node"),
+                Err(error) => {
+                    debug!(%error, ?message, "failed to hand a message to another process of this node");
+                    self.lends_again = true;
+                }
             },
             Action::Confirm(channel, take) => {
                 let is_sent = self.links.send_now(channel, &Message::Taken { take });
@@ -216,16 +240,50 @@ impl Driver {
                 }
                 return Some(Event::Emptied(channel));
             }
-            Action::Close(channel) => self.links.close(channel),
+            Action::Close(channel) if self.dropped.is_empty() => self.links.close(channel),
+            Action::Close(channel) => self.ending.push(channel),
             Action::Set(timer, after) => {
                 self.timers.insert(timer, Instant::now() + after);
             }
             Action::Clear(timer) => {
                 self.timers.remove(&timer);
             }
-            Action::Drain { is_last } => self.end = Some(End { is_last }),
+            Action::Drain { is_last } => {
+                let lock = self.lock.take().filter(|_| is_last);
+                self.end = Some(End { is_last, lock });
+            }
         }
         None
+    }
+
+    /// Its rank is another once the document in force names another template.
+    fn tell_rank(&mut self) {
+        let rank = Rank {
+            matches_document: self.warmth.names(self.machine.template()),
+            ..self.machine.rank()
+        };
+        if rank != self.machine.rank() {
+            self.tell(Event::Ranked(rank));
+        }
+    }
+
+    fn drop_listeners(&mut self) {
+        let sockets = self.listeners.sockets();
+        self.dropped.extend(sockets.all().values().map(Arc::downgrade));
+        sockets.play(Part::StandBy);
+        sockets.replace(Vec::new());
+    }
+
+    /// A holder that waits for the port binds it when a channel ends, so the sockets must be closed before.
+    async fn end_channels(&mut self) {
+        let dropped = std::mem::take(&mut self.dropped);
+        let deadline = Instant::now() + CLOSE_LIMIT;
+        while dropped.iter().any(|socket| socket.strong_count() > 0) && Instant::now() < deadline {
+            yield_now().await;
+        }
+        for channel in std::mem::take(&mut self.ending) {
+            self.links.close(channel);
+        }
     }
 
     /// One that assists binds nothing.
@@ -281,7 +339,9 @@ impl Driver {
     fn unavailable(&self, error: &Error) -> Event {
         let directory = self.path.display();
         let cause = cause::chain(error);
-        warn!(%directory, cause, "no hand-over here: this process shares its ports");
+        let message = format!("{directory}: this proxy serves alone and shares its ports: {cause}");
+        self.warnings
+            .raise(Topic::Handover, "HandoverUnavailable", message);
         self.listeners.sockets().share();
         Event::Unavailable
     }
@@ -302,24 +362,21 @@ impl Driver {
     fn bind_path(&mut self) {
         let bound = self.directory().and_then(|directory| Ok(directory.bind()?));
         match bound {
-            Ok(socket) => self.socket = Some(socket),
+            Ok(socket) => {
+                self.socket = Some(socket);
+                self.warnings.clear(Topic::Handover);
+            }
             // The next sample finds the path lost, and it is bound again.
-            Err(error) => warn!(
-                cause = cause::chain(&error),
-                "failed to listen for other processes of this node"
-            ),
+            Err(error) => {
+                let directory = self.path.display();
+                let cause = cause::chain(&error);
+                let message = format!(
+                    "{directory}: no other proxy of this node can stand by or take over, trying again: {cause}"
+                );
+                self.warnings
+                    .raise(Topic::Handover, "HandoverPathUnwritable", message);
+            }
         }
-    }
-
-    /// The listeners that this process holds, in order.
-    fn held(&self) -> Vec<Listener> {
-        let listener = |address| Listener {
-            name: "apiserver".to_owned(),
-            kind: ListenerKind::Apiserver,
-            address,
-            other: Map::new(),
-        };
-        self.listeners.sockets().all().into_keys().map(listener).collect()
     }
 
     /// The sockets have changed. One that had none to serve on serves now.
@@ -333,122 +390,6 @@ impl Driver {
             State::Binding => Some(Event::Bound(held)),
             _ => Some(Event::Listening(held)),
         }
-    }
-
-    /// The descriptors that go with a message.
-    fn descriptors(&self, message: &Message) -> Result<Vec<OwnedFd>, Error> {
-        match message {
-            Message::Lend { listeners } => listeners
-                .iter()
-                .map(|listener| self.lend(listener.address))
-                .collect(),
-            Message::Snapshot(snapshot) => Ok(vec![self.warmth.descriptor(snapshot)?]),
-            Message::Commit { .. } => match &self.lock {
-                Some(lock) => Ok(vec![lock.duplicate()?]),
-                None => Err(Error::NoLock),
-            },
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    fn lend(&self, address: SocketAddr) -> Result<OwnedFd, Error> {
-        let socket = self
-            .listeners
-            .sockets()
-            .get(address)
-            .ok_or(Error::NoListener(address))?;
-        Ok(socket.as_fd().try_clone_to_owned()?)
-    }
-
-    /// One by one, because what is told decides whether the next is read.
-    fn read_all(&mut self) {
-        for channel in self.links.readable_ones() {
-            while let Some(read) = self.links.read(channel) {
-                self.tell_read(channel, read);
-            }
-        }
-    }
-
-    fn tell_read(&mut self, channel: ChannelId, read: Read) {
-        match read {
-            Read::Record(record) => self.receive(channel, record),
-            Read::Broken => self.tell(Event::Broken(channel)),
-            Read::End => {
-                self.tell(Event::Closed(channel));
-                self.links.close(channel);
-            }
-        }
-    }
-
-    /// Uses what came with a record, answers what needs no machine, and tells the rest.
-    fn receive(&mut self, channel: ChannelId, record: Record) {
-        let Record { message, descriptors } = record;
-        let is_of_holder = self.machine.holder_channel() == Some(channel);
-        let used = match &message {
-            Message::Ping { number } => {
-                let pong = Message::Pong { number: *number };
-                return self.links.send(channel, pong, Vec::new());
-            }
-            Message::Pong { .. } => return self.stall.answer(Instant::now()),
-            Message::StatusRequest => {
-                if let Some((holder, peers)) = self.machine.status() {
-                    self.links
-                        .send(channel, Message::Status { holder, peers }, Vec::new());
-                }
-                return;
-            }
-            Message::Lend { listeners } if is_of_holder => {
-                return match self.hold(listeners, descriptors) {
-                    Ok(listeners) => self.tell(Event::Received(channel, Message::Lend { listeners })),
-                    Err(error) => self.refuse(channel, &error),
-                };
-            }
-            Message::Commit { .. } if is_of_holder => self.take_lock(descriptors),
-            Message::Snapshot(snapshot) if is_of_holder => {
-                return match self.warmth.apply(snapshot, descriptors) {
-                    Ok(true) => self.tell(Event::Applied(snapshot.serial)),
-                    Ok(false) => {}
-                    Err(error) => debug!(%error, "failed to apply a snapshot of the process that serves"),
-                };
-            }
-            _ => Ok(()),
-        };
-        match used {
-            Ok(()) => self.tell(Event::Received(channel, message)),
-            Err(error) => self.refuse(channel, &error),
-        }
-    }
-
-    fn refuse(&mut self, channel: ChannelId, error: &Error) {
-        warn!(
-            cause = cause::chain(error),
-            "failed to use what another process of this node handed over"
-        );
-        self.tell(Event::Broken(channel));
-    }
-
-    /// Holds what is lent, without those that were ended on their way. Returns what is held.
-    fn hold(&self, listeners: &[Listener], descriptors: Vec<OwnedFd>) -> Result<Vec<Listener>, Error> {
-        let (mut held, mut sockets) = (Vec::new(), Vec::new());
-        for (listener, descriptor) in listeners.iter().zip(descriptors) {
-            match LentListener::receive(descriptor, listener.address) {
-                Ok(socket) => {
-                    held.push(listener.clone());
-                    sockets.push(socket);
-                }
-                Err(lent::Error::NotListening { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.listeners.sockets().replace(sockets);
-        Ok(held)
-    }
-
-    fn take_lock(&mut self, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
-        let descriptor = descriptors.into_iter().next().ok_or(Error::NoLock)?;
-        let path = self.directory()?.lock_path();
-        self.lock = Some(Lock::receive(descriptor, &path)?);
-        Ok(())
     }
 
     fn tell_elapsed(&mut self) {
@@ -466,46 +407,6 @@ impl Driver {
                 self.tell(Event::Elapsed(timer));
             }
         }
-    }
-
-    /// Looks at what nobody tells: whether the holder hangs, and whether the lock and the socket are still in their place.
-    fn sample(&mut self) -> Vec<Event> {
-        let mut seen = Vec::new();
-        let channel = self.machine.holder_channel();
-        if let Some(channel) = channel
-            && self.links.is_idle(channel)
-        {
-            self.pings += 1;
-            self.links
-                .send(channel, Message::Ping { number: self.pings }, Vec::new());
-        }
-        // One that seeks may hold listeners too, on which a process accepts that it has no channel to.
-        if channel.is_some() || matches!(self.machine.state(), State::Seeking | State::Assisting) {
-            match self.stall.sample(self.longest_queue(), Instant::now()) {
-                Verdict::Stalled => seen.push(Event::Stalled),
-                Verdict::Turning => seen.push(Event::Turning),
-                Verdict::Calm => {}
-            }
-        }
-        let is_lost = |lock: &Lock| matches!(lock.is_current(), Ok(false));
-        if self.lock.as_ref().is_some_and(is_lost) {
-            seen.push(Event::LockLost);
-        } else if self.lock.is_some() && !self.is_at_path() {
-            seen.push(Event::PathLost);
-        }
-        seen
-    }
-
-    fn is_at_path(&self) -> bool {
-        self.socket.as_ref().is_some_and(BoundSocket::is_current)
-    }
-
-    fn longest_queue(&self) -> u32 {
-        let sockets = self.listeners.sockets().all();
-        let lengths = sockets
-            .values()
-            .filter_map(|socket| port_holders::queue_length(&**socket).ok().flatten());
-        lengths.max().unwrap_or_default()
     }
 
     fn publish(&self) {

@@ -179,6 +179,11 @@ impl Machine {
         self.own.rank
     }
 
+    /// The hash of its template; empty where there is none.
+    pub fn template(&self) -> &str {
+        &self.own.template
+    }
+
     /// Whether SIGTERM has come.
     pub fn is_leaving(&self) -> bool {
         self.own.is_leaving

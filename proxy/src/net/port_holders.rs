@@ -12,6 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Uid;
+
 /// The state of a socket that listens (`TCP_LISTEN`), as the tables write it.
 const LISTEN: &str = "0A";
 
@@ -83,6 +85,18 @@ pub fn sockets(address: SocketAddr, own: Option<&impl AsRawFd>) -> BTreeSet<Sock
     }
     found.retain(|socket| Some(socket.inode) != own);
     found
+}
+
+/// Whether another socket of this user listens where a client of `address` may reach it.
+pub fn is_shared(address: SocketAddr, own: &impl AsRawFd) -> bool {
+    // Otherwise it would take itself for another.
+    if !matches!(own_inode(own), Ok(Some(_))) {
+        return false;
+    }
+    let user = Uid::effective().as_raw();
+    sockets(address, Some(own))
+        .iter()
+        .any(|socket| socket.uid == user)
 }
 
 /// How many clients wait to be accepted from a listening socket; none if it does not listen any more. The kernel writes

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{Shutdown, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
 
@@ -91,7 +91,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Lets a process of the same user that sets SO_REUSEPORT listen on the same address from now on, as a release does that
 /// knows no hand-over. There is no way back: the kernel remembers it for the port for as long as anybody listens there.
-pub fn open_for_joining(listener: &TcpListener) -> io::Result<()> {
+pub fn open_for_joining(listener: &impl AsFd) -> io::Result<()> {
     SockRef::from(listener).set_reuse_port(true)
 }
 

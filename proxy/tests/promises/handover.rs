@@ -87,6 +87,9 @@ impl Attempts {
 /// The pause between two attempts.
 const BETWEEN: Duration = Duration::from_millis(10);
 
+/// How long a process may take to end, which is less than the 30 s for which it waits for another that hands over.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
 /// The program as a process of its own, which can be killed and stopped.
 struct Process {
     child: Child,
@@ -97,20 +100,50 @@ struct Process {
 impl Process {
     /// A process of the same node.
     fn start(node: &Node, class: &str, generation: u64) -> Self {
+        Self::of_template(node, class, generation, "")
+    }
+
+    /// A process whose pod has this template.
+    fn of_template(node: &Node, class: &str, generation: u64, template: &str) -> Self {
+        Self::run(node, |command| {
+            command
+                .env("TRIVET_HANDOVER_DIR", node.path("handover"))
+                .env("TRIVET_CLASS", class)
+                .env("TRIVET_TEMPLATE", template)
+                .env("TRIVET_TEMPLATE_GENERATION", generation.to_string());
+        })
+    }
+
+    /// A process that shares its port, as a release does that knows no hand-over.
+    fn without_hand_over(node: &Node) -> Self {
+        Self::run(node, |_command| {})
+    }
+
+    fn run(node: &Node, set: impl FnOnce(&mut Command)) -> Self {
         let own = node.successor();
-        let child = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"));
+        command
             .args(["run", "--log-level", "error", "--node-name", "w1", "--config"])
             .arg(own.path("pool.json"))
             .arg("--cache-dir")
             .arg(own.path("cache"))
             .arg("--socket")
-            .arg(own.path("proxy.sock"))
-            .env("TRIVET_HANDOVER_DIR", node.path("handover"))
-            .env("TRIVET_CLASS", class)
-            .env("TRIVET_TEMPLATE_GENERATION", generation.to_string())
-            .spawn()
-            .unwrap();
+            .arg(own.path("proxy.sock"));
+        set(&mut command);
+        let child = command.spawn().unwrap();
         Self { child, node: own }
+    }
+
+    /// Waits until it has ended.
+    async fn ended(&mut self) {
+        let deadline = Instant::now() + END_LIMIT;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(
+                Instant::now() < deadline,
+                "not within {END_LIMIT:?}: it has ended"
+            );
+            sleep(BETWEEN).await;
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -281,5 +314,64 @@ async fn a_pod_of_the_daemon_set_takes_over_from_a_standby_that_serves() {
     eventually("the pod is ready", async || pod.node.ready().await).await;
     pod.serves().await;
     assert!(standby.node.ready().await);
+    attempts.all_succeeded().await;
+}
+
+#[tokio::test]
+async fn a_release_without_hand_over_is_replaced_and_comes_back_and_no_client_is_refused() {
+    let (node, _apiserver) = node();
+    let mut old = Process::without_hand_over(&node);
+    eventually("the old one is ready", async || old.node.ready().await).await;
+    let attempts = Attempts::start(&node);
+    let mut new = Process::start(&node, "DaemonSet", 1);
+    eventually("the new one is ready", async || new.node.ready().await).await;
+    old.signal(Signal::SIGTERM);
+    old.ended().await;
+    new.serves().await;
+    let back = Process::without_hand_over(&node);
+    eventually("it is ready again", async || back.node.ready().await).await;
+    new.signal(Signal::SIGTERM);
+    new.ended().await;
+    back.serves().await;
+    attempts.all_succeeded().await;
+}
+
+#[tokio::test]
+async fn a_release_without_hand_over_joins_the_port_of_a_proxy_that_ends_and_has_no_peer() {
+    let (node, _apiserver) = node();
+    let mut new = Process::start(&node, "DaemonSet", 1);
+    eventually("ready", async || new.node.ready().await).await;
+    let attempts = Attempts::start(&node);
+    let back = Process::without_hand_over(&node);
+    new.serves().await;
+    assert!(!back.node.ready().await, "the port is closed to others");
+    new.signal(Signal::SIGTERM);
+    new.ended().await;
+    back.serves().await;
+    eventually("it is ready", async || back.node.ready().await).await;
+    attempts.all_succeeded().await;
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_template_that_the_document_names_again_takes_back() {
+    let (node, apiserver) = node();
+    let pool = |revision, template| node.pool().member(&apiserver).revision(revision).naming(template);
+    node.write(&pool(1, "a"));
+    let former = Process::of_template(&node, "DaemonSet", 1, "a");
+    eventually("ready", async || former.node.ready().await).await;
+    let attempts = Attempts::start(&node);
+    node.write(&pool(2, "b"));
+    let latter = Process::of_template(&node, "DaemonSet", 2, "b");
+    eventually("the latter is ready", async || latter.node.ready().await).await;
+    latter.serves().await;
+    assert!(former.node.ready().await);
+    // The former gets it with the snapshot.
+    latter.node.write(&pool(3, "a"));
+    former.serves().await;
+    assert!(former.node.ready().await);
+    assert!(latter.node.ready().await, "one that has given stays ready");
+    let before = served(&latter.node).await;
+    former.serves().await;
+    assert!(served(&latter.node).await <= before + 1, "both accept");
     attempts.all_succeeded().await;
 }

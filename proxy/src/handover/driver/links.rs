@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::pending,
+    io,
     os::fd::{AsFd, OwnedFd},
 };
 
 use futures::future::select_all;
+use nix::errno::Errno;
 use tracing::debug;
 
 use crate::handover::{
@@ -23,7 +25,11 @@ const WAITING: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Links {
     last: u64,
-    links: BTreeMap<ChannelId, Link>,
+    /// The channels with a fault that was not told yet.
+    faulty: Vec<ChannelId>,
+    open: BTreeMap<ChannelId, Link>,
+    /// Whether the kernel lacks something that it needs to send: nothing is written before the next attempt.
+    is_exhausted: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +40,9 @@ struct Link {
     is_closing: bool,
     /// The other side has ended: nothing more is read.
     is_over: bool,
+    /// A message could not be sent, so that the others on this channel mean nothing. Only an abort is still sent: a peer
+    /// that may have the lock must not take the end of the channel for the end of this process.
+    is_faulty: bool,
 }
 
 /// What was read from a channel.
@@ -57,42 +66,59 @@ impl Links {
             waiting: VecDeque::new(),
             is_closing: false,
             is_over: false,
+            is_faulty: false,
         };
-        self.links.insert(id, link);
+        self.open.insert(id, link);
         id
     }
 
     /// Writes a message, or lets it wait behind those that wait.
     pub(super) fn send(&mut self, id: ChannelId, message: Message, descriptors: Vec<OwnedFd>) {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.open.get_mut(&id) else {
             return;
         };
-        if link.waiting.len() >= WAITING {
+        let is_abort = matches!(message, Message::Abort { .. });
+        if link.is_faulty && !is_abort {
+            return;
+        }
+        if link.waiting.len() >= WAITING && !is_abort {
             debug!(
                 channel = id.0,
-                "closing the channel of a process that does not read"
+                "leaving a channel to a process that does not read"
             );
-            self.links.remove(&id);
+            link.is_faulty = true;
+            self.faulty.push(id);
             return;
         }
         link.waiting.push_back((message, descriptors));
-        link.write();
+        self.is_exhausted |= link.write() == Written::Exhausted;
+    }
+
+    /// The channels with a fault that was not told yet.
+    pub(super) fn take_faulty(&mut self) -> Vec<ChannelId> {
+        std::mem::take(&mut self.faulty)
+    }
+
+    /// Tries again to write what the kernel could not take.
+    pub(super) fn write_again(&mut self) {
+        self.is_exhausted = false;
+        self.write();
     }
 
     /// Writes a message now, and says whether that was possible.
     pub(super) fn send_now(&mut self, id: ChannelId, message: &Message) -> bool {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.open.get_mut(&id) else {
             return false;
         };
-        link.write();
+        self.is_exhausted |= link.write() == Written::Exhausted;
         link.waiting.is_empty() && link.channel.send(message, &[]).is_ok()
     }
 
     /// Closes a channel once all is written that waits.
     pub(super) fn close(&mut self, id: ChannelId) {
-        if let Some(link) = self.links.get_mut(&id) {
+        if let Some(link) = self.open.get_mut(&id) {
             link.is_closing = true;
-            link.write();
+            self.is_exhausted |= link.write() == Written::Exhausted;
         }
         self.remove_closed();
     }
@@ -100,7 +126,7 @@ impl Links {
     /// The numbers of all channels that can be read.
     pub(super) fn readable_ones(&self) -> Vec<ChannelId> {
         let open = self
-            .links
+            .open
             .iter()
             .filter(|(_, link)| !link.is_over && !link.is_closing);
         open.map(|(id, _)| *id).collect()
@@ -109,7 +135,7 @@ impl Links {
     /// The next of what can be read from a channel now.
     pub(super) fn read(&mut self, id: ChannelId) -> Option<Read> {
         let link = self
-            .links
+            .open
             .get_mut(&id)
             .filter(|link| !link.is_over && !link.is_closing)?;
         match link.channel.receive_now() {
@@ -129,12 +155,12 @@ impl Links {
 
     /// Whether nothing waits to be written to a channel.
     pub(super) fn is_idle(&self, id: ChannelId) -> bool {
-        self.links.get(&id).is_some_and(|link| link.waiting.is_empty())
+        self.open.get(&id).is_some_and(|link| link.waiting.is_empty())
     }
 
     /// Ends what the other side can send, and returns what it sent before.
     pub(super) fn shut_receive(&mut self, id: ChannelId) -> Vec<Read> {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.open.get_mut(&id) else {
             return Vec::new();
         };
         link.is_over = true;
@@ -145,8 +171,11 @@ impl Links {
 
     /// Waits until a channel can be read, or written where something waits.
     pub(super) async fn ready(&self) {
-        let ready = self.links.values().filter_map(|link| {
-            let (reads, writes) = (!link.is_over && !link.is_closing, !link.waiting.is_empty());
+        let ready = self.open.values().filter_map(|link| {
+            let (reads, writes) = (
+                !link.is_over && !link.is_closing,
+                !link.waiting.is_empty() && !self.is_exhausted,
+            );
             (reads || writes).then(|| Box::pin(link.channel.ready(reads, writes)))
         });
         let ready: Vec<_> = ready.collect();
@@ -158,29 +187,55 @@ impl Links {
 
     /// Writes what waits, as far as the others read.
     pub(super) fn write(&mut self) {
-        for link in self.links.values_mut() {
-            link.write();
+        if self.is_exhausted {
+            return;
+        }
+        for link in self.open.values_mut() {
+            if link.write() == Written::Exhausted {
+                self.is_exhausted = true;
+                break;
+            }
         }
         self.remove_closed();
     }
 
     fn remove_closed(&mut self) {
-        self.links
+        self.open
             .retain(|_, link| !link.is_closing || !link.waiting.is_empty());
     }
 }
 
+/// How far a link was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// As far as the other side reads.
+    AsRead,
+    /// The kernel lacks something that it needs for the next message.
+    Exhausted,
+}
+
 impl Link {
-    fn write(&mut self) {
+    fn write(&mut self) -> Written {
         while let Some((message, descriptors)) = self.waiting.front() {
             let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             match self.channel.send(message, &descriptors) {
-                Err(Error::NotReading) => return,
+                Err(Error::NotReading) => return Written::AsRead,
                 Ok(()) => {}
+                Err(Error::Socket(error)) if is_exhausted(&error) => {
+                    debug!(%error, ?message, "failed to write to a channel, trying again");
+                    return Written::Exhausted;
+                }
                 // Nobody reads it any more; the end of the channel tells why.
                 Err(error) => debug!(%error, ?message, "failed to write to a channel"),
             }
             self.waiting.pop_front();
         }
+        Written::AsRead
     }
+}
+
+/// Whether the kernel lacks memory, or this user has too many descriptors on their way.
+fn is_exhausted(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM))
 }

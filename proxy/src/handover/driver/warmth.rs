@@ -43,6 +43,20 @@ impl Warmth {
         }
     }
 
+    /// Whether the document in force names this template. One that names none matches nobody.
+    pub(super) fn names(&self, template: &str) -> bool {
+        let in_force = self.in_force.borrow();
+        let named = in_force
+            .as_ref()
+            .map(|in_force| &in_force.settings.document.rollout.template);
+        !template.is_empty() && named.is_some_and(|named| named == template)
+    }
+
+    /// The last one that was written.
+    pub(super) fn last(&self) -> Option<Snapshot> {
+        self.last.as_ref().map(|(snapshot, _)| snapshot.clone())
+    }
+
     /// Waits until there is something new to know, and writes it.
     pub(super) async fn changed(&mut self) -> Snapshot {
         loop {

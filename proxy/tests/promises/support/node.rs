@@ -94,6 +94,12 @@ impl Pool {
         self
     }
 
+    /// Whose proxies of this template should serve.
+    pub(crate) fn naming(mut self, template: &str) -> Self {
+        template.clone_into(&mut self.document.rollout.template);
+        self
+    }
+
     pub(crate) fn member(mut self, apiserver: &Apiserver) -> Self {
         self.document.members.push(Member {
             name: apiserver.name.clone(),
