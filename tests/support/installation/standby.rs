@@ -2,46 +2,84 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 use trivet_instruments::eventually;
 use trivet_testbed::Host;
 
-use super::{Installation, PROXY};
+use super::pool::condition;
+use super::{FIRST_MASTER, Installation, NAMESPACE, POOL, PROXY};
 
 /// A writer's pod starts on each node, kubelet starts the static pod that it writes, and the operator waits between the two.
 const STANDS_BY: Duration = Duration::from_secs(90);
 
+/// The DaemonSet that writes the manifests of the standbys.
+const WRITER: &str = "trivet-default-bootstrap";
+
 impl Installation {
-    /// Gives every node a standby, and waits until it runs.
+    /// Gives every node a standby, and waits until each could serve at once.
     pub async fn give_standbys(&self) -> Result<()> {
         self.allow_bootstrap().await?;
         self.edit_pool(json!({ "nodeBootstrap": { "policy": "StaticPod" } }))
             .await?;
-        self.standbys(|host| Ok(!standbys(host)?.is_empty())).await
-    }
-
-    /// Waits until no node has a standby any more.
-    pub async fn no_standbys(&self) -> Result<()> {
-        self.standbys(|host| Ok(standbys(host)?.is_empty())).await
-    }
-
-    async fn standbys(&self, is_as_wanted: impl Fn(&Host) -> Result<bool>) -> Result<()> {
-        eventually(STANDS_BY, "the standbys", async || {
-            for host in self.hosts() {
-                ensure!(
-                    is_as_wanted(&host)?,
-                    "{} has standbys {:?}",
-                    host.name(),
-                    standbys(&host)?
-                );
-            }
-            Ok(())
+        eventually(STANDS_BY, "warm standbys", async || {
+            self.hosts().iter().try_for_each(has_warm_standby)
         })
         .await
     }
+
+    /// Takes the standbys away again, and what placed them.
+    pub async fn take_standbys(&self) -> Result<()> {
+        self.edit_pool(json!({ "nodeBootstrap": { "policy": "None" } }))
+            .await?;
+        let pools = self.pools(FIRST_MASTER).await?;
+        eventually(STANDS_BY, "nodes without standbys", async || {
+            let status = pools.get(POOL).await?.status.unwrap_or_default();
+            let progressing = condition(&status, "Progressing")?;
+            ensure!(progressing.reason == "Complete", "{progressing:?}");
+            for host in self.hosts() {
+                let left = standbys(&host)?;
+                ensure!(left.is_empty(), "{} has standbys {left:?}", host.name());
+            }
+            Ok(())
+        })
+        .await?;
+        let delete =
+            format!("delete daemonset {WRITER} --namespace {NAMESPACE} --ignore-not-found --timeout=60s");
+        self.tools().kubectl(&delete).await.map(drop)
+    }
+}
+
+/// Fails unless a standby of this host holds the listeners and has the document.
+fn has_warm_standby(host: &Host) -> Result<()> {
+    let pid = host.pids(PROXY)?.into_iter().next();
+    let pid = pid.with_context(|| format!("{} has no proxy", host.name()))?;
+    // In the mounts and the network of a proxy, whose own program asks.
+    let output = Command::new("nsenter")
+        .args(["--target", &pid.to_string(), "--mount", "--net"])
+        .args(["/trivet-proxy", "status", "--output", "json"])
+        .args(["--handover-dir", "/run/trivet-handover"])
+        .output()
+        .context("failed to start nsenter")?;
+    let status: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{}: {}", host.name(), String::from_utf8_lossy(&output.stderr)))?;
+    let peers = status.pointer("/handover/peers").and_then(Value::as_array);
+    let is_true = |peer: &Value, field: &str| peer.get(field).and_then(Value::as_bool) == Some(true);
+    let is_warm = peers.into_iter().flatten().any(|peer| {
+        peer.pointer("/rank/class").and_then(Value::as_str) == Some("Static")
+            && is_true(peer, "isWarm")
+            && is_true(peer, "hasListeners")
+    });
+    ensure!(
+        is_warm,
+        "{} has no warm standby: {:?}",
+        host.name(),
+        status.get("handover")
+    );
+    Ok(())
 }
 
 /// The pids of a host's standbys.
