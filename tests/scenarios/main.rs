@@ -17,8 +17,8 @@ mod protecting {
     mod a_master_without_etcd_is_left_gently;
     mod a_node_without_network_loses_no_idle_connection;
     mod a_path_that_drops_large_packets_is_left;
+    mod a_power_cut_heals_by_itself;
     mod a_real_client_misses_no_event;
-    mod a_rebooted_worker_comes_back;
     mod a_rolling_restart_fails_no_request;
     mod a_standby_serves_when_a_proxy_dies_or_hangs;
     mod an_upgrade_refuses_no_client;

@@ -6,6 +6,7 @@ mod pool;
 mod standby;
 mod wiring;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -16,11 +17,12 @@ use kube::{Api, Client as Kubernetes, ResourceExt as _};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use trivet_instruments::trusting;
-use trivet_testbed::{Cluster, Host, Spec};
+use trivet_testbed::{Cluster, Host, Joining, Spec};
 
 use crate::attempts::{LOOPBACKS, once};
 use crate::observe;
 use crate::pods::Proxies;
+use crate::printed_manifest;
 use crate::proxies::metrics;
 use crate::say::say;
 use crate::tools::Tools;
@@ -145,6 +147,33 @@ impl Installation {
     pub async fn remove_master(&mut self, name: &'static str) -> Result<()> {
         self.cluster = self
             .change_hosts(move |cluster| cluster.remove_master(name))
+            .await?;
+        Ok(())
+    }
+
+    /// Lets a worker join whose kubelet knows its node's proxy and no other apiserver, with Trivet's images and this manifest
+    /// on its host. Its node may not be Ready yet.
+    pub async fn add_worker(&mut self, name: &'static str, manifest: PathBuf) -> Result<()> {
+        let server = self.url(&Server::Loopback)?;
+        let add = move |cluster: &mut Cluster| {
+            cluster.add_worker(
+                name,
+                &Joining {
+                    server: &server,
+                    tls_server_name: Some("kubernetes"),
+                    images: images::archives()?,
+                    manifests: &[manifest],
+                },
+            )
+        };
+        self.cluster = self.change_hosts(add).await?;
+        Ok(())
+    }
+
+    /// Lets a worker go.
+    pub async fn remove_worker(&mut self, name: &'static str) -> Result<()> {
+        self.cluster = self
+            .change_hosts(move |cluster| cluster.remove_worker(name))
             .await?;
         Ok(())
     }
@@ -331,6 +360,10 @@ impl Installation {
         installation.turn.step("hosts");
         installation.rescue_workers().await?;
         installation.point_masters_home().await?;
+        installation
+            .hosts()
+            .iter()
+            .try_for_each(printed_manifest::remove)?;
         if let Err(error) = installation.recovered().await {
             say(format!("repairing the testbed: {error:#}"));
             installation.disturb(Cluster::repair).await?;

@@ -18,6 +18,7 @@ pub mod installation;
 pub mod observe;
 pub mod outage;
 pub mod pods;
+pub mod printed_manifest;
 pub mod proxies;
 pub mod real_client;
 pub mod rollout;

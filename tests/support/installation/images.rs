@@ -65,6 +65,11 @@ fn import(cluster: &Cluster) -> Result<bool> {
     Ok(true)
 }
 
+/// The archives of the images.
+pub(super) fn archives() -> Result<&'static [PathBuf]> {
+    Ok(&images()?.archives)
+}
+
 fn images() -> Result<&'static Images> {
     if let Some(images) = IMAGES.get() {
         return Ok(images);

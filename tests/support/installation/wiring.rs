@@ -136,7 +136,7 @@ impl Installation {
             .await
     }
 
-    fn url(&self, server: &Server) -> Result<String> {
+    pub(super) fn url(&self, server: &Server) -> Result<String> {
         match server {
             Server::Loopback => Ok(format!("https://{}", LOOPBACKS[0])),
             Server::Master(master) => {
