@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use trivet_testbed::{Progress, Stopwatch};
-use trivet_testbed::{binaries, down, images, setup};
+use trivet_testbed::{binaries, down, images, setup, skew};
 
 use crate::{failures, scenarios};
 
@@ -163,6 +163,9 @@ impl Suite<'_> {
             binaries::ensure(&suite.progress).map(drop)
         })?;
         self.part("images", |suite| images::build(&suite.progress).map(drop))?;
+        if "bare::a_release_that_shares_its_port".contains(chosen) {
+            self.part("the release before", |suite| skew::before(&suite.progress).map(drop))?;
+        }
         self.part("scenarios", |suite| {
             // One cluster for all scenarios, so one at a time.
             let one_by_one = "--test-threads=1 --nocapture";
