@@ -26,10 +26,11 @@ use crate::{
     metrics::Metrics,
     net::socket,
     readiness::Readiness,
+    report::{HandOver, Reporter},
     settings,
     source::Source,
     status::Subject,
-    systemd::{self, report},
+    systemd::{self, report as service_report},
     upstream::Upstreams,
     warnings::{Topic, Warnings},
 };
@@ -82,6 +83,7 @@ pub struct BoundProxy {
     admin: Arc<Admin>,
     answers: Option<ProbeAnswers>,
     driver: Option<Driver>,
+    reporter: Option<Reporter>,
     files: u64,
 }
 
@@ -131,6 +133,19 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         readiness: Arc::clone(&readiness),
         warnings: Arc::clone(&warnings),
     };
+    let reporter = config.watch.as_ref().map(|target| Reporter {
+        subject: subject.clone(),
+        upstreams: Arc::clone(&upstreams),
+        credentials: target.credentials(),
+        hand_over: driver
+            .as_ref()
+            .zip(config.handover.as_ref())
+            .map(|(driver, handover)| HandOver {
+                standing: driver.standing(),
+                standby: driver.standby(),
+                template: handover.template.clone(),
+            }),
+    });
     let admin = Admin::new(metrics.registry(), Arc::clone(&readiness), subject);
     let answers = match &config.socket {
         Some(path) => Some(admin.open_for_probes(path)?),
@@ -146,6 +161,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         admin,
         answers,
         driver,
+        reporter,
         files,
     })
 }
@@ -210,6 +226,9 @@ impl BoundProxy {
             let watch = config_map::follow(target, Arc::clone(&upstreams), Arc::clone(&documents));
             spawn("watch", watch.boxed());
         }
+        if let Some(reporter) = self.reporter.take() {
+            spawn("report", reporter.run().boxed());
+        }
         let warnings = Arc::clone(&self.warnings);
         spawn(
             "stale documents",
@@ -223,7 +242,7 @@ impl BoundProxy {
             "service log",
             Arc::clone(&upstreams).log_service_changes().boxed(),
         );
-        let report = report::report(
+        let report = service_report::report(
             self.config.service.clone(),
             Arc::clone(&self.readiness),
             Arc::clone(&self.listeners),

@@ -5,6 +5,7 @@
 //! with events and carries out its decisions. [`probe`] checks the upstreams, and [`document`] says which ones there are.
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod balance;
 pub mod cause;
@@ -22,6 +23,7 @@ pub mod open;
 pub mod probe;
 pub mod readiness;
 pub mod relay;
+pub mod report;
 pub mod settings;
 pub mod source;
 pub mod status;

@@ -7,6 +7,7 @@ mod clients;
 mod documents;
 mod durations;
 pub mod members;
+mod reports;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -15,7 +16,9 @@ use prometheus_client::{
 };
 
 pub use self::durations::Durations;
-use self::{clients::ClientMetrics, documents::DocumentMetrics, members::MemberMetrics};
+use self::{
+    clients::ClientMetrics, documents::DocumentMetrics, members::MemberMetrics, reports::ReportMetrics,
+};
 
 /// A metric by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,6 +38,7 @@ pub struct Metrics {
     documents: DocumentMetrics,
     members: MemberMetrics,
     clients: ClientMetrics,
+    reports: ReportMetrics,
     lines_lost: Counter,
 }
 
@@ -51,6 +55,7 @@ impl Metrics {
         self.documents.register(&mut root);
         self.members.register(&mut root);
         self.clients.register(&mut root);
+        self.reports.register(&mut root);
         root.register(
             "log_lines_lost",
             "Log lines that were dropped because standard error was not read",
@@ -102,6 +107,7 @@ mod tests {
         metrics.dial_failed("cp1", Fault::Refused);
         metrics.turned("cp1", State::Down);
         metrics.ended(Ending::Finished);
+        metrics.report_failed("Denied");
         metrics
     }
 
@@ -144,6 +150,7 @@ mod tests {
             include_str!("metrics/clients.rs"),
             include_str!("metrics/documents.rs"),
             include_str!("metrics/members.rs"),
+            include_str!("metrics/reports.rs"),
         ];
         // Split, so that this line does not count itself.
         let call = ["root", ".register("].concat();

@@ -219,7 +219,7 @@ pub struct Observation {
 }
 
 /// The parts of a running proxy that make up its status.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Subject {
     /// The documents.
     pub documents: Arc<Documents>,

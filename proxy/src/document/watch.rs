@@ -5,7 +5,6 @@
 //! when only this connection is dead. If a healthy apiserver sends no events, it sends no bookmarks either, and the watch is
 //! ended for that. Meanwhile kubelet still updates the mounted ConfigMap.
 
-mod api;
 mod schedule;
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
@@ -15,12 +14,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 use trivet_crds::wire;
 
-use self::{
-    api::{Api, Error},
-    schedule::{Backoff, Failure},
-};
+use self::schedule::Backoff;
 use super::Documents;
-use crate::{cause, source::Source, upstream::Upstreams};
+use crate::{
+    api::{Api, Credentials, Error, Failure, Verb},
+    cause,
+    source::Source,
+    upstream::Upstreams,
+};
 
 /// How long a watch may last beyond its `timeoutSeconds` before it counts as stalled.
 const WATCH_SLACK: Duration = Duration::from_secs(5);
@@ -41,6 +42,28 @@ pub struct ConfigMapTarget {
     /// verify. The authority in a document is not enough: a document may come from another cluster, or from any writer of
     /// the ConfigMap.
     pub authority_file: PathBuf,
+}
+
+impl ConfigMapTarget {
+    /// The credentials alone.
+    pub fn credentials(&self) -> Credentials {
+        Credentials {
+            token_file: self.token_file.clone(),
+            authority_file: self.authority_file.clone(),
+        }
+    }
+
+    fn path(&self) -> String {
+        let Self { namespace, name, .. } = self;
+        format!("/api/v1/namespaces/{namespace}/configmaps?fieldSelector=metadata.name%3D{name}")
+    }
+
+    fn watch_path(&self, version: &str, seconds: u64) -> String {
+        format!(
+            "{}&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}",
+            self.path()
+        )
+    }
 }
 
 /// Follows one ConfigMap.
@@ -96,9 +119,9 @@ impl Follower {
 
     /// A list, then watches, until a request fails or a new list is needed.
     async fn list_and_watch(&mut self) -> Result<Infallible, Error> {
-        let mut api = Api::connect(&self.upstreams, &self.target).await?;
+        let mut api = Api::connect(&self.upstreams, &self.target.credentials()).await?;
         self.has_bookmarks = false;
-        let list = api.list(&self.target).await?;
+        let list = api.request(Verb::Get, &self.target.path()).await?;
         let mut version = resource_version(&list).unwrap_or_default().to_owned();
         for config_map in list.get("items").and_then(Value::as_array).into_iter().flatten() {
             self.offer(config_map);
@@ -115,7 +138,8 @@ impl Follower {
     async fn watch_once(&mut self, api: &mut Api, version: &mut String) -> Result<(), Error> {
         let time = schedule::watch_time(rand::random());
         let end = Instant::now() + time + WATCH_SLACK;
-        let mut events = api.watch(&self.target, version, time.as_secs()).await?;
+        let path = self.target.watch_path(version, time.as_secs());
+        let mut events = api.watch(&path).await?;
         if std::mem::take(&mut self.failing) {
             info!("following the ConfigMap again");
         }

@@ -4,6 +4,7 @@ mod error;
 mod links;
 mod records;
 mod samples;
+mod spares;
 mod succession;
 mod warmth;
 
@@ -22,9 +23,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{debug, info};
+use trivet_crds::report::StandbyState;
 
 pub use self::warmth::Warmth;
-use self::{error::Error, links::Links, succession::Succession};
+use self::{error::Error, links::Links, spares::Spares, succession::Succession};
 use super::{
     channel::Channel,
     directory::{BoundSocket, Directory, Presence},
@@ -103,6 +105,7 @@ pub struct Driver {
     /// The channels that end once those are closed.
     ending: Vec<ChannelId>,
     standing: watch::Sender<Standing>,
+    spares: Spares,
     end: Option<End>,
 }
 
@@ -147,6 +150,7 @@ impl Driver {
             dropped: Vec::new(),
             ending: Vec::new(),
             standing: watch::Sender::new(standing),
+            spares: Spares::default(),
             end: None,
         }
     }
@@ -154,6 +158,11 @@ impl Driver {
     /// What this process is to the others, and each later change.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+
+    /// Whether a standby of this node can take over, and each later change.
+    pub fn standby(&self) -> watch::Receiver<StandbyState> {
+        self.spares.subscribe()
     }
 
     /// Takes part until the machine says that the process ends. `inbox` brings what happens in the rest of the process.
@@ -409,7 +418,8 @@ impl Driver {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.spares.publish(self.machine.guests(), self.warmth.serial());
         let standing = Standing {
             state: self.machine.state(),
             is_ready: self.machine.is_ready(),

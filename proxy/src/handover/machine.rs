@@ -204,6 +204,16 @@ impl Machine {
         &self.listeners
     }
 
+    /// The peers of the holder with their channels; none if this process is not the holder.
+    pub fn guests(&self) -> impl Iterator<Item = (ChannelId, &Peer)> {
+        let holding = match &self.role {
+            Role::Holding(holding) => Some(holding),
+            Role::Alone | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => None,
+        };
+        let guests = holding.into_iter().flat_map(|holding| &holding.guests);
+        guests.map(|(channel, guest)| (*channel, &guest.peer))
+    }
+
     /// This process and the peers that are connected to it, if it is the holder.
     pub fn status(&self) -> Option<(Peer, Vec<Peer>)> {
         match &self.role {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::api::Failure;
+
 /// The shortest and the longest watch. A watch need not be short to notice a dead apiserver, because its connection is cut
 /// or moved with the others of its upstream.
 const SHORTEST_WATCH: Duration = Duration::from_secs(300);
@@ -18,18 +20,6 @@ const BOOKMARK_LIMIT: Duration = Duration::from_secs(75);
 
 /// After a connection that lasted this long the back-off starts anew.
 const STEADY: Duration = Duration::from_secs(10);
-
-/// Why an attempt failed, as far as the next one depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// This node lacks something, such as the token. The next attempt only reads the file again.
-    Local,
-    /// The apiserver rejects the token (401) or denies access (403), or its certificate does not verify. Only an
-    /// administrator can repair that.
-    Denied,
-    /// No apiserver could be reached, or the connection broke.
-    Other,
-}
 
 /// The wait after failures: doubled with each one in a row, up to a limit that grows with the fleet.
 #[derive(Debug, Default)]

@@ -88,6 +88,10 @@ impl Driver {
                 return self.links.send(channel, pong, Vec::new());
             }
             Message::Pong { .. } => return self.stall.answer(Instant::now()),
+            Message::Warm { serial } => {
+                self.spares.applied(channel, *serial);
+                Ok(())
+            }
             Message::StatusRequest => {
                 if let Some((holder, peers)) = self.machine.status() {
                     self.links

@@ -76,6 +76,11 @@ impl Warmth {
         }
     }
 
+    /// The serial number of the last snapshot.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
     fn write(&mut self) -> Result<Snapshot, Error> {
         let in_force = self.in_force.borrow_and_update().clone();
         let proven = self.proven.borrow_and_update().clone();

@@ -58,6 +58,20 @@ impl State {
         }
     }
 
+    /// Whether this process is the one that serves, or would if it had its port, and so the one that reports.
+    pub fn serves(self) -> bool {
+        match self {
+            Self::Alone | Self::Binding | Self::Serving | Self::Giving | Self::Leaving => true,
+            Self::Seeking
+            | Self::Newcomer
+            | Self::Taking
+            | Self::Standby
+            | Self::Assisting
+            | Self::Retiring
+            | Self::Draining => false,
+        }
+    }
+
     /// Whether it probes.
     pub fn probing(self) -> Probing {
         match self {

@@ -10,9 +10,9 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
     header,
@@ -25,7 +25,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 use trivet_crds::wire::Tls;
 
-use super::{ConfigMapTarget, schedule::Failure};
 use crate::{
     cause,
     open::walk::{Connected, Walk},
@@ -37,15 +36,46 @@ use crate::{
 /// The limit of a TLS handshake. A hung apiserver does not complete it, and then the next upstream is tried.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The limit of a list. A healthy apiserver lists one object within milliseconds.
+/// The limit of an answer. A healthy apiserver lists or writes one object within milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest event. A ConfigMap holds at most 1 MiB, its event a little more.
 const LONGEST_EVENT: usize = 4 * 1024 * 1024;
 
-/// Why the ConfigMap could not be followed.
+/// With which credentials a proxy speaks to apiservers.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The file with the bearer token. It is read at every request, because kubelet rotates it.
+    pub token_file: PathBuf,
+    /// The file with the authorities of the apiservers, PEM. The token is sent only to a server whose certificate they
+    /// verify.
+    pub authority_file: PathBuf,
+}
+
+/// A request without its path: what the API server is asked to do.
+#[derive(Clone, Debug)]
+pub enum Verb {
+    /// Read.
+    Get,
+    /// Apply this object, JSON.
+    Apply(Bytes),
+}
+
+/// Why an attempt failed, as far as the next one depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// This node lacks something, such as the token. The next attempt only reads the file again.
+    Local,
+    /// The apiserver rejects the token (401) or denies access (403), or its certificate does not verify. Only an
+    /// administrator can repair that.
+    Denied,
+    /// No apiserver could be reached, or the connection broke.
+    Other,
+}
+
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
     /// No document is in force, so the apiservers are unknown.
     #[error("no document is in force that names the apiservers")]
     NoDocument,
@@ -88,8 +118,21 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// One fixed word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::File(..) | Self::Authority(..) => "NoCredentials",
+            Self::Denied(_) => "Denied",
+            Self::Untrusted(..) => "Untrusted",
+            Self::NoDocument | Self::NoUpstream => "NoUpstream",
+            Self::Connection(..) | Self::Ended(_) | Self::EndedEarly => "Broken",
+            Self::Request(_) | Self::Refused(_) | Self::Malformed(_) => "Refused",
+            Self::Stalled => "Stalled",
+        }
+    }
+
     /// What the next attempt depends on.
-    pub(super) fn failure(&self) -> Failure {
+    pub fn failure(&self) -> Failure {
         match self {
             Self::File(..) | Self::Authority(..) | Self::Request(_) => Failure::Local,
             Self::Denied(_) | Self::Untrusted(..) => Failure::Denied,
@@ -106,10 +149,11 @@ impl Error {
 }
 
 /// A connection that counts for its upstream and is cut with it, like a client's connection.
-pub(super) struct Api {
+pub struct Api {
     address: SocketAddr,
     host: String,
-    sender: SendRequest<Empty<Bytes>>,
+    token_file: PathBuf,
+    sender: SendRequest<Full<Bytes>>,
     guard: ConnectionGuard,
     _driver: AbortOnDropHandle<()>,
 }
@@ -117,19 +161,19 @@ pub(super) struct Api {
 impl Api {
     /// Connects to the first upstream that completes a verified handshake. The files are read first: a node without a token
     /// must not cost apiservers a handshake.
-    pub(super) async fn connect(upstreams: &Arc<Upstreams>, target: &ConfigMapTarget) -> Result<Self, Error> {
+    pub async fn connect(upstreams: &Arc<Upstreams>, credentials: &Credentials) -> Result<Self, Error> {
         let settings = upstreams.settings().ok_or(Error::NoDocument)?;
-        read(&target.token_file).await?;
-        let trust = authority(&target.authority_file, &settings).await?;
+        read(&credentials.token_file).await?;
+        let trust = authority(&credentials.authority_file, &settings).await?;
         let mut walk = Walk::new(upstreams, &settings);
         let mut last = Error::NoUpstream;
         while let Some(connected) = walk.next(&[]).await {
-            match secure(connected, &settings, &trust).await {
+            match secure(connected, &settings, (&trust, credentials)).await {
                 Ok(api) => return Ok(api),
                 Err(error) => {
                     debug!(
                         error = cause::chain(&error),
-                        "trying the next upstream for the watch"
+                        "trying the next upstream for a request to the API"
                     );
                     last = error;
                 }
@@ -138,11 +182,11 @@ impl Api {
         Err(last)
     }
 
-    /// Lists the ConfigMap.
-    pub(super) async fn list(&mut self, target: &ConfigMapTarget) -> Result<Value, Error> {
+    /// The whole answer of a short request.
+    pub async fn request(&mut self, verb: Verb, path: &str) -> Result<Value, Error> {
         let address = self.address;
         let answer = async {
-            let response = self.get(target, "").await?;
+            let response = self.send(verb, path).await?;
             let body = Limited::new(response.into_body(), LONGEST_EVENT).collect().await;
             let body = body.map_err(|error| Error::Connection(address, error))?;
             Ok(serde_json::from_slice(&body.to_bytes())?)
@@ -152,17 +196,9 @@ impl Api {
             .map_err(|_elapsed| Error::Stalled)?
     }
 
-    /// Watches the ConfigMap from resource version `version`.
-    pub(super) async fn watch(
-        &mut self,
-        target: &ConfigMapTarget,
-        version: &str,
-        seconds: u64,
-    ) -> Result<Events<'_>, Error> {
-        let query = format!(
-            "&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
-        );
-        let response = timeout(ANSWER_LIMIT, self.get(target, &query));
+    /// The events of a watch.
+    pub async fn watch(&mut self, path: &str) -> Result<Events<'_>, Error> {
+        let response = timeout(ANSWER_LIMIT, self.send(Verb::Get, path));
         let response = response.await.map_err(|_elapsed| Error::Stalled)??;
         Ok(Events {
             body: response.into_body(),
@@ -172,20 +208,24 @@ impl Api {
         })
     }
 
-    async fn get(&mut self, target: &ConfigMapTarget, query: &str) -> Result<Response<Incoming>, Error> {
-        let token = read(&target.token_file).await?;
-        let ConfigMapTarget { namespace, name, .. } = target;
-        let path =
-            format!("/api/v1/namespaces/{namespace}/configmaps?fieldSelector=metadata.name%3D{name}{query}");
-        let request = Request::get(path)
+    async fn send(&mut self, verb: Verb, path: &str) -> Result<Response<Incoming>, Error> {
+        let token = read(&self.token_file).await?;
+        let request = Request::builder()
+            .uri(path)
             .header(header::HOST, self.host.as_str())
             .header(
                 header::USER_AGENT,
                 concat!("trivet-proxy/", env!("CARGO_PKG_VERSION")),
             )
             .header(header::ACCEPT, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()))
-            .body(Empty::new())?;
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+        let request = match verb {
+            Verb::Get => request.body(Full::default())?,
+            Verb::Apply(object) => request
+                .method(Method::PATCH)
+                .header(header::CONTENT_TYPE, "application/apply-patch+yaml")
+                .body(Full::new(object))?,
+        };
         let address = self.address;
         let broken = |error: hyper::Error| Error::Connection(address, error.into());
         self.sender.ready().await.map_err(broken)?;
@@ -210,7 +250,7 @@ impl Api {
 }
 
 /// The events of one watch, in order.
-pub(super) struct Events<'a> {
+pub struct Events<'a> {
     body: Incoming,
     buffer: BytesMut,
     address: SocketAddr,
@@ -219,7 +259,7 @@ pub(super) struct Events<'a> {
 
 impl Events<'_> {
     /// The next event; none once the watch has ended regularly.
-    pub(super) async fn next(&mut self) -> Result<Option<Value>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Value>, Error> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end);
@@ -256,7 +296,11 @@ async fn authority(file: &Path, settings: &Settings) -> Result<Trust, Error> {
     Trust::new(&tls).map_err(|error| Error::Authority(file.to_owned(), error))
 }
 
-async fn secure(connected: Connected, settings: &Settings, trust: &Trust) -> Result<Api, Error> {
+async fn secure(
+    connected: Connected,
+    settings: &Settings,
+    (trust, credentials): (&Trust, &Credentials),
+) -> Result<Api, Error> {
     let Connected {
         stream,
         guard,
@@ -277,13 +321,14 @@ async fn secure(connected: Connected, settings: &Settings, trust: &Trust) -> Res
         .map_err(|error| broken(error.into()))?;
     let driver = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = connection.await {
-            debug!(%address, %error, "watch connection ended");
+            debug!(%address, %error, "connection to the API ended");
         }
     }));
     let host = settings.document.tls.server_name.clone();
     Ok(Api {
         address,
         host,
+        token_file: credentials.token_file.clone(),
         sender,
         guard,
         _driver: driver,

@@ -1,0 +1,166 @@
+//! The report of this proxy: an object of the API that says what the node reaches, and whether it has a standby.
+//!
+//! The process that serves writes it; a standby writes nothing. It goes through the proxy's own upstreams, never waits in the
+//! path of a client, and a failure changes nothing but a counter. Without a token there is no report.
+
+mod content;
+mod pacing;
+
+use std::{fs, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tracing::{debug, info, warn};
+use trivet_crds::{
+    GROUP,
+    report::{PLURAL, ReportContent, StandbyState, VERSION, name},
+};
+
+use self::{
+    content::{Gist, Process, content, gist},
+    pacing::Pacing,
+};
+use crate::{
+    api::{Api, Credentials, Error, Verb},
+    cause, clock,
+    handover::driver::Standing,
+    status::Subject,
+    upstream::Upstreams,
+};
+
+/// The pause between two looks at the proxy for a change.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The limit of one write, from the dial to the answer.
+const WRITE_LIMIT: Duration = Duration::from_secs(15);
+
+/// The field manager: the same for all proxies of a node, so that the next one takes the object over.
+const MANAGER: &str = "trivet-proxy";
+
+/// What the hand-over says about this process and its standby. None of it without a hand-over: this process serves alone.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    /// The part of this process.
+    pub standing: watch::Receiver<Standing>,
+    /// Whether a standby can take over.
+    pub standby: watch::Receiver<StandbyState>,
+    /// The hash of this process's template.
+    pub template: String,
+}
+
+/// Writes the report.
+#[derive(Debug)]
+pub struct Reporter {
+    /// The proxy.
+    pub subject: Subject,
+    /// Its upstreams.
+    pub upstreams: Arc<Upstreams>,
+    /// With which credentials it writes.
+    pub credentials: Credentials,
+    /// The hand-over, if there is one.
+    pub hand_over: Option<HandOver>,
+}
+
+impl Reporter {
+    /// Writes the report without end.
+    pub async fn run(self) {
+        let mut pacing = Pacing::new(Instant::now(), self.nodes(), rand::random());
+        let mut written: Option<Gist> = None;
+        let mut is_failing = false;
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let Some(report) = self.report() else {
+                // Another process reports. What it writes is not what this one wrote last.
+                written = None;
+                continue;
+            };
+            let gist = gist(&report);
+            let differs = written.as_ref() != Some(&gist);
+            let now = Instant::now();
+            pacing.look(differs, now, (self.nodes(), rand::random()));
+            if !pacing.is_due(now) {
+                continue;
+            }
+            let outcome = self.write(report).await;
+            let succeeded = outcome.is_ok();
+            self.tell(outcome, is_failing);
+            is_failing = !succeeded;
+            if succeeded {
+                written = Some(gist);
+            }
+            pacing.attempted(succeeded, Instant::now(), (self.nodes(), rand::random()));
+        }
+    }
+
+    fn nodes(&self) -> u32 {
+        let settings = self.upstreams.settings();
+        settings.map_or(0, |settings| settings.document.nodes)
+    }
+
+    /// What this process reports; none while another process serves, or before the first document.
+    fn report(&self) -> Option<ReportContent> {
+        let process = match &self.hand_over {
+            None => Process::default(),
+            Some(hand_over) => Process {
+                serves: hand_over.standing.borrow().state.serves(),
+                standby: *hand_over.standby.borrow(),
+                template: hand_over.template.clone(),
+            },
+        };
+        content(&self.subject.status(), &process)
+    }
+
+    async fn write(&self, mut report: ReportContent) -> Result<(), Error> {
+        report.open_files = spawn_blocking(open_files).await.unwrap_or_default();
+        report.observed_time = clock::rfc3339(clock::unix_seconds());
+        let object = serde_json::to_vec(&report.object()?)?;
+        let name = name(&report.pool_name, &report.node_name);
+        // The name has only the characters of a DNS name.
+        let path = format!("/apis/{GROUP}/{VERSION}/{PLURAL}/{name}?fieldManager={MANAGER}&force=true");
+        let write = async {
+            let mut api = Api::connect(&self.upstreams, &self.credentials).await?;
+            api.request(Verb::Apply(Bytes::from(object)), &path).await
+        };
+        timeout(WRITE_LIMIT, write)
+            .await
+            .map_err(|_elapsed| Error::Stalled)?
+            .map(drop)
+    }
+
+    /// Counts the outcome. The first of several failures is logged, and the end of them.
+    fn tell(&self, outcome: Result<(), Error>, is_failing: bool) {
+        let metrics = self.upstreams.metrics();
+        match outcome {
+            Ok(()) => {
+                metrics.report_written();
+                if is_failing {
+                    info!("writing the report of this node again");
+                }
+            }
+            Err(error) => {
+                metrics.report_failed(error.reason());
+                let (reason, error) = (error.reason(), cause::chain(&error));
+                if is_failing {
+                    debug!(reason, error, "still failing to write the report of this node");
+                } else {
+                    warn!(
+                        reason,
+                        error, "failed to write the report of this node, trying again"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The files that this process has open.
+fn open_files() -> u32 {
+    let files = fs::read_dir("/proc/self/fd").map(Iterator::count);
+    files.map_or(0, |files| u32::try_from(files).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,252 @@
+//! What a report says, and which of it counts as a change. Pure.
+
+use std::collections::BTreeMap;
+
+use trivet_crds::report::{
+    ListenerState, MAX_LISTENERS, MAX_MEMBERS, MAX_MESSAGE, MAX_WARNINGS, ProxyRole, ReportContent,
+    ReportedHealth, ReportedListener, ReportedMember, ReportedWarning, StandbyState,
+};
+
+use crate::{
+    balance::{Standing, health::State},
+    status::{ListenerStatus, Status, UpstreamStatus},
+};
+
+/// What a report says about the process besides its status.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    /// Whether it is the one that serves.
+    pub(super) serves: bool,
+    /// Whether another one can take over.
+    pub(super) standby: StandbyState,
+    /// The hash of its template.
+    pub(super) template: String,
+}
+
+impl Default for Process {
+    /// One that serves alone.
+    fn default() -> Self {
+        Self {
+            serves: true,
+            standby: StandbyState::Absent,
+            template: String::new(),
+        }
+    }
+}
+
+/// The report; none while another process serves, or before the first document. Open files and time are added when it is
+/// written.
+pub(super) fn content(status: &Status, process: &Process) -> Option<ReportContent> {
+    let document = status.document.as_ref().filter(|_| process.serves)?;
+    Some(ReportContent {
+        pool_name: document.pool.clone(),
+        node_name: status.node.clone(),
+        proxy_version: status.version.clone(),
+        template: process.template.clone(),
+        revision: document.revision,
+        role: ProxyRole::Serving,
+        standby: process.standby,
+        listeners: status
+            .listeners
+            .iter()
+            .take(MAX_LISTENERS)
+            .map(listener)
+            .collect(),
+        members: status.upstreams.iter().take(MAX_MEMBERS).map(member).collect(),
+        members_summary: summary(&status.upstreams),
+        connections: count(status.clients.open),
+        open_files: 0,
+        warnings: status
+            .warnings
+            .iter()
+            .take(MAX_WARNINGS)
+            .map(|warning| ReportedWarning {
+                reason: warning.reason.clone(),
+                message: short(&warning.message),
+            })
+            .collect(),
+        observed_time: String::new(),
+    })
+}
+
+/// What makes a report worth writing: all but the counts, the messages and the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gist {
+    document: (String, u64),
+    standby: StandbyState,
+    listeners: BTreeMap<String, ListenerState>,
+    /// The health of each member, and whether it has connections.
+    members: BTreeMap<String, (ReportedHealth, bool)>,
+    members_summary: String,
+    warnings: Vec<String>,
+}
+
+/// The gist of a report.
+pub(super) fn gist(report: &ReportContent) -> Gist {
+    Gist {
+        document: (report.pool_name.clone(), report.revision),
+        standby: report.standby,
+        listeners: report
+            .listeners
+            .iter()
+            .map(|listener| (listener.address.clone(), listener.state))
+            .collect(),
+        members: report
+            .members
+            .iter()
+            .map(|member| (member.name.clone(), (member.health, member.connections > 0)))
+            .collect(),
+        members_summary: report.members_summary.clone(),
+        warnings: report
+            .warnings
+            .iter()
+            .map(|warning| warning.reason.clone())
+            .collect(),
+    }
+}
+
+fn listener(listener: &ListenerStatus) -> ReportedListener {
+    ReportedListener {
+        address: listener.address.clone(),
+        state: if listener.fault.is_none() {
+            ListenerState::Listening
+        } else {
+            ListenerState::Failed
+        },
+        message: listener.fault.as_deref().map(short).unwrap_or_default(),
+    }
+}
+
+fn member(upstream: &UpstreamStatus) -> ReportedMember {
+    let health = health(&upstream.state);
+    let probe = upstream.last_probe.as_ref().map(|probe| probe.detail.as_str());
+    let detail = probe
+        .filter(|detail| !detail.is_empty())
+        .unwrap_or(&upstream.reason);
+    ReportedMember {
+        name: upstream.member.clone(),
+        address: upstream.address.clone(),
+        health,
+        connections: count(upstream.connections),
+        last_error: match health {
+            ReportedHealth::Up => String::new(),
+            ReportedHealth::Unready | ReportedHealth::Down => short(detail),
+        },
+    }
+}
+
+fn health(state: &str) -> ReportedHealth {
+    if state == State::Up.as_str() {
+        ReportedHealth::Up
+    } else if state == State::Unready.as_str() {
+        ReportedHealth::Unready
+    } else {
+        ReportedHealth::Down
+    }
+}
+
+fn summary(upstreams: &[UpstreamStatus]) -> String {
+    let is_active = |upstream: &&UpstreamStatus| upstream.standing == Standing::Active.as_str();
+    let active = upstreams.iter().filter(is_active);
+    let up = active
+        .clone()
+        .filter(|upstream| health(&upstream.state) == ReportedHealth::Up);
+    format!("{}/{}", up.count(), active.count())
+}
+
+fn count(number: u64) -> u32 {
+    // The schema's type is signed.
+    u32::try_from(number)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX.unsigned_abs())
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(MAX_MESSAGE).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn upstream(member: &str, state: &str, connections: u64, standing: &str) -> Value {
+        json!({
+            "member": member, "address": "10.0.0.1:6443", "addresses": ["10.0.0.1:6443"], "state": state,
+            "reason": "Silent", "reasonMeans": "", "stateMilliseconds": 1, "connections": connections,
+            "standing": standing, "proven": true, "suspect": false, "effect": "", "wayBack": "", "goodAnswers": 0,
+            "goodAnswersWanted": 1, "silentQuestions": 0, "silentQuestionsTolerated": 1, "holdDownMilliseconds": 0,
+            "evidence": [],
+        })
+    }
+
+    fn status(upstreams: Value) -> Status {
+        serde_json::from_value(json!({
+            "version": "0.1.0", "node": "w1",
+            "document": { "pool": "default", "revision": 7, "hash": "", "source": "Watch", "ageMilliseconds": 1 },
+            "listeners": [
+                { "address": "127.0.0.1:7443", "bound": true },
+                { "address": "[::1]:7443", "bound": false, "fault": "haproxy has the port" },
+            ],
+            "warnings": [{ "reason": "CacheUnwritable", "message": "m".repeat(2000), "ageMilliseconds": 1 }],
+            "clients": { "open": 5, "limit": 100 },
+            "upstreams": upstreams,
+        }))
+        .unwrap()
+    }
+
+    fn report(upstreams: Value) -> ReportContent {
+        content(&status(upstreams), &Process::default()).unwrap()
+    }
+
+    #[test]
+    fn a_report_says_what_the_node_reaches_and_what_is_wrong() {
+        let report = report(json!([
+            upstream("cp1", "Up", 3, "Active"),
+            upstream("cp2", "Down", 0, "Active"),
+            upstream("cp3", "Up", 1, "Removed"),
+        ]));
+        assert_eq!(report.members_summary, "1/2");
+        assert_eq!(report.connections, 5);
+        let errors: Vec<_> = report
+            .members
+            .iter()
+            .map(|member| member.last_error.as_str())
+            .collect();
+        assert_eq!(errors, ["", "Silent", ""]);
+        let listeners: Vec<_> = report.listeners.iter().map(|listener| listener.state).collect();
+        assert_eq!(listeners, [ListenerState::Listening, ListenerState::Failed]);
+        assert_eq!(report.listeners[1].message, "haproxy has the port");
+        assert_eq!(report.warnings[0].message.len(), MAX_MESSAGE);
+    }
+
+    #[test]
+    fn who_does_not_serve_or_has_no_document_reports_nothing() {
+        let standby = Process {
+            serves: false,
+            ..Process::default()
+        };
+        assert!(content(&status(json!([])), &standby).is_none());
+        let mut without = status(json!([]));
+        without.document = None;
+        assert!(content(&without, &Process::default()).is_none());
+    }
+
+    #[test]
+    fn a_count_is_no_change_but_the_first_connection_is() {
+        let with = |state, connections| gist(&report(json!([upstream("cp1", state, connections, "Active")])));
+        assert_eq!(with("Up", 3), with("Up", 9));
+        assert_ne!(with("Up", 0), with("Up", 1));
+        assert_ne!(with("Up", 1), with("Unready", 1));
+        let ready = Process {
+            standby: StandbyState::Ready,
+            ..Process::default()
+        };
+        let other = content(&status(json!([])), &ready).unwrap();
+        assert_ne!(gist(&other), gist(&report(json!([]))));
+        let mut later = report(json!([]));
+        later.revision += 1;
+        assert_ne!(gist(&later), gist(&report(json!([]))));
+    }
+}
