@@ -14,8 +14,10 @@ use crate::api::client::Access;
 use crate::cli::Run;
 use crate::context::{Context, PoolStates};
 use crate::controller::{self, Writers};
+use crate::gather;
 use crate::prober::Prober;
 use crate::render::Settings;
+use crate::reports::Reports;
 use crate::serve::metrics::Metrics;
 use crate::serve::readiness::Readiness;
 use crate::serve::{self, Telemetry};
@@ -80,6 +82,7 @@ impl Bound {
             nodes,
             pods,
             pools,
+            reports: Reports::default(),
             prober,
             settings: Settings::from(&run),
             metrics,
@@ -128,6 +131,11 @@ impl Bound {
             };
             probing.prober.run(stop, tick).await;
             ("prober", Ok(()))
+        });
+        let (stop, reporting) = (shutdown.clone(), Arc::clone(&ctx));
+        parts.spawn(async move {
+            stop.run_until_cancelled(gather::run(&reporting)).await;
+            ("reports", Ok(()))
         });
         let stop = shutdown.clone();
         parts.spawn(async move {

@@ -19,6 +19,7 @@ use crate::plan::Memory;
 use crate::plan::stalls::Stalls;
 use crate::prober::{Prober, in_force_key};
 use crate::render::Settings;
+use crate::reports::Reports;
 use crate::resolve::Names;
 use crate::serve::metrics::Metrics;
 use crate::serve::readiness::Readiness;
@@ -36,6 +37,8 @@ pub struct Context {
     pub pods: Store<Pod>,
     /// All pools.
     pub pools: Store<ApiserverPool>,
+    /// What the proxies report.
+    pub reports: Reports,
     /// Probes the members.
     pub prober: Prober,
     /// What the operator was started with.

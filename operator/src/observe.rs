@@ -28,6 +28,7 @@ use crate::plan::scope::in_place::InPlace;
 use crate::plan::{self, Facts, Memory};
 use crate::prober::in_force_key;
 use crate::render::daemon_set::Template;
+use crate::reports;
 use crate::resolve;
 
 pub mod availability;
@@ -104,7 +105,8 @@ pub async fn observe(
     let own = documents
         .iter()
         .find(|map| map.name_any() == data_plane_name(&name));
-    let current = in_force::current(pool, own);
+    let mut current = in_force::current(pool, own);
+    current.told.extend(reports::told(&ctx.reports.of(&name)));
     let last_good = plan::last_good::discovery(&current);
     let has_discovery = [&pool.spec.discovery, &last_good]
         .iter()

@@ -19,8 +19,9 @@ use crate::api::events::{log, publish};
 use crate::apply::Applied;
 use crate::context::{Context, PoolState};
 use crate::observe::bootstrap::Bootstrap;
-use crate::observe::proxies::Proxies;
+use crate::observe::proxies::{self, Proxies};
 use crate::plan::{Facts, Plan};
+use crate::reports::standbys;
 
 /// The status could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
             words: failure.refusal()?,
         })
     });
+    let standbys = standbys(ctx, &name, pass);
     let new = status(&Seen {
         generation: pool.metadata.generation,
         plan: pass.plan,
@@ -90,6 +92,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         daemon_set: pass.applied.proxies.object.as_ref(),
         writer: pass.applied.writer.object.as_ref(),
         writer_failures: &pass.writer.pods.failures,
+        standbys: &standbys,
         uncounted: &pass.proxies.uncounted,
         failures: &pass.proxies.failures,
         refused: refused.as_ref(),
@@ -128,6 +131,30 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         state.unsent = unsent;
     });
     written
+}
+
+/// What is to be said about the standbys of the nodes that have a proxy, if the pool places standbys there.
+fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
+    if !pass.plan.bootstrap.expects_standbys() {
+        return Vec::new();
+    }
+    if !ctx.reports.has_read() {
+        let unknown = "which nodes have a standby is not known: ProxyReports cannot be read, or their CRD is not installed";
+        return vec![unknown.to_owned()];
+    }
+    let uncounted: BTreeSet<_> = pass
+        .proxies
+        .uncounted
+        .iter()
+        .map(|pod| pod.node.as_str())
+        .collect();
+    let nodes = proxies::nodes(ctx, pool).unwrap_or_default();
+    let counted = nodes
+        .iter()
+        .map(String::as_str)
+        .filter(|node| !uncounted.contains(node));
+    let node_count = pass.facts.node_count.unwrap_or_default();
+    standbys::standbys(counted, &ctx.reports.of(pool), node_count, now()).sentences()
 }
 
 /// The time in the precision of the API, so that a status that was written and read again is equal.

@@ -38,6 +38,7 @@ pub(crate) fn context(
         nodes: reflector::store().0,
         pods: reflector::store().0,
         pools: reflector::store().0,
+        reports: Reports::default(),
         prober: Prober::new().0,
         settings: Settings {
             namespace: "trivet-system".to_owned(),

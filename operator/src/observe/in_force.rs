@@ -47,7 +47,7 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
         },
         told: [("the ConfigMap", stated), ("the pool's status", reported)]
             .into_iter()
-            .filter_map(|(place, revision)| Some((place, revision?)))
+            .filter_map(|(place, revision)| Some((place.into(), revision?)))
             .collect(),
         version: map.and_then(ResourceExt::resource_version),
     }
@@ -127,7 +127,7 @@ mod tests {
     fn a_lost_document_leaves_the_members_and_the_revision_of_the_status() {
         let current = current(&pool(), None);
         assert!(current.document.is_none());
-        assert_eq!(current.told, [("the pool's status", 12)]);
+        assert_eq!(current.told, [("the pool's status".into(), 12)]);
         assert_eq!(
             current
                 .members
@@ -146,7 +146,10 @@ mod tests {
     fn a_broken_document_still_tells_its_revision() {
         let current = current(&pool(), Some(&map(r#"{"revision": 40}"#)));
         assert!(current.document.is_none());
-        assert_eq!(current.told, [("the ConfigMap", 40), ("the pool's status", 12)]);
+        assert_eq!(
+            current.told,
+            [("the ConfigMap".into(), 40), ("the pool's status".into(), 12)]
+        );
         assert_eq!(current.version.as_deref(), Some("7"));
         assert_eq!(current.members.len(), 2);
     }

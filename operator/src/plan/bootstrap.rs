@@ -93,6 +93,16 @@ pub enum Phase {
     Removes,
 }
 
+impl Phase {
+    /// Whether the pool's nodes should have standbys now.
+    pub fn expects_standbys(&self) -> bool {
+        match self {
+            Self::AwaitsRollout | Self::Soaks | Self::Writes => true,
+            Self::Off | Self::Forbidden | Self::AwaitsProxies | Self::AwaitsWay(_) | Self::Removes => false,
+        }
+    }
+}
+
 /// What one pass decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {

@@ -1,5 +1,6 @@
 //! What a plan is made from.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ pub struct Current {
     /// What earlier passes have noted beside the document.
     pub marks: Marks,
     /// The revisions that are told for this pool, each with the place that tells it.
-    pub told: Vec<(&'static str, u64)>,
+    pub told: Vec<(Cow<'static, str>, u64)>,
     /// The ConfigMap's resourceVersion.
     pub version: Option<String>,
 }

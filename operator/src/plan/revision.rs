@@ -21,8 +21,9 @@ pub struct Records {
 /// Reads the records.
 pub fn records(facts: &Facts, memory: &Memory) -> Records {
     let mut records = Records::default();
-    let remembered = ("the operator's memory", memory.revision);
-    for (place, revision) in facts.current.told.iter().copied().chain([remembered]) {
+    let told = facts.current.told.iter();
+    let told = told.map(|(place, revision)| (place.as_ref(), *revision));
+    for (place, revision) in told.chain([("the operator's memory", memory.revision)]) {
         if revision <= facts.unix_seconds.saturating_add(MAX_ADVANCE_SECONDS) {
             records.highest = records.highest.max(revision);
         } else if followed(facts).is_none_or(|document| document.revision != revision) {

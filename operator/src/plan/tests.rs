@@ -202,7 +202,7 @@ impl World {
                 document: Some(rollout.document.clone()),
                 members: rollout.document.members.clone(),
                 marks: rollout.marks.clone(),
-                told: vec![("the ConfigMap", rollout.document.revision)],
+                told: vec![("the ConfigMap".into(), rollout.document.revision)],
                 version: None,
             };
         }
@@ -621,7 +621,7 @@ fn a_lost_document_is_rebuilt_with_a_higher_revision() {
     let mut world = World::with_masters(3);
     world.discover(&[1, 2]);
     world.facts.current.document = None;
-    world.facts.current.told = vec![("the pool's status", 41)];
+    world.facts.current.told = vec![("the pool's status".into(), 41)];
     let plan = world.pass();
     assert_eq!(plan.revision, 42);
     assert_eq!(
@@ -634,7 +634,7 @@ fn a_lost_document_is_rebuilt_with_a_higher_revision() {
 #[test]
 fn a_refusal_does_not_forget_the_revision_of_a_lost_document() {
     let mut world = World::with_masters(0);
-    world.facts.current.told = vec![("the pool's status", 41)];
+    world.facts.current.told = vec![("the pool's status".into(), 41)];
     let plan = world.pass();
     assert_eq!(rejected(&plan), "NoMembers");
     assert_eq!(plan.revision, 41);

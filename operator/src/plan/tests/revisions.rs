@@ -15,7 +15,7 @@ fn with_revision(revision: u64) -> World {
     let document = world.facts.current.document.take().unwrap();
     let document = Document { revision, ..document }.seal().unwrap();
     world.facts.current.document = Some(document);
-    world.facts.current.told = vec![("the ConfigMap", revision)];
+    world.facts.current.told = vec![("the ConfigMap".into(), revision)];
     world.facts.memory = Memory::default();
     world.facts.unix_seconds = NOW;
     world
@@ -80,7 +80,10 @@ fn a_clock_that_jumps_back_never_lowers_a_revision() {
 fn a_lost_document_counts_on_from_what_is_told_elsewhere() {
     let mut world = with_revision(20);
     world.facts.current.document = None;
-    world.facts.current.told = vec![("the ConfigMap", NOW + 5), ("the pool's status", NOW + 9)];
+    world.facts.current.told = vec![
+        ("the ConfigMap".into(), NOW + 5),
+        ("the pool's status".into(), NOW + 9),
+    ];
     assert_eq!(world.pass().revision, NOW + 10);
     let mut world = with_revision(20);
     world.facts.current.document = None;
@@ -91,15 +94,15 @@ fn a_lost_document_counts_on_from_what_is_told_elsewhere() {
 
 #[test]
 fn a_value_more_than_a_day_ahead_is_ignored_and_its_place_is_told() {
-    for place in ["the ConfigMap", "the pool's status"] {
+    for place in ["the ConfigMap", "the pool's status", "the report of node w1"] {
         let mut world = with_revision(20);
         world.facts.current.document = None;
-        world.facts.current.told = vec![(place, NOW + DAY)];
+        world.facts.current.told = vec![(place.into(), NOW + DAY)];
         assert_eq!(world.pass().revision, NOW + DAY + 1, "a day is credible");
 
         let mut world = with_revision(20);
         world.facts.current.document = None;
-        world.facts.current.told = vec![(place, NOW + DAY + 1)];
+        world.facts.current.told = vec![(place.into(), NOW + DAY + 1)];
         let plan = world.pass();
         assert_eq!(plan.revision, NOW);
         assert!(
@@ -130,7 +133,10 @@ fn a_document_that_no_proxy_follows_is_replaced() {
 fn a_rejected_spec_claims_no_revision_that_is_not_credible() {
     let mut world = World::with_masters(0);
     world.facts.unix_seconds = NOW;
-    world.facts.current.told = vec![("the pool's status", NOW - 9), ("the ConfigMap", u64::MAX)];
+    world.facts.current.told = vec![
+        ("the pool's status".into(), NOW - 9),
+        ("the ConfigMap".into(), u64::MAX),
+    ];
     let plan = world.pass();
     assert_eq!(rejected(&plan), "NoMembers");
     assert_eq!(plan.revision, NOW - 9);

@@ -35,7 +35,12 @@ pub(super) fn available(seen: &Seen<'_>) -> Undated {
         return no("NoNodes", message.to_owned());
     }
     let counts = counts(daemon_set, seen.uncounted);
-    let summary = format!("{}{}", summary(&counts, seen.uncounted), writers(seen));
+    let summary = [summary(&counts, seen.uncounted) + &writers(seen)]
+        .iter()
+        .chain(seen.standbys)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("; ");
     if counts.desired == 0 {
         return no("NoReadyNodes", summary);
     }

@@ -81,6 +81,7 @@ struct Case {
     failures: Vec<String>,
     writer: Option<DaemonSet>,
     writer_failures: Vec<String>,
+    standbys: Vec<String>,
     refused: Option<Refusal>,
     previous: Option<ApiserverPoolStatus>,
 }
@@ -98,6 +99,7 @@ impl Case {
             failures: Vec::new(),
             writer: None,
             writer_failures: Vec::new(),
+            standbys: Vec::new(),
             refused: None,
             previous: None,
         }
@@ -113,6 +115,7 @@ impl Case {
             failures: &self.failures,
             writer: self.writer.as_ref(),
             writer_failures: &self.writer_failures,
+            standbys: &self.standbys,
             refused: self.refused.as_ref(),
             previous: self.previous.as_ref(),
             now: Timestamp::from_second(seconds).unwrap(),
@@ -606,4 +609,20 @@ fn a_rejected_spec_makes_no_progress() {
     case.plan.verdict = rejected(Rejection::NoMembers { notes: Vec::new() });
     let (holds, reason, _) = progress(&case);
     assert_eq!((holds.as_str(), reason.as_str()), ("False", "NoMembers"));
+}
+
+#[test]
+fn nodes_without_a_standby_are_named_and_the_proxies_stay_available() {
+    let case = Case {
+        standbys: vec!["2 nodes without a standby: w1 (Absent), w2 (Stale)".to_owned()],
+        ..Case::good()
+    };
+    let status = case.status();
+    let available = condition(&status, conditions::PROXIES_AVAILABLE).unwrap();
+    assert_eq!(available.status, "True");
+    let message = &available.message;
+    assert!(
+        message.ends_with("; 2 nodes without a standby: w1 (Absent), w2 (Stale)"),
+        "{message}"
+    );
 }

@@ -1,0 +1,174 @@
+//! What the proxies report, and what follows from it. Pure; [`crate::gather`] reads it.
+
+pub mod standbys;
+pub mod vanished;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::watcher::Event;
+use trivet_crds::report::{ProxyReport, StandbyState};
+
+/// The part of a report that the operator uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReport {
+    /// The pool.
+    pub pool: String,
+    /// The node.
+    pub node: String,
+    /// The revision of the document that its proxy follows.
+    pub revision: u64,
+    /// Whether a standby takes over.
+    pub standby: StandbyState,
+    /// When it was written, if that can be read.
+    pub observed: Option<Timestamp>,
+}
+
+impl From<ProxyReport> for NodeReport {
+    fn from(report: ProxyReport) -> Self {
+        let content = report.content;
+        Self {
+            pool: content.pool_name,
+            node: content.node_name,
+            revision: content.revision,
+            standby: content.standby,
+            observed: content.observed_time.parse().ok(),
+        }
+    }
+}
+
+/// All reports, by object name.
+#[derive(Debug, Default)]
+pub struct Reports(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    reports: BTreeMap<String, NodeReport>,
+    relisted: BTreeMap<String, NodeReport>,
+    has_read: bool,
+    is_failing: bool,
+}
+
+impl Reports {
+    /// Folds one event of the watch in.
+    pub fn observe(&self, event: Event<ProxyReport>) {
+        let mut known = self.lock();
+        match event {
+            Event::Init => known.relisted.clear(),
+            Event::InitApply(report) => {
+                known.relisted.insert(report.name_any(), report.into());
+            }
+            Event::InitDone => {
+                known.reports = std::mem::take(&mut known.relisted);
+                known.has_read = true;
+            }
+            Event::Apply(report) => {
+                known.reports.insert(report.name_any(), report.into());
+            }
+            Event::Delete(report) => {
+                known.reports.remove(&report.name_any());
+            }
+        }
+    }
+
+    /// Records that the watch works or fails. Returns whether that is news.
+    pub fn set_failing(&self, is_failing: bool) -> bool {
+        std::mem::replace(&mut self.lock().is_failing, is_failing) != is_failing
+    }
+
+    /// Whether the reports have been read once. An absent one means nothing before.
+    pub fn has_read(&self) -> bool {
+        self.lock().has_read
+    }
+
+    /// The reports of this pool.
+    pub fn of(&self, pool: &str) -> Vec<NodeReport> {
+        let known = self.lock();
+        let of_pool = known.reports.values().filter(|report| report.pool == pool);
+        of_pool.cloned().collect()
+    }
+
+    /// All reports with the names of their objects.
+    pub fn all(&self) -> Vec<(String, NodeReport)> {
+        let known = self.lock();
+        let all = known.reports.iter();
+        all.map(|(name, report)| (name.clone(), report.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The revisions that proxies follow, each with the node that tells it; one node for each revision.
+pub fn told(reports: &[NodeReport]) -> Vec<(Cow<'static, str>, u64)> {
+    let by_revision: BTreeMap<_, _> = reports
+        .iter()
+        .rev()
+        .map(|report| (report.revision, &report.node))
+        .collect();
+    by_revision
+        .into_iter()
+        .map(|(revision, node)| (format!("the report of node {node}").into(), revision))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(node: &str) -> ProxyReport {
+        serde_json::from_value(json!({
+            "metadata": { "name": format!("default.{node}") },
+            "poolName": "default", "nodeName": node, "revision": 7, "standby": "Ready",
+            "observedTime": "2026-11-29T00:00:00Z",
+        }))
+        .unwrap()
+    }
+
+    fn nodes(reports: &Reports) -> Vec<String> {
+        reports
+            .of("default")
+            .into_iter()
+            .map(|report| report.node)
+            .collect()
+    }
+
+    #[test]
+    fn a_list_replaces_what_was_known_and_events_change_it() {
+        let reports = Reports::default();
+        assert!(!reports.has_read());
+        reports.observe(Event::Init);
+        reports.observe(Event::InitApply(report("w1")));
+        assert!(nodes(&reports).is_empty());
+        reports.observe(Event::InitDone);
+        assert!(reports.has_read());
+        reports.observe(Event::Apply(report("w2")));
+        assert_eq!(nodes(&reports), ["w1", "w2"]);
+        reports.observe(Event::Delete(report("w1")));
+        assert_eq!(nodes(&reports), ["w2"]);
+        reports.observe(Event::Init);
+        reports.observe(Event::InitDone);
+        assert!(nodes(&reports).is_empty());
+        assert!(reports.of("other").is_empty());
+    }
+
+    #[test]
+    fn each_revision_is_told_once_with_a_node() {
+        let of = |node: &str, revision| NodeReport {
+            revision,
+            ..report(node).into()
+        };
+        let told = told(&[of("w1", 7), of("w2", 7), of("w3", 9)]);
+        let expected = [
+            ("the report of node w1".into(), 7),
+            ("the report of node w3".into(), 9),
+        ];
+        assert_eq!(told, expected);
+    }
+}
