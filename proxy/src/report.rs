@@ -113,7 +113,11 @@ impl Reporter {
                 template: hand_over.template.clone(),
             },
         };
-        content(&self.subject.status(), &process)
+        // A standby does not even look.
+        process
+            .serves
+            .then(|| content(&self.subject.status(), &process))
+            .flatten()
     }
 
     async fn write(&self, mut report: ReportContent) -> Result<(), Error> {
