@@ -16,6 +16,7 @@ mod health;
 mod locality;
 mod opening;
 mod relaying;
+mod reporting;
 mod resorting;
 mod seeding;
 mod standby;

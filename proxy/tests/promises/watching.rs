@@ -15,7 +15,6 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
-use trivet_proxy::document::watch::ConfigMapTarget;
 
 use crate::support::{authority::Authority, eventually, node::Node};
 
@@ -127,18 +126,6 @@ async fn serve(
     }
 }
 
-/// Lets the node's proxy follow a ConfigMap, with a token and this authority.
-fn follow(node: &mut Node, authority: &Authority) {
-    fs::write(node.path("token"), "the token\n").unwrap();
-    fs::write(node.path("ca.crt"), &authority.bundle).unwrap();
-    node.watch = Some(ConfigMapTarget {
-        namespace: "trivet-system".to_owned(),
-        name: "trivet-default".to_owned(),
-        token_file: node.path("token"),
-        authority_file: node.path("ca.crt"),
-    });
-}
-
 #[tokio::test]
 async fn the_watch_trusts_the_service_accounts_authority_and_not_the_documents() {
     let mut node = Node::new();
@@ -148,7 +135,7 @@ async fn the_watch_trusts_the_service_accounts_authority_and_not_the_documents()
     *apiserver.document.lock().unwrap() = node.pool().revision(2).impatient_with(apiserver.address).text();
     let authority = Authority::new();
     // Of neither the document nor the apiserver: nobody gets the token.
-    follow(&mut node, &authority);
+    node.use_the_api("the token\n", &authority.bundle);
     node.start().await;
     node.follows(1).await;
     eventually("the proxy has tried", async || {
@@ -176,9 +163,8 @@ async fn the_watch_trusts_the_service_accounts_authority_and_not_the_documents()
 async fn a_proxy_without_a_token_makes_no_connection_for_the_watch() {
     let mut node = Node::new();
     let apiserver = ConfigMaps::start(node.authority.server(), "200 OK").await;
-    let authority = Authority::new();
-    follow(&mut node, &authority);
-    fs::write(node.path("ca.crt"), &node.authority.bundle).unwrap();
+    let authorities = node.authority.bundle.clone();
+    node.use_the_api("the token\n", &authorities);
     fs::remove_file(node.path("token")).unwrap();
     node.write(&node.pool().impatient_with(apiserver.address));
     node.start().await;
@@ -193,9 +179,8 @@ async fn a_proxy_without_a_token_makes_no_connection_for_the_watch() {
 async fn a_denied_token_is_tried_a_few_times_and_not_for_ever() {
     let mut node = Node::new();
     let apiserver = ConfigMaps::start(node.authority.server(), "403 Forbidden").await;
-    let authority = Authority::new();
-    follow(&mut node, &authority);
-    fs::write(node.path("ca.crt"), &node.authority.bundle).unwrap();
+    let authorities = node.authority.bundle.clone();
+    node.use_the_api("the token\n", &authorities);
     node.write(&node.pool().impatient_with(apiserver.address));
     node.start().await;
     eventually("denied twice", async || apiserver.lists_and_watches().len() >= 2).await;

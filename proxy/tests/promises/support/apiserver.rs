@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     header,
     server::conn::http1,
@@ -20,6 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
@@ -48,6 +49,16 @@ pub(crate) enum Mode {
     Closing,
 }
 
+/// An object that a client has applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    /// The path and query of the request.
+    pub(crate) uri: String,
+    pub(crate) content_type: String,
+    pub(crate) authorization: String,
+    pub(crate) object: Value,
+}
+
 /// A running apiserver.
 pub(crate) struct Apiserver {
     pub(crate) name: String,
@@ -55,6 +66,7 @@ pub(crate) struct Apiserver {
     mode: watch::Sender<Mode>,
     tokens: watch::Sender<Vec<String>>,
     probes: Arc<Mutex<Vec<Option<String>>>>,
+    applied: Arc<Mutex<Vec<Applied>>>,
     served: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
     _process: AbortOnDropHandle<()>,
@@ -67,6 +79,7 @@ struct Server {
     mode: watch::Receiver<Mode>,
     tokens: watch::Receiver<Vec<String>>,
     probes: Arc<Mutex<Vec<Option<String>>>>,
+    applied: Arc<Mutex<Vec<Applied>>>,
     served: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
 }
@@ -80,7 +93,7 @@ impl Apiserver {
         let (mode, receiver) = watch::channel(Mode::Ready);
         let (tokens, wanted) = watch::channel(Vec::new());
         let (served, accepted) = (Arc::default(), Arc::default());
-        let probes = Arc::default();
+        let (probes, applied) = (Arc::default(), Arc::default());
         let listener = listen(address);
         let address = listener.local_addr().unwrap();
         let process = Server {
@@ -89,6 +102,7 @@ impl Apiserver {
             mode: receiver,
             tokens: wanted,
             probes: Arc::clone(&probes),
+            applied: Arc::clone(&applied),
             served: Arc::clone(&served),
             accepted: Arc::clone(&accepted),
         };
@@ -98,6 +112,7 @@ impl Apiserver {
             mode,
             tokens,
             probes,
+            applied,
             served,
             accepted,
             _process: AbortOnDropHandle::new(tokio::spawn(process.run(listener, address))),
@@ -117,6 +132,11 @@ impl Apiserver {
     /// The tokens of the requests for `/readyz` so far, none for an anonymous one.
     pub(crate) fn tokens(&self) -> Vec<Option<String>> {
         self.probes.lock().unwrap().clone()
+    }
+
+    /// The objects that clients have applied so far.
+    pub(crate) fn applied(&self) -> Vec<Applied> {
+        self.applied.lock().unwrap().clone()
     }
 
     /// Connections that it accepted.
@@ -179,7 +199,7 @@ impl Server {
         };
         let service = service_fn(|request| {
             let mut server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(&request).await) }
+            async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
         // Whatever ends a connection here is what the test asked for.
         drop(
@@ -189,11 +209,14 @@ impl Server {
         );
     }
 
-    async fn answer(&mut self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&mut self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         self.unless_hung().await;
+        if request.method() == Method::PATCH {
+            return self.apply(request).await;
+        }
         let mode = *self.mode.borrow();
         let (status, text) = match (request.uri().path(), mode) {
-            ("/readyz" | "/livez", _) if !self.authorizes(request) => (401, "Unauthorized".to_owned()),
+            ("/readyz" | "/livez", _) if !self.authorizes(&request) => (401, "Unauthorized".to_owned()),
             ("/readyz", Mode::NotReady) => (500, "[+]ping ok\n[-]etcd failed: reason withheld\n".to_owned()),
             ("/readyz", Mode::Status(status)) => (status, "no".to_owned()),
             ("/readyz", Mode::Late(delay)) => {
@@ -209,6 +232,20 @@ impl Server {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         response
+    }
+
+    /// Takes an object as it is, and answers with it as the API does.
+    async fn apply(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = |name| parts.headers[name].to_str().unwrap().to_owned();
+        self.applied.lock().unwrap().push(Applied {
+            uri: parts.uri.to_string(),
+            content_type: text(header::CONTENT_TYPE),
+            authorization: text(header::AUTHORIZATION),
+            object: serde_json::from_slice(&body).unwrap(),
+        });
+        Response::new(Full::new(body))
     }
 
     fn authorizes(&self, request: &Request<Incoming>) -> bool {

@@ -1,0 +1,71 @@
+//! The proxy that serves a node writes its report through its own upstreams; a standby writes none.
+
+use trivet_proxy::handover::rank::Class;
+
+use crate::support::{
+    apiserver::{Apiserver, Applied},
+    eventually,
+    node::Node,
+};
+
+/// The standby in the report that was written last.
+fn standby_in(apiserver: &Apiserver) -> Option<String> {
+    let last = apiserver.applied().pop()?;
+    last.object["standby"].as_str().map(str::to_owned)
+}
+
+fn is_from(applied: &Applied, token: &str) -> bool {
+    applied.authorization == format!("Bearer {token}")
+}
+
+#[tokio::test]
+async fn a_report_is_applied_on_a_change_of_the_standby_and_none_by_a_standby() {
+    let mut node = Node::new().of_generation(1);
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    let authorities = node.authority.bundle.clone();
+    node.write(&node.pool().member(&apiserver));
+    node.use_the_api("of the proxy", &authorities);
+    node.start().await;
+    eventually("it reports", async || {
+        standby_in(&apiserver).as_deref() == Some("Absent")
+    })
+    .await;
+    let first = apiserver.applied().remove(0);
+    assert_eq!(
+        first.uri,
+        "/apis/trivet.dev/v1alpha1/proxyreports/default.w1?fieldManager=trivet-proxy&force=true"
+    );
+    assert_eq!(first.content_type, "application/apply-patch+yaml");
+    assert_eq!(first.object["metadata"]["name"], "default.w1");
+    assert_eq!(
+        [
+            &first.object["poolName"],
+            &first.object["nodeName"],
+            &first.object["role"]
+        ],
+        ["default", "w1", "Serving"]
+    );
+    assert_eq!(first.object["revision"], 1);
+    assert_eq!(first.object["members"][0]["name"], "cp1");
+
+    let mut standby = node.successor();
+    let handover = standby.handover.as_mut().unwrap();
+    (handover.class, handover.generation) = (Class::Static, 0);
+    standby.use_the_api("of the standby", &authorities);
+    standby.start().await;
+    eventually("the report names the standby", async || {
+        standby_in(&apiserver).as_deref() == Some("Ready")
+    })
+    .await;
+    for applied in apiserver.applied() {
+        assert!(is_from(&applied, "of the proxy"), "{applied:?}");
+    }
+
+    // The standby reports once it serves, so it could have before.
+    node.stop().await;
+    eventually("the report is that of the process that serves", async || {
+        let last = apiserver.applied().pop();
+        last.is_some_and(|last| is_from(&last, "of the standby") && last.object["standby"] == "Absent")
+    })
+    .await;
+}
