@@ -164,7 +164,9 @@ impl Suite<'_> {
         })?;
         self.part("images", |suite| images::build(&suite.progress).map(drop))?;
         if "bare::a_release_that_shares_its_port".contains(chosen) {
-            self.part("the release before", |suite| skew::before(&suite.progress).map(drop))?;
+            self.part("the release before", |suite| {
+                skew::before(&suite.progress).map(drop)
+            })?;
         }
         self.part("scenarios", |suite| {
             // One cluster for all scenarios, so one at a time.
