@@ -53,7 +53,7 @@ impl Installation {
     }
 }
 
-/// Fails unless a standby of this host holds the listeners and has the document.
+/// Fails unless a standby of this host is warm: it was lent the listeners, and has what the process that serves knows.
 fn has_warm_standby(host: &Host) -> Result<()> {
     let pid = host.pids(PROXY)?.into_iter().next();
     let pid = pid.with_context(|| format!("{} has no proxy", host.name()))?;
@@ -67,11 +67,9 @@ fn has_warm_standby(host: &Host) -> Result<()> {
     let status: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{}: {}", host.name(), String::from_utf8_lossy(&output.stderr)))?;
     let peers = status.pointer("/handover/peers").and_then(Value::as_array);
-    let is_true = |peer: &Value, field: &str| peer.get(field).and_then(Value::as_bool) == Some(true);
     let is_warm = peers.into_iter().flatten().any(|peer| {
         peer.pointer("/rank/class").and_then(Value::as_str) == Some("Static")
-            && is_true(peer, "isWarm")
-            && is_true(peer, "hasListeners")
+            && peer.get("isWarm").and_then(Value::as_bool) == Some(true)
     });
     ensure!(
         is_warm,
