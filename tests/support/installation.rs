@@ -22,7 +22,6 @@ use trivet_testbed::{Cluster, Host, Joining, Spec};
 use crate::attempts::{LOOPBACKS, once};
 use crate::observe;
 use crate::pods::Proxies;
-use crate::printed_manifest;
 use crate::proxies::metrics;
 use crate::say::say;
 use crate::tools::Tools;
@@ -107,6 +106,8 @@ impl Installation {
         let chart = installation.install().await?;
         installation.turn.step("chart");
         let spec = installation.reset_pool().await?;
+        // A scenario that has failed may have left them.
+        installation.take_standbys().await?;
         if images || chart || spec {
             // Proxies may be replaced: a scenario must not find a rollout under way.
             installation.rolled_out_at_once().await?;
@@ -360,10 +361,6 @@ impl Installation {
         installation.turn.step("hosts");
         installation.rescue_workers().await?;
         installation.point_masters_home().await?;
-        installation
-            .hosts()
-            .iter()
-            .try_for_each(printed_manifest::remove)?;
         if let Err(error) = installation.recovered().await {
             say(format!("repairing the testbed: {error:#}"));
             installation.disturb(Cluster::repair).await?;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{FIRST_MASTER, Installation, NAMESPACE, POOL};
+use crate::printed_manifest;
 use crate::say::say;
 
 /// The chart of this checkout.
@@ -108,6 +109,7 @@ impl Installation {
                  --selector app.kubernetes.io/name=trivet",
             )
             .await?;
+        self.hosts().iter().try_for_each(printed_manifest::remove)?;
         // A cached document must not have a higher revision than the first one of the next installation.
         for host in self.hosts() {
             let cache = host.file(CACHE).join(POOL);

@@ -31,8 +31,13 @@ impl Installation {
         .await
     }
 
-    /// Takes the standbys away again, and what placed them.
+    /// Takes the standbys away again, and what placed them; nothing happens where there is none.
     pub async fn take_standbys(&self) -> Result<()> {
+        let writer =
+            format!("get daemonset {WRITER} --namespace {NAMESPACE} --ignore-not-found --output name");
+        if self.tools().kubectl(&writer).await?.is_empty() {
+            return Ok(());
+        }
         self.edit_pool(json!({ "nodeBootstrap": { "policy": "None" } }))
             .await?;
         let pools = self.pools(FIRST_MASTER).await?;
