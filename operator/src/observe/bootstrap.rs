@@ -23,7 +23,7 @@ use crate::plan::scope::{Placement, Scope};
 use crate::render::bootstrap::in_place;
 
 /// How many pods that have not done their task are read. A status names up to ten, however large the cluster.
-const PENDING_LIMIT: u32 = 50;
+const UNDONE_LIMIT: u32 = 50;
 const FAILURES_LIMIT: usize = 10;
 
 /// The writer of a pool's manifests.
@@ -39,7 +39,7 @@ pub struct Bootstrap {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
     /// Whether some have not done their task.
-    pub are_pending: bool,
+    pub are_undone: bool,
     /// Why, each with its node: words of kubelet, the scheduler or the API server.
     pub failures: Vec<String>,
 }
@@ -118,10 +118,10 @@ async fn pods(ctx: &Context, pool: &str, daemon_set: &DaemonSet) -> Pods {
 }
 
 async fn look(ctx: &Context, pool: &str, daemon_set: &DaemonSet) -> Pods {
-    let Some(mut pending) = pending(ctx, pool).await else {
+    let Some(mut undone) = undone(ctx, pool).await else {
         // What cannot be read may not be done.
         return Pods {
-            are_pending: true,
+            are_undone: true,
             failures: Vec::new(),
         };
     };
@@ -130,31 +130,31 @@ async fn look(ctx: &Context, pool: &str, daemon_set: &DaemonSet) -> Pods {
         let node = node_of(pod).and_then(|node| ctx.nodes.get(&ObjectRef::new(node)));
         node.is_some_and(|node| why_no_pods(&node).is_some())
     };
-    pending.retain(|pod| !runs_none(pod));
-    let mounts = if pending.is_empty() {
+    undone.retain(|pod| !runs_none(pod));
+    let mounts = if undone.is_empty() {
         Vec::new()
     } else {
         events(ctx, "involvedObject.kind=Pod,reason=FailedMount").await
     };
-    let mut failures = failures(&pending, &mounts);
+    let mut failures = failures(&undone, &mounts);
     let status = daemon_set.status.as_ref();
     if status.is_some_and(|status| status.current_number_scheduled < status.desired_number_scheduled) {
         failures.extend(refusal(ctx, &bootstrap_name(pool)).await);
     }
     Pods {
-        are_pending: !pending.is_empty(),
+        are_undone: !undone.is_empty(),
         failures,
     }
 }
 
-/// The pods whose task is not done: a pod is Pending until its init containers have ended well. `None` if they cannot be
-/// read.
-async fn pending(ctx: &Context, pool: &str) -> Option<Vec<Pod>> {
+/// The pods whose task is not done: a pod is Pending until its init containers have ended well, and Failed when kubelet has
+/// refused or evicted it. `None` if they cannot be read.
+async fn undone(ctx: &Context, pool: &str) -> Option<Vec<Pod>> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let of_writer = ListParams::default()
         .labels(&format!("{BOOTSTRAP_LABEL}={pool}"))
-        .fields("status.phase=Pending")
-        .limit(PENDING_LIMIT);
+        .fields("status.phase!=Running")
+        .limit(UNDONE_LIMIT);
     match api.list(&of_writer).await {
         Ok(list) => Some(list.items),
         Err(error) => {
@@ -169,7 +169,7 @@ async fn pending(ctx: &Context, pool: &str) -> Option<Vec<Pod>> {
 }
 
 /// Why pods have not done their task: what their status says, or kubelet's event where it cannot mount a directory.
-fn failures(pending: &[Pod], mounts: &[Event]) -> Vec<String> {
+fn failures(undone: &[Pod], mounts: &[Event]) -> Vec<String> {
     let why = |pod: &Pod| {
         let of_pod = mounts
             .iter()
@@ -177,7 +177,7 @@ fn failures(pending: &[Pod], mounts: &[Event]) -> Vec<String> {
         let mount = || Some(format!("{}: {}", node_of(pod)?, latest(of_pod)?));
         failure(pod).or_else(mount)
     };
-    let mut failures: Vec<_> = pending.iter().filter_map(why).collect();
+    let mut failures: Vec<_> = undone.iter().filter_map(why).collect();
     failures.sort();
     failures.truncate(FAILURES_LIMIT);
     failures
@@ -212,7 +212,8 @@ fn writer(daemon_set: &DaemonSet, pods: &Pods) -> Option<Writer> {
     let (target, template) = in_place(daemon_set)?;
     let status = daemon_set.status.clone().unwrap_or_default();
     let desired = status.desired_number_scheduled;
-    // The status counts a pod as updated also while it is Pending. One that ran and lost its node since has done its task.
+    // The status counts a pod as updated also while it is Pending, and one that kubelet has refused. One that ran and lost its
+    // node since has done its task.
     let is_replaced = status.updated_number_scheduled.unwrap_or_default() >= desired
         && status.current_number_scheduled >= desired;
     Some(Writer {
@@ -221,7 +222,7 @@ fn writer(daemon_set: &DaemonSet, pods: &Pods) -> Option<Writer> {
         is_done: status.observed_generation.is_some()
             && is_seen(daemon_set)
             && is_replaced
-            && !pods.are_pending,
+            && !pods.are_undone,
     })
 }
 

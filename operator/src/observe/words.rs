@@ -55,7 +55,15 @@ pub(super) fn failure(pod: &Pod) -> Option<String> {
         let mut refused = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
         refused.find_map(|condition| condition.message.clone())
     };
-    let message = waiting.or_else(unscheduled)?;
+    let refused = || {
+        let is_failed = status.phase.as_deref() == Some("Failed");
+        let words: Vec<_> = [status.reason.clone(), status.message.clone()]
+            .into_iter()
+            .flatten()
+            .collect();
+        (is_failed && !words.is_empty()).then(|| words.join(": "))
+    };
+    let message = waiting.or_else(unscheduled).or_else(refused)?;
     Some(format!("{node}: {}", short(&message)))
 }
 
@@ -156,6 +164,17 @@ mod tests {
                 json!({ "initContainerStatuses": container(state, last), "containerStatuses": held });
             assert_eq!(failure(&pod(&status)).as_deref(), Some(words));
         }
+    }
+
+    #[test]
+    fn a_pod_that_kubelet_has_refused_says_why() {
+        let status = json!({ "phase": "Failed", "reason": "OutOfpods", "message": "too many pods" });
+        assert_eq!(
+            failure(&pod(&status)).as_deref(),
+            Some("w1: OutOfpods: too many pods")
+        );
+        let ends = json!({ "phase": "Running", "reason": "NodeLost", "message": "the node is lost" });
+        assert_eq!(failure(&pod(&ends)), None);
     }
 
     #[test]

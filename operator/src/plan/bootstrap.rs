@@ -3,8 +3,8 @@
 //!
 //! The writer is a DaemonSet whose pods write a manifest into kubelet's directory of static pods, or remove it. A node must
 //! never lose its last way to the API by it. So a standby gets a new template only once the proxies of all nodes have run
-//! with it for a while, and it is removed only when every node has a proxy of the DaemonSet. The deletion of a pool removes
-//! nothing.
+//! with it for a while, and its removal begins only when every node has a proxy of the DaemonSet. Each node checks that once
+//! more before it removes its own, because a removal in a large cluster takes hours. The deletion of a pool removes nothing.
 
 mod soak;
 
@@ -159,8 +159,11 @@ fn if_allowed(wanted: &NodeBootstrap, template: &str, facts: &BootstrapFacts, so
         Task::Rest => first(directory, is_complete),
         Task::Write if is_place_wanted => next(writer, template, is_complete, facts.soak, soak),
         Task::Write => removal(place, is_complete, &facts.proxies),
-        // Whoever wants the manifests back may have them back in the middle of their removal.
-        Task::Remove if is_place_wanted => first(directory, is_complete),
+        // Some nodes may be without a manifest, and those that still have one may need it: each node keeps its earlier manifest
+        // until the standby of the new one is warm. So this waits for no proxies.
+        Task::Remove if is_place_wanted && !writer.is_done => {
+            Decision::put(Task::Write, place, Phase::Writes)
+        }
         Task::Remove if writer.is_done && directory.is_some() => first(directory, is_complete),
         Task::Remove if writer.is_done => Decision::put(Task::Rest, place, Phase::Off),
         Task::Remove if is_complete => Decision::put(Task::Remove, place, Phase::Removes),

@@ -129,21 +129,20 @@ fn pod(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: &Set
     let pool = &rollout.document.pool;
     let scope = Scope::wanted(proxy);
     let mut node_selector = scope.node_selector.clone();
-    let mut volumes = vec![Volume {
-        name: MANIFESTS.to_owned(),
-        host_path: Some(HostPathVolumeSource {
-            path: target.directory.clone(),
-            // Where kubelet reads no such directory, a new one would only hide that.
-            type_: Some("Directory".to_owned()),
-        }),
-        ..Volume::default()
-    }];
-    match target.task {
-        Task::Write => volumes.push(handover_volume(pool)),
-        Task::Remove => {}
-        Task::Rest => {
-            node_selector.insert(NO_NODE.to_owned(), "true".to_owned());
-        }
+    let volumes = vec![
+        Volume {
+            name: MANIFESTS.to_owned(),
+            host_path: Some(HostPathVolumeSource {
+                path: target.directory.clone(),
+                // Where kubelet reads no such directory, a new one would only hide that.
+                type_: Some("Directory".to_owned()),
+            }),
+            ..Volume::default()
+        },
+        handover_volume(pool),
+    ];
+    if target.task == Task::Rest {
+        node_selector.insert(NO_NODE.to_owned(), "true".to_owned());
     }
     PodSpec {
         affinity: Some(scope.affinity()),
@@ -169,9 +168,13 @@ fn pod(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: &Set
 /// Changes the directory, once for each start of the pod.
 fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: &Settings) -> Container {
     let pool = &rollout.document.pool;
-    let place = [("directory", MANIFESTS_DIR.to_owned()), ("pool", pool.clone())];
-    let manifests = mount(MANIFESTS, MANIFESTS_DIR);
-    let (command, flags, mounts, env) = match target.task {
+    // Both commands ask the process that serves the node: whether the new standby is warm, or whether the node needs none.
+    let place = [
+        ("directory", MANIFESTS_DIR.to_owned()),
+        ("pool", pool.clone()),
+        ("handover-dir", HANDOVER_DIR.to_owned()),
+    ];
+    let (command, flags, env) = match target.task {
         Task::Write => {
             let drain = rollout.document.connection.drain_timeout_seconds;
             let standby = [
@@ -181,14 +184,12 @@ fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: 
                 ("log-level", log_level(proxy.log_level).to_owned()),
                 ("log-format", log_format(proxy.log_format).to_owned()),
                 ("drain-timeout-seconds", drain.to_string()),
-                ("handover-dir", HANDOVER_DIR.to_owned()),
             ];
             let flags = place.into_iter().chain(standby).collect::<Vec<_>>();
             let zone = field("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']"));
-            let mounts = vec![manifests, mount("handover", HANDOVER_DIR)];
-            (WRITE, flags, mounts, Some(vec![zone]))
+            (WRITE, flags, Some(vec![zone]))
         }
-        Task::Remove | Task::Rest => (REMOVE, place.to_vec(), vec![manifests], None),
+        Task::Remove | Task::Rest => (REMOVE, place.to_vec(), None),
     };
     let flags = flags.into_iter().map(|(flag, value)| format!("--{flag}={value}"));
     Container {
@@ -200,7 +201,10 @@ fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: 
             run_as_user: Some(0),
             ..confined()
         }),
-        volume_mounts: Some(mounts),
+        volume_mounts: Some(vec![
+            mount(MANIFESTS, MANIFESTS_DIR),
+            mount("handover", HANDOVER_DIR),
+        ]),
         ..container("write", proxy, settings)
     }
 }

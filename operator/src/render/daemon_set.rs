@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, ExecAction, HostPathVolumeSource,
     PodSpec, PodTemplateSpec, Probe, SecurityContext, Volume, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
@@ -299,7 +300,11 @@ fn volumes(pool: &str) -> Vec<Volume> {
             ..volume("cache")
         },
         Volume {
-            empty_dir: Some(EmptyDirVolumeSource::default()),
+            // In memory: a disk that is full or hangs must not keep a proxy from starting or from answering its probes.
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                size_limit: Some(Quantity("1Mi".to_owned())),
+            }),
             ..volume("run")
         },
         handover_volume(pool),

@@ -30,9 +30,9 @@ fn remover(status: &Value) -> DaemonSet {
 
 #[test]
 fn a_task_is_done_once_every_node_has_run_its_newest_pod() {
-    let is_done = |status: &Value, are_pending: bool| {
+    let is_done = |status: &Value, are_undone: bool| {
         let pods = Pods {
-            are_pending,
+            are_undone,
             ..Pods::default()
         };
         writer(&remover(status), &pods).unwrap().is_done
@@ -42,7 +42,10 @@ fn a_task_is_done_once_every_node_has_run_its_newest_pod() {
         is_done(&json!({ "numberReady": 1 }), false),
         "it ran, and its node is lost since"
     );
-    assert!(!is_done(&json!({}), true), "a pod has not ended its task");
+    assert!(
+        !is_done(&json!({}), true),
+        "a pod has not ended its task, or kubelet has refused it"
+    );
     assert!(
         !is_done(&json!({ "observedGeneration": 2 }), false),
         "an earlier template"

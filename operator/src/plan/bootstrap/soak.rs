@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// The most that counts between two looks. A pool at rest has one every half minute.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+
 /// How long the proxies of all nodes have been available with the template in place, in sum.
 ///
 /// In a large cluster some node always joins or fails. That stops the time but does not begin it anew, or the standbys would
-/// never get a new template. It is lost with the operator, and the next one waits anew.
+/// never get a new template. Time that nobody has seen counts as little: while the API does not answer, which a bad template
+/// may be the cause of, there is no look. It is lost with the operator, and the next one waits anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Soak {
     template: String,
@@ -26,7 +30,7 @@ impl Soak {
             };
         }
         if let Some(last) = self.last.filter(|_| is_complete) {
-            self.passed += now.saturating_duration_since(last);
+            self.passed += now.saturating_duration_since(last).min(STEP_LIMIT);
         }
         self.last = is_complete.then_some(now);
     }
@@ -68,6 +72,13 @@ mod tests {
     fn a_proxy_that_fails_meanwhile_stops_the_time_and_does_not_begin_it_anew() {
         let looks = [true, true, true, false, true, true].map(|is_complete| ("a", is_complete));
         assert_eq!(counted(&looks, 10), 30);
+    }
+
+    #[test]
+    fn time_that_nobody_has_seen_counts_a_minute_at_most() {
+        let looks = [("a", true), ("a", true), ("a", true)];
+        assert_eq!(counted(&looks, 60), 120);
+        assert_eq!(counted(&looks, 600), 120);
     }
 
     #[test]

@@ -52,8 +52,9 @@ fn replacing(template: &str) -> Availability {
 fn soaked(template: &str, time: Duration) -> Soak {
     let mut soak = Soak::default();
     let now = Instant::now();
-    soak.observe(template, true, now);
-    soak.observe(template, true, now + time);
+    for second in 0..=time.as_secs() {
+        soak.observe(template, true, now + Duration::from_secs(second));
+    }
     soak
 }
 
@@ -91,6 +92,9 @@ const TABLE: &str = "
     held            none   Remove/old/     replacing  long   -             Removes
     removed         none   Remove/new/done replacing  short  Rest:own      Off
     back            own    Remove/new/     complete   short  Write:own     Writes
+    back-at-once    own    Remove/new/     replacing  short  Write:own     Writes
+    back-old        own    Remove/old/     old        short  Write:own     Writes
+    back-lost       own    Remove/old/     lost       short  Write:own     Writes
     not-back-yet    own    Remove/new/done replacing  long   -             AwaitsProxies
     moved           other  Remove/new/done complete   short  Write:other   Writes
     moving          other  Remove/new/     replacing  long   -             Removes
@@ -164,7 +168,7 @@ fn every_situation_has_its_decision() {
         assert_eq!(decide(&forbidden), ["-", phase], "{name}, forbidden");
         rows += 1;
     }
-    assert_eq!(rows, 24);
+    assert_eq!(rows, 27);
 }
 
 #[test]
@@ -266,19 +270,39 @@ impl World {
                     }
                 }
             }
-            Event::Wait(seconds) => self.now += Duration::from_secs(*seconds),
+            // Passes at which nothing has changed.
+            Event::Wait(seconds) => {
+                for _ in 0..*seconds {
+                    self.look();
+                    self.now += Duration::from_secs(1);
+                }
+            }
             Event::Restart => self.soak = Soak::default(),
         }
     }
 
-    /// One pass, which checks its decision by what was in place before.
-    fn pass(&mut self) -> Phase {
-        let proxies = self.facts.proxies.clone();
+    fn look(&mut self) {
+        let proxies = &self.facts.proxies;
         self.soak
             .observe(&proxies.template, proxies.is_complete, self.now);
+    }
+
+    /// One pass, which checks its decision by what was in place before.
+    fn pass(&mut self) -> Phase {
+        self.look();
+        let proxies = self.facts.proxies.clone();
         let Decision { target, phase, .. } = decide(&self.wanted, &self.template, &self.facts, &self.soak);
-        let Some(target) = target else { return phase };
         let before = self.facts.writer.clone();
+        let removes = |writer: &Writer| {
+            writer.target.task == Task::Remove
+                && !writer.is_done
+                && static_pods(&writer.target.directory) == self.wanted
+        };
+        if before.as_ref().is_some_and(removes) {
+            let task = target.as_ref().map(|target| target.task);
+            assert_eq!(task, Some(Task::Write), "it removes what is wanted");
+        }
+        let Some(target) = target else { return phase };
         let has_all_proxies = proxies.is_complete && proxies.without == Some(Vec::new());
         let has_written = before.as_ref().is_some_and(|old| old.target.task == Task::Write);
         let is_new_template = before.as_ref().is_none_or(|old| old.template != self.template);
