@@ -44,7 +44,9 @@ pub enum Rejection {
     #[error(
         "spec.proxy would take the proxy from {} that {} one ({}), and kubelets may reach the API only through it: \
          correct nodeScope, nodeSelector or tolerations, or set the annotation \
-         trivet.dev/allow-scope-shrink to this object's generation", counted(nodes.len()), have(nodes.len()), some(nodes)
+         trivet.dev/allow-scope-shrink to this object's generation; if the pool has standbys, set nodeBootstrap.policy to None \
+         first, because nobody updates or removes the standby of a node outside the scope", counted(nodes.len()),
+        have(nodes.len()), some(nodes)
     )]
     ScopeWouldShrink {
         /// The nodes that would lose their proxy.

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
-use trivet_crds::pool::ProxyTemplate;
+use trivet_crds::pool::{NodeBootstrap, ProxyTemplate};
 use trivet_crds::{
     BOOTSTRAP_COMPONENT, BOOTSTRAP_LABEL, COMPONENT_LABEL, POOL_LABEL, TEMPLATE_LABEL, bootstrap_name,
 };
@@ -90,23 +90,33 @@ pub fn render(rollout: &Rollout, proxies: &Proxies, target: &Target, settings: &
 }
 
 /// The target of a writer in place, and the hash of the proxies' template that it was rendered with. `None` if the operator
-/// has not rendered it.
+/// has not rendered it. What a later release has rendered counts as a writer that writes.
 pub fn in_place(writer: &DaemonSet) -> Option<(Target, String)> {
     let pod = writer.spec.as_ref()?.template.spec.as_ref()?;
-    let command = pod.init_containers.as_ref()?.first()?.args.as_ref()?.first()?;
+    let container = pod.init_containers.as_ref().and_then(|all| all.first());
+    let args = container.and_then(|container| container.args.as_ref());
+    let command = args.and_then(|args| args.first()).map(String::as_str);
     let rests = pod
         .node_selector
         .as_ref()
         .is_some_and(|selector| selector.contains_key(NO_NODE));
-    let task = match command.as_str() {
-        REMOVE if rests => Task::Rest,
-        REMOVE => Task::Remove,
-        WRITE => Task::Write,
+    let is_writer = writer.labels().get(COMPONENT_LABEL).map(String::as_str) == Some(BOOTSTRAP_COMPONENT);
+    let task = match command {
+        Some(REMOVE) if rests => Task::Rest,
+        Some(REMOVE) => Task::Remove,
+        Some(WRITE) => Task::Write,
+        // One of a later release may have written manifests.
+        _ if is_writer => Task::Write,
         _ => return None,
     };
-    let volumes = pod.volumes.as_ref()?;
-    let manifests = volumes.iter().find(|volume| volume.name == MANIFESTS)?;
-    let directory = manifests.host_path.as_ref()?.path.clone();
+    let mut volumes = pod.volumes.iter().flatten();
+    let manifests = volumes.find(|volume| volume.name == MANIFESTS);
+    let directory = manifests
+        .and_then(|volume| volume.host_path.as_ref())
+        .map_or_else(
+            || NodeBootstrap::default().manifest_path,
+            |path| path.path.clone(),
+        );
     let template = writer.labels().get(TEMPLATE_LABEL).cloned().unwrap_or_default();
     Some((Target { task, directory }, template))
 }
@@ -155,7 +165,8 @@ fn pod(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: &Set
         image_pull_secrets: pull_secrets(proxy, settings),
         node_selector: Some(node_selector),
         priority_class_name: Some(proxy.priority_class_name.clone()),
-        security_context: Some(pod_security(proxy)),
+        // Kubelet's directory and the proxies' sockets are not among what a profile for the proxies allows.
+        security_context: Some(pod_security(&ProxyTemplate::default())),
         service_account_name: Some(settings.service_account.clone()),
         tolerations: Some(scope.tolerations),
         volumes: Some(volumes),
@@ -185,7 +196,11 @@ fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: 
                 ("log-format", log_format(proxy.log_format).to_owned()),
                 ("drain-timeout-seconds", drain.to_string()),
             ];
-            let flags = place.into_iter().chain(standby).collect::<Vec<_>>();
+            let flags = place
+                .into_iter()
+                .chain(standby)
+                .chain(confinement(proxy))
+                .collect::<Vec<_>>();
             let zone = field("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']"));
             (WRITE, flags, Some(vec![zone]))
         }
@@ -207,6 +222,40 @@ fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: 
         ]),
         ..container("write", proxy, settings)
     }
+}
+
+/// The flags for a standby that is confined as the proxies are. Those confined differently cannot hand over to each other. An
+/// image of an earlier release does not know these flags, so what is the default is not named.
+fn confinement(proxy: &ProxyTemplate) -> Vec<(&'static str, String)> {
+    let default = ProxyTemplate::default();
+    let (own, profile) = (&proxy.se_linux_options, &proxy.app_armor_profile);
+    let name = match &profile.localhost_profile {
+        Some(name) => format!("{}/{name}", profile.type_),
+        None => profile.type_.clone(),
+    };
+    let flag = |flag, value: Option<String>, is_default: bool| {
+        value.filter(|_| !is_default).map(|value| (flag, value))
+    };
+    [
+        flag(
+            "app-armor-profile",
+            Some(name),
+            *profile == default.app_armor_profile,
+        ),
+        flag(
+            "se-linux-type",
+            own.type_.clone(),
+            own.type_ == default.se_linux_options.type_,
+        ),
+        flag(
+            "se-linux-level",
+            own.level.clone(),
+            own.level == default.se_linux_options.level,
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Keeps the pod Ready, so that the DaemonSet's rollout goes on, and mounts nothing.

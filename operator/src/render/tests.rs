@@ -277,6 +277,62 @@ fn the_writer_in_place_is_read_back() {
 }
 
 #[test]
+fn a_writer_of_a_later_release_counts_as_one_that_has_written() {
+    let mut later = writer(&ApiserverPoolSpec::default(), Task::Remove);
+    let pod = later.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+    pod.init_containers.as_mut().unwrap()[0].args = Some(vec!["other-manifest".to_owned()]);
+    let (target, _) = bootstrap::in_place(&later).unwrap();
+    assert_eq!(target.task, Task::Write);
+    assert_eq!(target.directory, "/etc/kubernetes/manifests");
+}
+
+#[test]
+fn a_standby_is_confined_as_the_proxies_are_and_the_writer_is_not() {
+    let profile = |type_: &str, name: Option<&str>| AppArmorProfile {
+        type_: type_.to_owned(),
+        localhost_profile: name.map(str::to_owned),
+    };
+    let options = |type_: &str, level: &str| SELinuxOptions {
+        type_: Some(type_.to_owned()),
+        level: Some(level.to_owned()),
+        ..SELinuxOptions::default()
+    };
+    let default = ApiserverPoolSpec::default();
+    let cases: [(_, _, &[&str]); 4] = [
+        (profile("Unconfined", None), options("spc_t", "s0"), &[]),
+        (
+            profile("RuntimeDefault", None),
+            options("spc_t", "s0"),
+            &["--app-armor-profile=RuntimeDefault"],
+        ),
+        (
+            profile("Localhost", Some("trivet")),
+            options("trivet_t", "s0"),
+            &["--app-armor-profile=Localhost/trivet", "--se-linux-type=trivet_t"],
+        ),
+        (
+            profile("Unconfined", None),
+            options("spc_t", "s0:c1"),
+            &["--se-linux-level=s0:c1"],
+        ),
+    ];
+    for (app_armor_profile, se_linux_options, wanted) in cases {
+        let mut spec = default.clone();
+        spec.proxy.app_armor_profile = app_armor_profile;
+        spec.proxy.se_linux_options = se_linux_options;
+        let pod = |spec: &ApiserverPoolSpec| writer(spec, Task::Write).spec.unwrap().template.spec.unwrap();
+        let args = |spec: &ApiserverPoolSpec| pod(spec).init_containers.unwrap()[0].args.clone().unwrap();
+        let usual = args(&default);
+        let more: Vec<_> = args(&spec)
+            .into_iter()
+            .filter(|arg| !usual.contains(arg))
+            .collect();
+        assert_eq!(more, wanted);
+        assert_eq!(pod(&spec).security_context, pod(&default).security_context);
+    }
+}
+
+#[test]
 fn the_writer_is_where_the_proxies_are_and_has_their_image() {
     let mut spec = ApiserverPoolSpec::default();
     spec.proxy.node_scope = NodeScope::WorkersOnly;
