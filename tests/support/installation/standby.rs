@@ -54,7 +54,12 @@ impl Installation {
         .await?;
         let delete =
             format!("delete daemonset {WRITER} --namespace {NAMESPACE} --ignore-not-found --timeout=60s");
-        self.tools().kubectl(&delete).await.map(drop)
+        // The chart lets nobody delete it before it rests, which is a pass after the last removal.
+        let tools = self.tools();
+        eventually(STANDS_BY, "the writer deleted", async || {
+            tools.kubectl(&delete).await.map(drop)
+        })
+        .await
     }
 }
 
