@@ -10,8 +10,9 @@ use tokio::time::Instant;
 /// How often the queue is read and the holder is asked. Reading it is a few lines of `/proc/self/net/tcp`.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// For how long the signs must last. A holder that is only slow drains its queue within it.
-const WINDOW: Duration = Duration::from_secs(1);
+/// For how long the signs must last: four intervals between samples. A holder that is only slow drains its queue within it.
+/// It is less than 1 s because samples come a moment early or late, and clients would wait for a fifth interval.
+const WINDOW: Duration = Duration::from_millis(950);
 
 /// A queue that is this long and does not shrink is not drained fast enough, even if the holder answers.
 const LONG_QUEUE: u32 = 64;
@@ -144,6 +145,15 @@ mod tests {
         watch.after(8, 0, true);
         assert_eq!(watch.after(4, 1, false), Verdict::Calm);
         assert_eq!(watch.see(1, false), Verdict::Stalled);
+    }
+
+    #[test]
+    fn a_sample_that_comes_a_moment_early_makes_clients_wait_for_no_other() {
+        let mut watch = Watch::new();
+        watch.after(8, 0, true);
+        watch.after(4, 1, false);
+        let early = watch.now + Duration::from_millis(249);
+        assert_eq!(watch.stall.sample(1, early), Verdict::Stalled);
     }
 
     #[test]
