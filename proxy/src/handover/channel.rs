@@ -26,6 +26,7 @@ use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
 };
+use tracing::trace;
 
 use super::{
     codec::{self, MAX_RECORD},
@@ -161,7 +162,10 @@ impl Channel {
         // A record is sent whole or not at all, so its length says nothing.
         match rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, &record, &mut ancillary, flags))
         {
-            Ok(_sent) => Ok(()),
+            Ok(_sent) => {
+                trace!(record = ?message, "sent");
+                Ok(())
+            }
             Err(Errno::AGAIN) => {
                 self.wait_for(Interest::WRITABLE);
                 Err(Error::NotReading)
@@ -281,6 +285,7 @@ impl Raw {
             return Ok(Received::End);
         }
         let message = codec::decode(&self.bytes, self.descriptors.len())?;
+        trace!(record = ?message, "received");
         Ok(Received::Record(Record {
             message,
             descriptors: self.descriptors,
