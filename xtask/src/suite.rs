@@ -35,8 +35,9 @@ pub(crate) fn alone(root: &Path, names: &[String]) -> Result<()> {
     })
 }
 
-/// Runs what is too long for every day: outages of minutes, thousands of schedules and of histories of a pool, millions of
-/// states of a hand-over, a search for inputs that break a parser, and connections that come and go for hours.
+/// Runs what is too long for every day: outages of minutes, thousands of schedules, of faults in hand-overs and of
+/// histories of a pool, millions of states of a hand-over, a search for inputs that break a parser, and connections that
+/// come and go for hours.
 pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
     reported(root, |suite| {
         suite.packages()?;
@@ -46,6 +47,10 @@ pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
         })?;
         suite.part("millions of hand-overs", |suite| {
             finish(&mut suite.cargo(&format!("test {ALL} --test handover -- --ignored")))
+        })?;
+        suite.part("thousands of faults in hand-overs", |suite| {
+            let faults = "--ignored thousands_of_runs --nocapture";
+            finish(&mut suite.cargo(&format!("test {ALL} --test boundaries -- {faults}")))
         })?;
         suite.part("thousands of histories", |suite| {
             let properties = format!("test {ALL} --lib");

@@ -1,0 +1,214 @@
+//! A proxy of the node as a process of its own, and what its log says.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::Instant;
+use trivet_proxy::admin;
+
+use crate::{
+    fault::Faults,
+    node::Node,
+    plan::{Boundary, Side},
+};
+
+/// Which messages are sent and received, and what the process is to the others.
+const LOG: &str = "error,trivet_proxy::handover=trace";
+
+/// What a log has said so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    /// The state of the process.
+    pub(crate) state: String,
+    /// Since when the process is in this state.
+    pub(crate) since: Instant,
+    /// Since when the process holds the listeners.
+    pub(crate) holds_since: Option<Instant>,
+    /// When it began to close them for good.
+    pub(crate) ends_since: Option<Instant>,
+    /// Whether it has applied a snapshot.
+    pub(crate) is_warm: bool,
+    /// The log.
+    pub(crate) lines: Vec<String>,
+}
+
+impl Said {
+    fn nothing() -> Self {
+        Self {
+            state: "Seeking".to_owned(),
+            since: Instant::now(),
+            holds_since: None,
+            ends_since: None,
+            is_warm: false,
+            lines: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, line: &str, message: Option<Boundary>) {
+        let now = Instant::now();
+        if let Some(state) = word_after(line, " to=") {
+            state.clone_into(&mut self.state);
+            self.since = now;
+            match state {
+                "Serving" => _ = self.holds_since.get_or_insert(now),
+                "Draining" | "Retiring" => _ = self.ends_since.get_or_insert(now),
+                _ => {}
+            }
+        }
+        if let Some(Boundary { message, side }) = message {
+            match (message, side) {
+                ("Lend", Side::Receiver) => _ = self.holds_since.get_or_insert(now),
+                ("Warm", Side::Sender) => self.is_warm = true,
+                _ => {}
+            }
+        }
+        self.lines.push(line.to_owned());
+    }
+}
+
+/// The message that a line of the log is about.
+fn message(line: &str) -> Option<Boundary> {
+    let (message, side) = match word_after(line, " sent record=") {
+        Some(message) => (message, Side::Sender),
+        None => (word_after(line, " received record=")?, Side::Receiver),
+    };
+    let known = crate::plan::MESSAGES
+        .into_iter()
+        .find(|known| *known == message)?;
+    Some(Boundary { message: known, side })
+}
+
+fn word_after<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(key)?;
+    rest.split(|letter: char| !letter.is_alphanumeric()).next()
+}
+
+/// A running proxy.
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
+    child: Child,
+    said: Arc<Mutex<Said>>,
+    socket: PathBuf,
+}
+
+impl Process {
+    pub(crate) fn start(
+        node: &Node,
+        name: &'static str,
+        class: &str,
+        generation: u64,
+        faults: &Arc<Faults>,
+    ) -> Self {
+        let socket = node.path(&format!("{name}.sock"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"))
+            .args(["run", "--log-level", LOG, "--node-name", "w1", "--config"])
+            .arg(node.path("pool.json"))
+            .arg("--cache-dir")
+            .arg(node.path(name))
+            .arg("--socket")
+            .arg(&socket)
+            .env("TRIVET_HANDOVER_DIR", node.path("handover"))
+            .env("TRIVET_CLASS", class)
+            .env("TRIVET_TEMPLATE_GENERATION", generation.to_string())
+            // It is this test's, and the program has another of the same name.
+            .env_remove("TRIVET_SEED")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(Said::nothing()));
+        let (log, pid) = (child.stderr.take().unwrap(), pid(&child));
+        let (heard, faults) = (Arc::clone(&said), Arc::clone(faults));
+        thread::spawn(move || listen(log, name, pid, &heard, &faults));
+        Self {
+            name,
+            child,
+            said,
+            socket,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// What its log has said so far.
+    pub(crate) fn said(&self) -> Said {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Its state, and for how long it has been in it.
+    pub(crate) fn state(&self) -> (String, Duration) {
+        let said = self.said.lock().unwrap();
+        (said.state.clone(), said.since.elapsed())
+    }
+
+    pub(crate) fn is_warm(&self) -> bool {
+        self.said.lock().unwrap().is_warm
+    }
+
+    /// How many clients' connections have ended at this process.
+    pub(crate) async fn served(&self) -> u64 {
+        let asked = admin::ask(self.socket.clone(), "/metrics", Duration::from_secs(5)).await;
+        let (_, metrics) = asked.unwrap();
+        let ended = metrics
+            .lines()
+            .filter(|line| line.starts_with("trivet_proxy_connections_ended_total{"));
+        ended
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    /// How many of its files are this one.
+    pub(crate) fn files(&self, path: &std::path::Path) -> usize {
+        let Ok(files) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else {
+            return 0;
+        };
+        files
+            .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
+            .filter(|target| target == path)
+            .count()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.child.kill());
+        self.child.wait().unwrap();
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().try_into().unwrap())
+}
+
+/// Reads the log to its end.
+fn listen(log: ChildStderr, name: &'static str, pid: Pid, said: &Mutex<Said>, faults: &Arc<Faults>) {
+    for line in BufReader::new(log).lines() {
+        let Ok(line) = line else {
+            return;
+        };
+        let message = message(&line);
+        // First, because the fault must follow the message at once.
+        if let Some(message) = message {
+            faults.logged(name, pid, message);
+        }
+        said.lock().unwrap().note(&line, message);
+    }
+}
