@@ -38,6 +38,7 @@ impl Installation {
         if self.tools().kubectl(&writer).await?.is_empty() {
             return Ok(());
         }
+        self.allow_bootstrap().await?;
         self.edit_pool(json!({ "nodeBootstrap": { "policy": "None" } }))
             .await?;
         let pools = self.pools(FIRST_MASTER).await?;
