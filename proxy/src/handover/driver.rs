@@ -317,7 +317,12 @@ impl Driver {
         }
     }
 
+    /// A process without listeners and without a document that names some could do nothing with the lock: it would only
+    /// keep it from one that has a document. It looks for a holder, from which it gets both.
     fn try_lock(&mut self) -> Event {
+        if !self.warmth.has_document() && self.listeners.sockets().all().is_empty() {
+            return Event::LockHeld;
+        }
         let locked = self.directory().and_then(|directory| Ok(directory.try_lock()?));
         match locked {
             Ok(Some(lock)) => {

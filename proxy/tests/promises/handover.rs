@@ -119,8 +119,20 @@ impl Process {
         Self::run(node, |_command| {})
     }
 
+    /// A static pod whose cache is empty, and which nobody gives a document.
+    fn static_without_document(node: &Node) -> Self {
+        Self::start_in(node.successor_without_document(), |command| {
+            command
+                .env("TRIVET_HANDOVER_DIR", node.path("handover"))
+                .env("TRIVET_CLASS", "Static");
+        })
+    }
+
     fn run(node: &Node, set: impl FnOnce(&mut Command)) -> Self {
-        let own = node.successor();
+        Self::start_in(node.successor(), set)
+    }
+
+    fn start_in(own: Node, set: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"));
         command
             .args(["run", "--log-level", "error", "--node-name", "w1", "--config"])
@@ -302,6 +314,21 @@ async fn a_standby_accepts_beside_a_proxy_that_hangs_until_it_runs_again() {
         "the slowest took {:?}",
         attempts.all_succeeded_since(stopped).await
     );
+}
+
+/// On a node that is new, the static pod may be the first to start.
+#[tokio::test]
+async fn a_standby_without_a_document_leaves_the_node_to_a_proxy_that_has_one() {
+    let (node, _apiserver) = node();
+    let standby = Process::static_without_document(&node);
+    eventually("it runs", async || !standby.node.metrics().await.is_empty()).await;
+    let pod = Process::start(&node, "DaemonSet", 1);
+    eventually("the pod is ready", async || pod.node.ready().await).await;
+    assert_eq!(node.who().await.unwrap(), "cp1");
+    eventually("the standby is warm", async || standby.node.ready().await).await;
+    // It has learned the document and holds the listener.
+    drop(pod);
+    eventually("the standby serves", async || node.who().await.is_ok()).await;
 }
 
 #[tokio::test]

@@ -43,6 +43,11 @@ impl Warmth {
         }
     }
 
+    /// Whether a document is in force.
+    pub(super) fn has_document(&self) -> bool {
+        self.in_force.borrow().is_some()
+    }
+
     /// Whether the document in force names this template. One that names none matches nobody.
     pub(super) fn names(&self, template: &str) -> bool {
         let in_force = self.in_force.borrow();

@@ -43,7 +43,7 @@ pub enum Event {
     Unavailable,
     /// Outcome of `TryLock`: this process has the lock.
     Locked,
-    /// Outcome of `TryLock`: another process has the lock.
+    /// Outcome of `TryLock`: another process has the lock, or this one has nothing to serve on yet and leaves it to others.
     LockHeld,
     /// Outcome of `Bind`: these listeners are bound, all or some of those that the document names. It has none where there
     /// is no document yet.

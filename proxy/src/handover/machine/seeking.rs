@@ -92,6 +92,7 @@ impl Machine {
 
     pub(super) fn lock_held(&mut self) -> Vec<Action> {
         match &mut self.role {
+            Role::Seeking if self.listeners.is_empty() => vec![Action::Set(Timer::Seek, EMPTY_PAUSE)],
             Role::Seeking => vec![Action::Set(Timer::Seek, PAUSE)],
             Role::Holding(_) => vec![Action::Connect],
             Role::Alone | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),

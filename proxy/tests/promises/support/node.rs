@@ -317,8 +317,14 @@ impl Node {
 
     /// The same node as another process of it sees it: the same port and documents, a socket of its own.
     pub(crate) fn successor(&self) -> Node {
+        let successor = self.successor_without_document();
+        std::fs::copy(self.path("pool.json"), successor.path("pool.json")).unwrap();
+        successor
+    }
+
+    /// The same, as a process that nobody gives a document.
+    pub(crate) fn successor_without_document(&self) -> Node {
         let disk = tempfile::tempdir().unwrap();
-        std::fs::copy(self.path("pool.json"), disk.path().join("pool.json")).unwrap();
         Node {
             authority: Authority::new(),
             proxy: self.proxy,
