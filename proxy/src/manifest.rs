@@ -9,6 +9,7 @@ pub mod file;
 pub mod members;
 pub mod names;
 mod pod;
+pub mod retirement;
 pub mod seed;
 
 use std::net::SocketAddr;

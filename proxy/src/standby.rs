@@ -1,45 +1,37 @@
 //! `trivet-proxy write-manifest` and `trivet-proxy remove-manifest`: the standby's manifest in kubelet's directory.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+mod wait;
+
+use std::{fs::OpenOptions, io::Write, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::time::{Instant, sleep};
-use trivet_proxy::{
-    handover::inquiry,
-    manifest::{
-        self, Output, Platform, Standby,
-        arrival::Arrival,
-        directory::{self, ManifestDirectory},
-        file::ManifestName,
-        names::PoolName,
-    },
+use trivet_proxy::manifest::{
+    self, Output, Platform, Standby,
+    arrival::Arrival,
+    directory::{self, ManifestDirectory},
+    file::ManifestName,
+    names::PoolName,
+    retirement,
 };
 
+use self::wait::{Wait, Waited};
 use crate::{
     cli::{RemoveArguments, WriteArguments},
     runtime,
     stop::Stop,
 };
 
-/// How long the process that serves may take for its answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-
-/// The pause between two questions.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// The pause between two lines that say what is waited for.
-const TELL_AGAIN: Duration = Duration::from_secs(5);
+/// How long another proxy must serve in a row before the last manifest of a node is removed: one that is about to end, or
+/// that crashes at its start, must not be taken for one that stays.
+const STEADY: Duration = Duration::from_secs(3);
 
 /// Writes the manifest, waits for its standby, and removes the manifests before it.
 pub(crate) fn write(arguments: WriteArguments) -> Result<ExitCode> {
     let stop = Stop::listen()?;
-    let RemoveArguments {
-        directory: path,
-        pool,
-    } = arguments.place;
-    let directory = ManifestDirectory::open(&path)?;
+    let place = arguments.place;
+    let directory = ManifestDirectory::open(&place.directory)?;
     let manifest = manifest::render(&Standby {
-        pool: pool.clone(),
+        pool: place.pool.clone(),
         image: arguments.image,
         namespace: arguments.namespace,
         seed: None,
@@ -56,44 +48,101 @@ pub(crate) fn write(arguments: WriteArguments) -> Result<ExitCode> {
     let name = manifest.name.file();
     let is_new = directory.write(&manifest)?;
     println!("{} {name}", if is_new { "wrote" } else { "unchanged:" });
-    let older = older(&directory, &pool, &manifest.name)?;
+    let older = older(&directory, &place.pool, &manifest.name)?;
     if is_new || !older.is_empty() {
-        let within = Duration::from_secs(arguments.wait_seconds);
-        let arrival = runtime()?.block_on(async {
-            tokio::select! {
-                arrival = arrival(&arguments.handover_dir, &manifest.name, within) => Some(arrival),
-                () = stop.requested() => None,
-            }
-        });
-        let Some(arrival) = arrival else {
-            println!("interrupted: all manifests stay");
-            return Ok(ExitCode::FAILURE);
+        let wait = Wait {
+            handover_dir: &place.handover_dir,
+            within: Duration::from_secs(place.wait_seconds),
+            steady: Duration::ZERO,
         };
-        if arrival != Arrival::Warm {
-            println!("{}", overdue(&name, &arrival, within, &older));
-            return Ok(ExitCode::SUCCESS);
+        let template = manifest.name.template();
+        let progress = |arrival: &Arrival| format!("the standby of {name} {}", arrival.words());
+        let waited = wait.until(|answer| Arrival::of(answer, template).unless_warm(), progress);
+        match runtime()?.block_on(stopped(waited, stop)) {
+            None => return Ok(interrupted()),
+            Some(Waited::Overdue(arrival)) => {
+                tell(
+                    &place.termination_log,
+                    &overdue(&name, &arrival, wait.within, &older),
+                );
+                // The older standby serves as well. With a failure kubelet runs the writer again, and the rollout of the
+                // manifests stops. Without an older one a failure would tell nothing more: nothing is left to remove.
+                return Ok(if older.is_empty() {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                });
+            }
+            Some(Waited::Done) => println!("the standby of {name} is warm"),
         }
-        println!("the standby of {name} is warm");
     }
     take_away(&directory, &older)?;
-    directory.remove_temporaries(&pool)?;
+    directory.remove_temporaries(&place.pool)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes all manifests of the pool.
-pub(crate) fn remove(arguments: &RemoveArguments) -> Result<ExitCode> {
-    let RemoveArguments {
-        directory: path,
-        pool,
-    } = arguments;
-    let directory = ManifestDirectory::open(path)?;
-    let manifests = directory.manifests(pool)?;
+/// Removes all manifests of the pool, once the node has a proxy that stays.
+pub(crate) fn remove(place: &RemoveArguments) -> Result<ExitCode> {
+    let stop = Stop::listen()?;
+    let directory = ManifestDirectory::open(&place.directory)?;
+    let manifests = directory.manifests(&place.pool)?;
     if manifests.is_empty() {
-        println!("no manifest of pool {pool} is in {}", path.display());
+        println!(
+            "no manifest of pool {} is in {}",
+            place.pool,
+            place.directory.display()
+        );
+    } else {
+        let wait = Wait {
+            handover_dir: &place.handover_dir,
+            within: Duration::from_secs(place.wait_seconds),
+            steady: STEADY,
+        };
+        let waited = wait.until(retirement::obstacle, ToString::to_string);
+        match runtime()?.block_on(stopped(waited, stop)) {
+            None => return Ok(interrupted()),
+            Some(Waited::Overdue(obstacle)) => {
+                let kept: Vec<_> = manifests.iter().map(ManifestName::file).collect();
+                let told = format!(
+                    "after {} s {obstacle}; the manifests stay, because this node may have no other proxy: {}; {}",
+                    place.wait_seconds,
+                    kept.join(", "),
+                    obstacle.remedy()
+                );
+                tell(&place.termination_log, &told);
+                return Ok(ExitCode::FAILURE);
+            }
+            Some(Waited::Done) => {}
+        }
     }
     take_away(&directory, &manifests)?;
-    directory.remove_temporaries(pool)?;
+    directory.remove_temporaries(&place.pool)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The outcome, or none where SIGTERM comes first.
+async fn stopped<T>(waited: impl Future<Output = T>, stop: Stop) -> Option<T> {
+    tokio::select! {
+        waited = waited => Some(waited),
+        () = stop.requested() => None,
+    }
+}
+
+fn interrupted() -> ExitCode {
+    println!("interrupted: all manifests stay");
+    ExitCode::FAILURE
+}
+
+/// Says it in the log and in the status of the pod, where the operator reads it.
+fn tell(termination_log: &Path, sentence: &str) {
+    println!("{sentence}");
+    let written = OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(termination_log)
+        .and_then(|mut file| file.write_all(sentence.as_bytes()));
+    // Outside of a pod there is no such file.
+    drop(written);
 }
 
 /// The manifests of the pool but this one.
@@ -116,32 +165,6 @@ fn take_away(directory: &ManifestDirectory, manifests: &[ManifestName]) -> Resul
     Ok(())
 }
 
-/// Waits until the standby is warm, and no longer than this. Returns what was seen last.
-async fn arrival(handover_dir: &Path, name: &ManifestName, within: Duration) -> Arrival {
-    let started = Instant::now();
-    let mut told = started;
-    loop {
-        let answer = inquiry::ask(handover_dir, ANSWER_LIMIT).await;
-        let arrival = Arrival::of(answer.as_ref(), name.template());
-        let waited = started.elapsed();
-        if arrival == Arrival::Warm || waited >= within {
-            return arrival;
-        }
-        if told.elapsed() >= TELL_AGAIN {
-            told = Instant::now();
-            println!(
-                "waiting for the standby of {}, which {} ({} s of {} s)",
-                name.file(),
-                arrival.words(),
-                waited.as_secs(),
-                within.as_secs()
-            );
-        }
-        sleep(ASK_AGAIN.min(within.saturating_sub(waited))).await;
-    }
-}
-
-/// No failure: an older standby serves as well, and the writer must not be started again and again.
 fn overdue(name: &str, arrival: &Arrival, within: Duration, older: &[ManifestName]) -> String {
     let kept = match older {
         [] => String::new(),

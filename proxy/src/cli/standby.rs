@@ -13,7 +13,7 @@ use trivet_proxy::{
 /// Flags of `write-manifest`.
 #[derive(Debug, Args)]
 pub(crate) struct WriteArguments {
-    /// Where the manifest is.
+    /// Where the manifest is, and who says whether one is needed.
     #[command(flatten)]
     pub(crate) place: RemoveArguments,
 
@@ -45,21 +45,9 @@ pub(crate) struct WriteArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) drain_timeout_seconds: u32,
 
-    /// Directory in which the proxies of this node meet: the one that serves says whether the standby is warm.
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "TRIVET_HANDOVER_DIR",
-        default_value = "/run/trivet-handover"
-    )]
-    pub(crate) handover_dir: PathBuf,
-
-    /// How long to wait for the standby.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(..=600))]
-    pub(crate) wait_seconds: u64,
 }
 
-/// Flags of `remove-manifest`.
+/// Flags of `remove-manifest`, and of `write-manifest` too.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArguments {
     /// Kubelet's directory of static pods (staticPodPath).
@@ -69,6 +57,24 @@ pub(crate) struct RemoveArguments {
     /// The name of the ApiserverPool.
     #[arg(long, value_name = "NAME")]
     pub(crate) pool: PoolName,
+
+    /// Directory in which the proxies of this node meet. The one that serves says who is there: a manifest is removed only
+    /// once the new standby is warm, or once another proxy than a standby serves.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TRIVET_HANDOVER_DIR",
+        default_value = "/run/trivet-handover"
+    )]
+    pub(crate) handover_dir: PathBuf,
+
+    /// How long to wait for that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(..=600))]
+    pub(crate) wait_seconds: u64,
+
+    /// Where kubelet reads why the container has ended. Written only where the file is.
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    pub(crate) termination_log: PathBuf,
 }
 
 /// A zone, or none where it is unknown: kubelet sets an empty variable for a pod without the label.

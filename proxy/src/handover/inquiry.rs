@@ -40,10 +40,10 @@ pub enum Error {
 }
 
 impl Processes {
-    /// The static pod with this template, whether it serves or stands by.
+    /// The static pod with this template, whether it serves or stands by. One that ends is none.
     pub fn standby(&self, template: &str) -> Option<&Peer> {
         let mut all = std::iter::once(&self.holder).chain(&self.peers);
-        all.find(|peer| peer.rank.class == Class::Static && peer.template == template)
+        all.find(|peer| peer.rank.class == Class::Static && peer.template == template && !peer.is_leaving)
     }
 }
 

@@ -29,6 +29,11 @@ impl Arrival {
         }
     }
 
+    /// What is missing until it is warm.
+    pub fn unless_warm(self) -> Option<Self> {
+        (self != Self::Warm).then_some(self)
+    }
+
     /// What is so, in a sentence without a subject.
     pub fn words(&self) -> String {
         match self {
@@ -72,6 +77,14 @@ mod tests {
         assert_eq!(of(&processes("Static", true)), Arrival::Warm);
         assert_eq!(of(&processes("Static", false)), Arrival::Cold);
         assert_eq!(of(&processes("DaemonSet", true)), Arrival::Absent);
+    }
+
+    /// Kubelet starts it anew when it has ended, 10 s later or more.
+    #[test]
+    fn a_standby_that_ends_has_not_arrived() {
+        let mut processes = processes("Static", true);
+        processes.peers[0].is_leaving = true;
+        assert_eq!(Arrival::of(Ok(&processes), "new"), Arrival::Absent);
     }
 
     #[test]

@@ -61,6 +61,15 @@ fn succeeded(output: &Output, words: &[&str]) {
     }
 }
 
+/// Kubelet runs the command again.
+fn failed(output: &Output, words: &[&str]) {
+    let text = text(output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in {text}");
+    }
+}
+
 fn files(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> = entries
@@ -125,7 +134,7 @@ async fn the_manifest_before_stays_until_the_new_standby_is_warm() {
     let directory = directory_with_an_older_manifest();
     let first = write(&node, directory.path(), "1").await;
     let (name, hash) = written(directory.path());
-    succeeded(
+    failed(
         &first,
         &[
             &format!("wrote {name}"),
@@ -157,7 +166,7 @@ async fn a_node_on_which_no_proxy_serves_keeps_all_manifests() {
     let node = Node::new();
     let directory = directory_with_an_older_manifest();
     let output = write(&node, directory.path(), "1").await;
-    succeeded(&output, &["no process serves there", "the older manifests stay"]);
+    failed(&output, &["no process serves there", "the older manifests stay"]);
     assert!(directory.path().join(OLDER).exists());
     written(directory.path());
 }
@@ -193,18 +202,79 @@ async fn a_writer_that_is_stopped_keeps_all_manifests() {
     written(directory.path());
 }
 
+/// The first manifest of a node may be in a directory that its kubelet does not read: no repetition of the command helps.
+#[tokio::test]
+async fn a_standby_that_does_not_come_is_told_in_the_status_of_the_writer() {
+    let (node, _apiserver) = serving().await;
+    let directory = tempfile::tempdir().unwrap();
+    let told = node.path("termination-log");
+    fs::write(&told, "of the run before, which was longer than this one: ".repeat(20)).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(WRITE).arg("--directory").arg(directory.path());
+    command.arg("--handover-dir").arg(node.path("handover"));
+    command.args(["--wait-seconds", "0", "--termination-log"]).arg(&told);
+    let output = run(command).await;
+    succeeded(&output, &["has not been started by kubelet"]);
+    let told = fs::read_to_string(told).unwrap();
+    let (name, _hash) = written(directory.path());
+    assert!(
+        told.starts_with(&format!("after 0 s the standby of {name} has not been started by kubelet; ")),
+        "{told}"
+    );
+}
+
+/// Removes the manifests as the writer does on a node, and waits this long for a proxy that stays.
+async fn remove(node: &Node, directory: &Path, seconds: &str) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(["remove-manifest", "--pool", "default", "--directory"]);
+    command.arg(directory).arg("--handover-dir").arg(node.path("handover"));
+    command.args(["--wait-seconds", seconds, "--termination-log"]);
+    command.arg(node.path("termination-log"));
+    run(command).await
+}
+
 #[tokio::test]
 async fn the_manifests_of_a_pool_are_removed_and_no_others() {
+    let (node, _apiserver) = serving().await;
     let directory = directory_with_an_older_manifest();
-    let remove = || {
-        let mut command = Command::new(PROGRAM);
-        command.args(["remove-manifest", "--pool", "default", "--directory"]);
-        command.arg(directory.path());
-        run(command)
-    };
-    succeeded(&remove().await, &[&format!("removed {OLDER}")]);
+    let output = remove(&node, directory.path(), "60").await;
+    succeeded(&output, &[&format!("removed {OLDER}")]);
     assert_eq!(files(directory.path()), OTHERS);
-    succeeded(&remove().await, &["no manifest of pool default"]);
+    // Nothing is removed, so nobody is asked.
+    let elsewhere = Node::new();
+    let output = remove(&elsewhere, directory.path(), "0").await;
+    succeeded(&output, &["no manifest of pool default"]);
+}
+
+#[tokio::test]
+async fn the_manifest_of_a_standby_that_serves_stays_until_another_proxy_serves() {
+    let (mut pod, _apiserver) = serving().await;
+    let _standby = standby_of(&pod, "00000001").await;
+    let mut next = pod.successor().of_generation(2);
+    pod.stop().await;
+    let directory = directory_with_an_older_manifest();
+    let output = remove(&pod, directory.path(), "1").await;
+    let words = ["the standby is the proxy that serves on this node", "the manifests stay"];
+    failed(&output, &words);
+    assert!(directory.path().join(OLDER).exists());
+
+    fs::write(pod.path("termination-log"), "").unwrap();
+    let output = remove(&pod, directory.path(), "0").await;
+    let told = fs::read_to_string(pod.path("termination-log")).unwrap();
+    assert!(text(&output).contains(&told) && told.contains(words[0]), "{told}");
+
+    next.start().await;
+    let output = remove(&pod, directory.path(), "60").await;
+    succeeded(&output, &[&format!("removed {OLDER}")]);
+}
+
+#[tokio::test]
+async fn a_node_on_which_no_proxy_answers_keeps_its_standby() {
+    let node = Node::new();
+    let directory = directory_with_an_older_manifest();
+    let output = remove(&node, directory.path(), "1").await;
+    failed(&output, &["no process serves there", "the manifests stay"]);
+    assert!(directory.path().join(OLDER).exists());
 }
 
 /// Runs the writer on a file system of its own, mounted at `mount` with these options.
