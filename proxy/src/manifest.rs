@@ -4,6 +4,7 @@
 //! node of one. Nothing in it refers to an object of the API, because kubelet refuses a static pod that does.
 
 pub mod arrival;
+pub mod confinement;
 pub mod directory;
 pub mod file;
 pub mod members;
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tracing::Level;
 
 use self::{
+    confinement::Confinement,
     file::ManifestName,
     names::{Image, Namespace, PoolName, Zone},
 };
@@ -43,6 +45,8 @@ pub struct Standby {
     pub output: Output,
     /// The `connection.drainTimeoutSeconds` of its documents.
     pub drain_timeout_seconds: u32,
+    /// How the node confines it.
+    pub confinement: Confinement,
     /// What reads the manifest.
     pub platform: Platform,
 }

@@ -7,6 +7,7 @@ use trivet_proxy::{
     clock,
     manifest::{
         self, Output, Standby,
+        confinement::Confinement,
         seed::{self, CheckedSeed, Parts},
     },
 };
@@ -39,6 +40,7 @@ pub(crate) fn manifest(arguments: ManifestArguments) -> Result<ExitCode> {
         zone: None,
         output: Output::default(),
         drain_timeout_seconds,
+        confinement: Confinement::default(),
         platform,
     })
     .context("failed to write the manifest")?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use trivet_proxy::manifest::{
     self, Output, Platform, Standby,
     arrival::Arrival,
+    confinement::Confinement,
     directory::{self, ManifestDirectory},
     file::ManifestName,
     names::PoolName,
@@ -42,6 +43,11 @@ pub(crate) fn write(arguments: WriteArguments) -> Result<ExitCode> {
             log_format: Some(arguments.log_format),
         },
         drain_timeout_seconds: arguments.drain_timeout_seconds,
+        confinement: Confinement {
+            app_armor: arguments.app_armor_profile,
+            se_linux_type: arguments.se_linux_type.0,
+            se_linux_level: arguments.se_linux_level.0,
+        },
         platform: Platform::Kubelet,
     })
     .context("failed to make the manifest")?;

@@ -1,13 +1,16 @@
 //! The flags of `write-manifest` and `remove-manifest`. They are values of known types and no YAML: whoever may change the
 //! arguments of the writer must not be able to start another pod on every node.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, value_parser};
 use tracing::Level;
 use trivet_proxy::{
     log::LogFormat,
-    manifest::names::{Image, Namespace, PoolName, Zone},
+    manifest::{
+        confinement::{AppArmorProfile, SeLinuxLevel, SeLinuxType},
+        names::{Image, Namespace, PoolName, Zone},
+    },
 };
 
 /// Flags of `write-manifest`.
@@ -26,8 +29,8 @@ pub(crate) struct WriteArguments {
     pub(crate) namespace: Namespace,
 
     /// Zone of this node, for pools with locality PreferLocal or PreferSameZone. Empty: unknown.
-    #[arg(long, value_name = "ZONE", env = "NODE_ZONE", default_value = "", value_parser = zone)]
-    pub(crate) zone: MaybeZone,
+    #[arg(long, value_name = "ZONE", env = "NODE_ZONE", default_value = "", value_parser = maybe::<Zone>)]
+    pub(crate) zone: Maybe<Zone>,
 
     /// The standby's `run --metrics-address`.
     #[arg(long, value_name = "IP:PORT")]
@@ -45,6 +48,17 @@ pub(crate) struct WriteArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) drain_timeout_seconds: u32,
 
+    /// The pool's `spec.proxy.appArmorProfile`: Unconfined, RuntimeDefault or Localhost/NAME.
+    #[arg(long, value_name = "PROFILE", default_value_t)]
+    pub(crate) app_armor_profile: AppArmorProfile,
+
+    /// The type of the pool's `spec.proxy.seLinuxOptions`. Empty: none.
+    #[arg(long, value_name = "TYPE", default_value = "spc_t", value_parser = maybe::<SeLinuxType>)]
+    pub(crate) se_linux_type: Maybe<SeLinuxType>,
+
+    /// The level of these. Empty: none.
+    #[arg(long, value_name = "LEVEL", default_value = "s0", value_parser = maybe::<SeLinuxLevel>)]
+    pub(crate) se_linux_level: Maybe<SeLinuxLevel>,
 }
 
 /// Flags of `remove-manifest`, and of `write-manifest` too.
@@ -77,13 +91,13 @@ pub(crate) struct RemoveArguments {
     pub(crate) termination_log: PathBuf,
 }
 
-/// A zone, or none where it is unknown: kubelet sets an empty variable for a pod without the label.
+/// A value, or none where the flag or the variable is empty: kubelet sets an empty variable for a pod without the label.
 #[derive(Clone, Debug)]
-pub(crate) struct MaybeZone(pub(crate) Option<Zone>);
+pub(crate) struct Maybe<T>(pub(crate) Option<T>);
 
-fn zone(text: &str) -> Result<MaybeZone, &'static str> {
+fn maybe<T: FromStr>(text: &str) -> Result<Maybe<T>, T::Err> {
     if text.is_empty() {
-        return Ok(MaybeZone(None));
+        return Ok(Maybe(None));
     }
-    text.parse().map(|zone| MaybeZone(Some(zone)))
+    text.parse().map(|value| Maybe(Some(value)))
 }

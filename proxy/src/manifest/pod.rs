@@ -54,10 +54,8 @@ pub(super) fn render(standby: &Standby, name: &str, template: &str) -> Value {
             "priority": PRIORITY,
             "priorityClassName": "system-node-critical",
             "securityContext": {
-                // AppArmor's default profile denies unix sockets on some kernels, and SELinux gives each pod categories of
-                // its own: the standby could not meet the other proxies of the node.
-                "appArmorProfile": {"type": "Unconfined"},
-                "seLinuxOptions": {"level": "s0", "type": "spc_t"},
+                "appArmorProfile": standby.confinement.app_armor_profile(),
+                "seLinuxOptions": standby.confinement.se_linux_options(),
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "terminationGracePeriodSeconds": grace,

@@ -34,6 +34,7 @@ fn standby(platform: Platform) -> Standby {
         zone: None,
         output: Output::default(),
         drain_timeout_seconds: checked.drain_timeout_seconds,
+        confinement: Confinement::default(),
         platform,
     }
 }
@@ -129,6 +130,38 @@ fn nothing_in_the_manifest_refers_to_an_object_of_the_api() {
             assert!(["hostPath", "emptyDir"].contains(&kinds[0].as_str()), "{kinds:?}");
         }
     }
+}
+
+#[test]
+fn a_standby_is_confined_as_the_proxies_of_its_pool_are() {
+    let security = |app_armor: &str, kind: Option<&str>, level: Option<&str>| {
+        let confinement = Confinement {
+            app_armor: app_armor.parse().unwrap(),
+            se_linux_type: kind.map(|kind| kind.parse().unwrap()),
+            se_linux_level: level.map(|level| level.parse().unwrap()),
+        };
+        let pod = pod_of(&Standby {
+            confinement,
+            ..of_the_cluster()
+        });
+        let context = &pod["spec"]["securityContext"];
+        (
+            context["appArmorProfile"].clone(),
+            context["seLinuxOptions"].clone(),
+        )
+    };
+    assert_eq!(
+        security("RuntimeDefault", Some("container_t"), None),
+        (json!({"type": "RuntimeDefault"}), json!({"type": "container_t"}))
+    );
+    assert_eq!(
+        security("Localhost/trivet", None, Some("s0:c1,c2")),
+        (
+            json!({"type": "Localhost", "localhostProfile": "trivet"}),
+            json!({"level": "s0:c1,c2"})
+        )
+    );
+    assert_eq!(security("Unconfined", None, None).1, json!({}));
 }
 
 #[test]
