@@ -34,7 +34,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 pub use self::state_file::StateFile;
-use crate::{cause, clock, metrics, readiness::Readiness, status::Subject};
+use crate::{cause, clock, metrics, readiness::Readiness, status::Subject, warnings::Topic};
 
 /// The most connections at once per socket, so that scrapers that hang do not take the proxy's file descriptors. Each
 /// socket has a limit of its own; otherwise scrapers could block the exec probes, and kubelet would restart the proxy.
@@ -47,8 +47,11 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// connection is closed opens another one.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// How soon a metrics port that is taken is tried again.
-const BIND_AGAIN: Duration = Duration::from_secs(5);
+/// How soon a metrics port that is taken is tried again. The process that served before leaves it within milliseconds.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+/// After how many failures the port is told to be taken.
+const TELL_AFTER: u32 = 5;
 
 /// The admin server.
 #[derive(Debug)]
@@ -137,20 +140,45 @@ impl Admin {
         })
     }
 
-    /// Serves on a TCP address for ever. Traffic is forwarded even if the port is taken.
+    /// Serves on a TCP address for ever, while this process is the one of its node that serves: the others are told the same
+    /// address. Traffic is forwarded even if the port is taken.
     pub async fn serve_tcp(self: Arc<Self>, address: SocketAddr) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            self.readiness.serving().await;
+            tokio::select! {
+                () = self.serve_metrics(address, &slots) => {}
+                () = self.readiness.not_serving() => {}
+            }
+            self.subject.warnings.clear(Topic::Metrics);
+            info!(%address, "not serving metrics: another process of this node serves");
+        }
+    }
+
+    async fn serve_metrics(self: &Arc<Self>, address: SocketAddr, slots: &Arc<Semaphore>) {
+        let mut failures = 0_u32;
         let listener = loop {
             match TcpListener::bind(address).await {
                 Ok(listener) => break listener,
-                Err(error) => warn!(%address, %error, "failed to listen for metrics; trying again"),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    if failures >= TELL_AFTER {
+                        let message = format!(
+                            "--metrics-address {address}: failed to listen: {error}; nobody can scrape this proxy's metrics there; end the other program, or name another port"
+                        );
+                        self.subject
+                            .warnings
+                            .raise(Topic::Metrics, "MetricsUnavailable", message);
+                    }
+                }
             }
             sleep(BIND_AGAIN).await;
         };
+        self.subject.warnings.clear(Topic::Metrics);
         info!(%address, "serving metrics");
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => self.serve(stream, AdminSocket::Tcp, &slots),
+                Ok((stream, _peer)) => self.serve(stream, AdminSocket::Tcp, slots),
                 Err(error) => pause(&error).await,
             }
         }
@@ -165,14 +193,16 @@ impl Admin {
             Err(error @ BindError::Io(..)) => error,
         };
         let file = StateFile::beside(path);
-        if file.write(&self.readiness).is_err() {
-            return Err(error);
-        }
         warn!(
             cause = cause::chain(&error),
             file = %file.path().display(),
             "no unix socket here: a file answers exec probes, and status and explain have no answer"
         );
+        // A full disk must not keep a node from its apiservers. Until the file can be written kubelet has no answer either,
+        // and restarts the proxy, which serves meanwhile.
+        if let Err(error) = file.write(&self.readiness) {
+            file.warn(&error);
+        }
         Ok(ProbeAnswers::File(file))
     }
 

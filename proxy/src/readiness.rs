@@ -4,6 +4,7 @@
 //! addresses only. If readiness followed the upstreams, the DaemonSet controller would replace every proxy during an outage.
 
 use std::{
+    future::pending,
     net::SocketAddr,
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use crate::{
-    handover::driver::Standing,
+    handover::{driver::Standing, machine::State},
     listener::{Listeners, holding::Holding},
     probe,
     settings::Settings,
@@ -123,6 +124,21 @@ impl Readiness {
         Some(format!("a task that must not end has panicked: {panicked}"))
     }
 
+    /// Waits until this process is the one of its node that serves. Without a hand-over it is.
+    pub async fn serving(&self) {
+        if let Some(standing) = &self.standing {
+            until(standing, serves).await;
+        }
+    }
+
+    /// Waits until another process of the node may serve.
+    pub async fn not_serving(&self) {
+        match &self.standing {
+            Some(standing) => until(standing, |state| !serves(state)).await,
+            None => pending().await,
+        }
+    }
+
     /// Whether the proxy ends.
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
@@ -163,6 +179,32 @@ impl Readiness {
             probe::verified_answer(address, settings, ANSWER_LIMIT).await
         });
         answered.await.map_err(|error| error.to_string())?
+    }
+}
+
+/// Waits for such a state. The last one of a process whose hand-over has ended lasts.
+async fn until(standing: &watch::Receiver<Standing>, is_such: impl Fn(State) -> bool) {
+    let mut standing = standing.clone();
+    let came = standing
+        .wait_for(|standing| is_such(standing.state))
+        .await
+        .is_ok();
+    if !came {
+        pending::<()>().await;
+    }
+}
+
+/// Whether a process in this state has the lock of its node, or needs none.
+fn serves(state: State) -> bool {
+    match state {
+        State::Alone | State::Binding | State::Serving | State::Giving | State::Leaving => true,
+        State::Seeking
+        | State::Newcomer
+        | State::Taking
+        | State::Standby
+        | State::Assisting
+        | State::Retiring
+        | State::Draining => false,
     }
 }
 

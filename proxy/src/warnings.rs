@@ -22,6 +22,8 @@ pub enum Topic {
     PassedSockets,
     /// The proxies of this node cannot hand over to each other.
     Handover,
+    /// The metrics address cannot be bound.
+    Metrics,
     /// A source offers a document that is not followed for its revision.
     Document(Source),
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Question;
 use crate::{clock, readiness::Readiness};
@@ -86,13 +86,27 @@ impl StateFile {
 
     /// Replaces it for ever. The disk may hang, and forwarding must not hang with it.
     pub(super) async fn keep(self, readiness: &Readiness) {
+        let mut fails = false;
         loop {
             sleep(INTERVAL).await;
             let text = State::of(readiness, clock::since_boot()).text();
-            if let Err(error) = self.replace(text).await {
-                warn!(file = %self.0.display(), %error, "failed to write the answers to exec probes");
+            match self.replace(text).await {
+                Err(error) if !fails => {
+                    fails = true;
+                    self.warn(&error);
+                }
+                Ok(()) if fails => {
+                    fails = false;
+                    info!(file = %self.0.display(), "wrote the answers to exec probes again");
+                }
+                Err(_) | Ok(()) => {}
             }
         }
+    }
+
+    /// Says that it could not be written.
+    pub(super) fn warn(&self, error: &io::Error) {
+        warn!(file = %self.0.display(), %error, "failed to write the answers to exec probes, trying again");
     }
 
     async fn replace(&self, text: String) -> io::Result<()> {

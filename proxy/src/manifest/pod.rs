@@ -63,7 +63,8 @@ pub(super) fn render(standby: &Standby, name: &str, template: &str) -> Value {
             "volumes": [
                 host_path("cache", &format!("/var/lib/trivet/{pool}"), standby.platform),
                 host_path("handover", &format!("/run/trivet/{pool}"), standby.platform),
-                {"emptyDir": {}, "name": "run"},
+                // In memory, so that a full disk of the node does not take the answers to the probes away.
+                {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}, "name": "run"},
             ],
         },
     })

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Output, Stdio},
@@ -12,12 +13,16 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use trivet_proxy::handover::rank::Class;
 
-use crate::support::{
-    apiserver::Apiserver,
-    eventually,
-    node::{Node, node_with},
+use crate::{
+    addresses::free_address,
+    support::{
+        apiserver::Apiserver,
+        eventually,
+        node::{Node, node_with},
+    },
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_trivet-proxy");
@@ -118,7 +123,12 @@ async fn serving() -> (Node, Apiserver) {
 
 /// What kubelet starts from the manifest with this hash.
 async fn standby_of(node: &Node, hash: &str) -> Node {
+    standby_with_metrics_at(node, hash, None).await
+}
+
+async fn standby_with_metrics_at(node: &Node, hash: &str, metrics: Option<SocketAddr>) -> Node {
     let mut standby = node.successor();
+    standby.metrics_address = metrics;
     let handover = standby.handover.as_mut().unwrap();
     handover.class = Class::Static;
     handover.generation = 0;
@@ -208,17 +218,25 @@ async fn a_standby_that_does_not_come_is_told_in_the_status_of_the_writer() {
     let (node, _apiserver) = serving().await;
     let directory = tempfile::tempdir().unwrap();
     let told = node.path("termination-log");
-    fs::write(&told, "of the run before, which was longer than this one: ".repeat(20)).unwrap();
+    fs::write(
+        &told,
+        "of the run before, which was longer than this one: ".repeat(20),
+    )
+    .unwrap();
     let mut command = Command::new(PROGRAM);
     command.args(WRITE).arg("--directory").arg(directory.path());
     command.arg("--handover-dir").arg(node.path("handover"));
-    command.args(["--wait-seconds", "0", "--termination-log"]).arg(&told);
+    command
+        .args(["--wait-seconds", "0", "--termination-log"])
+        .arg(&told);
     let output = run(command).await;
     succeeded(&output, &["has not been started by kubelet"]);
     let told = fs::read_to_string(told).unwrap();
     let (name, _hash) = written(directory.path());
     assert!(
-        told.starts_with(&format!("after 0 s the standby of {name} has not been started by kubelet; ")),
+        told.starts_with(&format!(
+            "after 0 s the standby of {name} has not been started by kubelet; "
+        )),
         "{told}"
     );
 }
@@ -227,7 +245,10 @@ async fn a_standby_that_does_not_come_is_told_in_the_status_of_the_writer() {
 async fn remove(node: &Node, directory: &Path, seconds: &str) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(["remove-manifest", "--pool", "default", "--directory"]);
-    command.arg(directory).arg("--handover-dir").arg(node.path("handover"));
+    command
+        .arg(directory)
+        .arg("--handover-dir")
+        .arg(node.path("handover"));
     command.args(["--wait-seconds", seconds, "--termination-log"]);
     command.arg(node.path("termination-log"));
     run(command).await
@@ -254,7 +275,10 @@ async fn the_manifest_of_a_standby_that_serves_stays_until_another_proxy_serves(
     pod.stop().await;
     let directory = directory_with_an_older_manifest();
     let output = remove(&pod, directory.path(), "1").await;
-    let words = ["the standby is the proxy that serves on this node", "the manifests stay"];
+    let words = [
+        "the standby is the proxy that serves on this node",
+        "the manifests stay",
+    ];
     failed(&output, &words);
     assert!(directory.path().join(OLDER).exists());
 
@@ -373,6 +397,22 @@ async fn status_of_a_node_without_hand_over_is_complete() {
         .arg("--handover-dir")
         .arg(node.path("handover"));
     succeeded(&run(command).await, &["cp1", "no process serves there"]);
+}
+
+/// All processes of a node are told the same address; here each has its own, so that the test sees whose is open.
+#[tokio::test]
+async fn metrics_are_those_of_the_process_that_serves() {
+    let (mut pod, _apiserver) = serving().await;
+    let metrics = free_address();
+    let serves_metrics = async || TcpStream::connect(metrics).await.is_ok();
+    let _standby = standby_with_metrics_at(&pod, "0a1b2c3d", Some(metrics)).await;
+    assert!(!serves_metrics().await, "a standby serves no metrics");
+    let mut newer = pod.successor().of_generation(2);
+    pod.stop().await;
+    eventually("the standby serves, and its metrics too", serves_metrics).await;
+    newer.start().await;
+    eventually("the newer pod serves", async || newer.ready().await).await;
+    eventually("the standby has left the port", async || !serves_metrics().await).await;
 }
 
 /// Whether the process holds SIGTERM back, and so waits for it.

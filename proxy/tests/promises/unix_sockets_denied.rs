@@ -25,8 +25,16 @@ struct Proxy {
 
 impl Proxy {
     fn start(node: &Node) -> Self {
-        let directory = node.path(&"x".repeat(120));
-        fs::create_dir_all(&directory).unwrap();
+        fs::create_dir_all(Self::directory(node)).unwrap();
+        Self::start_as_it_is(node)
+    }
+
+    fn directory(node: &Node) -> PathBuf {
+        node.path(&"x".repeat(120))
+    }
+
+    fn start_as_it_is(node: &Node) -> Self {
+        let directory = Self::directory(node);
         let socket = directory.join("proxy.sock");
         let child = Command::new(PROGRAM)
             .args(["run", "--log-level", "error", "--node-name", "w1", "--config"])
@@ -80,6 +88,21 @@ async fn the_proxy_serves_and_answers_its_probes() {
     eventually("ready", async || proxy.agrees("ready")).await;
     assert!(proxy.agrees("startup") && proxy.agrees("live"));
     assert_eq!(node.who().await.unwrap(), "cp1");
+}
+
+/// As on a full disk: neither the socket nor the file can be made.
+#[tokio::test]
+async fn a_proxy_that_cannot_answer_its_probes_serves_and_answers_once_it_can() {
+    let node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    node.write(&node.pool().member(&apiserver));
+    fs::write(Proxy::directory(&node), "").unwrap();
+    let proxy = Proxy::start_as_it_is(&node);
+    eventually("it serves", async || node.who().await.is_ok()).await;
+    assert!(!proxy.agrees("live"));
+    fs::remove_file(Proxy::directory(&node)).unwrap();
+    fs::create_dir_all(Proxy::directory(&node)).unwrap();
+    eventually("it answers", async || proxy.agrees("ready")).await;
 }
 
 #[tokio::test]

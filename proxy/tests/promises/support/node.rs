@@ -210,6 +210,8 @@ pub(crate) struct Node {
     pub(crate) seed: Option<String>,
     /// The sockets that systemd passes to the proxy at its next start.
     pub(crate) passed: PassedSockets,
+    /// Where the proxy serves metrics over TCP, from its next start on.
+    pub(crate) metrics_address: Option<SocketAddr>,
     /// How the proxy hands over, from its next start on.
     pub(crate) handover: Option<driver::Config>,
     disk: TempDir,
@@ -238,6 +240,7 @@ impl Node {
             watch: None,
             seed: None,
             passed: PassedSockets::default(),
+            metrics_address: None,
             handover: None,
             disk: tempfile::tempdir().unwrap(),
             running: None,
@@ -302,7 +305,7 @@ impl Node {
                 zone: "a".to_owned(),
             },
             socket: Some(self.path("proxy.sock")),
-            metrics: None,
+            metrics: self.metrics_address,
             service: Service {
                 sockets: self.passed.clone(),
                 ..Service::default()
@@ -331,6 +334,7 @@ impl Node {
             watch: None,
             seed: None,
             passed: PassedSockets::default(),
+            metrics_address: None,
             handover: self.handover.clone(),
             disk,
             running: None,
