@@ -7,6 +7,7 @@ mod standby;
 mod wiring;
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +18,7 @@ use kube::{Api, Client as Kubernetes, ResourceExt as _};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use trivet_instruments::trusting;
-use trivet_testbed::{Cluster, Host, Joining, Spec};
+use trivet_testbed::{Cluster, Host, Joining, Spec, Stopwatch};
 
 use crate::attempts::{LOOPBACKS, once};
 use crate::observe;
@@ -394,17 +395,31 @@ async fn is_settled(host: &Host, client: &Client, wanted: u64) -> Result<()> {
     Ok(())
 }
 
-/// The testbed that is there, of the usual size and without faults; a new one where there is none.
-fn find_or_start() -> Result<Cluster> {
-    let Ok(mut cluster) = Cluster::load() else {
-        return Cluster::up(&Spec::default());
-    };
+/// Removes the hosts that a scenario has added and not removed.
+fn without_extra_hosts(cluster: &mut Cluster) -> Result<()> {
     let usual = Spec::default();
     for extra in cluster.masters().iter().skip(usual.masters.into()) {
         cluster.remove_master(&extra.name().to_string())?;
     }
     for extra in cluster.workers().iter().skip(usual.workers.into()) {
         cluster.remove_worker(&extra.name().to_string())?;
+    }
+    Ok(())
+}
+
+/// The testbed that is there, of the usual size and without faults; a new one where there is none.
+fn find_or_start() -> Result<Cluster> {
+    let Ok(mut cluster) = Cluster::load() else {
+        return Cluster::up(&Spec::default());
+    };
+    // After a power cut the API lets nobody do anything for some seconds.
+    let begun = Stopwatch::start();
+    while let Err(error) = without_extra_hosts(&mut cluster) {
+        if begun.elapsed() > MASTERS_READY {
+            return Err(error);
+        }
+        cluster.undo_faults()?;
+        thread::sleep(Duration::from_secs(1));
     }
     if cluster
         .hosts()

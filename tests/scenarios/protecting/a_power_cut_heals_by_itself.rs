@@ -111,11 +111,10 @@ async fn reboots_without_api(installation: &mut Installation, manifest: &Printed
     Ok(())
 }
 
-/// All hosts lose their power at once; the cache of one is corrupt.
+/// All hosts lose their power at once.
 async fn power_cut(installation: &Installation) -> Result<()> {
     let nodes = Api::<Node>::all(installation.kubernetes(WATCHED_THROUGH).await?);
     let client = installation.client()?;
-    corrupt_cache(&installation.cluster().host("w2")?)?;
     let names: Vec<_> = installation
         .hosts()
         .iter()
@@ -201,19 +200,4 @@ fn back(host: &Host) -> Result<Option<Timestamp>> {
     until
         .map(|until| Ok(Timestamp::from_second(i64::try_from(until)?)?))
         .transpose()
-}
-
-/// Overwrites every document that a node's proxies have cached.
-fn corrupt_cache(host: &Host) -> Result<()> {
-    let cache = host.file("/var/lib/trivet/default");
-    let files = fs::read_dir(&cache).with_context(|| format!("failed to list {}", cache.display()))?;
-    let files: Vec<_> = files
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .collect();
-    ensure!(!files.is_empty(), "{} is empty", cache.display());
-    files
-        .iter()
-        .try_for_each(|file| fs::write(file, "not a document").context("failed to write"))
 }

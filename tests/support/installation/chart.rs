@@ -97,11 +97,14 @@ impl Installation {
         self.allow_deletion().await?;
         // The pods before their namespace: a namespace that still has pods is looked at again only after half of the time
         // that they may take to end, which is 50 s for a proxy. One that ends waits for a successor, and here none comes.
-        tools
-            .kubectl(&format!(
-                "delete daemonsets,pods --all --namespace {NAMESPACE} --grace-period=1 --timeout=120s"
-            ))
-            .await?;
+        // Kubelet does not shorten the time of a container that ends already, so the pods are not those of a deleted DaemonSet.
+        for delete in ["daemonsets --cascade=orphan", "pods --grace-period=1"] {
+            tools
+                .kubectl(&format!(
+                    "delete {delete} --all --namespace {NAMESPACE} --timeout=120s"
+                ))
+                .await?;
+        }
         self.delete_namespace().await?;
         tools
             .kubectl(

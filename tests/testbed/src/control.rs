@@ -24,6 +24,10 @@ const STATIC_POD: Duration = Duration::from_secs(60);
 /// Longer than an apiserver's shutdown delay. Its open watches would hold it up for longer.
 const CHANGE_OF_HANDS: Duration = Duration::from_secs(7);
 
+/// A kubelet that comes before its containerd ends, and its supervisor starts it again after five seconds; all hosts may
+/// boot at once.
+const STARTED: Duration = Duration::from_secs(30);
+
 /// Longer than the testbed's kubelets back off before they start an ended container again, which is a second.
 const BACK_OFF: Duration = Duration::from_millis(1200);
 
@@ -284,7 +288,7 @@ fn run(host: &Host, component: Component, command_line: &[String]) -> Result<()>
     keep_dead(host, program)?;
     host.spawn(command_line, &component.log())
         .with_context(|| format!("failed to start {component} on {}", host.name()))?;
-    wait::until(Duration::from_secs(5), &starting, check)
+    wait::until(STARTED, &starting, check)
 }
 
 /// Ends a component as an init system would.
