@@ -2,6 +2,7 @@
 //! where none is.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -78,8 +79,9 @@ async fn killed_and_deleted(installation: &Installation, host: &Host) -> Result<
     let mut kills = Vec::new();
     for _ in 0..KILLS {
         let pid = daemon_set_serves(host).await?;
-        kills.push(Instant::now());
+        let before = Instant::now();
         host.signal(pid, Signal::SIGKILL)?;
+        kills.push(before..=Instant::now());
         another_serves(host, pid).await?;
         sleep(AFTERWARDS).await;
     }
@@ -162,13 +164,20 @@ impl Clients {
     }
 }
 
-/// Fails if a connection failed, other than those that a process had accepted when it was killed: the kernel resets them.
-async fn none_failed(what: &str, clients: Clients, kills: &[Instant], limit: Duration) -> Result<()> {
+/// Fails if a connection failed, other than those that a process had accepted when it was killed: the kernel ends them.
+async fn none_failed(
+    what: &str,
+    clients: Clients,
+    kills: &[RangeInclusive<Instant>],
+    limit: Duration,
+) -> Result<()> {
     let record = clients.finish().await?;
     let (slowest, machine) = (record.slowest(), record.machine());
     let was_accepted = |attempt: &Attempt| {
         let end = attempt.started + attempt.took;
-        attempt.outcome == Outcome::Reset && kills.iter().any(|kill| attempt.started <= *kill && *kill <= end)
+        let overlaps =
+            |kill: &RangeInclusive<Instant>| attempt.started <= *kill.end() && *kill.start() <= end;
+        matches!(attempt.outcome, Outcome::Reset | Outcome::Ended) && kills.iter().any(overlaps)
     };
     let (accepted, failed): (Vec<_>, Vec<_>) = record
         .failed()
