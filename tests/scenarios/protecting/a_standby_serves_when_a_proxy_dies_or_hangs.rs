@@ -119,9 +119,12 @@ async fn killed_and_deleted(installation: &Installation, host: &Host) -> Result<
 
 async fn stopped(installation: &Installation, host: &Host) -> Result<()> {
     let clients = Clients::start(installation, host)?;
+    let mut stops = Vec::new();
     for _ in 0..STOPS {
         let pid = daemon_set_serves(host).await?;
+        let before = Instant::now();
         host.signal(pid, Signal::SIGSTOP)?;
+        stops.push(before..=Instant::now());
         sleep(STOPPED).await;
         // Kubelet may have killed it meanwhile: each stop costs it one liveness probe, and three in a row are its limit.
         if host.pids(PROXY)?.contains(&pid) {
@@ -130,7 +133,7 @@ async fn stopped(installation: &Installation, host: &Host) -> Result<()> {
         sleep(AFTERWARDS).await;
     }
     let what = format!("{}: stopped for {STOPPED:?} {STOPS} times", host.name());
-    none_failed(&what, clients, &[], HANGS).await
+    none_failed(&what, clients, &stops, HANGS).await
 }
 
 /// Waits until another process than this one serves.
@@ -170,27 +173,33 @@ impl Clients {
     }
 }
 
-/// Fails if a connection failed, other than those that a process had accepted when it was killed: the kernel ends them.
+/// Fails if a connection failed, other than those that a process had accepted when it was killed or stopped: the kernel ends
+/// them, or nobody answers them.
 async fn none_failed(
     what: &str,
     clients: Clients,
-    kills: &[RangeInclusive<Instant>],
+    faults: &[RangeInclusive<Instant>],
     limit: Duration,
 ) -> Result<()> {
     let record = clients.finish().await?;
-    let (slowest, machine) = (record.slowest(), record.machine());
+    let machine = record.machine();
     let was_accepted = |attempt: &Attempt| {
         let end = attempt.started + attempt.took;
         let overlaps =
-            |kill: &RangeInclusive<Instant>| attempt.started <= *kill.end() && *kill.start() <= end;
-        matches!(attempt.outcome, Outcome::Reset | Outcome::Ended) && kills.iter().any(overlaps)
+            |fault: &RangeInclusive<Instant>| attempt.started <= *fault.end() && *fault.start() <= end;
+        matches!(
+            attempt.outcome,
+            Outcome::Reset | Outcome::Ended | Outcome::TimedOut
+        ) && faults.iter().any(overlaps)
     };
+    let others = record.attempts().iter().filter(|attempt| !was_accepted(attempt));
+    let slowest = others.map(|attempt| attempt.took).max().unwrap_or_default();
     let (accepted, failed): (Vec<_>, Vec<_>) = record
         .failed()
         .into_iter()
         .partition(|attempt| was_accepted(attempt));
     say(format!(
-        "{what}: {} of {} new connections failed, and {} ended with the process that had accepted them; slowest {:.2} s (the \
+        "{what}: {} of {} new connections failed, and {} with the process that had accepted them; slowest {:.2} s (the \
          machine's share {:.2} s)",
         failed.len(),
         record.attempts().len(),
