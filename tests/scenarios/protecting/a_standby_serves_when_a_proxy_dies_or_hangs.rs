@@ -34,9 +34,10 @@ const STOPS: usize = 3;
 /// How long a process is stopped.
 const STOPPED: Duration = Duration::from_secs(20);
 
-/// The slowest connection where the process that serves is gone, and where it hangs.
-const GONE: Duration = Duration::from_millis(300);
-const HANGS: Duration = Duration::from_millis(1500);
+/// The slowest connection where the process that serves is gone, and where it hangs. `proxy/tests/boundaries` asserts 1.5 s
+/// for a process that hangs; here a cluster of five nodes shares the same two cores.
+const GONE: Duration = Duration::from_secs(1);
+const HANGS: Duration = Duration::from_secs(3);
 
 /// What begins after a fault is judged for this long.
 const AFTERWARDS: Duration = Duration::from_secs(1);
