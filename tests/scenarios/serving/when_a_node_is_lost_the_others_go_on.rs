@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use kube::api::ListParams;
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 use trivet_crds::POOL_LABEL;
 use trivet_crds::pool::ApiserverPoolStatus;
@@ -70,7 +70,9 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
     ensure!(now.proxies_summary == "4/4", "PROXIES is {}", now.proxies_summary);
     ensure!(message.contains("w2 (not Ready)"), "w2 is not named: {message}");
 
-    edit(installation, json!({ "proxy": { "logLevel": "debug" } })).await?;
+    installation
+        .edit_pool(json!({ "proxy": { "logLevel": "debug" } }))
+        .await?;
     let start = Instant::now();
     let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
     let all = ListParams::default().labels(&format!("{POOL_LABEL}={POOL}"));
@@ -104,13 +106,6 @@ fn nothing_was_written(installation: &Installation, from: Timestamp, until: Time
         "a settled pool makes the operator write: {writes:?}"
     );
     say(format!("the operator wrote nothing for {} s", rest.as_secs()));
-    Ok(())
-}
-
-async fn edit(installation: &Installation, spec: Value) -> Result<()> {
-    let pools = installation.pools("cp1").await?;
-    let patch = Patch::Merge(json!({ "spec": spec }));
-    pools.patch(POOL, &PatchParams::default(), &patch).await?;
     Ok(())
 }
 
