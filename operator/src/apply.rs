@@ -32,7 +32,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The reason where manifests are wanted that whoever installed the operator does not allow.
+/// The reason where manifests are wanted that the installation of the operator does not allow.
 pub const BOOTSTRAP_FORBIDDEN: &str = "BootstrapForbidden";
 
 /// The chart's admission policy that limits what the operator writes. The API server names it in its refusals.

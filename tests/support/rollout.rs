@@ -61,7 +61,7 @@ impl Installation {
         Ok(pods.iter().filter_map(ProxyPod::read).collect())
     }
 
-    /// The template that the document in force names.
+    /// The template of the DaemonSet.
     pub async fn template(&self) -> Result<String> {
         let set = Api::<k8s_openapi::api::apps::v1::DaemonSet>::namespaced(
             self.kubernetes("cp1").await?,

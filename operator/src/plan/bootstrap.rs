@@ -59,7 +59,7 @@ pub struct Availability {
 /// What the decision depends on besides the pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootstrapFacts {
-    /// Whether whoever installed the operator allows it to place static pods on nodes.
+    /// Whether the installation of the operator allows it to place static pods on nodes.
     pub is_allowed: bool,
     /// Whether nodes pull the proxies' image with a secret, for pools that name none.
     pub has_pull_secrets: bool,

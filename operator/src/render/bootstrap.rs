@@ -1,7 +1,7 @@
 //! The writer: a DaemonSet whose pods write the manifest of a node's standby, or remove it.
 //!
 //! Its arguments are values of flags and never YAML. The chart's admission policy checks that no other program, image or
-//! argument comes near kubelet's directory, so whoever steals the operator's token cannot place a pod of their own there.
+//! argument comes near kubelet's directory, so a thief of the operator's token cannot place another pod there.
 
 use std::collections::BTreeMap;
 

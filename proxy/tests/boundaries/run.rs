@@ -158,7 +158,7 @@ impl Run {
             _ => 3,
         };
         let Some(highest) = living().filter(stays).max_by_key(rank) else {
-            // Nobody is left who could serve.
+            // No process is left that could serve.
             return true;
         };
         living().all(|process| {

@@ -1,4 +1,4 @@
-//! Whoever has the operator's token can place no pod of their own in kubelet's directory: the API server takes the writer of
+//! A thief of the operator's token can place no other pod in kubelet's directory: the API server takes the writer of
 //! manifests as the operator renders it, once the chart allows it, and refuses it with each change that matters.
 
 use std::time::Duration;

@@ -149,7 +149,7 @@ impl Fault {
                 format!("ip {peer} {} ", from.ipv4()),
                 format!("ip6 {peer} {} ", from.ipv6()),
             ],
-            // The kernel ends it, also if nobody is left who would.
+            // The kernel ends it, also if the testbed's command has ended.
             Self::WithoutApi(until) => vec![format!("meta time < {until} ")],
             Self::Blackhole | Self::Cut(_) | Self::Isolate => vec![String::new()],
         }
