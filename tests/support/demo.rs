@@ -3,6 +3,7 @@
 //! It measures with the same code as the tests, and prints more.
 
 mod edit;
+mod reboot;
 
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub async fn demo() -> Result<()> {
     install(&installation).await?;
     let with = with_trivet(&installation).await?;
     edit::members(&installation).await?;
+    reboot::all(&installation).await?;
 
     chapter(format!(
         "What the faults did (the demo took {} min)",

@@ -5,7 +5,6 @@
 
 pub mod attempts;
 pub mod audit;
-
 pub mod demo;
 pub mod documents;
 pub mod edits;
@@ -18,6 +17,7 @@ pub mod installation;
 pub mod observe;
 pub mod outage;
 pub mod pods;
+pub mod power_cut;
 pub mod printed_manifest;
 pub mod proxies;
 pub mod real_client;

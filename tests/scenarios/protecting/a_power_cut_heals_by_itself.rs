@@ -5,20 +5,17 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
 use trivet_testbed::{Fault, Host, fault};
-use trivet_tests::attempts::{LOOPBACKS, once};
+use trivet_tests::attempts::once;
 use trivet_tests::installation::{Installation, Server};
+use trivet_tests::power_cut::{WATCHED_THROUGH, power_cut, ready_since};
 use trivet_tests::printed_manifest::PrintedManifest;
 use trivet_tests::say::say;
-
-/// The master that other nodes are watched through.
-const WATCHED_THROUGH: &str = "cp1";
 
 /// The master whose control plane its kubelet alone starts.
 const STATIC: &str = "cp3";
@@ -53,7 +50,12 @@ async fn nodes_come_back_from_reboots_and_a_power_cut_by_their_proxy_alone() -> 
         .await?;
 
     reboots_without_api(&mut installation, &manifest).await?;
-    power_cut(&installation).await?;
+    let took = power_cut(&installation, WHOLE).await?;
+    say(format!(
+        "all {} nodes are whole {:.1} s after the power cut",
+        installation.hosts().len(),
+        took.as_secs_f32()
+    ));
 
     installation.point_masters_home().await?;
     installation
@@ -111,81 +113,12 @@ async fn reboots_without_api(installation: &mut Installation, manifest: &Printed
     Ok(())
 }
 
-/// All hosts lose their power at once.
-async fn power_cut(installation: &Installation) -> Result<()> {
-    let nodes = Api::<Node>::all(installation.kubernetes(WATCHED_THROUGH).await?);
-    let client = installation.client()?;
-    let names: Vec<_> = installation
-        .hosts()
-        .iter()
-        .map(|host| host.name().to_string())
-        .collect();
-    let all = names.clone();
-    let cut = Timestamp::now();
-    installation
-        .disturb(move |cluster| cluster.reboot(&all.iter().map(String::as_str).collect::<Vec<_>>()))
-        .await?;
-    let begun = Instant::now();
-    let left = || WHOLE.saturating_sub(begun.elapsed());
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
-    ready_since(&nodes, &names, cut, left()).await?;
-    installation.masters_ready().await?;
-    let answers = installation.hosts().into_iter().map(|host| {
-        let client = &client;
-        async move {
-            eventually(left(), &format!("{}'s proxy answers", host.name()), async || {
-                let attempt = once(&host, client, LOOPBACKS[0]).await?;
-                ensure!(attempt.succeeded(), "{attempt}");
-                Ok(())
-            })
-            .await
-        }
-    });
-    try_join_all(answers).await?;
-    ensure!(
-        begun.elapsed() < WHOLE,
-        "whole again only after {:?}",
-        begun.elapsed()
-    );
-    say(format!(
-        "all {} nodes are whole {:.1} s after the power cut",
-        names.len(),
-        begun.elapsed().as_secs_f32()
-    ));
-    Ok(())
-}
-
 /// Waits until a host's proxy listens.
 async fn listens(host: &Host) -> Result<()> {
     eventually(LISTENS, &format!("{}'s proxy listens", host.name()), async || {
         let init = host.init()?.context("the host is off")?;
         let sockets = fs::read_to_string(format!("/proc/{init}/net/tcp"))?;
         ensure!(sockets.contains(LISTENING), "it does not");
-        Ok(())
-    })
-    .await
-}
-
-/// Waits until these nodes are Ready by what their kubelets have reported since this moment.
-async fn ready_since(nodes: &Api<Node>, names: &[&str], since: Timestamp, within: Duration) -> Result<()> {
-    eventually(within, &format!("{names:?} Ready"), async || {
-        for name in names {
-            let node = nodes.get(name).await?;
-            let conditions = node
-                .status
-                .and_then(|status| status.conditions)
-                .unwrap_or_default();
-            let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
-            let ready = ready.with_context(|| format!("{name} has no condition Ready"))?;
-            let reported = ready.last_heartbeat_time.as_ref().map(|time| time.0);
-            // The API's times have whole seconds.
-            ensure!(
-                ready.status == "True"
-                    && reported.is_some_and(|reported| reported.as_second() > since.as_second()),
-                "{name} is {} by its report of {reported:?}",
-                ready.status
-            );
-        }
         Ok(())
     })
     .await
