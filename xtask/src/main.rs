@@ -1,11 +1,11 @@
 //! The commands behind `make`: generation, the test suite, the testbed and the demo, in plain Rust.
 
 mod bench;
-mod failures;
 #[cfg(test)]
 mod promises;
 mod scenarios;
 mod suite;
+mod test_run;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use trivet_testbed::{Progress, Stopwatch};
 use trivet_testbed::{binaries, down, images, setup, skew};
 
-use crate::{failures, scenarios};
+use crate::{scenarios, test_run};
 
 /// Which parts of the suite to run.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -179,7 +179,7 @@ impl Suite<'_> {
             let scenarios = format!("test {ALL} --test scenarios -- {one_by_one} {chosen}");
             let mut scenarios = suite.cargo(&scenarios);
             // The errors name what was awaited: forty lines of frames after each would only hide them.
-            failures::finish(scenarios.env("RUST_LIB_BACKTRACE", "0"))
+            test_run::finish(scenarios.env("RUST_LIB_BACKTRACE", "0"))
         })
     }
 
@@ -212,7 +212,7 @@ impl Suite<'_> {
 fn finish(cargo: &mut Command) -> Result<()> {
     let status = cargo.status().context("failed to start cargo")?;
     if !status.success() {
-        bail!(failures::ended(cargo, status));
+        bail!(test_run::ended(cargo, status));
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
-//! The errors of tests, gathered from what they print, so that the end of a long run tells them again.
+//! What the end of a long run tells again of its tests: the errors of those that failed, and how long each took.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use trivet_testbed::Stopwatch;
 
 /// A failed test and what it printed from its error on.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,23 +17,35 @@ struct Failure {
 
 /// Reads the lines of a test program whose tests run one by one, with `--nocapture`.
 #[derive(Debug, Default)]
-struct Failures {
+struct TestRun {
     /// The test that runs.
     test: String,
+    /// When it started, since the start of the program.
+    started: Duration,
     /// Its error, once it has printed one.
     error: Vec<String>,
     failed: Vec<Failure>,
+    /// What each test that has ended took.
+    took: Vec<(String, Duration)>,
 }
 
-impl Failures {
-    fn read(&mut self, line: &str) {
-        if let Some((test, _)) = line
+impl TestRun {
+    /// The next line, and when it came, since the start of the program.
+    fn read(&mut self, line: &str, now: Duration) {
+        if let Some((test, outcome)) = line
             .strip_prefix("test ")
             .and_then(|rest| rest.split_once(" ... "))
         {
             test.clone_into(&mut self.test);
+            self.started = now;
             self.error.clear();
+            if outcome == "ok" {
+                self.ended(now);
+            }
+        } else if line == "ok" {
+            self.ended(now);
         } else if line == "FAILED" {
+            self.ended(now);
             self.failed.push(Failure {
                 test: std::mem::take(&mut self.test),
                 error: std::mem::take(&mut self.error),
@@ -39,6 +53,21 @@ impl Failures {
         } else if !self.error.is_empty() || begins_an_error(line) {
             self.error.push(line.to_owned());
         }
+    }
+
+    fn ended(&mut self, now: Duration) {
+        self.took
+            .push((self.test.clone(), now.saturating_sub(self.started)));
+    }
+
+    /// What each test took, the longest first.
+    fn table(&self) -> String {
+        let mut took: Vec<_> = self.took.iter().collect();
+        took.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        let lines = took
+            .into_iter()
+            .map(|(test, took)| format!("{:>7.1} s  {test}\n", took.as_secs_f32()));
+        lines.collect()
     }
 }
 
@@ -52,7 +81,8 @@ pub(crate) fn ended(cargo: &Command, status: ExitStatus) -> String {
     format!("`cargo {}` ended with {status}", arguments.join(" "))
 }
 
-/// Runs tests one by one, passes on all that they print, and fails with the errors of those that failed.
+/// Runs tests one by one, passes on all that they print, tells how long each took, and fails with the errors of those that
+/// failed.
 pub(crate) fn finish(tests: &mut Command) -> Result<()> {
     let (reader, writer) = std::io::pipe().context("failed to make a pipe")?;
     tests.stdout(writer.try_clone()?).stderr(writer);
@@ -62,7 +92,8 @@ pub(crate) fn finish(tests: &mut Command) -> Result<()> {
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
 
-    let mut failures = Failures::default();
+    let watch = Stopwatch::start();
+    let mut run = TestRun::default();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     let mut out = std::io::stdout().lock();
@@ -72,15 +103,19 @@ pub(crate) fn finish(tests: &mut Command) -> Result<()> {
         > 0
     {
         out.write_all(&line).context("failed to print")?;
-        failures.read(String::from_utf8_lossy(&line).trim_end_matches('\n'));
+        run.read(
+            String::from_utf8_lossy(&line).trim_end_matches('\n'),
+            watch.elapsed(),
+        );
         line.clear();
     }
     let status = running.wait().context("failed to wait for cargo")?;
+    write!(out, "\nTime taken by each test:\n{}", run.table()).context("failed to print")?;
     if status.success() {
         return Ok(());
     }
     let mut told = ended(tests, status);
-    for Failure { test, error } in failures.failed {
+    for Failure { test, error } in run.failed {
         told = format!("{told}\n\n{test}:\n{}", error.join("\n"));
     }
     bail!(told)
@@ -90,15 +125,22 @@ pub(crate) fn finish(tests: &mut Command) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<Failure> {
-        let mut failures = Failures::default();
-        text.lines().for_each(|line| failures.read(line));
-        failures.failed
+    /// What is known after these lines, of which one comes each second.
+    fn ran(text: &str) -> TestRun {
+        let mut run = TestRun::default();
+        for (seconds, line) in (0..).zip(text.lines()) {
+            run.read(line, Duration::from_secs(seconds));
+        }
+        run
+    }
+
+    fn failed(text: &str) -> Vec<Failure> {
+        ran(text).failed
     }
 
     #[test]
     fn the_error_of_a_failed_test_is_kept_and_what_others_print_is_not() {
-        let failed = read(
+        let failed = failed(
             "running 3 tests\n\
              test one ...   it took 3 s\n\
              ok\n\
@@ -130,7 +172,13 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_too() {
-        let failed = read("test one ... \nthread 'one' (7) panicked at src/lib.rs:1:1:\nno\nFAILED\n");
+        let failed = failed("test one ... \nthread 'one' (7) panicked at src/lib.rs:1:1:\nno\nFAILED\n");
         assert_eq!(failed[0].error[1], "no");
+    }
+
+    #[test]
+    fn the_longest_test_is_told_first() {
+        let run = ran("test one ...   a word\nok\ntest two ... \na word\nok\ntest three ... ok\n");
+        assert_eq!(run.table(), "    2.0 s  two\n    1.0 s  one\n    0.0 s  three\n");
     }
 }
