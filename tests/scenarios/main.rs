@@ -12,15 +12,14 @@ mod bare {
 
 /// Trivet serves every node, and the workers' kubelets and kube-proxies use it.
 mod protecting {
+    mod a_killed_proxy_is_started_again;
     mod a_lost_master_costs_no_worker;
     mod a_master_that_loses_one_address_costs_nothing;
     mod a_master_without_etcd_is_left_gently;
     mod a_node_without_network_loses_no_idle_connection;
     mod a_path_that_drops_large_packets_is_left;
-    mod a_power_cut_heals_by_itself;
     mod a_real_client_misses_no_event;
     mod a_rolling_restart_fails_no_request;
-    mod a_standby_serves_when_a_proxy_dies_or_hangs;
     mod an_upgrade_refuses_no_client;
     mod each_node_judges_a_partition_for_itself;
     mod edits_reach_every_proxy_and_cost_no_connection;
@@ -44,4 +43,10 @@ mod serving {
 /// As `protecting`, with faults of minutes, which `cargo xtask soak` runs.
 mod soak {
     mod a_master_lost_for_minutes_costs_no_worker;
+}
+
+/// As `protecting`, and every node has a standby.
+mod standing_by {
+    mod a_power_cut_heals_by_itself;
+    mod a_standby_serves_when_a_proxy_dies_or_hangs;
 }

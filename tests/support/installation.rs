@@ -33,6 +33,7 @@ use trivet_instruments::eventually;
 pub use self::chart::{CHART, CRDS, EMPTY_POOL, RELEASE};
 use self::pool::revision_of;
 pub use self::pool::{POOL, condition};
+use self::standby::Standbys;
 pub use self::standby::{is_standby, standbys};
 pub use self::wiring::Server;
 
@@ -88,27 +89,38 @@ impl Installation {
     /// A healthy cluster with the chart installed, the pool of `spec: {}` and every proxy in step with it; the workers'
     /// kubelets keep their API server. The API may still show an older state of the proxies: see [`Self::told`].
     pub async fn serving() -> Result<Self> {
-        Self::served().await
+        Self::served(Standbys::None).await
     }
 
     /// The same, with the workers' kubelets and kube-proxies on their node's proxy: what users have.
     pub async fn protecting() -> Result<Self> {
-        let mut installation = Self::served().await?;
+        Self::protected(Standbys::None).await
+    }
+
+    /// The same, and every node has a standby that could serve at once: what users have whose nodes must come back from a
+    /// reboot.
+    pub async fn standing_by() -> Result<Self> {
+        Self::protected(Standbys::EveryNode).await
+    }
+
+    async fn protected(standbys: Standbys) -> Result<Self> {
+        let mut installation = Self::served(standbys).await?;
         installation.point_workers(&Server::Loopback).await?;
         installation.nodes_ready().await?;
         installation.turn.step("kubelets");
         Ok(installation)
     }
 
-    async fn served() -> Result<Self> {
+    async fn served(standbys: Standbys) -> Result<Self> {
         let mut installation = Self::healthy().await?;
         let images = installation.load_images().await?;
         installation.turn.step("images");
-        let chart = installation.install().await?;
+        let chart = installation.install_for(standbys).await?;
         installation.turn.step("chart");
-        let spec = installation.reset_pool().await?;
-        // A scenario that has failed may have left them.
-        installation.take_standbys().await?;
+        let spec = installation.reset_pool_to(standbys.spec()).await?;
+        if standbys == Standbys::None {
+            installation.take_standbys().await?;
+        }
         if images || chart || spec {
             // Proxies may be replaced: a scenario must not find a rollout under way.
             installation.rolled_out_at_once().await?;
@@ -118,6 +130,10 @@ impl Installation {
         installation.turn.step("restarts");
         installation.proxies_settled().await?;
         installation.turn.step("proxies in step");
+        if standbys == Standbys::EveryNode {
+            installation.warm_standbys().await?;
+            installation.turn.step("standbys");
+        }
         Ok(installation)
     }
 

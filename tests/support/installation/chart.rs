@@ -11,7 +11,7 @@ use kube::Api;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{FIRST_MASTER, Installation, NAMESPACE, POOL};
+use super::{FIRST_MASTER, Installation, NAMESPACE, POOL, Standbys};
 use crate::printed_manifest;
 use crate::say::say;
 
@@ -38,8 +38,14 @@ impl Installation {
     /// Installs the chart, or brings the release that is there back to the chart's own values. Returns whether it was not
     /// there as it should be.
     pub async fn install(&self) -> Result<bool> {
+        self.install_for(Standbys::None).await
+    }
+
+    /// The same, with the values that a pool with these standbys needs.
+    pub(super) async fn install_for(&self, standbys: Standbys) -> Result<bool> {
         let tools = self.tools();
-        let (wanted, found) = (description()?, self.release().await);
+        let values = standbys.values();
+        let (wanted, found) = (description(values)?, self.release().await);
         if found.as_ref().is_some_and(|found| found.is(&wanted)) && self.operator_runs().await? {
             return Ok(false);
         }
@@ -56,7 +62,7 @@ impl Installation {
         tools
             .helm(&format!(
                 "upgrade --install {RELEASE} {CHART} --namespace {NAMESPACE} --create-namespace --reset-values \
-                 --description {wanted} --wait --timeout 120s"
+                 {values} --description {wanted} --wait --timeout 120s"
             ))
             .await?;
         if is_own_crd {
@@ -68,18 +74,6 @@ impl Installation {
                 .await?;
         }
         Ok(true)
-    }
-
-    /// Allows pools to have standbys, which follow a new template of the proxies at once. The next [`Self::install`] takes it
-    /// back.
-    pub(super) async fn allow_bootstrap(&self) -> Result<()> {
-        self.tools()
-            .helm(&format!(
-                "upgrade {RELEASE} {CHART} --namespace {NAMESPACE} --reset-values --set nodeBootstrap.enabled=true \
-                 --set nodeBootstrap.soakSeconds=0 --description with-standbys --wait --timeout 120s"
-            ))
-            .await
-            .map(drop)
     }
 
     /// Removes everything of Trivet for good, as the documentation says. No node may depend on it any more.
@@ -203,11 +197,12 @@ impl Release {
 }
 
 /// The description of a release of this chart with default values: one word, which changes with the chart.
-fn description() -> Result<String> {
+fn description(values: &str) -> Result<String> {
     let mut files = Vec::new();
     list(Path::new(CHART), &mut files)?;
     files.sort();
     let mut digest = Sha256::new();
+    digest.update(values);
     for file in files {
         let content = fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;
         // Lengths keep the end of one file apart from the beginning of the next.

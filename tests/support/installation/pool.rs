@@ -28,12 +28,17 @@ impl Installation {
 
     /// Resets the pool to an empty spec. Returns whether it had another spec or did not exist.
     pub async fn reset_pool(&self) -> Result<bool> {
+        self.reset_pool_to(ApiserverPoolSpec::default()).await
+    }
+
+    /// Resets the pool to this spec. Returns whether it had another one or did not exist.
+    pub(super) async fn reset_pool_to(&self, spec: ApiserverPoolSpec) -> Result<bool> {
         let pools = self.pools(FIRST_MASTER).await?;
         let reset = async || {
-            let mut pool = ApiserverPool::new(POOL, ApiserverPoolSpec::default());
+            let mut pool = ApiserverPool::new(POOL, spec.clone());
             match pools.get_opt(POOL).await? {
                 None => drop(pools.create(&PostParams::default(), &pool).await?),
-                Some(found) if is_plain(&found)? => return Ok(false),
+                Some(found) if is_plain(&found, &spec)? => return Ok(false),
                 Some(found) => {
                     pool.metadata.resource_version = found.resource_version();
                     drop(pools.replace(POOL, &PostParams::default(), &pool).await?);
@@ -42,7 +47,7 @@ impl Installation {
             Ok(true)
         };
         // A CRD that was just made is not served at once, and the operator writes status meanwhile.
-        eventually(Duration::from_secs(30), "an empty pool", reset).await
+        eventually(Duration::from_secs(30), "the pool reset", reset).await
     }
 
     /// Waits until the pool is Ready by what the operator says of its present spec.
@@ -108,11 +113,10 @@ pub fn condition<'a>(status: &'a ApiserverPoolStatus, type_: &str) -> Result<&'a
     found.with_context(|| format!("there is no condition {type_}"))
 }
 
-/// Whether nothing of a pool differs from one that was just made of `spec: {}`.
-fn is_plain(pool: &ApiserverPool) -> Result<bool> {
-    let spec = serde_json::to_value(&pool.spec)?;
+/// Whether nothing of a pool differs from one that was just made of this spec.
+fn is_plain(pool: &ApiserverPool, spec: &ApiserverPoolSpec) -> Result<bool> {
     let metadata = &pool.metadata;
-    Ok(spec == serde_json::to_value(ApiserverPoolSpec::default())?
+    Ok(serde_json::to_value(&pool.spec)? == serde_json::to_value(spec)?
         && metadata.annotations.is_none()
         && metadata.labels.is_none()
         && metadata.deletion_timestamp.is_none())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use trivet_crds::pool::{ApiserverPoolSpec, BootstrapPolicy};
 use trivet_instruments::eventually;
 use trivet_testbed::Host;
 
@@ -19,12 +20,44 @@ const STANDS_BY: Duration = Duration::from_secs(90);
 /// The DaemonSet that writes the manifests of the standbys.
 const WRITER: &str = "trivet-default-bootstrap";
 
+/// Which nodes have a standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standbys {
+    None,
+    EveryNode,
+}
+
+impl Standbys {
+    /// The chart's values that are not its own. Standbys follow a new template of the proxies at once: a scenario has no time
+    /// for the soak.
+    pub(super) fn values(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::EveryNode => "--set nodeBootstrap.enabled=true --set nodeBootstrap.soakSeconds=0",
+        }
+    }
+
+    /// The spec of a pool with them, which is empty otherwise.
+    pub(super) fn spec(self) -> ApiserverPoolSpec {
+        let mut spec = ApiserverPoolSpec::default();
+        if self == Self::EveryNode {
+            spec.node_bootstrap.policy = BootstrapPolicy::StaticPod;
+        }
+        spec
+    }
+}
+
 impl Installation {
     /// Gives every node a standby, and waits until each could serve at once.
     pub async fn give_standbys(&self) -> Result<()> {
-        self.allow_bootstrap().await?;
+        self.install_for(Standbys::EveryNode).await?;
         self.edit_pool(json!({ "nodeBootstrap": { "policy": "StaticPod" } }))
             .await?;
+        self.warm_standbys().await
+    }
+
+    /// Waits until every node has a standby that could serve at once.
+    pub(super) async fn warm_standbys(&self) -> Result<()> {
         eventually(STANDS_BY, "warm standbys", async || {
             self.hosts().iter().try_for_each(has_warm_standby)
         })
@@ -38,7 +71,7 @@ impl Installation {
         if self.tools().kubectl(&writer).await?.is_empty() {
             return Ok(());
         }
-        self.allow_bootstrap().await?;
+        self.install_for(Standbys::EveryNode).await?;
         self.edit_pool(json!({ "nodeBootstrap": { "policy": "None" } }))
             .await?;
         let pools = self.pools(FIRST_MASTER).await?;
@@ -66,9 +99,9 @@ impl Installation {
 
 /// Fails unless a standby of this host is warm: it was lent the listeners, and has what the process that serves knows.
 fn has_warm_standby(host: &Host) -> Result<()> {
-    let pid = host.pids(PROXY)?.into_iter().next();
-    let pid = pid.with_context(|| format!("{} has no proxy", host.name()))?;
-    // In the mounts and the network of a proxy, whose own program asks.
+    let pid = standbys(host)?.into_iter().next();
+    let pid = pid.with_context(|| format!("{} has no standby", host.name()))?;
+    // In its mounts and its network, where its own program asks the process that serves.
     let output = Command::new("nsenter")
         .args(["--target", &pid.to_string(), "--mount", "--net"])
         .args(["/trivet-proxy", "status", "--output", "json"])
