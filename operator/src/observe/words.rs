@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
@@ -15,6 +16,10 @@ const MESSAGE_LIMIT: usize = 500;
 
 /// The least time between two reads of a DaemonSet's events, for which the API server reads all events of the namespace.
 pub(super) const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the proxy begins its last words, and how Rust does.
+const PROGRAM: &str = "trivet-proxy: ";
+const PANIC: &str = "thread '";
 
 /// States in which every pod is for a moment.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -84,10 +89,34 @@ fn unstarted(container: &ContainerStatus) -> Option<String> {
     (!words.is_empty()).then(|| words.join(": "))
 }
 
-/// The last words of a container that has failed.
+/// The last words of a container that has failed, or else how it ended.
 fn end(state: &ContainerState) -> Option<String> {
     let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
-    ended.message.clone()
+    let words = ended.message.as_deref().and_then(last_words);
+    // Kubelet says Error of every program that fails by itself.
+    let reason = ended.reason.as_deref().filter(|reason| *reason != "Error");
+    let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    words.or_else(|| Some(format!("ended with exit code {}{reason}", ended.exit_code)))
+}
+
+/// What of a container's message is no log. Where a program has left no message of its own, kubelet takes the end of its log
+/// (terminationMessagePolicy FallbackToLogsOnError), which starts in the middle of a line.
+fn last_words(message: &str) -> Option<String> {
+    let mut lines: Vec<_> = message.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.iter().any(|line| is_logged(line)) {
+        let first = lines.first()?;
+        if !(first.starts_with(PROGRAM) || first.starts_with(PANIC)) {
+            lines.remove(0);
+        }
+        lines.retain(|line| !is_logged(line));
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// Whether a line is one of a program's log, as text or JSON.
+fn is_logged(line: &str) -> bool {
+    let time = line.split_whitespace().next().unwrap_or_default();
+    line.starts_with('{') || time.parse::<Timestamp>().is_ok()
 }
 
 fn short(message: &str) -> String {
@@ -131,6 +160,37 @@ mod tests {
             message,
             "w1: CrashLoopBackOff: back-off 40s: failed to bind 127.0.0.1:7443"
         );
+    }
+
+    #[test]
+    fn of_the_end_of_a_log_only_an_error_is_passed_on() {
+        let partial = "ts=1 a line without its beginning\n";
+        let log = "2026-11-29T05:53:47.515427Z  INFO trivet_proxy::listener: listening\n\
+                   {\"timestamp\":\"2026-11-29T05:53:47Z\",\"level\":\"INFO\"}\n";
+        for (log, reason, words) in [
+            (format!("{partial}{log}"), "Error", "ended with exit code 137"),
+            (
+                log.to_owned(),
+                "OOMKilled",
+                "ended with exit code 137 (OOMKilled)",
+            ),
+            (
+                format!("{partial}{log}trivet-proxy: failed to read x\n"),
+                "Error",
+                "trivet-proxy: failed to read x",
+            ),
+            (
+                format!("thread 'main' panicked at src/main.rs:1:1:\nno\n{log}"),
+                "Error",
+                "thread 'main' panicked at src/main.rs:1:1: no",
+            ),
+        ] {
+            let last = json!({ "terminated": { "exitCode": 137, "reason": reason, "message": log } });
+            let waits = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+            let status = json!({ "containerStatuses": container(&waits, &last) });
+            let message = failure(&pod(&status)).unwrap();
+            assert_eq!(message, format!("w1: CrashLoopBackOff: {words}"));
+        }
     }
 
     #[test]
