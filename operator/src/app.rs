@@ -13,7 +13,7 @@ use self::shutdown::Signals;
 use crate::api::client::Access;
 use crate::cli::Run;
 use crate::context::{Context, PoolStates};
-use crate::controller::{self, Writers};
+use crate::controller::{self, News, Writers};
 use crate::gather;
 use crate::prober::Prober;
 use crate::render::Settings;
@@ -132,14 +132,20 @@ impl Bound {
             probing.prober.run(stop, tick).await;
             ("prober", Ok(()))
         });
+        let (report_news, reports_changed) = mpsc::channel(1);
         let (stop, reporting) = (shutdown.clone(), Arc::clone(&ctx));
         parts.spawn(async move {
-            stop.run_until_cancelled(gather::run(&reporting)).await;
+            stop.run_until_cancelled(gather::run(&reporting, report_news))
+                .await;
             ("reports", Ok(()))
         });
         let stop = shutdown.clone();
         parts.spawn(async move {
-            controller::run(ctx, writers, health_news, stop).await;
+            let news = News {
+                health: health_news,
+                reports: reports_changed,
+            };
+            controller::run(ctx, writers, news, stop).await;
             ("controller", Ok(()))
         });
         let mut outcome = Ok(());

@@ -41,6 +41,9 @@ const REPLACING_RESYNC: Duration = Duration::from_secs(10);
 /// The shortest time between two passes that changes of nodes start: in a large outage nodes change by the hundred.
 const NODES_PACE: Duration = Duration::from_secs(1);
 
+/// The shortest time between two passes that reports start: in a rollout each node's standby changes.
+const REPORTS_PACE: Duration = Duration::from_secs(3);
+
 /// The shortest delay before the next pass.
 const SOONEST: Duration = Duration::from_millis(200);
 
@@ -52,6 +55,14 @@ pub struct Writers {
     pub nodes: Writer<Node>,
     /// All pods of proxies.
     pub pods: Writer<Pod>,
+}
+
+/// What starts a pass over all pools, besides changes of objects.
+pub struct News {
+    /// The health of a member has changed.
+    pub health: mpsc::Receiver<()>,
+    /// The proxies report something else of their nodes.
+    pub reports: mpsc::Receiver<()>,
 }
 
 /// Why a pass failed. It is retried.
@@ -84,12 +95,7 @@ impl Error {
 }
 
 /// Runs passes until `shutdown`, and waits for those under way.
-pub async fn run(
-    ctx: Arc<Context>,
-    writers: Writers,
-    health_news: mpsc::Receiver<()>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(ctx: Arc<Context>, writers: Writers, news: News, shutdown: CancellationToken) {
     let client = &ctx.client;
     let namespace = &ctx.settings.namespace;
     let readiness = || Arc::clone(&ctx.readiness);
@@ -127,7 +133,8 @@ pub async fn run(
         .watches_stream(maps, pool_of)
         .watches_stream(sets, pool_of)
         .reconcile_all_on(node_changes(&ctx, writers.nodes))
-        .reconcile_all_on(receive(health_news))
+        .reconcile_all_on(receive(news.health))
+        .reconcile_all_on(paced(receive(news.reports), REPORTS_PACE))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(pass, retry, Arc::clone(&ctx));
     let passes = passes.for_each(|outcome| {

@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::DeleteParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use trivet_crds::report::ProxyReport;
 
@@ -33,13 +34,14 @@ const DELETIONS: usize = 100;
 /// The word of this watch in metrics and logs.
 const KIND: &str = "ProxyReport";
 
-/// Reads the reports and deletes those that nobody can write any more, without end.
-pub async fn run(ctx: &Context) {
-    tokio::join!(follow(ctx), sweep(ctx));
+/// Reads the reports and deletes those that nobody can write any more, without end. Sends word when a pool's status has
+/// something else to say.
+pub async fn run(ctx: &Context, news: mpsc::Sender<()>) {
+    tokio::join!(follow(ctx, news), sweep(ctx));
 }
 
 /// Keeps the reports up to date. It has its own back-off, and its errors end here.
-async fn follow(ctx: &Context) {
+async fn follow(ctx: &Context, news: mpsc::Sender<()>) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let api: Api<ProxyReport> = Api::all(ctx.client.clone());
     let mut events = Box::pin(watcher(api, config).backoff(Backoff::default()));
@@ -48,7 +50,10 @@ async fn follow(ctx: &Context) {
             Ok(event) => {
                 ctx.metrics.watch_moved(KIND, Instant::now());
                 let is_read = matches!(event, Event::InitDone);
-                ctx.reports.observe(event);
+                if ctx.reports.observe(event) {
+                    // One that waits already tells of this change too.
+                    news.try_send(()).ok();
+                }
                 if is_read && ctx.reports.set_failing(false) {
                     tracing::info!("reading the proxies' reports again");
                 }
@@ -137,7 +142,7 @@ mod tests {
             let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404 });
             (404, body.to_string())
         });
-        let run = tokio::time::timeout(Duration::from_secs(120), run(&ctx));
+        let run = tokio::time::timeout(Duration::from_secs(120), run(&ctx, mpsc::channel(1).0));
         assert!(run.await.is_err(), "it ended");
         let asked = *asked.lock().unwrap();
         assert!((12..200).contains(&asked), "{asked}");

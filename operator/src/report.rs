@@ -21,7 +21,7 @@ use crate::context::{Context, PoolState};
 use crate::observe::bootstrap::Bootstrap;
 use crate::observe::proxies::{self, Proxies};
 use crate::plan::{Facts, Plan};
-use crate::reports::standbys;
+use crate::reports::{NodeReport, standbys, troubles};
 
 /// The status could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
             words: failure.refusal()?,
         })
     });
-    let standbys = standbys(ctx, &name, pass);
+    let by_reports = by_reports(ctx, &name, pass);
     let new = status(&Seen {
         generation: pool.metadata.generation,
         plan: pass.plan,
@@ -92,7 +92,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         daemon_set: pass.applied.proxies.object.as_ref(),
         writer: pass.applied.writer.object.as_ref(),
         writer_failures: &pass.writer.pods.failures,
-        standbys: &standbys,
+        reported: &by_reports,
         uncounted: &pass.proxies.uncounted,
         failures: &pass.proxies.failures,
         refused: refused.as_ref(),
@@ -133,11 +133,20 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     written
 }
 
-/// What is to be said about the standbys of the nodes that have a proxy, if the pool places standbys there.
-fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
-    if !pass.plan.bootstrap.expects_standbys() {
-        return Vec::new();
+/// What follows from the proxies' reports: what is wrong on some nodes, and which nodes have no standby, if the pool places
+/// standbys.
+fn by_reports(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
+    let reports = ctx.reports.of(pool);
+    let node_count = pass.facts.node_count.unwrap_or_default();
+    let mut sentences = troubles::sentences(&reports, node_count, now());
+    if pass.plan.bootstrap.expects_standbys() {
+        sentences.extend(standbys(ctx, pool, pass, &reports));
     }
+    sentences
+}
+
+/// What is to be said about the standbys of the nodes that have a proxy.
+fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[NodeReport]) -> Vec<String> {
     if !ctx.reports.has_read() {
         let unknown = "which nodes have a standby is not known: ProxyReports cannot be read, or their CRD is not installed";
         return vec![unknown.to_owned()];
@@ -154,7 +163,7 @@ fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
         .map(String::as_str)
         .filter(|node| !uncounted.contains(node));
     let node_count = pass.facts.node_count.unwrap_or_default();
-    standbys::standbys(counted, &ctx.reports.of(pool), node_count, now()).sentences()
+    standbys::standbys(counted, reports, node_count, now()).sentences()
 }
 
 /// The time in the precision of the API, so that a status that was written and read again is equal.

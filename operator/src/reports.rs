@@ -1,7 +1,9 @@
 //! What the proxies report, and what follows from it. Pure; [`crate::gather`] reads it.
 
 pub mod standbys;
+pub mod troubles;
 pub mod vanished;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use trivet_crds::report::{ProxyReport, StandbyState};
+use trivet_crds::report::{ProxyReport, STALE_AFTER_INTERVALS, StandbyState, interval_seconds};
+
+use self::troubles::Trouble;
 
 /// The part of a report that the operator uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct NodeReport {
     pub revision: u64,
     /// Whether a standby takes over.
     pub standby: StandbyState,
+    /// What is wrong on the node.
+    pub troubles: Vec<Trouble>,
     /// When it was written, if that can be read.
     pub observed: Option<Timestamp>,
 }
@@ -31,12 +37,28 @@ impl From<ProxyReport> for NodeReport {
     fn from(report: ProxyReport) -> Self {
         let content = report.content;
         Self {
+            troubles: troubles::of(&content),
             pool: content.pool_name,
             node: content.node_name,
             revision: content.revision,
             standby: content.standby,
             observed: content.observed_time.parse().ok(),
         }
+    }
+}
+
+impl NodeReport {
+    /// Whether it is young enough to mean something. The clock of a node may be ahead of this one.
+    fn is_fresh(&self, node_count: u32, now: Timestamp) -> bool {
+        let longest = interval_seconds(node_count).saturating_mul(STALE_AFTER_INTERVALS);
+        let longest = i64::try_from(longest).unwrap_or(i64::MAX);
+        let age = |observed: Timestamp| now.as_second().saturating_sub(observed.as_second());
+        self.observed.is_some_and(|observed| age(observed) <= longest)
+    }
+
+    /// Whether the pool's status says the same of both.
+    fn says_the_same(&self, other: &Self) -> bool {
+        (self.standby, &self.troubles) == (other.standby, &other.troubles)
     }
 }
 
@@ -53,24 +75,36 @@ struct Known {
 }
 
 impl Reports {
-    /// Folds one event of the watch in.
-    pub fn observe(&self, event: Event<ProxyReport>) {
+    /// Folds one event of the watch in. Returns whether a pool's status has something else to say. Counts, revisions and
+    /// times are no reason for a pass over the pool.
+    pub fn observe(&self, event: Event<ProxyReport>) -> bool {
         let mut known = self.lock();
         match event {
-            Event::Init => known.relisted.clear(),
+            Event::Init => {
+                known.relisted.clear();
+                false
+            }
             Event::InitApply(report) => {
                 known.relisted.insert(report.name_any(), report.into());
+                false
             }
             Event::InitDone => {
-                known.reports = std::mem::take(&mut known.relisted);
+                let relisted = std::mem::take(&mut known.relisted);
+                let before = std::mem::replace(&mut known.reports, relisted);
                 known.has_read = true;
+                let is_same = |(name, report): (&String, &NodeReport)| {
+                    before
+                        .get(name)
+                        .is_some_and(|before| report.says_the_same(before))
+                };
+                before.len() != known.reports.len() || !known.reports.iter().all(is_same)
             }
             Event::Apply(report) => {
-                known.reports.insert(report.name_any(), report.into());
+                let (name, report) = (report.name_any(), NodeReport::from(report));
+                let before = known.reports.insert(name, report.clone());
+                before.is_none_or(|before| !report.says_the_same(&before))
             }
-            Event::Delete(report) => {
-                known.reports.remove(&report.name_any());
-            }
+            Event::Delete(report) => known.reports.remove(&report.name_any()).is_some(),
         }
     }
 
@@ -156,6 +190,40 @@ mod tests {
         reports.observe(Event::InitDone);
         assert!(nodes(&reports).is_empty());
         assert!(reports.of("other").is_empty());
+    }
+
+    #[test]
+    fn only_what_a_status_says_is_news() {
+        let reports = Reports::default();
+        let apply = |change: serde_json::Value| {
+            let mut changed = serde_json::to_value(report("w1")).unwrap();
+            let fields = changed.as_object_mut().unwrap();
+            fields.extend(change.as_object().unwrap().clone());
+            reports.observe(Event::Apply(serde_json::from_value(changed).unwrap()))
+        };
+        assert!(apply(json!({})));
+        assert!(!apply(
+            json!({ "revision": 8, "connections": 3, "observedTime": "2026-11-29T00:01:00Z" })
+        ));
+        assert!(apply(json!({ "standby": "Absent" })));
+        let warning = json!({ "reason": "CacheUnwritable", "message": "full" });
+        assert!(apply(json!({ "standby": "Absent", "warnings": [warning] })));
+        assert!(!apply(json!({ "standby": "Absent", "warnings": [warning] })));
+        assert!(apply(json!({ "standby": "Absent" })));
+
+        // A list after a watch that was broken.
+        let relist = |listed: &[&str]| {
+            assert!(!reports.observe(Event::Init));
+            for node in listed {
+                assert!(!reports.observe(Event::InitApply(report(node))));
+            }
+            reports.observe(Event::InitDone)
+        };
+        assert!(relist(&["w1"]), "its standby is Ready again");
+        assert!(!relist(&["w1"]));
+        assert!(relist(&["w1", "w2"]));
+        assert!(reports.observe(Event::Delete(report("w2"))));
+        assert!(!reports.observe(Event::Delete(report("w2"))));
     }
 
     #[test]

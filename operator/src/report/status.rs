@@ -38,8 +38,8 @@ pub struct Seen<'a> {
     pub writer: Option<&'a DaemonSet>,
     /// Why its pods fail.
     pub writer_failures: &'a [String],
-    /// What is to be said about the nodes' standbys.
-    pub standbys: &'a [String],
+    /// What follows from the proxies' reports.
+    pub reported: &'a [String],
     /// The object that the API server has refused.
     pub refused: Option<&'a Refusal>,
     /// The status of the last pass.

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
-use trivet_crds::report::{STALE_AFTER_INTERVALS, StandbyState, interval_seconds};
+use trivet_crds::report::StandbyState;
 
 use super::NodeReport;
-
-/// A message names up to this many nodes, however large the cluster.
-const NAMES_LIMIT: usize = 10;
+use super::words::{counted, listed};
 
 /// The nodes on which no standby takes over if the proxy ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,16 +28,12 @@ pub fn standbys<'a>(
         .iter()
         .map(|report| (report.node.as_str(), report))
         .collect();
-    let longest = interval_seconds(node_count).saturating_mul(STALE_AFTER_INTERVALS);
-    let longest = i64::try_from(longest).unwrap_or(i64::MAX);
-    // The clock of a node may be ahead of this one.
-    let is_fresh = |report: &NodeReport| {
-        let age = |observed: Timestamp| now.as_second().saturating_sub(observed.as_second());
-        report.observed.is_some_and(|observed| age(observed) <= longest)
-    };
     let mut found = Standbys::default();
     for node in nodes {
-        match reports.get(node).filter(|report| is_fresh(report)) {
+        match reports
+            .get(node)
+            .filter(|report| report.is_fresh(node_count, now))
+        {
             None => found.unreported.push(node.to_owned()),
             Some(report) => match report.standby {
                 StandbyState::Ready => {}
@@ -72,21 +66,6 @@ impl Standbys {
     }
 }
 
-fn counted(nodes: usize) -> String {
-    match nodes {
-        1 => "1 node".to_owned(),
-        nodes => format!("{nodes} nodes"),
-    }
-}
-
-fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
-    let more = match names.len().saturating_sub(NAMES_LIMIT) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("{}{more}", names.take(NAMES_LIMIT).collect::<Vec<_>>().join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +76,7 @@ mod tests {
             node: node.to_owned(),
             revision: 1,
             standby,
+            troubles: Vec::new(),
             observed: Timestamp::from_second(observed).ok(),
         }
     }

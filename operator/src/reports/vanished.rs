@@ -52,6 +52,7 @@ mod tests {
             pool: pool.to_owned(),
             node: node.to_owned(),
             revision: 1,
+            troubles: Vec::new(),
             standby: StandbyState::Absent,
             observed: None,
         };

@@ -37,7 +37,7 @@ pub(super) fn available(seen: &Seen<'_>) -> Undated {
     let counts = counts(daemon_set, seen.uncounted);
     let summary = [summary(&counts, seen.uncounted) + &writers(seen)]
         .iter()
-        .chain(seen.standbys)
+        .chain(seen.reported)
         .cloned()
         .collect::<Vec<_>>()
         .join("; ");

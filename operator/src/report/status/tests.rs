@@ -81,7 +81,7 @@ struct Case {
     failures: Vec<String>,
     writer: Option<DaemonSet>,
     writer_failures: Vec<String>,
-    standbys: Vec<String>,
+    reported: Vec<String>,
     refused: Option<Refusal>,
     previous: Option<ApiserverPoolStatus>,
 }
@@ -99,7 +99,7 @@ impl Case {
             failures: Vec::new(),
             writer: None,
             writer_failures: Vec::new(),
-            standbys: Vec::new(),
+            reported: Vec::new(),
             refused: None,
             previous: None,
         }
@@ -115,7 +115,7 @@ impl Case {
             failures: &self.failures,
             writer: self.writer.as_ref(),
             writer_failures: &self.writer_failures,
-            standbys: &self.standbys,
+            reported: &self.reported,
             refused: self.refused.as_ref(),
             previous: self.previous.as_ref(),
             now: Timestamp::from_second(seconds).unwrap(),
@@ -614,7 +614,7 @@ fn a_rejected_spec_makes_no_progress() {
 #[test]
 fn nodes_without_a_standby_are_named_and_the_proxies_stay_available() {
     let case = Case {
-        standbys: vec!["2 nodes without a standby: w1 (Absent), w2 (Stale)".to_owned()],
+        reported: vec!["2 nodes without a standby: w1 (Absent), w2 (Stale)".to_owned()],
         ..Case::good()
     };
     let status = case.status();
