@@ -72,8 +72,11 @@ pub(super) fn failure(pod: &Pod) -> Option<String> {
     Some(format!("{node}: {}", short(&message)))
 }
 
-/// Why a container waits, and how it ended before.
+/// Why a container waits or is not ready, and how it ended before. How one ended that is ready again is history.
 fn unstarted(container: &ContainerStatus) -> Option<String> {
+    if container.ready {
+        return None;
+    }
     let state = container.state.as_ref()?;
     let waiting = state.waiting.as_ref();
     let waiting = waiting.map(|waiting| (waiting.reason.clone(), waiting.message.clone()));
@@ -191,6 +194,20 @@ mod tests {
             let message = failure(&pod(&status)).unwrap();
             assert_eq!(message, format!("w1: CrashLoopBackOff: {words}"));
         }
+    }
+
+    #[test]
+    fn a_container_that_is_ready_again_is_no_failure() {
+        let last = json!({ "terminated": { "exitCode": 137, "reason": "Error" } });
+        let mut containers = container(&json!({ "running": {} }), &last);
+        let status = json!({ "containerStatuses": containers });
+        assert_eq!(
+            failure(&pod(&status)).as_deref(),
+            Some("w1: ended with exit code 137")
+        );
+        containers[0]["ready"] = json!(true);
+        let status = json!({ "containerStatuses": containers });
+        assert_eq!(failure(&pod(&status)), None);
     }
 
     #[test]
