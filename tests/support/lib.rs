@@ -3,6 +3,7 @@
 //! A scenario reads as its promise; the code that measures is here, once. Nothing in this crate depends on Trivet's
 //! internals: it sees objects, metrics, and connections that succeed or fail.
 
+pub mod accounts;
 pub mod attempts;
 pub mod audit;
 pub mod demo;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -80,7 +80,7 @@ async fn replace_proxies(installation: &Installation) -> Result<()> {
 async fn uses_its_zone(installation: &Installation, worker: &str, zone: &str, master: &str) -> Result<()> {
     let what = format!("{worker} knows its zone and {master} in it");
     let status = eventually(KNOWN, &what, async || {
-        let status = status(installation, worker).await?;
+        let status = installation.proxy_status(worker).await?;
         let found = status.pointer("/zone").and_then(Value::as_str);
         ensure!(found == Some(zone), "its zone is {found:?}");
         let near = near(&status);
@@ -94,19 +94,6 @@ async fn uses_its_zone(installation: &Installation, worker: &str, zone: &str, ma
         near(&status)
     ));
     gives_all_to(installation, &installation.cluster().host(worker)?, master).await
-}
-
-/// What the proxy of a node says of itself.
-async fn status(installation: &Installation, node: &str) -> Result<Value> {
-    let tools = installation.tools();
-    let pods = format!(
-        "get pods --namespace {NAMESPACE} --selector {POOL_LABEL}={POOL} --field-selector spec.nodeName={node} \
-         --output name"
-    );
-    let pods = tools.kubectl(&pods).await?;
-    let pod = pods.lines().next().context("it has no proxy")?;
-    let ask = format!("exec --namespace {NAMESPACE} {pod} -- /trivet-proxy status --output json");
-    Ok(serde_json::from_str(&tools.kubectl(&ask).await?)?)
 }
 
 /// The members that are Up and in the zone of the proxy's node.
