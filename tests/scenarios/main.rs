@@ -33,6 +33,7 @@ mod protecting {
 /// Trivet serves every node; what the kubelets use does not matter.
 mod serving {
     mod a_broken_spec_changes_nothing;
+    mod a_fault_of_one_node_is_named_and_the_others_serve;
     mod a_node_prefers_the_masters_of_its_zone;
     mod a_stolen_token_places_no_static_pod;
     mod an_edit_of_scope_takes_no_proxy;

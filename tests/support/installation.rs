@@ -21,6 +21,7 @@ use trivet_instruments::trusting;
 use trivet_testbed::{Cluster, Host, Joining, Spec, Stopwatch};
 
 use crate::attempts::{LOOPBACKS, once};
+use crate::node_fault::lift_all;
 use crate::observe;
 use crate::pods::Proxies;
 use crate::proxies::metrics;
@@ -388,6 +389,8 @@ impl Installation {
 
     /// Waits until nothing is left of an earlier scenario's outage.
     async fn recovered(&self) -> Result<()> {
+        self.disturb(|cluster| cluster.hosts().iter().try_for_each(lift_all))
+            .await?;
         self.masters_ready().await?;
         self.wake_kubelets().await?;
         self.nodes_ready().await
