@@ -48,6 +48,7 @@ mod soak {
 
 /// As `protecting`, and every node has a standby.
 mod standing_by {
+    mod a_manifest_that_cannot_be_written_is_named;
     mod a_power_cut_heals_by_itself;
     mod a_standby_serves_when_a_proxy_dies_or_hangs;
 }

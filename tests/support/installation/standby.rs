@@ -57,7 +57,7 @@ impl Installation {
     }
 
     /// Waits until every node has a standby that could serve at once.
-    pub(super) async fn warm_standbys(&self) -> Result<()> {
+    pub async fn warm_standbys(&self) -> Result<()> {
         eventually(STANDS_BY, "warm standbys", async || {
             self.hosts().iter().try_for_each(has_warm_standby)
         })
