@@ -49,6 +49,7 @@ pub(super) fn content(status: &Status, process: &Process) -> Option<ReportConten
         listeners: status
             .listeners
             .iter()
+            .filter(|listener| !is_skipped(listener))
             .take(MAX_LISTENERS)
             .map(listener)
             .collect(),
@@ -69,16 +70,18 @@ pub(super) fn content(status: &Status, process: &Process) -> Option<ReportConten
     })
 }
 
-/// What makes a report worth writing: all but the counts, the messages and the time.
+/// What makes a report worth writing: all but the counts, the messages of members and the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Gist {
     document: (String, u64),
     standby: StandbyState,
-    listeners: BTreeMap<String, ListenerState>,
+    /// With the message: a port is at first not bound yet, and then taken by a program that is to be named soon.
+    listeners: BTreeMap<String, (ListenerState, String)>,
     /// The health of each member, and whether it has connections.
     members: BTreeMap<String, (ReportedHealth, bool)>,
     members_summary: String,
-    warnings: Vec<String>,
+    /// With the message, which changes when the cause does, as from a full disk to one that is read-only.
+    warnings: Vec<(String, String)>,
 }
 
 /// The gist of a report.
@@ -89,7 +92,10 @@ pub(super) fn gist(report: &ReportContent) -> Gist {
         listeners: report
             .listeners
             .iter()
-            .map(|listener| (listener.address.clone(), listener.state))
+            .map(|listener| {
+                let state = (listener.state, listener.message.clone());
+                (listener.address.clone(), state)
+            })
             .collect(),
         members: report
             .members
@@ -100,9 +106,14 @@ pub(super) fn gist(report: &ReportContent) -> Gist {
         warnings: report
             .warnings
             .iter()
-            .map(|warning| warning.reason.clone())
+            .map(|warning| (warning.reason.clone(), warning.message.clone()))
             .collect(),
     }
+}
+
+/// Whether the proxy skips this listener, because the node lacks its address: no client can connect there.
+fn is_skipped(listener: &ListenerStatus) -> bool {
+    !listener.bound && listener.fault.is_none()
 }
 
 fn listener(listener: &ListenerStatus) -> ReportedListener {
@@ -234,6 +245,19 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_whose_address_the_node_lacks_is_not_reported_as_listening() {
+        let mut lacking = status(json!([]));
+        lacking.listeners[1].fault = None;
+        let report = content(&lacking, &Process::default()).unwrap();
+        let addresses: Vec<_> = report
+            .listeners
+            .iter()
+            .map(|listener| listener.address.as_str())
+            .collect();
+        assert_eq!(addresses, ["127.0.0.1:7443"]);
+    }
+
+    #[test]
     fn a_count_is_no_change_but_the_first_connection_is() {
         let with = |state, connections| gist(&report(json!([upstream("cp1", state, connections, "Active")])));
         assert_eq!(with("Up", 3), with("Up", 9));
@@ -243,6 +267,9 @@ mod tests {
             standby: StandbyState::Ready,
             ..Process::default()
         };
+        let mut named = report(json!([]));
+        named.listeners[1].message = "another program has the port".to_owned();
+        assert_ne!(gist(&named), gist(&report(json!([]))));
         let other = content(&status(json!([])), &ready).unwrap();
         assert_ne!(gist(&other), gist(&report(json!([]))));
         let mut later = report(json!([]));
