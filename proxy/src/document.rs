@@ -11,6 +11,8 @@ pub mod watch;
 use std::{
     cmp::Ordering,
     collections::{BTreeSet, VecDeque},
+    io,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -147,14 +149,46 @@ impl Documents {
     /// Offers the documents on the disk, the newest first, until one is followed. The older ones become the history.
     pub fn offer_cached(&self) {
         let mut followed = false;
-        for text in self.cached_texts() {
+        let mut refused = Vec::new();
+        for (path, text) in self.cached_files() {
+            let text = match text {
+                Ok(text) => text,
+                Err(error) => {
+                    warn!(file = %path.display(), %error, "skipping cached document");
+                    refused.extend((!followed).then(|| format!("{}: {error}", path.display())));
+                    continue;
+                }
+            };
+            let settings = read(&text, clock::unix_seconds());
             if followed {
-                let earlier = read(&text, clock::unix_seconds()).ok();
+                let earlier = settings.ok();
                 self.history().extend(earlier.map(|settings| paths_of(&settings)));
-            } else {
-                followed = self.offer(&text, Source::Cache) == OfferResult::Followed;
+                continue;
             }
+            let rejection = settings.err();
+            refused.extend(rejection.map(|rejection| format!("{}: {}", path.display(), rejection.message)));
+            followed = self.offer(&text, Source::Cache) == OfferResult::Followed;
         }
+        self.warn_of_refused(&refused);
+    }
+
+    /// Warns of files that are newer than the document in force and that cannot be followed.
+    fn warn_of_refused(&self, refused: &[String]) {
+        let Some((newest, others)) = refused.split_first() else {
+            return;
+        };
+        let start = match self.revision() {
+            Some(revision) => format!("started from the older document {revision}"),
+            None => "started without a document of the disk".to_owned(),
+        };
+        let more = match others.len() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let message = format!(
+            "{newest}{more}; {start}; this ends when the next document is written: check the disk if it comes back"
+        );
+        self.warnings.raise(Topic::CacheContent, "CacheCorrupt", message);
     }
 
     /// Offers a text. It is followed if it is valid and newer than the document in force.
@@ -317,12 +351,12 @@ impl Documents {
         });
     }
 
-    /// The texts on the disk, the newest first.
-    fn cached_texts(&self) -> Vec<String> {
+    /// The documents on the disk, the newest first.
+    fn cached_files(&self) -> Vec<(PathBuf, io::Result<String>)> {
         let Some(cache) = &self.cache else {
             return Vec::new();
         };
-        cache.texts().unwrap_or_else(|error| {
+        cache.files().unwrap_or_else(|error| {
             let message = format!(
                 "{}: no document can be read from there: {error}",
                 cache.directory().display()

@@ -16,6 +16,8 @@ use crate::source::Source;
 pub enum Topic {
     /// The cache directory cannot be read.
     CacheRead,
+    /// A document in the cache cannot be followed, and no newer one can.
+    CacheContent,
     /// The cache directory cannot be written.
     CacheWrite,
     /// systemd passed sockets that are no listeners of the document.

@@ -22,6 +22,9 @@ const PROVEN: &str = "proven.json";
 /// The suffix of a file that is being written; its name starts with a dot.
 const TEMPORARY: &str = ".tmp";
 
+/// The smallest unit in which disks give room to files.
+const PAGE: usize = 4096;
+
 /// A directory of documents, one file per revision.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -39,21 +42,33 @@ impl Cache {
         &self.directory
     }
 
-    /// The texts of all documents, the highest revision first; none if there is no directory yet. A file that cannot be read
-    /// is skipped with a log line.
-    pub fn texts(&self) -> io::Result<Vec<String>> {
+    /// The files of all documents with their texts, the highest revision first; none if there is no directory yet.
+    pub fn files(&self) -> io::Result<Vec<(PathBuf, io::Result<String>)>> {
         let files = match generations(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             files => files?,
         };
-        let read = |(_, path): &(u64, PathBuf)| match fs::read_to_string(path) {
-            Ok(text) => Some(text),
-            Err(error) => {
-                warn!(file = %path.display(), %error, "skipping cached document");
-                None
-            }
+        let read = |(_, path): (u64, PathBuf)| {
+            let text = fs::read_to_string(&path);
+            (path, text)
         };
-        Ok(files.iter().filter_map(read).collect())
+        Ok(files.into_iter().map(read).collect())
+    }
+
+    /// The texts that can be read of all documents, the highest revision first.
+    pub fn texts(&self) -> io::Result<Vec<String>> {
+        let files = self.files()?.into_iter();
+        Ok(files.filter_map(|(_, text)| text.ok()).collect())
+    }
+
+    /// Writes a file and removes it, to find out whether the next document can be kept. A file with less than a page may
+    /// still fit on a disk that is full.
+    pub fn check_writable(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let trial = temporary(&self.directory, "trial");
+        let written = write(&trial, &[0; PAGE]);
+        let removed = remove(&trial);
+        written.and(removed)
     }
 
     /// Removes files that a crash left half written. If another proxy of this node is writing one of them, its write fails
@@ -153,7 +168,7 @@ impl From<PathKey> for Proven {
 /// pod.
 fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let temporary = directory.join(format!(".{name}.{:016x}{TEMPORARY}", rand::random::<u64>()));
+    let temporary = temporary(directory, name);
     let replaced = write(&temporary, content).and_then(|()| fs::rename(&temporary, directory.join(name)));
     if replaced.is_err() {
         // The next attempt uses another name, and a full disk must not fill further. If the removal fails too, the next
@@ -162,6 +177,11 @@ fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     }
     replaced?;
     fs::File::open(directory)?.sync_all()
+}
+
+/// A new name for a file that is being written.
+fn temporary(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!(".{name}.{:016x}{TEMPORARY}", rand::random::<u64>()))
 }
 
 fn write(new: &Path, content: &[u8]) -> io::Result<()> {

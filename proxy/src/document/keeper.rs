@@ -27,6 +27,9 @@ pub struct Keeper {
     documents: watch::Receiver<Option<InForce>>,
     proven: watch::Receiver<BTreeSet<PathKey>>,
     stored: CacheContent,
+    /// Whether the disk took a file since the start. A node whose disk takes none is told of it at once, not by the next
+    /// document, which may be long in coming.
+    is_tried: bool,
     warnings: Arc<Warnings>,
 }
 
@@ -65,6 +68,7 @@ impl Keeper {
             documents,
             proven,
             stored,
+            is_tried: false,
             warnings,
         }
     }
@@ -105,6 +109,11 @@ impl Keeper {
     /// Writes what differs from the disk. The document comes first, because the new list of proven paths may lack paths
     /// of the oldest document on the disk, which the write of the document removes.
     async fn write(&mut self) -> io::Result<()> {
+        if !self.is_tried {
+            let cache = self.cache.clone();
+            blocking(move || cache.check_writable()).await?;
+            self.is_tried = true;
+        }
         let wanted = self.wanted();
         if let Some(document) = wanted.document.clone()
             && wanted.document != self.stored.document
@@ -124,6 +133,7 @@ impl Keeper {
             self.stored.document = wanted.document;
             // This write replaces what could not be read at the start.
             self.warnings.clear(Topic::CacheRead);
+            self.warnings.clear(Topic::CacheContent);
         }
         if wanted.proven != self.stored.proven {
             let (cache, proven) = (self.cache.clone(), wanted.proven.clone());
@@ -179,4 +189,77 @@ async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io:
     spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::document::Documents;
+
+    async fn reasons(warnings: &Warnings, wanted: &[&str]) {
+        let all = || {
+            warnings
+                .all()
+                .iter()
+                .map(|warning| warning.reason)
+                .collect::<Vec<_>>()
+        };
+        let wait = async {
+            while all() != wanted {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        assert!(reached.is_ok(), "{:?} instead of {wanted:?}", all());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_takes_no_file_is_told_before_a_document_is_to_be_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_the_way = directory.path().join("cache");
+        fs::write(&in_the_way, "").unwrap();
+        let cache = Cache::new(in_the_way.clone());
+        let warnings = Arc::new(Warnings::default());
+        let documents = Documents::new(None, Arc::default(), Arc::clone(&warnings));
+        let (_proven, proven) = watch::channel(BTreeSet::new());
+        let keeper = Keeper::new(cache, documents.subscribe(), proven, Arc::clone(&warnings));
+        let stop = CancellationToken::new();
+        let keeping = tokio::spawn(keeper.run(stop.clone()));
+        reasons(&warnings, &["CacheUnwritable"]).await;
+        fs::remove_file(&in_the_way).unwrap();
+        reasons(&warnings, &[]).await;
+        assert_eq!(
+            fs::read_dir(&in_the_way).unwrap().count(),
+            0,
+            "the trial is removed"
+        );
+        stop.cancel();
+        keeping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cached_document_that_cannot_be_followed_is_told_with_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        for (revision, content) in [(1, &b"garbage"[..]), (2, &[0xff, 0xfe])] {
+            let name = format!("document-{revision:020}.json");
+            fs::write(directory.path().join(name), content).unwrap();
+        }
+        let warnings = Arc::new(Warnings::default());
+        let cache = Cache::new(directory.path().to_owned());
+        let documents = Documents::new(Some(cache), Arc::default(), Arc::clone(&warnings));
+        documents.offer_cached();
+        let all = warnings.all();
+        let [warning] = all.as_slice() else {
+            panic!("{all:?}");
+        };
+        assert_eq!(warning.reason, "CacheCorrupt");
+        assert!(
+            warning.message.contains("document-00000000000000000002.json")
+                && warning.message.contains("and 1 more")
+                && warning.message.contains("without a document"),
+            "{warning:?}"
+        );
+    }
 }
