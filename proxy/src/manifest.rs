@@ -13,7 +13,7 @@ mod pod;
 pub mod retirement;
 pub mod seed;
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use sha2::{Digest, Sha256};
 use tracing::Level;
@@ -37,8 +37,10 @@ pub struct Standby {
     pub image: Image,
     /// Where its mirror pod is shown once there is an API.
     pub namespace: Namespace,
-    /// The document of its first start; none where it finds one on the node's disk.
+    /// The document that it starts with where it finds none on the node's disk.
     pub seed: Option<Seed>,
+    /// What makes the manifest.
+    pub author: Author,
     /// The zone of its node, if it is known. No label of the node comes to a static pod.
     pub zone: Option<Zone>,
     /// Where it serves metrics and how it logs.
@@ -60,6 +62,16 @@ pub struct Output {
     pub log_level: Option<Level>,
     /// How.
     pub log_format: Option<LogFormat>,
+}
+
+/// What makes a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// `trivet-proxy manifest`, for a provisioning tool. Another seed is another manifest.
+    Command,
+    /// `trivet-proxy write-manifest`, on a node of a cluster. The seed is no part of the manifest's name: members come and go,
+    /// and a standby that runs has learned them from the proxy that serves.
+    Writer,
 }
 
 /// What reads the manifest.
@@ -84,7 +96,14 @@ pub struct Manifest {
 /// Renders the manifest.
 pub fn render(standby: &Standby) -> Result<Manifest, serde_saphyr::ser::Error> {
     let pool = &standby.pool;
-    let content = pod::render(standby, "", "").to_string();
+    let named = match standby.author {
+        Author::Command => Cow::Borrowed(standby),
+        Author::Writer => Cow::Owned(Standby {
+            seed: None,
+            ..standby.clone()
+        }),
+    };
+    let content = pod::render(&named, "", "").to_string();
     let mut template = format!("{:x}", Sha256::digest(content));
     template.truncate(DIGITS);
     let name = ManifestName::new(pool, &template);
@@ -96,13 +115,30 @@ pub fn render(standby: &Standby) -> Result<Manifest, serde_saphyr::ser::Error> {
             "A patch of Talos' machine configuration".to_owned(),
         ),
     };
-    let author = match standby.seed {
-        Some(_) => "printed by `trivet-proxy manifest`",
-        None => "written by `trivet-proxy write-manifest`, which replaces it",
+    let author = match standby.author {
+        Author::Command => "printed by `trivet-proxy manifest`",
+        Author::Writer => "written by `trivet-proxy write-manifest`, which replaces it",
     };
     let yaml = serde_saphyr::to_string(&document)?;
     let text = format!("# The standby of pool {pool}, {author}. {place}\n{yaml}");
     Ok(Manifest { name, text })
+}
+
+/// A manifest without the variable of its seed. In the YAML that [`render`] makes, what belongs to an entry of a list is
+/// indented deeper than the entry.
+fn without_seed(text: &str) -> String {
+    let mut seed = None;
+    let kept = text.lines().filter(|line| {
+        let content = line.trim_start();
+        let indent = line.len() - content.len();
+        if content == format!("- name: {}", pod::SEED) {
+            seed = Some(indent);
+        } else if seed.is_some_and(|entry| indent <= entry && !content.is_empty()) {
+            seed = None;
+        }
+        seed.is_none()
+    });
+    kept.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use trivet_proxy::{
     clock,
     manifest::{
-        self, Output, Standby,
+        self, Author, Output, Standby,
         confinement::Confinement,
         seed::{self, CheckedSeed, Parts},
     },
@@ -37,6 +37,7 @@ pub(crate) fn manifest(arguments: ManifestArguments) -> Result<ExitCode> {
         image,
         namespace,
         seed: Some(seed),
+        author: Author::Command,
         zone: None,
         output: Output::default(),
         drain_timeout_seconds,

@@ -2,17 +2,25 @@
 
 mod wait;
 
-use std::{fs::OpenOptions, io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
+use trivet_proxy::clock;
+use trivet_proxy::document::seed::Seed;
 use trivet_proxy::manifest::{
-    self, Output, Platform, Standby,
+    self, Author, Output, Platform, Standby,
     arrival::Arrival,
     confinement::Confinement,
     directory::{self, ManifestDirectory},
     file::ManifestName,
     names::PoolName,
-    retirement,
+    retirement, seed,
 };
 
 use self::wait::{Wait, Waited};
@@ -35,7 +43,8 @@ pub(crate) fn write(arguments: WriteArguments) -> Result<ExitCode> {
         pool: place.pool.clone(),
         image: arguments.image,
         namespace: arguments.namespace,
-        seed: None,
+        seed: seed(&arguments.document, &place.pool),
+        author: Author::Writer,
         zone: arguments.zone.0,
         output: Output {
             metrics_address: arguments.metrics_address,
@@ -85,6 +94,33 @@ pub(crate) fn write(arguments: WriteArguments) -> Result<ExitCode> {
     take_away(&directory, &older)?;
     directory.remove_temporaries(&place.pool)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The pool's document in this file as a seed. Without one the standby finds its document on the node's disk, so nothing that is
+/// wrong with the file keeps the manifest away.
+fn seed(file: &Path, pool: &PoolName) -> Option<Seed> {
+    let place = file.display();
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            println!("the standby has no seed: failed to read --document {place}: {error}");
+            return None;
+        }
+    };
+    match seed::check(text, clock::unix_seconds()) {
+        Ok(checked) if checked.pool == *pool => Some(checked.seed),
+        Ok(checked) => {
+            println!(
+                "the standby has no seed: --document {place} is of pool {}, and --pool is {pool}",
+                checked.pool
+            );
+            None
+        }
+        Err(error) => {
+            println!("the standby has no seed: --document {place}: {error}");
+            None
+        }
+    }
 }
 
 /// Removes all manifests of the pool, once the node has a proxy that stays.

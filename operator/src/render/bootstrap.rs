@@ -21,8 +21,8 @@ use trivet_crds::{
 
 use super::Settings;
 use super::pod::{
-    HANDOVER_DIR, PROGRAM, confined, field, handover_volume, image, log_format, log_level, metrics_socket,
-    mount, pod_security, pull_secrets,
+    HANDOVER_DIR, PROGRAM, config_mount, config_volume, confined, field, handover_volume, image, log_format,
+    log_level, metrics_socket, mount, pod_security, pull_secrets,
 };
 use crate::plan::bootstrap::{Target, Task};
 use crate::plan::masters::ZONE_LABEL;
@@ -139,7 +139,7 @@ fn pod(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: &Set
     let pool = &rollout.document.pool;
     let scope = Scope::wanted(proxy);
     let mut node_selector = scope.node_selector.clone();
-    let volumes = vec![
+    let mut volumes = vec![
         Volume {
             name: MANIFESTS.to_owned(),
             host_path: Some(HostPathVolumeSource {
@@ -151,6 +151,9 @@ fn pod(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: &Set
         },
         handover_volume(pool),
     ];
+    if target.task == Task::Write {
+        volumes.push(config_volume(pool));
+    }
     if target.task == Task::Rest {
         node_selector.insert(NO_NODE.to_owned(), "true".to_owned());
     }
@@ -185,6 +188,7 @@ fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: 
         ("pool", pool.clone()),
         ("handover-dir", HANDOVER_DIR.to_owned()),
     ];
+    let mut mounts = vec![mount(MANIFESTS, MANIFESTS_DIR), mount("handover", HANDOVER_DIR)];
     let (command, flags, env) = match target.task {
         Task::Write => {
             let drain = rollout.document.connection.drain_timeout_seconds;
@@ -201,6 +205,8 @@ fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: 
                 .chain(standby)
                 .chain(confinement(proxy))
                 .collect::<Vec<_>>();
+            // The seed of the standby. The program looks for it by itself: one of an earlier release knows no flag for it.
+            mounts.push(config_mount());
             let zone = field("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']"));
             (WRITE, flags, Some(vec![zone]))
         }
@@ -216,10 +222,7 @@ fn writing(rollout: &Rollout, proxy: &ProxyTemplate, target: &Target, settings: 
             run_as_user: Some(0),
             ..confined()
         }),
-        volume_mounts: Some(vec![
-            mount(MANIFESTS, MANIFESTS_DIR),
-            mount("handover", HANDOVER_DIR),
-        ]),
+        volume_mounts: Some(mounts),
         ..container("write", proxy, settings)
     }
 }

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, ExecAction, HostPathVolumeSource,
-    PodSpec, PodTemplateSpec, Probe, SecurityContext, Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, ExecAction, HostPathVolumeSource, PodSpec, PodTemplateSpec,
+    Probe, SecurityContext, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -21,16 +21,15 @@ use trivet_crds::wire::Document;
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL, data_plane_name, wire};
 
 use super::pod::{
-    HANDOVER_DIR, PROGRAM, confined, field, handover_volume, image, log_format, log_level, metrics_socket,
-    mount, pod_security, pull_secrets,
+    CONFIG_DIR, HANDOVER_DIR, PROGRAM, config_mount, config_volume, confined, field, handover_volume, image,
+    log_format, log_level, metrics_socket, mount, pod_security, pull_secrets,
 };
 use super::{Settings, labels};
 use crate::plan::Proxies;
 use crate::plan::masters::ZONE_LABEL;
 use crate::plan::scope::Scope;
 
-/// Where the ConfigMap, the cache on the node's disk and the socket are mounted.
-const CONFIG_DIR: &str = "/etc/trivet";
+/// Where the cache on the node's disk and the socket are mounted.
 const CACHE_DIR: &str = "/var/lib/trivet";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
@@ -225,10 +224,7 @@ fn container(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Containe
         }),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(vec![
-            VolumeMount {
-                read_only: Some(true),
-                ..mount("config", CONFIG_DIR)
-            },
+            config_mount(),
             mount("cache", CACHE_DIR),
             mount("run", RUN_DIR),
             mount("handover", HANDOVER_DIR),
@@ -283,15 +279,7 @@ fn volumes(pool: &str) -> Vec<Volume> {
         ..Volume::default()
     };
     vec![
-        Volume {
-            config_map: Some(ConfigMapVolumeSource {
-                name: data_plane_name(pool),
-                // A pod must start without it and then reads the cache.
-                optional: Some(true),
-                ..ConfigMapVolumeSource::default()
-            }),
-            ..volume("config")
-        },
+        config_volume(pool),
         Volume {
             host_path: Some(HostPathVolumeSource {
                 path: format!("{CACHE_DIR}/{pool}"),

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, EnvVar, EnvVarSource, HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector,
-    PodSecurityContext, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource, LocalObjectReference,
+    ObjectFieldSelector, PodSecurityContext, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
+use trivet_crds::data_plane_name;
 use trivet_crds::pool::{LogFormat, LogLevel, ProxyTemplate};
 
 use super::Settings;
@@ -15,6 +16,9 @@ pub(super) const PROGRAM: &str = "/trivet-proxy";
 
 /// Where the directory is mounted in which the proxies of a node meet. The socket of the probes is each pod's own.
 pub(super) const HANDOVER_DIR: &str = "/run/trivet-handover";
+
+/// Where the ConfigMap with the pool's document is mounted.
+pub(super) const CONFIG_DIR: &str = "/etc/trivet";
 
 /// The Secrets with which a node pulls the image.
 pub(super) fn pull_secrets(proxy: &ProxyTemplate, settings: &Settings) -> Option<Vec<LocalObjectReference>> {
@@ -92,6 +96,28 @@ pub(super) fn handover_volume(pool: &str) -> Volume {
             type_: Some("DirectoryOrCreate".to_owned()),
         }),
         ..Volume::default()
+    }
+}
+
+/// The volume of [`CONFIG_DIR`].
+pub(super) fn config_volume(pool: &str) -> Volume {
+    Volume {
+        name: "config".to_owned(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: data_plane_name(pool),
+            // A pod must start without it: a proxy reads the cache then.
+            optional: Some(true),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// That volume in a container.
+pub(super) fn config_mount() -> VolumeMount {
+    VolumeMount {
+        read_only: Some(true),
+        ..mount("config", CONFIG_DIR)
     }
 }
 

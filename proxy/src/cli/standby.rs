@@ -28,6 +28,10 @@ pub(crate) struct WriteArguments {
     #[arg(long, value_name = "NAME", default_value = "trivet-system")]
     pub(crate) namespace: Namespace,
 
+    /// The pool's document, with which the standby starts where the node's disk has none. Without the file it starts without.
+    #[arg(long, value_name = "FILE", default_value = "/etc/trivet/pool.json")]
+    pub(crate) document: PathBuf,
+
     /// Zone of this node, for pools with locality PreferLocal or PreferSameZone. Empty: unknown.
     #[arg(long, value_name = "ZONE", env = "NODE_ZONE", default_value = "", value_parser = maybe::<Zone>)]
     pub(crate) zone: Maybe<Zone>,

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Manifest, file::ManifestName, names::PoolName};
+use super::{Manifest, file::ManifestName, names::PoolName, without_seed};
 
 /// The mode of kubeadm's manifests.
 const MODE: u32 = 0o600;
@@ -44,6 +44,11 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
     }
 }
 
+/// Whether a file has this manifest, but for its seed.
+fn is_same(there: &[u8], text: &str) -> bool {
+    str::from_utf8(there).is_ok_and(|there| without_seed(there) == without_seed(text))
+}
+
 /// The directory.
 #[derive(Debug)]
 pub struct ManifestDirectory {
@@ -72,13 +77,14 @@ impl ManifestDirectory {
         })
     }
 
-    /// Puts a manifest in its place, unless it is there already. Kubelet sees the whole file or none: it never reads a name
+    /// Puts a manifest in its place, unless it is there already, with whatever seed: kubelet would end the standby of a file that
+    /// changes before it starts the next one. Kubelet sees the whole file or none: it never reads a name
     /// that begins with a dot. Returns whether anything was written.
     pub fn write(&self, manifest: &Manifest) -> Result<bool, Error> {
         let name = manifest.name.file();
         let failure = |source| self.failure(format!("write {name} in"), source);
         match fs::read(self.path.join(&name)) {
-            Ok(there) if there == manifest.text.as_bytes() => return Ok(false),
+            Ok(there) if is_same(&there, &manifest.text) => return Ok(false),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failure(error)),

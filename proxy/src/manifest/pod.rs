@@ -14,6 +14,9 @@ const HANDOVER_DIR: &str = "/run/trivet-handover";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
 
+/// The variable with the seed.
+pub(super) const SEED: &str = "TRIVET_SEED";
+
 /// The label with the pool's name. It is not the one by which the operator counts the proxies.
 const STANDBY_LABEL: &str = "trivet.dev/standby-of";
 
@@ -156,7 +159,7 @@ fn environment(standby: &Standby, template: &str) -> Vec<Value> {
         .as_ref()
         .map(|zone| variable("NODE_ZONE", zone.as_str()));
     let seed = standby.seed.as_ref();
-    let seed = seed.map(|seed| variable("TRIVET_SEED", &literal(seed.text())));
+    let seed = seed.map(|seed| variable(SEED, &literal(seed.text())));
     [
         Some(json!({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}})),
         zone,

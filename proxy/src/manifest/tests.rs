@@ -31,6 +31,7 @@ fn standby(platform: Platform) -> Standby {
         image: "registry.example/trivet-proxy:0.1.0".parse().unwrap(),
         namespace: "trivet-system".parse().unwrap(),
         seed: Some(checked.seed),
+        author: Author::Command,
         zone: None,
         output: Output::default(),
         drain_timeout_seconds: checked.drain_timeout_seconds,
@@ -43,6 +44,7 @@ fn standby(platform: Platform) -> Standby {
 fn of_the_cluster() -> Standby {
     Standby {
         seed: None,
+        author: Author::Writer,
         zone: Some("eu-1a".parse().unwrap()),
         output: Output {
             metrics_address: Some("127.0.0.1:7444".parse().unwrap()),
@@ -204,6 +206,48 @@ fn another_content_has_another_name_and_the_same_content_the_same() {
     let Manifest { name, .. } = render(&one).unwrap();
     assert_eq!(name.to_string(), format!("trivet-default-{}", name.template()));
     assert_eq!(ManifestName::of_file(&name.file()), Some(name));
+}
+
+#[test]
+fn the_seed_of_the_writer_is_no_part_of_the_name() {
+    let seeded = Standby {
+        seed: standby(Platform::Kubelet).seed,
+        ..of_the_cluster()
+    };
+    let (without, with) = (render(&of_the_cluster()).unwrap(), render(&seeded).unwrap());
+    assert_eq!(without.name, with.name);
+    assert_eq!(without_seed(&with.text), without.text.trim_end());
+    let document = Document::parse(seed_of(&pod_of(&seeded))).unwrap();
+    assert_eq!(document.members.len(), 2);
+}
+
+#[test]
+fn a_manifest_stays_with_another_seed_and_is_mended_where_it_is_broken() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = directory::ManifestDirectory::open(directory.path()).unwrap();
+    let seeded = |seed: Option<&str>| {
+        let seed = seed.map(|seed| Seed::new(seed.to_owned()));
+        render(&Standby {
+            seed,
+            ..of_the_cluster()
+        })
+        .unwrap()
+    };
+    let first = seeded(Some("{\n\n  \"a\": 1\n}"));
+    let file = directory.path().join(first.name.file());
+    let read = || std::fs::read_to_string(&file).unwrap();
+    assert!(opened.write(&first).unwrap());
+    for other in [None, Some("{}"), Some("{\n  \"b\": 2\n}")] {
+        assert!(!opened.write(&seeded(other)).unwrap(), "{other:?}");
+        assert_eq!(read(), first.text);
+    }
+    std::fs::write(
+        &file,
+        first.text.replace("hostNetwork: true", "hostNetwork: false"),
+    )
+    .unwrap();
+    assert!(opened.write(&seeded(None)).unwrap());
+    assert_eq!(read(), seeded(None).text);
 }
 
 #[test]

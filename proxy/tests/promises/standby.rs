@@ -301,6 +301,33 @@ async fn a_node_on_which_no_proxy_answers_keeps_its_standby() {
     assert!(directory.path().join(OLDER).exists());
 }
 
+/// Without the node's disk a standby knows the members by its manifest.
+#[tokio::test]
+async fn the_manifest_has_the_document_of_the_cluster_and_is_written_without_one_too() {
+    let (node, _apiserver) = serving().await;
+    let document = fs::read_to_string(node.path("pool.json")).unwrap();
+    let other = tempfile::NamedTempFile::new().unwrap();
+    let of_other = document.replace("\"pool\": \"default\"", "\"pool\": \"other\"");
+    fs::write(other.path(), of_other).unwrap();
+    for (document, told) in [
+        (node.path("pool.json"), "wrote trivet-default-"),
+        (node.path("none"), "no seed: failed to read --document "),
+        (node.path(""), "no seed: failed to read --document "),
+        (other.path().to_owned(), "no seed: --document "),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(WRITE).arg("--directory").arg(directory.path());
+        command.arg("--handover-dir").arg(node.path("handover"));
+        command.args(["--wait-seconds", "0", "--document"]).arg(&document);
+        let output = run(command).await;
+        succeeded(&output, &[told, "wrote trivet-default-"]);
+        let manifest = fs::read_to_string(directory.path().join(written(directory.path()).0)).unwrap();
+        let has_seed = manifest.contains("name: TRIVET_SEED");
+        assert_eq!(has_seed, !told.contains("no seed"), "{manifest}");
+    }
+}
+
 /// Runs the writer on a file system of its own, mounted at `mount` with these options.
 async fn write_on(options: &str, before: &str) -> (Output, TempDir) {
     let mount = tempfile::tempdir().unwrap();
@@ -340,7 +367,10 @@ async fn a_full_directory_is_told_and_nothing_half_written_stays() {
     let fill = "head -c 65536 /dev/zero > \"$0/etcd.yaml\"";
     let (output, mount) = write_on("size=64k", fill).await;
     is_told(&output, mount.path(), &["No space left", "make room"]);
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "etcd.yaml\n");
+    // After the word about the seed, of which this node has none, the files.
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let files: Vec<_> = stdout.lines().skip(1).collect();
+    assert_eq!(files, ["etcd.yaml"], "{stdout}");
 }
 
 #[tokio::test]

@@ -46,6 +46,12 @@ const CHANGES: &[(&str, &str, &str)] = &[
         SHAPE,
     ),
     ("name: trivet-default-bootstrap", "name: trivet-default", SHAPE),
+    ("mountPath: /etc/trivet", "mountPath: /", SHAPE),
+    (
+        "mountPath: /etc/trivet",
+        "mountPath: /etc/trivet\n              subPath: pool.json",
+        SHAPE,
+    ),
     (
         "trivet.dev/component: bootstrap",
         "trivet.dev/component: other",

@@ -20,6 +20,12 @@ use trivet_tests::say::say;
 /// The master whose control plane its kubelet alone starts.
 const STATIC: &str = "cp3";
 
+/// The node whose disk has lost every document when the power is cut.
+const DAMAGED: &str = "w2";
+
+/// Where the proxies keep the documents, as their host sees it.
+const CACHE: &str = "/var/lib/trivet/default";
+
 /// How long the rebooted hosts reach no other host's apiserver.
 const WITHOUT_API: Duration = Duration::from_secs(60);
 
@@ -49,6 +55,7 @@ async fn nodes_come_back_from_reboots_and_a_power_cut_by_their_proxy_alone() -> 
         .await?;
 
     reboots_without_api(&mut installation, &manifest).await?;
+    damage_documents(&installation.cluster().host(DAMAGED)?)?;
     let took = power_cut(&installation, WHOLE).await?;
     say(format!(
         "all {} nodes are whole {:.1} s after the power cut",
@@ -117,6 +124,18 @@ async fn listens(host: &Host) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Overwrites all that the proxies of a host have kept. Its standby has the document of its manifest.
+fn damage_documents(host: &Host) -> Result<()> {
+    let directory = host.file(CACHE);
+    let mut damaged = 0;
+    for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
+        fs::write(entry?.path(), "{ torn")?;
+        damaged += 1;
+    }
+    ensure!(damaged > 0, "{} has kept nothing", host.name());
+    Ok(())
 }
 
 /// When a host reaches the apiservers again, unless it does.
