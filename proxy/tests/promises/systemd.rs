@@ -63,8 +63,13 @@ impl Unit {
         assert!(killed.unwrap().success());
     }
 
-    async fn end(mut self) {
+    async fn end(self) {
         self.terminate();
+        self.ended().await;
+    }
+
+    /// Waits for the end that was asked for before: a second signal would be an abort.
+    async fn ended(mut self) {
         spawn_blocking(move || assert!(self.0.wait().unwrap().success()))
             .await
             .unwrap();
@@ -162,7 +167,7 @@ async fn systemd_hears_that_the_proxy_has_started_once_it_listens_and_not_before
     assert!(!refused);
     unit.terminate();
     manager.hears_of("STOPPING=1").await;
-    unit.end().await;
+    unit.ended().await;
 }
 
 #[tokio::test]
