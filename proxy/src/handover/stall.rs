@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// How often the queue is read and the holder is asked. Reading it is a few lines of `/proc/self/net/tcp`.
+/// How often the queue is read and the holder is asked. Nobody waits in it nearly always, which costs one `poll`.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// For how long the signs must last: four intervals between samples. A holder that is only slow drains its queue within it.

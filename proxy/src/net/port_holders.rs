@@ -8,11 +8,14 @@ use std::{
     ffi::{OsStr, OsString},
     fmt, fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
-use nix::unistd::Uid;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::Uid,
+};
 
 /// The state of a socket that listens (`TCP_LISTEN`), as the tables write it.
 const LISTEN: &str = "0A";
@@ -101,9 +104,12 @@ pub fn is_shared(address: SocketAddr, own: &impl AsRawFd) -> bool {
 
 /// How many clients wait to be accepted from a listening socket; none if it does not listen any more. The kernel writes
 /// the length of the accept queue where other sockets have their receive queue, and it is the same for all duplicates of
-/// the socket, in whatever process. This reads the first lines of the tables only, and needs no TCP_INFO, which no safe
-/// crate reads.
-pub fn queue_length(socket: &impl AsRawFd) -> io::Result<Option<u32>> {
+/// the socket, in whatever process. This reads the first lines of the tables only, and only where somebody waits: the kernel
+/// walks the buckets of its hash tables for each read. It needs no TCP_INFO, which no safe crate reads.
+pub fn queue_length(socket: &(impl AsRawFd + AsFd)) -> io::Result<Option<u32>> {
+    if is_quiet(socket)? {
+        return Ok(Some(0));
+    }
     let Some(inode) = own_inode(socket)? else {
         return Ok(None);
     };
@@ -118,6 +124,12 @@ pub fn queue_length(socket: &impl AsRawFd) -> io::Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+/// Whether a socket listens and nobody waits to be accepted.
+fn is_quiet(socket: &impl AsFd) -> io::Result<bool> {
+    let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut polled, PollTimeout::ZERO)? == 0)
 }
 
 /// The processes that hold these sockets. This reads the open files of every process: not for the event loop.
