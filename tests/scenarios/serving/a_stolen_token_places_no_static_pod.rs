@@ -39,6 +39,13 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ("- write-manifest", "- run", SHAPE),
     ("- /trivet-proxy", "- /bin/sh", SHAPE),
     ("- hold", "- run", SHAPE),
+    // The program writes into the one file and reads the other.
+    (
+        "--log-format=text",
+        "--termination-log=/manifests/etcd.yaml",
+        SHAPE,
+    ),
+    ("--log-format=text", "--document=/manifests/etcd.yaml", SHAPE),
     ("name: NODE_ZONE", "name: TRIVET_SEED", SHAPE),
     (
         "automountServiceAccountToken: false",
