@@ -20,8 +20,8 @@ struct Failure {
 struct TestRun {
     /// The test that runs.
     test: String,
-    /// When it started, since the start of the program.
-    started: Duration,
+    /// When the one before it ended, since the start of the program: the name of a test comes with its first line.
+    last_end: Duration,
     /// Its error, once it has printed one.
     error: Vec<String>,
     failed: Vec<Failure>,
@@ -32,12 +32,13 @@ struct TestRun {
 impl TestRun {
     /// The next line, and when it came, since the start of the program.
     fn read(&mut self, line: &str, now: Duration) {
-        if let Some((test, outcome)) = line
+        if line.starts_with("running ") {
+            self.last_end = now;
+        } else if let Some((test, outcome)) = line
             .strip_prefix("test ")
             .and_then(|rest| rest.split_once(" ... "))
         {
             test.clone_into(&mut self.test);
-            self.started = now;
             self.error.clear();
             if outcome == "ok" {
                 self.ended(now);
@@ -57,7 +58,8 @@ impl TestRun {
 
     fn ended(&mut self, now: Duration) {
         self.took
-            .push((self.test.clone(), now.saturating_sub(self.started)));
+            .push((self.test.clone(), now.saturating_sub(self.last_end)));
+        self.last_end = now;
     }
 
     /// What each test took, the longest first.
@@ -178,7 +180,9 @@ mod tests {
 
     #[test]
     fn the_longest_test_is_told_first() {
-        let run = ran("test one ...   a word\nok\ntest two ... \na word\nok\ntest three ... ok\n");
-        assert_eq!(run.table(), "    2.0 s  two\n    1.0 s  one\n    0.0 s  three\n");
+        let run = ran(
+            "Compiling\nrunning 3 tests\ntest one ... ok\ntest two ...   a word\nok\ntest three ... ok\n",
+        );
+        assert_eq!(run.table(), "    2.0 s  two\n    1.0 s  one\n    1.0 s  three\n");
     }
 }
