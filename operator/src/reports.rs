@@ -3,7 +3,7 @@
 pub mod standbys;
 pub mod troubles;
 pub mod vanished;
-mod words;
+pub mod words;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! Nodes in the messages of conditions.
 
 /// A message names up to this many nodes, however large the cluster.
-const NAMES_LIMIT: usize = 10;
+pub const NAMES_LIMIT: usize = 10;
 
 /// This many nodes, in words.
-pub(super) fn counted(nodes: usize) -> String {
+pub fn counted(nodes: usize) -> String {
     match nodes {
         1 => "1 node".to_owned(),
         nodes => format!("{nodes} nodes"),
@@ -12,7 +12,7 @@ pub(super) fn counted(nodes: usize) -> String {
 }
 
 /// The first names, and how many more there are.
-pub(super) fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+pub fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
     let more = match names.len().saturating_sub(NAMES_LIMIT) {
         0 => String::new(),
         more => format!(" and {more} more"),

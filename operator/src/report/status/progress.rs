@@ -5,11 +5,12 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 
 use super::Seen;
-use super::proxies::{self, NAMES_LIMIT};
+use super::proxies;
 use super::undated::Undated;
 use crate::apply::{BOOTSTRAP_FORBIDDEN, Kind};
 use crate::plan::Verdict;
 use crate::plan::bootstrap::Phase;
+use crate::reports::words::NAMES_LIMIT;
 
 pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
     if let Verdict::Rejected { rejection, .. } = &seen.plan.verdict {

@@ -7,9 +7,7 @@ use super::undated::Undated;
 use crate::apply::Kind;
 use crate::observe::availability::{counts, is_complete, is_seen};
 use crate::observe::proxies::Uncounted;
-
-/// A message names up to this many nodes, however large the cluster.
-pub(super) const NAMES_LIMIT: usize = 10;
+use crate::reports::words::listed;
 
 /// The condition ProxiesAvailable.
 pub(super) fn available(seen: &Seen<'_>) -> Undated {
@@ -87,11 +85,6 @@ pub(super) fn names(uncounted: &[Uncounted]) -> String {
     if uncounted.is_empty() {
         return String::new();
     }
-    let named = uncounted.iter().take(NAMES_LIMIT);
-    let named: Vec<_> = named.map(|pod| format!("{} ({})", pod.node, pod.why)).collect();
-    let more = match uncounted.len().saturating_sub(NAMES_LIMIT) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("; not counted: {}{more}", named.join(", "))
+    let named = uncounted.iter().map(|pod| format!("{} ({})", pod.node, pod.why));
+    format!("; not counted: {}", listed(named))
 }
