@@ -159,15 +159,17 @@ impl Documents {
                     continue;
                 }
             };
-            let settings = read(&text, clock::unix_seconds());
-            if followed {
-                let earlier = settings.ok();
-                self.history().extend(earlier.map(|settings| paths_of(&settings)));
-                continue;
+            match read(&text, clock::unix_seconds()) {
+                Ok(settings) if followed => self.history().push_back(paths_of(&settings)),
+                Ok(settings) => {
+                    followed = self.offer_valid(settings, &text, Source::Cache) == OfferResult::Followed;
+                }
+                Err(_) if followed => {}
+                Err(rejection) => {
+                    refused.push(format!("{}: {}", path.display(), rejection.message));
+                    self.reject(&text, Source::Cache, &rejection);
+                }
             }
-            let rejection = settings.err();
-            refused.extend(rejection.map(|rejection| format!("{}: {}", path.display(), rejection.message)));
-            followed = self.offer(&text, Source::Cache) == OfferResult::Followed;
         }
         self.warn_of_refused(&refused);
     }
@@ -193,13 +195,16 @@ impl Documents {
 
     /// Offers a text. It is followed if it is valid and newer than the document in force.
     pub fn offer(&self, text: &str, source: Source) -> OfferResult {
-        let settings = match read(text, clock::unix_seconds()) {
-            Ok(settings) => settings,
+        match read(text, clock::unix_seconds()) {
+            Ok(settings) => self.offer_valid(settings, text, source),
             Err(rejection) => {
                 self.reject(text, source, &rejection);
-                return OfferResult::Rejected;
+                OfferResult::Rejected
             }
-        };
+        }
+    }
+
+    fn offer_valid(&self, settings: Settings, text: &str, source: Source) -> OfferResult {
         let revision = settings.document.revision;
         match self.order(&settings.document, source) {
             Order::Newer => {}
