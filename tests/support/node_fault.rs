@@ -67,7 +67,9 @@ impl NodeFault {
                  ! head -c 1M /dev/zero >$cache/filler 2>/dev/null"
             }
             Self::CacheCorrupt => {
-                "for file in $cache/document-*.json $cache/proven.json; do echo $garbage >$file; done"
+                // Without a document there is nothing to damage.
+                "ls $cache/document-*.json >/dev/null
+                 for file in $cache/document-*.json $cache/proven.json; do echo $garbage >$file; done"
             }
             Self::CacheOfAnotherCluster => return cache_of_another_cluster(host),
             Self::Ipv6Off => "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6",

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use futures::future::{try_join, try_join_all};
 use serde_json::Value;
 use trivet_crds::POOL_LABEL;
-use trivet_crds::pool::ApiserverPoolStatus;
 use trivet_crds::report::{ListenerState, ReportContent};
 use trivet_instruments::{Attempts, eventually};
 use trivet_tests::attempts::{self, LOOPBACKS, once};
@@ -119,7 +118,7 @@ async fn a_taken_port_is_named(installation: &Installation) -> Result<()> {
     .await?;
     let told = in_status(installation, &["w1", "127.0.0.1:7443"]).await?;
     say(format!("w1's port is taken: {fault}; {told}"));
-    let status = pool_status(installation).await?;
+    let status = installation.pool_status().await?;
     let proxies = status.proxies.clone().unwrap_or_default();
     ensure!(proxies.unavailable > 0, "w1 is counted as available: {proxies:?}");
     let available = condition(&status, "ProxiesAvailable")?;
@@ -230,7 +229,7 @@ async fn in_log(installation: &Installation, node: &str, words: &[&str]) -> Resu
 /// Waits until the pool says all of these words about its proxies; returns the message.
 async fn in_status(installation: &Installation, words: &[&str]) -> Result<String> {
     eventually(TOLD, "the pool's status", async || {
-        let status = pool_status(installation).await?;
+        let status = installation.pool_status().await?;
         let available = condition(&status, "ProxiesAvailable")?;
         for word in words {
             ensure!(available.message.contains(word), "{word} is not in {available:?}");
@@ -238,11 +237,6 @@ async fn in_status(installation: &Installation, words: &[&str]) -> Result<String
         Ok(available.message.clone())
     })
     .await
-}
-
-async fn pool_status(installation: &Installation) -> Result<ApiserverPoolStatus> {
-    let pool = installation.pools("cp1").await?.get(POOL).await?;
-    pool.status.context("the pool has no status")
 }
 
 /// Waits until the proxy of a node serves on both addresses, and reports both and no warning.
@@ -269,7 +263,7 @@ async fn nothing_warns(installation: &Installation) -> Result<()> {
     let names: Vec<_> = hosts.iter().map(|host| host.name().to_string()).collect();
     try_join_all(names.iter().map(|node| is_whole(installation, node))).await?;
     eventually(TOLD, "a pool without a word about a node", async || {
-        let status = pool_status(installation).await?;
+        let status = installation.pool_status().await?;
         let available = condition(&status, "ProxiesAvailable")?;
         let is_named = |name: &String| available.message.contains(name.as_str());
         ensure!(available.status == "True", "{available:?}");

@@ -13,7 +13,6 @@ use kube::api::ListParams;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use trivet_crds::POOL_LABEL;
-use trivet_crds::pool::ApiserverPoolStatus;
 use trivet_instruments::eventually;
 use trivet_testbed::Component;
 use trivet_tests::audit;
@@ -53,7 +52,7 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
     let (from, start, mut lost) = (Timestamp::now(), Instant::now(), None);
     while lost.is_none_or(|(at, _): (Instant, Timestamp)| at.elapsed() < HOLDS) {
         ensure!(start.elapsed() < NOT_READY + HOLDS, "w2 is still Ready");
-        let status = status(installation).await?;
+        let status = installation.pool_status().await?;
         let found = condition(&status, "Ready")?;
         ensure!(found.status == "True", "the pool left Ready: {found:?}");
         lost = match lost {
@@ -64,7 +63,7 @@ async fn the_others_go_on(installation: &Installation) -> Result<()> {
     }
     let (_, until) = lost.context("w2 is still Ready")?;
     nothing_was_written(installation, from, until)?;
-    let now = status(installation).await?;
+    let now = installation.pool_status().await?;
     let message = &condition(&now, "Ready")?.message;
     say(format!("w2 is lost, {}: {message}", now.proxies_summary));
     ensure!(now.proxies_summary == "4/4", "PROXIES is {}", now.proxies_summary);
@@ -107,11 +106,6 @@ fn nothing_was_written(installation: &Installation, from: Timestamp, until: Time
     );
     say(format!("the operator wrote nothing for {} s", rest.as_secs()));
     Ok(())
-}
-
-async fn status(installation: &Installation) -> Result<ApiserverPoolStatus> {
-    let pool = installation.pools("cp1").await?.get(POOL).await?;
-    pool.status.context("the pool has no status")
 }
 
 /// Since when a node is not Ready, by the API; none if it is Ready.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use trivet_crds::BOOTSTRAP_LABEL;
 use trivet_instruments::eventually;
@@ -105,8 +105,7 @@ async fn writers_succeed(installation: &Installation) -> Result<()> {
 
 /// What the pool says about progress, and about its proxies: status, reason and message.
 async fn told(installation: &Installation) -> Result<(String, String)> {
-    let pool = installation.pools("cp1").await?.get(POOL).await?;
-    let status = pool.status.context("the pool has no status")?;
+    let status = installation.pool_status().await?;
     let words = |type_| {
         let found = condition(&status, type_)?;
         anyhow::Ok(format!("{} {}: {}", found.status, found.reason, found.message))

@@ -13,6 +13,7 @@ use trivet_instruments::eventually;
 use trivet_testbed::{Fault, Host, fault};
 use trivet_tests::attempts::once;
 use trivet_tests::installation::{Installation, Server};
+use trivet_tests::node_fault::NodeFault;
 use trivet_tests::power_cut::{WATCHED_THROUGH, power_cut, ready_since};
 use trivet_tests::printed_manifest::PrintedManifest;
 use trivet_tests::say::say;
@@ -22,9 +23,6 @@ const STATIC: &str = "cp3";
 
 /// The node whose disk has lost every document when the power is cut.
 const DAMAGED: &str = "w2";
-
-/// Where the proxies keep the documents, as their host sees it.
-const CACHE: &str = "/var/lib/trivet/default";
 
 /// How long the rebooted hosts reach no other host's apiserver.
 const WITHOUT_API: Duration = Duration::from_secs(60);
@@ -55,7 +53,8 @@ async fn nodes_come_back_from_reboots_and_a_power_cut_by_their_proxy_alone() -> 
         .await?;
 
     reboots_without_api(&mut installation, &manifest).await?;
-    damage_documents(&installation.cluster().host(DAMAGED)?)?;
+    // Its standby has the document of its manifest.
+    NodeFault::CacheCorrupt.inject(&installation.cluster().host(DAMAGED)?)?;
     let took = power_cut(&installation, WHOLE).await?;
     say(format!(
         "all {} nodes are whole {:.1} s after the power cut",
@@ -124,18 +123,6 @@ async fn listens(host: &Host) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Overwrites all that the proxies of a host have kept. Its standby has the document of its manifest.
-fn damage_documents(host: &Host) -> Result<()> {
-    let directory = host.file(CACHE);
-    let mut damaged = 0;
-    for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
-        fs::write(entry?.path(), "{ torn")?;
-        damaged += 1;
-    }
-    ensure!(damaged > 0, "{} has kept nothing", host.name());
-    Ok(())
 }
 
 /// When a host reaches the apiservers again, unless it does.

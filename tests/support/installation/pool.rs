@@ -99,6 +99,12 @@ impl Installation {
         Ok(())
     }
 
+    /// What the operator says of the pool.
+    pub async fn pool_status(&self) -> Result<ApiserverPoolStatus> {
+        let pool = self.pools(FIRST_MASTER).await?.get(POOL).await?;
+        pool.status.context("the pool has no status")
+    }
+
     /// The revision that the operator says it wrote last.
     pub async fn config_revision(&self) -> Result<u64> {
         let pool = self.pools(FIRST_MASTER).await?.get(POOL).await;
