@@ -20,5 +20,6 @@ pub mod lock;
 pub mod machine;
 pub mod rank;
 pub mod record;
+pub mod sealed;
 pub mod snapshot;
 pub mod stall;

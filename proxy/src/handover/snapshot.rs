@@ -1,23 +1,14 @@
 //! What makes a standby warm: the document in force and what the node has learned about its members.
 //!
-//! It may be larger than a record, so it travels as a file in memory that is sealed: nobody can change or cut it while it is
-//! being read, not even its writer. The record ([`super::record::Snapshot`]) says how long the text in it is.
+//! It may be larger than a record, so it travels as a [`sealed`] file. The record ([`super::record::Snapshot`]) says how long
+//! the text in it is.
 
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    io::{self, Write},
-    net::SocketAddr,
-    os::{fd::OwnedFd, unix::fs::FileExt},
-};
+use std::{collections::BTreeSet, net::SocketAddr, os::fd::OwnedFd};
 
-use rustix::{
-    fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create},
-    io::Errno,
-};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::sealed;
 use crate::balance::PathKey;
 
 /// The largest snapshot. A ConfigMap holds 1 MiB, so the document in force always fits.
@@ -25,9 +16,6 @@ pub const MAX_SNAPSHOT: usize = 4 * 1024 * 1024;
 
 /// What the name of the file in memory is, as `/proc/PID/fd` shows it.
 const NAME: &str = "trivet-snapshot";
-
-/// Nobody can change what was written.
-const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK);
 
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -38,23 +26,12 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
-    /// The received file is shorter or longer than its record says.
-    #[error("the snapshot has {bytes} bytes, and {announced} were announced")]
-    OtherLength {
-        /// What the record says.
-        announced: u64,
-        /// The length of the file.
-        bytes: u64,
-    },
-    /// The received file could change while it is read.
-    #[error("the snapshot is not sealed")]
-    NotSealed,
     /// Its content is no snapshot.
     #[error("the snapshot cannot be read")]
     Content(#[from] serde_json::Error),
-    /// The kernel refuses the call.
+    /// Its file cannot be used.
     #[error("failed to use the file of a snapshot")]
-    File(#[from] io::Error),
+    File(#[from] sealed::Error),
 }
 
 /// What makes a standby warm.
@@ -85,30 +62,13 @@ impl WarmState {
     /// they do not fit.
     pub fn write(&self) -> Result<(OwnedFd, u64), Error> {
         let text = self.encode()?;
-        let mut file = File::from(new_file()?);
-        file.write_all(&text)?;
-        fcntl_add_seals(&file, SEALS | SealFlags::SEAL).map_err(io::Error::from)?;
-        Ok((file.into(), text.len() as u64))
+        let file = sealed::write(NAME, [text.as_slice()]).map_err(sealed::Error::from)?;
+        Ok((file, text.len() as u64))
     }
 
-    /// Reads it from a sealed file of this length. The file's offset is not used, because all duplicates share it.
+    /// Reads it from a sealed file of this length.
     pub fn read(descriptor: OwnedFd, announced: u64) -> Result<Self, Error> {
-        let is_sealed = fcntl_get_seals(&descriptor).is_ok_and(|seals| seals.contains(SEALS));
-        if !is_sealed {
-            return Err(Error::NotSealed);
-        }
-        let file = File::from(descriptor);
-        let bytes = file.metadata()?.len();
-        if bytes != announced {
-            return Err(Error::OtherLength { announced, bytes });
-        }
-        let length = usize::try_from(bytes).map_err(|_beyond| Error::TooLarge { bytes })?;
-        if length > MAX_SNAPSHOT {
-            return Err(Error::TooLarge { bytes });
-        }
-        let mut text = vec![0; length];
-        file.read_exact_at(&mut text, 0)?;
-        Self::decode(&text)
+        Self::decode(&sealed::read(descriptor, announced, MAX_SNAPSHOT)?)
     }
 
     /// Reads it from its text.
@@ -128,16 +88,6 @@ impl WarmState {
             text = serde_json::to_vec(&fewer)?;
         }
         Ok(text)
-    }
-}
-
-/// A new file in memory. From Linux 6.3 on a node may forbid those that could be executed (`vm.memfd_noexec`); kernels
-/// before it do not know the flag that says so.
-fn new_file() -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => Ok(memfd_create(NAME, flags)?),
-        file => Ok(file?),
     }
 }
 
@@ -178,10 +128,7 @@ mod proven {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{Read, Seek},
-        net::IpAddr,
-    };
+    use std::net::IpAddr;
 
     use proptest::prelude::*;
 
@@ -202,19 +149,6 @@ mod tests {
         }
     }
 
-    fn file(content: &[u8], seals: SealFlags) -> OwnedFd {
-        let mut file = File::from(new_file().unwrap());
-        file.write_all(content).unwrap();
-        fcntl_add_seals(&file, seals).unwrap();
-        file.into()
-    }
-
-    fn refusal(file: OwnedFd) -> Error {
-        let file = File::from(file);
-        let bytes = file.metadata().unwrap().len();
-        WarmState::read(file.into(), bytes).unwrap_err()
-    }
-
     #[test]
     fn a_snapshot_is_read_as_it_was_written() {
         for warm_state in [warm_state(), WarmState::default()] {
@@ -223,49 +157,7 @@ mod tests {
                 let received = file.try_clone().unwrap();
                 assert_eq!(WarmState::read(received, bytes).unwrap(), warm_state);
             }
-            let refused = WarmState::read(file, bytes - 1).unwrap_err();
-            assert!(matches!(refused, Error::OtherLength { .. }), "{refused:?}");
         }
-    }
-
-    #[test]
-    fn what_was_written_cannot_be_changed() {
-        let mut file = File::from(warm_state().write().unwrap().0);
-        assert!(file.set_len(1).is_err());
-        assert!(file.set_len(1 << 20).is_err());
-        file.rewind().unwrap();
-        assert!(file.write_all(b"x").is_err());
-        let mut whole = Vec::new();
-        file.read_to_end(&mut whole).unwrap();
-        assert_eq!(whole, warm_state().encode().unwrap());
-    }
-
-    #[test]
-    fn a_file_that_could_change_is_refused() {
-        let content = warm_state().encode().unwrap();
-        for missing in [SealFlags::WRITE, SealFlags::GROW, SealFlags::SHRINK] {
-            let refused = refusal(file(&content, SEALS.difference(missing)));
-            assert!(matches!(refused, Error::NotSealed), "{refused:?}");
-        }
-        let mut usual = tempfile::tempfile().unwrap();
-        usual.write_all(&content).unwrap();
-        let refused = refusal(usual.into());
-        assert!(matches!(refused, Error::NotSealed), "{refused:?}");
-        let pipe = io::pipe().unwrap().0;
-        let refused = refusal(pipe.into());
-        assert!(matches!(refused, Error::NotSealed), "{refused:?}");
-    }
-
-    #[test]
-    fn a_file_that_is_too_large_is_refused_unread() {
-        let huge = File::from(new_file().unwrap());
-        huge.set_len(1 << 40).unwrap();
-        fcntl_add_seals(&huge, SEALS).unwrap();
-        let refused = refusal(huge.into());
-        assert!(
-            matches!(refused, Error::TooLarge { bytes } if bytes == 1 << 40),
-            "{refused:?}"
-        );
     }
 
     #[test]
@@ -310,7 +202,7 @@ mod tests {
             r#"{"earlier": 1}"#,
             r#"{"proven": [{"member": "cp1"}]}"#,
         ] {
-            let refused = refusal(file(text.as_bytes(), SEALS));
+            let refused = WarmState::decode(text.as_bytes()).unwrap_err();
             assert!(matches!(refused, Error::Content(_)), "{refused:?}");
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     document::{Documents, InForce},
     handover::{
         record::Snapshot,
+        sealed,
         snapshot::{Error, WarmState},
     },
     source::Source,
@@ -110,15 +111,17 @@ impl Warmth {
     /// The file of a snapshot, which is the last one.
     pub(super) fn descriptor(&self, snapshot: &Snapshot) -> Result<OwnedFd, Error> {
         match &self.last {
-            Some((last, descriptor)) if last == snapshot => Ok(descriptor.try_clone()?),
-            Some(_) | None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+            Some((last, descriptor)) if last == snapshot => {
+                Ok(descriptor.try_clone().map_err(sealed::Error::from)?)
+            }
+            Some(_) | None => Err(missing(io::ErrorKind::NotFound)),
         }
     }
 
     /// Follows the document of a snapshot, and trusts what the holder has proven. Returns whether this process has a
     /// document then: without one it could not serve.
     pub(super) fn apply(&self, snapshot: &Snapshot, descriptors: Vec<OwnedFd>) -> Result<bool, Error> {
-        let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let missing = || missing(io::ErrorKind::UnexpectedEof);
         let descriptor = descriptors.into_iter().next().ok_or_else(missing)?;
         let state = WarmState::read(descriptor, snapshot.bytes)?;
         self.upstreams.learn_proofs(state.proven);
@@ -127,4 +130,8 @@ impl Warmth {
         }
         Ok(self.documents.in_force().is_some())
     }
+}
+
+fn missing(kind: io::ErrorKind) -> Error {
+    sealed::Error::from(io::Error::from(kind)).into()
 }
