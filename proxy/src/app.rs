@@ -21,6 +21,7 @@ use crate::{
     handover::{
         driver::{self, Driver, End, Warmth},
         machine::Event,
+        pairs::giver,
     },
     listener::Listeners,
     metrics::Metrics,
@@ -327,6 +328,9 @@ impl BoundProxy {
         self.config.service.notify("STOPPING=1");
         self.listeners.close(is_last).await;
         drop(lock);
+        if let Some(handover) = self.config.handover.as_ref().filter(|_| !is_last) {
+            giver::give_all(&handover.directory, &self.listeners, GIVE_LIMIT).await;
+        }
         let within = self
             .upstreams
             .settings()
@@ -378,6 +382,9 @@ async fn hand_over(
         end = leave => end,
     }
 }
+
+/// How long a process that ends tries to give its connections to the one that serves.
+const GIVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long connections may take to end after they were told to.
 const LAST_TURN: Duration = Duration::from_secs(1);

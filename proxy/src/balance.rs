@@ -186,6 +186,11 @@ impl Balance {
         Some((health.state(), health.reason()))
     }
 
+    /// Whether the connections of a path are moved to others, because its member is stranded.
+    pub fn is_moving(&self, id: PathId) -> bool {
+        self.paths.get(&id).is_some_and(|path| path.moving)
+    }
+
     /// All paths as they are.
     pub fn view(&self) -> Vec<View> {
         self.paths.iter().map(|(id, path)| path.view(*id)).collect()

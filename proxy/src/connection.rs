@@ -1,163 +1,256 @@
-//! One client's connection, from its accept to its end, which is counted and logged.
+//! One client's connection, from its accept to its end, which is counted and logged, or until another process of this node
+//! goes on with it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod record;
+pub mod transfer;
 
-use tokio::{net::TcpStream, time::Instant};
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use tokio::net::TcpStream;
 use tracing::debug;
 
+pub use self::record::Record;
+use self::transfer::{Passport, Progress, Sockets, Transfers, Verdict};
 use crate::{
     balance::Event,
     ending::Ending,
     listener::slots::SilentClient,
-    metrics::{Metrics, members::Series},
     net::socket,
-    open::{self, Opened},
-    relay::{Pair, Summary, TailBudget},
-    upstream::Upstreams,
+    open::{self, Heard, Opened},
+    relay::{Pair, Stop, TailBudget},
+    upstream::{ConnectionGuard, Upstreams},
 };
 
-/// A client that was just accepted.
+/// A client that is to be served, accepted by this process or by the one that had it before.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.
     pub client: TcpStream,
-    /// Where it comes from.
-    pub peer: SocketAddr,
-    /// The listener that accepted it.
-    pub listener: SocketAddr,
+    /// What it has said already.
+    pub heard: Bytes,
     /// Its slot while it says nothing.
     pub silent: SilentClient,
-    /// Where the bytes count that the proxy keeps for it.
+    /// Its record.
+    pub record: Record,
+}
+
+/// A connection with an upstream, that this process has opened or another one.
+#[derive(Debug)]
+pub struct Established {
+    pair: Pair,
+    guard: ConnectionGuard,
+    record: Record,
+}
+
+/// What all connections of a proxy share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The upstreams.
+    pub upstreams: Arc<Upstreams>,
+    /// Where the bytes count that the proxy keeps for them.
     pub tails: Arc<TailBudget>,
+    /// Where they go when another process takes them.
+    pub transfers: Transfers,
+}
+
+impl Shared {
+    /// Of connections to these upstreams.
+    pub fn new(upstreams: Arc<Upstreams>) -> Self {
+        Self {
+            upstreams,
+            tails: Arc::default(),
+            transfers: Transfers::default(),
+        }
+    }
+}
+
+/// How a connection begins in this process.
+enum Beginning {
+    /// Its upstream is looked for. Boxed, because a task is as large as its largest step. What opening needs ends with it: an
+    /// old document is not kept for as long as a connection lasts, nor a byte of memory.
+    Opening(BoxFuture<'static, Option<Established>>),
+    /// Another process has relayed it.
+    Relayed(Box<Established>),
 }
 
 /// Serves a client to its end.
-pub async fn serve(accepted: Accepted, upstreams: Arc<Upstreams>) {
+pub fn serve(accepted: Accepted, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+    run(
+        Beginning::Opening(open(accepted, Arc::clone(&shared)).boxed()),
+        shared,
+    )
+}
+
+/// Goes on with a connection that another process has relayed.
+pub fn resume(established: Established, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+    run(Beginning::Relayed(Box::new(established)), shared)
+}
+
+impl Established {
+    /// The connection of this passport, on its sockets in the event loop. It counts for its upstream from now on.
+    pub fn new(
+        passport: &Passport,
+        (client, upstream): (TcpStream, TcpStream),
+        shared: &Shared,
+    ) -> Option<Self> {
+        let Progress::Established {
+            upstream: given,
+            pair,
+        } = &passport.progress
+        else {
+            return None;
+        };
+        let guard = shared.upstreams.adopt_connection(&given.path)?;
+        let mut record = Record::resumed(passport, Arc::clone(shared.upstreams.metrics()));
+        record.given_before(given, &guard);
+        Some(Self {
+            pair: Pair::resume(client, upstream, pair.clone(), &shared.tails),
+            guard,
+            record,
+        })
+    }
+}
+
+/// Finds the client's upstream; none if there is nothing left to do here.
+async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
     let Accepted {
-        client,
-        peer,
-        listener,
+        mut client,
+        heard,
         silent,
-        tails,
+        mut record,
     } = accepted;
-    let mut record = Record::new(peer, listener, Arc::clone(upstreams.metrics()));
-    // What opening needs ends with it: an old document is not kept for as long as a connection lasts, nor a byte of memory.
-    let (mut pair, guard) = {
+    let upstreams = &shared.upstreams;
+    let (mut heard, mut silent) = (Heard::new(&heard), Some(silent));
+    let mut may_be_given = true;
+    loop {
         let Some(settings) = upstreams.settings() else {
-            return record.refuse(&client, Ending::NoUpstream);
+            refuse(&client, record, Ending::NoUpstream);
+            return None;
         };
-        // Boxed, because a task is as large as its largest step.
-        let opened = match Box::pin(open::open(&client, silent, &upstreams, &settings)).await {
-            Ok(opened) => opened,
-            Err(ending) => return record.refuse(&client, ending),
+        let opened = tokio::select! {
+            biased;
+            opened = open::open(&client, &mut silent, &mut heard, upstreams, &settings) => opened,
+            () = shared.transfers.begun(), if may_be_given => {
+                let heard = heard.bytes();
+                let passport = record.passport(Progress::Opening { heard });
+                match give(passport, client, None, &shared).await {
+                    Ok(Some((kept, _))) => client = kept,
+                    Ok(None) => {
+                        record.taken();
+                        return None;
+                    }
+                    Err(error) => {
+                        debug!(%error, "failed to go on with a client that was not handed over");
+                        return None;
+                    }
+                }
+                may_be_given = false;
+                continue;
+            }
         };
-        record.opened(&opened);
-        let Opened { upstream, unsent, .. } = opened;
-        (Pair::new(client, upstream.stream, unsent, &tails), upstream.guard)
+        return match opened {
+            Ok(opened) => {
+                record.opened(&opened);
+                let Opened { upstream, unsent, .. } = opened;
+                Some(Established {
+                    pair: Pair::new(client, upstream.stream, unsent, &shared.tails),
+                    guard: upstream.guard,
+                    record,
+                })
+            }
+            Err(ending) => {
+                refuse(&client, record, ending);
+                None
+            }
+        };
+    }
+}
+
+/// Ends a client that no upstream serves.
+pub fn refuse(client: &TcpStream, mut record: Record, ending: Ending) {
+    // A client that has closed without a word gets the same.
+    if ending != Ending::Finished {
+        socket::reset_on_close(client);
+    }
+    record.refused(ending);
+}
+
+/// Relays a connection until it has ended, or another process goes on with it.
+async fn run(beginning: Beginning, shared: Arc<Shared>) {
+    let Some(Established {
+        mut pair,
+        guard,
+        mut record,
+    }) = (match beginning {
+        Beginning::Opening(opening) => opening.await,
+        Beginning::Relayed(established) => Some(*established),
+    })
+    else {
+        return;
     };
-    let summary = pair.run(&guard.close_signal, upstreams.metrics()).await;
-    if summary.ending.resets() {
-        socket::reset_on_close(pair.client());
-        socket::reset_on_close(pair.upstream());
+    let mut was_offered = false;
+    loop {
+        guard.close_signal.establish();
+        match pair.run(&guard.close_signal, shared.upstreams.metrics()).await {
+            Stop::Ended(summary) => {
+                end(&pair, summary.ending, was_offered);
+                if summary.ending == Ending::UpstreamTimeout {
+                    shared.upstreams.observe(
+                        Event::OpenOverdue(guard.id()),
+                        "the kernel gave up on a client's connection",
+                    );
+                }
+                return record.relayed(summary);
+            }
+            Stop::HandOver => match Box::pin(give_pair(pair, &record, &shared)).await {
+                Ok(Some(kept)) => pair = kept,
+                Ok(None) => return record.taken(),
+                Err(error) => {
+                    debug!(%error, "failed to go on with a connection that was not handed over");
+                    return;
+                }
+            },
+        }
+        was_offered = true;
     }
-    if summary.ending == Ending::UpstreamTimeout {
-        upstreams.observe(
-            Event::OpenOverdue(guard.id()),
-            "the kernel gave up on a client's connection",
-        );
-    }
-    record.relayed(summary);
 }
 
-/// The record of one connection. Its drop counts the connection and writes one line to the log, also when the task is
-/// aborted.
-struct Record {
-    peer: SocketAddr,
-    listener: SocketAddr,
-    started: Instant,
-    given: Option<Given>,
-    summary: Summary,
-    metrics: Arc<Metrics>,
-}
-
-/// The upstream that a client was given to, and how.
-struct Given {
-    series: Arc<Series>,
-    address: SocketAddr,
-    first_byte: Option<Duration>,
-    hedged: bool,
-}
-
-impl Record {
-    fn new(peer: SocketAddr, listener: SocketAddr, metrics: Arc<Metrics>) -> Self {
-        metrics.admitted();
-        let summary = Summary {
-            ending: Ending::Aborted,
-            sent: 0,
-            received: 0,
-        };
-        Self {
-            peer,
-            listener,
-            started: Instant::now(),
-            given: None,
-            summary,
-            metrics,
+/// Ends both sides. A process that hangs may still have duplicates of sockets that it was offered: then their close alone
+/// would end nothing.
+fn end(pair: &Pair, ending: Ending, was_offered: bool) {
+    for side in [pair.client(), pair.upstream()] {
+        match (ending.resets(), was_offered) {
+            (true, false) => socket::reset_on_close(side),
+            (true, true) => socket::reset(side),
+            (false, true) => socket::end(side),
+            (false, false) => {}
         }
     }
-
-    fn opened(&mut self, opened: &Opened) {
-        let series = Arc::clone(opened.upstream.guard.series());
-        series.opened.inc();
-        // The bytes that the relay moves are counted there.
-        self.metrics.relayed(opened.sent, 0);
-        self.summary.sent = opened.sent;
-        self.given = Some(Given {
-            series,
-            address: opened.upstream.address,
-            first_byte: opened.answered.then(|| self.started.elapsed()),
-            hedged: opened.hedged,
-        });
-    }
-
-    fn relayed(&mut self, summary: Summary) {
-        let sent = self.summary.sent + summary.sent;
-        self.summary = Summary { sent, ..summary };
-    }
-
-    fn refuse(&mut self, client: &TcpStream, ending: Ending) {
-        // A client that has closed without a word gets the same.
-        if ending != Ending::Finished {
-            socket::reset_on_close(client);
-        }
-        self.summary.ending = ending;
-    }
 }
 
-impl Drop for Record {
-    fn drop(&mut self) {
-        let Summary {
-            ending,
-            sent,
-            received,
-        } = self.summary;
-        self.metrics.left();
-        self.metrics.ended(ending);
-        let given = self.given.as_ref();
-        // Fields without a value are left out of the line.
-        debug!(
-            client = %self.peer,
-            listener = %self.listener,
-            member = given.map(|given| given.series.member.as_str()),
-            upstream = given.map(|given| tracing::field::display(given.address)),
-            reason = ending.as_str(),
-            sent,
-            received,
-            milliseconds = self.started.elapsed().as_millis(),
-            first_byte_milliseconds = given.and_then(|given| Some(given.first_byte?.as_millis())),
-            hedged = given.map(|given| given.hedged),
-            "connection ended"
-        );
+/// Hands a pair over; returns it if no process takes it.
+async fn give_pair(pair: Pair, record: &Record, shared: &Shared) -> io::Result<Option<Pair>> {
+    let (client, upstream, state) = pair.into_parts();
+    let Some(passport) = record.passport_of_pair(state.clone()) else {
+        return Ok(Some(Pair::resume(client, upstream, state, &shared.tails)));
+    };
+    let kept = give(passport, client, Some(upstream), shared).await?;
+    Ok(kept.and_then(|(client, upstream)| Some(Pair::resume(client, upstream?, state, &shared.tails))))
+}
+
+/// Hands a connection over; returns its sockets if no process takes it.
+async fn give(
+    passport: Passport,
+    client: TcpStream,
+    upstream: Option<TcpStream>,
+    shared: &Shared,
+) -> io::Result<Option<(TcpStream, Option<TcpStream>)>> {
+    let sockets = Sockets::take(client, upstream)?;
+    match shared.transfers.give(passport, sockets).await {
+        Verdict::Taken => Ok(None),
+        Verdict::Kept(sockets) => sockets.restore().map(Some),
     }
 }
 
@@ -179,13 +272,13 @@ mod tests {
         slots.set_limit(1);
         let accepted = Accepted {
             client,
-            peer,
-            listener: address,
+            heard: Bytes::new(),
             silent: slots.admit(0).unwrap(),
-            tails: Arc::default(),
+            record: Record::new(peer, address, Arc::clone(upstreams.metrics())),
         };
+        let shared = Arc::new(Shared::new(upstreams));
         // A third of what an idle connection costs in all; the rest are tokio's entries for its two sockets and the guard's.
-        let size = size_of_val(&serve(accepted, upstreams));
+        let size = size_of_val(&serve(accepted, shared));
         assert!(size <= 768, "{size} bytes");
     }
 }

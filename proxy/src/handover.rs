@@ -18,6 +18,7 @@ pub mod inquiry;
 pub mod lent;
 pub mod lock;
 pub mod machine;
+pub mod pairs;
 pub mod rank;
 pub mod record;
 pub mod sealed;

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -26,8 +29,16 @@ use self::{
     sockets::{Part, Sockets},
 };
 use crate::{
-    ending::Ending, handover::lent::LentListener, metrics::Metrics, net::socket,
-    systemd::sockets::PassedSockets, upstream::Upstreams,
+    connection::{
+        Shared,
+        transfer::{Passport, Transfers},
+    },
+    ending::Ending,
+    handover::lent::LentListener,
+    metrics::Metrics,
+    net::socket,
+    systemd::sockets::PassedSockets,
+    upstream::Upstreams,
 };
 
 /// How long an accept loop pauses when this process has no file descriptor left. A busy loop would take a CPU; a longer
@@ -71,10 +82,9 @@ impl Listeners {
             accepting: TaskTracker::new(),
             clients: Clients {
                 metrics: Arc::clone(upstreams.metrics()),
-                upstreams,
                 connections: TaskTracker::new(),
                 slots: Arc::default(),
-                tails: Arc::default(),
+                shared: Arc::new(Shared::new(upstreams)),
             },
             stop: CancellationToken::new(),
         }
@@ -212,6 +222,21 @@ impl Listeners {
         }
         self.sockets.replace(Vec::new());
         self.clients.connections.close();
+    }
+
+    /// Where connections go when another process takes them.
+    pub fn transfers(&self) -> &Transfers {
+        &self.clients.shared.transfers
+    }
+
+    /// The upstreams of their clients.
+    pub fn upstreams(&self) -> &Arc<Upstreams> {
+        &self.clients.shared.upstreams
+    }
+
+    /// Goes on with a connection that another process of this node had.
+    pub fn resume(&self, passport: &Passport, sockets: (TcpStream, Option<TcpStream>)) {
+        self.clients.resume(passport, sockets);
     }
 
     /// Serves clients of this process itself, on a port that nobody else knows, for as long as `until` takes with it. They

@@ -8,11 +8,12 @@ pub mod queue;
 pub mod race;
 pub mod walk;
 
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+pub use self::first_flight::Heard;
 use self::{
     contenders::Winner,
     first_flight::Flight,
@@ -38,19 +39,24 @@ pub struct Opened {
 /// Finds the upstream for this client: the first that connects and, where the client begins with a ClientHello, the
 /// first that answers it. Nothing is dialled before the client has spoken, unless no upstream is expected to answer: then
 /// the client is told so at once.
+///
+/// What the client has said stays in `heard`, so that another open can begin where this one was dropped. The client is no
+/// longer silent once its first flight is complete.
 pub async fn open(
     client: &TcpStream,
-    silent: SilentClient,
+    silent: &mut Option<SilentClient>,
+    heard: &mut Heard,
     upstreams: &Arc<Upstreams>,
     settings: &Arc<Settings>,
 ) -> Result<Opened, Ending> {
     let (early, flight) = tokio::select! {
         biased;
-        heard = hear(client, upstreams, settings) => heard?,
-        ending = silent.close_signal.ended() => return Err(ending),
+        heard = hear(client, heard, upstreams, settings) => heard?,
+        ending = told_to_end(silent.as_ref()) => return Err(ending),
     };
-    drop(silent);
-    upstreams.earn_hedge();
+    if silent.take().is_some() {
+        upstreams.earn_hedge();
+    }
     let (first, mut walk) = if let Some((early, mut walk)) = early {
         walk.start_over(early.guard.id());
         (early, walk)
@@ -80,9 +86,17 @@ pub async fn open(
     }
 }
 
+async fn told_to_end(silent: Option<&SilentClient>) -> Ending {
+    match silent {
+        Some(silent) => silent.close_signal.ended().await,
+        None => pending().await,
+    }
+}
+
 /// Reads the client's first flight. Where no upstream is expected to answer, one must connect before that.
 async fn hear(
     client: &TcpStream,
+    heard: &mut Heard,
     upstreams: &Arc<Upstreams>,
     settings: &Settings,
 ) -> Result<(Option<(Connected, Walk)>, Flight), Ending> {
@@ -92,7 +106,7 @@ async fn hear(
         let mut walk = Walk::new(upstreams, settings);
         Some((walk.next(&[]).await.ok_or(Ending::NoUpstream)?, walk))
     };
-    Ok((early, first_flight::read(client).await?))
+    Ok((early, first_flight::read(client, heard).await?))
 }
 
 /// Dials the first upstream, for as long as the client of a handshake stays. Any other client may have half-closed.

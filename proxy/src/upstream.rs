@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 pub use self::{
-    close_signal::CloseSignal,
+    close_signal::{Call, CloseSignal},
     connection_guard::ConnectionGuard,
     evidence::{Origin, Run},
 };

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Balance, Decision, PathId, PathKey, Target,
     path::{MemberId, Path, Standing},
+    place::Distance,
     rank,
 };
 
@@ -53,6 +54,22 @@ impl Balance {
     pub(super) fn find(&self, key: &PathKey) -> Option<PathId> {
         let found = self.paths.iter().find(|(_, path)| path.key == *key);
         found.map(|(id, _)| *id)
+    }
+
+    /// The path of a connection that another process of this node has opened. One that this process does not know was removed.
+    pub fn adopt(&mut self, key: &PathKey, proven: bool, now: Instant) -> (PathId, Vec<Decision>) {
+        if let Some(known) = self.find(key) {
+            return (known, Vec::new());
+        }
+        let id = PathId(self.next);
+        let target = Target {
+            key: key.clone(),
+            preference: 0,
+            draining: true,
+            proven,
+            distance: Distance::Elsewhere,
+        };
+        (id, self.add(target, self.standing_of_gone(key), now))
     }
 
     /// A member may get another zone or another order of its addresses, and a pool another policy, and its paths stay.

@@ -154,7 +154,7 @@ mod tests {
         });
         assert_eq!(read(&known, 0).unwrap(), Message::Ping { number: 4 });
         let new = json!({
-            "protocol": {"major": 1, "minor": 9}, "descriptors": 6, "message": "pairs", "take": 1,
+            "protocol": {"major": 1, "minor": 9}, "descriptors": 6, "message": "quic", "take": 1,
         });
         assert_eq!(read(&new, 6).unwrap(), Message::Unknown);
     }

@@ -19,7 +19,7 @@ use std::{
 use serde_json::Map;
 use tokio::{
     sync::{mpsc, watch},
-    task::yield_now,
+    task::{JoinSet, yield_now},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{debug, info};
@@ -33,6 +33,7 @@ use super::{
     lent::LentListener,
     lock::Lock,
     machine::{Action, ChannelId, Event, Machine, State, Timer},
+    pairs::MAX_PAIRS,
     rank::{Class, Rank},
     record::{Message, Peer},
     stall::{SAMPLE_INTERVAL, Stall},
@@ -100,6 +101,9 @@ pub struct Driver {
     pings: u64,
     /// Whether a message could not get its descriptors, so that its content must be sent again.
     lends_again: bool,
+    /// The hand-overs of other processes' connections to this one. Between two steps they can be dropped: the others keep what
+    /// was not taken.
+    takings: JoinSet<()>,
     /// The sockets that this process does not hold any more, as far as their tasks still do.
     dropped: Vec<Weak<LentListener>>,
     /// The channels that end once those are closed.
@@ -124,7 +128,7 @@ impl Driver {
             is_leaving: false,
             is_warm: false,
             has_listeners: false,
-            pairs: 0,
+            pairs: MAX_PAIRS as u64,
             other: Map::new(),
         };
         let machine = Machine::new(own, config.pool);
@@ -147,6 +151,7 @@ impl Driver {
             succession: Succession::default(),
             pings: 0,
             lends_again: false,
+            takings: JoinSet::new(),
             dropped: Vec::new(),
             ending: Vec::new(),
             standing: watch::Sender::new(standing),
@@ -183,6 +188,7 @@ impl Driver {
                     self.links.add(peer);
                 }
                 () = self.links.ready() => {}
+                Some(_ended) = self.takings.join_next() => {}
                 () = elapsed(&self.timers) => {}
                 _ = samples.tick() => told.extend(self.sample()),
                 _ = changes.changed() => told.extend(self.listening()),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{
-    channel::{self, Received},
+    channel::{self, Channel, Received},
     directory,
     rank::Class,
     record::{Message, Peer},
@@ -50,6 +50,11 @@ impl Processes {
 /// Asks the process that serves in this directory.
 pub async fn ask(directory: &Path, within: Duration) -> Result<Processes, Error> {
     let channel = directory::connect(directory)?.ok_or(Error::NoHolder)?;
+    ask_on(&channel, within).await
+}
+
+/// Asks the process at the other end of a channel. The channel can be used for more.
+pub async fn ask_on(channel: &Channel, within: Duration) -> Result<Processes, Error> {
     channel.send(&Message::StatusRequest, &[])?;
     let answered = async {
         loop {

@@ -63,7 +63,7 @@ pub enum Message {
         /// The listeners that the peer must hold.
         #[serde(default)]
         addresses: Vec<SocketAddr>,
-        /// How many established pairs follow between `Ack` and `Commit`: none in this release.
+        /// How many established pairs follow between `Ack` and `Commit`: none, they follow the take.
         #[serde(default)]
         pairs: u64,
     },
@@ -97,6 +97,9 @@ pub enum Message {
         /// Why.
         reason: AbortReason,
     },
+    /// From a process that does not serve, on a channel without `Hello`: connections with which the holder goes on. It answers
+    /// with `Taken`; `Abort` says that it must not.
+    Pairs(Pairs),
     /// Either way: is the other side alive?
     Ping {
         /// Comes back in the answer.
@@ -128,6 +131,9 @@ impl Message {
         match self {
             Self::Lend { listeners } => listeners.len(),
             Self::Snapshot(_) | Self::Commit { .. } => 1,
+            Self::Pairs(pairs) => {
+                usize::try_from(pairs.sockets).map_or(usize::MAX, |sockets| sockets.saturating_add(1))
+            }
             Self::Hello { .. }
             | Self::Refused { .. }
             | Self::Ended { .. }
@@ -171,7 +177,7 @@ pub struct Peer {
     /// Whether it holds listeners, bound or lent. A holder without any gives the lock up to such a peer.
     #[serde(default)]
     pub has_listeners: bool,
-    /// How many established pairs it can take over at once: none in this release.
+    /// The most connections in one `Pairs` that it takes as the holder; none in releases without it.
     #[serde(default)]
     pub pairs: u64,
     /// What only later releases know.
@@ -216,6 +222,21 @@ pub struct Snapshot {
     #[serde(default)]
     pub revision: u64,
     /// The length of the text.
+    pub bytes: u64,
+}
+
+/// A batch of connections. The text that describes them is in a sealed file, and so are the bytes that were read and not yet
+/// written: see [`super::pairs::batch`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pairs {
+    /// The number of the batch, which grows on a channel.
+    pub take: u64,
+    /// How many sockets come along, after the file.
+    pub sockets: u64,
+    /// The length of the text.
+    pub text: u64,
+    /// The length of the bytes after it.
     pub bytes: u64,
 }
 
@@ -362,7 +383,7 @@ mod tests {
     #[test]
     fn a_message_of_a_later_release_is_skipped() {
         assert_eq!(
-            read(json!({"message": "pairs", "take": 1, "count": 9})),
+            read(json!({"message": "quic", "take": 1, "count": 9})),
             Message::Unknown
         );
     }

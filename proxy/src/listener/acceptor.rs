@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,7 +29,10 @@ use super::{
     sockets::{Part, Sockets},
 };
 use crate::{
-    connection::{self, Accepted},
+    connection::{
+        self, Accepted, Established, Record, Shared,
+        transfer::{Passport, Progress},
+    },
     ending::Ending,
     handover::lent::{self, LentListener},
     metrics::Metrics,
@@ -36,9 +40,7 @@ use crate::{
         port_holders::{self, Holder, Socket},
         socket::{self, Fault},
     },
-    relay::TailBudget,
     systemd::sockets::PassedSockets,
-    upstream::Upstreams,
 };
 
 /// The pause between two attempts to bind a taken port.
@@ -64,11 +66,10 @@ pub(super) struct Acceptor {
 /// Where accepted clients go.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
-    pub(super) upstreams: Arc<Upstreams>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: TaskTracker,
     pub(super) slots: Arc<Slots>,
-    pub(super) tails: Arc<TailBudget>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A panic while the lock is held leaves the entries valid.
@@ -372,13 +373,39 @@ impl Clients {
         };
         let accepted = Accepted {
             client,
-            peer,
-            listener,
+            heard: Bytes::new(),
             silent,
-            tails: Arc::clone(&self.tails),
+            record: Record::new(peer, listener, Arc::clone(&self.metrics)),
         };
         self.connections
-            .spawn(connection::serve(accepted, Arc::clone(&self.upstreams)));
+            .spawn(connection::serve(accepted, Arc::clone(&self.shared)));
+    }
+
+    /// Goes on with a connection that another process of this node had.
+    pub(super) fn resume(&self, passport: &Passport, (client, upstream): (TcpStream, Option<TcpStream>)) {
+        let shared = Arc::clone(&self.shared);
+        match (&passport.progress, upstream) {
+            (Progress::Opening { heard }, _) => {
+                let record = Record::resumed(passport, Arc::clone(&self.metrics));
+                let Some(silent) = self.slots.admit(self.connections.len()) else {
+                    return connection::refuse(&client, record, Ending::Shed);
+                };
+                let heard = heard.clone();
+                let accepted = Accepted {
+                    client,
+                    heard,
+                    silent,
+                    record,
+                };
+                self.connections.spawn(connection::serve(accepted, shared));
+            }
+            (Progress::Established { .. }, Some(upstream)) => {
+                if let Some(established) = Established::new(passport, (client, upstream), &shared) {
+                    self.connections.spawn(connection::resume(established, shared));
+                }
+            }
+            (Progress::Established { .. }, None) => {}
+        }
     }
 
     fn turn_away(&self, client: &TcpStream, ending: Ending) {

@@ -14,6 +14,8 @@ use crate::ending::Ending;
 pub(super) struct ClientMetrics {
     open: Gauge,
     ended: Family<ReasonLabel, Counter>,
+    given: Counter,
+    taken: Counter,
     accept_failures: Counter,
     hedges_refused: Counter,
     failover: Durations,
@@ -26,6 +28,8 @@ impl Default for ClientMetrics {
         Self {
             open: Gauge::default(),
             ended: Family::default(),
+            given: Counter::default(),
+            taken: Counter::default(),
             accept_failures: Counter::default(),
             hedges_refused: Counter::default(),
             failover: Durations(Histogram::new(durations::FAILOVER)),
@@ -46,6 +50,16 @@ impl ClientMetrics {
             "connections_ended",
             "Client connections that ended, by reason",
             self.ended.clone(),
+        );
+        root.register(
+            "connections_given",
+            "Client connections with which another proxy of this node went on",
+            self.given.clone(),
+        );
+        root.register(
+            "connections_taken",
+            "Client connections that another proxy of this node had before",
+            self.taken.clone(),
         );
         root.register(
             "failover_duration_seconds",
@@ -94,6 +108,16 @@ impl Metrics {
                 reason: ending.as_str(),
             })
             .inc();
+    }
+
+    /// Another process goes on with a client's connection.
+    pub fn connection_given(&self) {
+        self.clients.given.inc();
+    }
+
+    /// This process goes on with a client's connection that another had before.
+    pub fn connection_taken(&self) {
+        self.clients.taken.inc();
     }
 
     /// Counts bytes to and from members, at each turn of a relay, because some connections live for weeks. A turn usually

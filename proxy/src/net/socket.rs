@@ -219,6 +219,20 @@ pub fn reset_on_close(stream: &TcpStream) {
     }
 }
 
+/// Ends both directions of a connection, also for other processes that have the socket.
+pub fn end(stream: &TcpStream) {
+    if let Err(error) = shutdown(stream, Shutdown::Both) {
+        tracing::debug!(%error, "failed to end a connection");
+    }
+}
+
+/// Resets a connection, also for other processes that have the socket: `connect(2)` with `AF_UNSPEC` disconnects it.
+pub fn reset(stream: &TcpStream) {
+    if let Err(error) = rustix::net::connect_unspec(stream) {
+        tracing::debug!(%error, "failed to reset a connection");
+    }
+}
+
 /// Raises the limit of open files as far as this process may. Returns the limit.
 pub fn raise_nofile() -> io::Result<u64> {
     let (soft, hard) = resource::getrlimit(resource::Resource::RLIMIT_NOFILE)?;

@@ -23,7 +23,7 @@ pub const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 const USUAL: usize = 2048;
 
 /// What the client begins with.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flight {
     /// A ClientHello that may be sent more than once.
     Hello(Bytes),
@@ -31,28 +31,74 @@ pub enum Flight {
     Other(Bytes),
 }
 
+/// What a client has said before an upstream has answered. It outlives a read that is dropped half way.
+#[derive(Debug)]
+pub struct Heard {
+    partial: BytesMut,
+    flight: Option<Flight>,
+}
+
+impl Heard {
+    /// It has said this much.
+    pub fn new(said: &[u8]) -> Self {
+        let mut partial = BytesMut::with_capacity(USUAL.max(said.len()));
+        partial.extend_from_slice(said);
+        Self {
+            partial,
+            flight: None,
+        }
+    }
+
+    /// All that it has said.
+    pub fn bytes(&self) -> Bytes {
+        match &self.flight {
+            Some(Flight::Hello(bytes) | Flight::Other(bytes)) => bytes.clone(),
+            None => Bytes::copy_from_slice(&self.partial),
+        }
+    }
+
+    /// The flight, if it is complete. Where the client says no more, whatever it has said is.
+    fn complete(&mut self, is_over: bool) -> Option<Flight> {
+        if self.partial.is_empty() {
+            return None;
+        }
+        let kind = hello::classify(&self.partial);
+        let complete: fn(Bytes) -> Flight = match kind {
+            Kind::Incomplete if !is_over => return None,
+            Kind::Incomplete | Kind::Other => Flight::Other,
+            Kind::Replayable => Flight::Hello,
+        };
+        let flight = complete(std::mem::take(&mut self.partial).freeze());
+        self.flight = Some(flight.clone());
+        Some(flight)
+    }
+}
+
 /// Reads the client's first flight.
-pub async fn read(client: &TcpStream) -> Result<Flight, Ending> {
-    match timeout(SPEAK_WITHIN, read_all(client)).await {
+pub async fn read(client: &TcpStream, heard: &mut Heard) -> Result<Flight, Ending> {
+    match timeout(SPEAK_WITHIN, read_all(client, heard)).await {
         Ok(result) => result,
         Err(Elapsed { .. }) => Err(Ending::ClientSilent),
     }
 }
 
-async fn read_all(client: &TcpStream) -> Result<Flight, Ending> {
-    let mut flight = BytesMut::with_capacity(USUAL);
+async fn read_all(client: &TcpStream, heard: &mut Heard) -> Result<Flight, Ending> {
+    if let Some(flight) = &heard.flight {
+        return Ok(flight.clone());
+    }
+    let mut is_over = false;
     loop {
+        if let Some(flight) = heard.complete(is_over) {
+            return Ok(flight);
+        }
+        heard.partial.reserve(USUAL);
         client.readable().await.map_err(|_error| Ending::ClientLeft)?;
-        match client.try_read_buf(&mut flight) {
+        match client.try_read_buf(&mut heard.partial) {
             // A TCP check: the client closes without a word.
-            Ok(0) if flight.is_empty() => return Err(Ending::Finished),
+            Ok(0) if heard.partial.is_empty() => return Err(Ending::Finished),
             // The relay passes the half-close on.
-            Ok(0) => return Ok(Flight::Other(flight.freeze())),
-            Ok(_) => match hello::classify(&flight) {
-                Kind::Incomplete => flight.reserve(USUAL),
-                Kind::Replayable => return Ok(Flight::Hello(flight.freeze())),
-                Kind::Other => return Ok(Flight::Other(flight.freeze())),
-            },
+            Ok(0) => is_over = true,
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_reset) => return Err(Ending::ClientLeft),
         }
@@ -83,7 +129,10 @@ mod tests {
     async fn a_client_that_says_nothing_is_ended_after_ten_seconds() {
         let (_client, accepted) = connected().await;
         let started = Instant::now();
-        assert_eq!(read(&accepted).await, Err(Ending::ClientSilent));
+        assert_eq!(
+            read(&accepted, &mut Heard::new(b"")).await,
+            Err(Ending::ClientSilent)
+        );
         assert_eq!(started.elapsed().as_secs(), 10);
     }
 
@@ -91,14 +140,17 @@ mod tests {
     async fn so_is_one_that_stops_in_the_middle_of_its_hello() {
         let (mut client, accepted) = connected().await;
         client.write_all(&[22, 3, 1, 2]).await.unwrap();
-        assert_eq!(read(&accepted).await, Err(Ending::ClientSilent));
+        assert_eq!(
+            read(&accepted, &mut Heard::new(b"")).await,
+            Err(Ending::ClientSilent)
+        );
     }
 
     #[tokio::test]
     async fn a_client_that_closes_without_a_word_is_done() {
         let (client, accepted) = connected().await;
         drop(client);
-        assert_eq!(read(&accepted).await, Err(Ending::Finished));
+        assert_eq!(read(&accepted, &mut Heard::new(b"")).await, Err(Ending::Finished));
     }
 
     #[tokio::test]
@@ -106,7 +158,7 @@ mod tests {
         let (mut client, accepted) = connected().await;
         client.write_all(&[22, 3, 1, 2]).await.unwrap();
         client.shutdown().await.unwrap();
-        let flight = read(&accepted).await.unwrap();
+        let flight = read(&accepted, &mut Heard::new(b"")).await.unwrap();
         assert_eq!(flight, Flight::Other(Bytes::from_static(&[22, 3, 1, 2])));
     }
 
@@ -116,7 +168,10 @@ mod tests {
 
         let (mut client, accepted) = connected().await;
         client.write_all(b"first").await.unwrap();
-        assert!(matches!(read(&accepted).await, Ok(Flight::Other(_))));
+        assert!(matches!(
+            read(&accepted, &mut Heard::new(b"")).await,
+            Ok(Flight::Other(_))
+        ));
         client.write_all(b"more").await.unwrap();
         accepted.readable().await.unwrap();
         let mut leaving = std::pin::pin!(gone(&accepted));

@@ -8,10 +8,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use tokio::{net::TcpStream, task::yield_now};
 
-use super::tail::{Tail, TailBudget};
+use super::{
+    state::{DirectionState, Phase},
+    tail::{Tail, TailBudget},
+};
 use crate::net::socket;
 
 /// The smallest and the first read size of a direction. In the long run the tail of a slow reader is no larger.
@@ -24,15 +26,6 @@ pub(super) enum Broken {
     Source(io::Error),
     /// The side that is written.
     Sink(io::Error),
-}
-
-/// The phase of a direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// The source has ended; the sink is shut down once it has the tail.
-    Ended,
-    Done,
 }
 
 /// One direction: the bytes that were read from the source and not yet taken by the sink, and its phase.
@@ -59,14 +52,24 @@ enum Turn {
 }
 
 impl Direction {
-    /// A direction whose sink gets `tail` first.
-    pub(super) fn new(tail: Bytes, budget: Arc<TailBudget>) -> Self {
+    /// A direction in this state. Its sink gets the tail first.
+    pub(super) fn new(state: DirectionState, budget: Arc<TailBudget>) -> Self {
+        let DirectionState { moved, tail, phase } = state;
         Self {
             tail: Tail::new(tail, budget),
-            phase: Phase::Open,
+            phase,
             read_size: LEAST,
             blocked: false,
-            moved: 0,
+            moved,
+        }
+    }
+
+    /// Its state, from which another relay can go on.
+    pub(super) fn into_state(self) -> DirectionState {
+        DirectionState {
+            moved: self.moved,
+            tail: self.tail.into_bytes(),
+            phase: self.phase,
         }
     }
 

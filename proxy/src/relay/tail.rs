@@ -79,6 +79,13 @@ impl Tail {
         self.bytes.is_empty()
     }
 
+    /// The bytes, which count in the budget no longer.
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.set(Bytes::new());
+        bytes
+    }
+
     /// Keeps what the sink did not take.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         self.set(Bytes::copy_from_slice(bytes));

@@ -1,8 +1,12 @@
-//! The close signal of a connection: other tasks end the connection with a reason, and read whether its client waits.
+//! The close signal of a connection: other tasks end the connection with a reason, ask its task to hand it over, and read
+//! whether its client waits.
 
 use std::{
     future::poll_fn,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -11,10 +15,22 @@ use tokio::time::Instant;
 
 use crate::ending::Ending;
 
+/// What another task wants of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// It ends, for this reason.
+    End(Ending),
+    /// It stops where it is, to be handed over to another process.
+    HandOver,
+}
+
 /// Shared by the task of a connection and by the tasks that may end it.
 #[derive(Debug, Default)]
 pub struct CloseSignal {
     ending: OnceLock<Ending>,
+    /// Whether the connection can be handed over: it is relayed, and was not asked yet.
+    is_established: AtomicBool,
+    hand_over: AtomicBool,
     waker: AtomicWaker,
     waiting: Mutex<Option<Instant>>,
 }
@@ -28,18 +44,40 @@ impl CloseSignal {
         }
     }
 
-    /// Ready once the connection must end.
-    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ending> {
-        // Register first: otherwise an ending between the check and the registration would be missed.
-        self.waker.register(cx.waker());
-        self.ending
-            .get()
-            .map_or(Poll::Pending, |ending| Poll::Ready(*ending))
+    /// The connection is relayed from now on, so that it can be handed over.
+    pub fn establish(&self) {
+        self.hand_over.store(false, Ordering::Relaxed);
+        self.is_established.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until the connection must end.
+    /// Asks for the connection, once after each [`Self::establish`]. Returns whether it is asked now.
+    pub fn ask_to_hand_over(&self) -> bool {
+        let is_asked = self.is_established.swap(false, Ordering::Relaxed);
+        if is_asked {
+            self.hand_over.store(true, Ordering::Relaxed);
+            self.waker.wake();
+        }
+        is_asked
+    }
+
+    /// Ready once the connection must end, or is asked for.
+    pub fn poll_call(&self, cx: &mut Context<'_>) -> Poll<Call> {
+        // Register first: otherwise an ending between the check and the registration would be missed.
+        self.waker.register(cx.waker());
+        match self.ending.get() {
+            Some(ending) => Poll::Ready(Call::End(*ending)),
+            None if self.hand_over.load(Ordering::Relaxed) => Poll::Ready(Call::HandOver),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Waits until the connection must end. For one that is not relayed.
     pub async fn ended(&self) -> Ending {
-        poll_fn(|cx| self.poll_ended(cx)).await
+        poll_fn(|cx| match self.poll_call(cx) {
+            Poll::Ready(Call::End(ending)) => Poll::Ready(ending),
+            Poll::Ready(Call::HandOver) | Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Records that the client begins to wait for an answer, or no longer does.

@@ -1,12 +1,12 @@
 //! The connection guard: counts a connection, or a dial, for its upstream.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{CloseSignal, Upstreams};
+use super::{CloseSignal, Inner, Upstreams};
 use crate::{
-    balance::{Event, PathId},
+    balance::{Decision, Event, PathId, PathKey},
     metrics::members::Series,
 };
 
@@ -47,6 +47,29 @@ impl Upstreams {
         if !inner.balance.is_usable(id) {
             return None;
         }
+        self.guard(&mut inner, id)
+    }
+
+    /// Counts a connection that another process of this node has opened. A path that this process does not know was removed
+    /// from the pool: it drains.
+    pub fn adopt_connection(self: &Arc<Self>, path: &PathKey) -> Option<ConnectionGuard> {
+        let proven = self.proven.borrow().contains(path);
+        let (id, decisions) = self.lock().balance.adopt(path, proven, Instant::now());
+        for decision in decisions {
+            self.carry_out(decision, "");
+        }
+        let mut inner = self.lock();
+        let guard = self.guard(&mut inner, id)?;
+        let is_moving = inner.balance.is_moving(id);
+        drop(inner);
+        if is_moving {
+            // The move may be over by now, because it found no connections.
+            self.carry_out(Decision::Move(id), "");
+        }
+        Some(guard)
+    }
+
+    fn guard(self: &Arc<Self>, inner: &mut Inner, id: PathId) -> Option<ConnectionGuard> {
         let serial = inner.serial;
         let live = inner.live.get_mut(&id)?;
         let close_signal = Arc::new(CloseSignal::default());
@@ -56,7 +79,6 @@ impl Upstreams {
         inner.serial = serial.wrapping_add(1);
         // The balancer makes no decision for this event.
         inner.balance.observe(Event::Opened(id), Instant::now());
-        drop(inner);
         Some(ConnectionGuard {
             upstreams: Arc::clone(self),
             id,
@@ -64,6 +86,15 @@ impl Upstreams {
             series,
             close_signal,
         })
+    }
+
+    /// Asks up to so many established connections to be handed over, the oldest of each path first. Returns how many are
+    /// asked.
+    pub fn ask_to_hand_over(&self, most: usize) -> usize {
+        let inner = self.lock();
+        let close_signals = inner.connections(None).flat_map(BTreeMap::values);
+        let asked = close_signals.filter(|close_signal| close_signal.ask_to_hand_over());
+        asked.take(most).count()
     }
 
     fn release(self: &Arc<Self>, id: PathId, serial: u64) {

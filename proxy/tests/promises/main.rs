@@ -15,6 +15,7 @@ mod handover;
 mod health;
 mod locality;
 mod opening;
+mod pairs;
 mod relaying;
 mod reporting;
 mod resorting;

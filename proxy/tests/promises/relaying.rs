@@ -14,7 +14,7 @@ use trivet_proxy::{
     ending::Ending,
     metrics::Metrics,
     net::socket,
-    relay::{Pair, Summary, TailBudget},
+    relay::{Pair, Stop, Summary, TailBudget},
     upstream::CloseSignal,
 };
 
@@ -58,7 +58,10 @@ async fn relayed_within(unsent: &'static [u8], tails: Arc<TailBudget>) -> Relaye
     let (to_server, server) = connected().await;
     let relay = tokio::spawn(async move {
         let mut pair = Pair::new(from_client, to_server, Bytes::from_static(unsent), &tails);
-        let summary = pair.run(&CloseSignal::default(), &Metrics::default()).await;
+        let stop = pair.run(&CloseSignal::default(), &Metrics::default()).await;
+        let Stop::Ended(summary) = stop else {
+            panic!("nobody asked for it");
+        };
         if summary.ending.resets() {
             socket::reset_on_close(pair.client());
             socket::reset_on_close(pair.upstream());
@@ -72,14 +75,14 @@ async fn relayed_within(unsent: &'static [u8], tails: Arc<TailBudget>) -> Relaye
     }
 }
 
-fn random(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn random(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
     bytes
 }
 
 /// Writes in pieces of all sizes, with pauses, and half-closes.
-async fn write_slowly(stream: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8], seed: u64) {
+pub(crate) async fn write_slowly(stream: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8], seed: u64) {
     let mut chance = StdRng::seed_from_u64(seed);
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -94,7 +97,7 @@ async fn write_slowly(stream: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8], s
 }
 
 /// Reads in pieces of up to `most` bytes, with pauses, to the end.
-async fn read_slowly(stream: &mut (impl AsyncReadExt + Unpin), most: usize, seed: u64) -> Vec<u8> {
+pub(crate) async fn read_slowly(stream: &mut (impl AsyncReadExt + Unpin), most: usize, seed: u64) -> Vec<u8> {
     let mut chance = StdRng::seed_from_u64(seed);
     let (mut all, mut piece) = (Vec::new(), vec![0; most]);
     loop {
@@ -339,9 +342,8 @@ async fn an_idle_pair_ends_by_its_close_signal() {
     sleep(Duration::from_millis(20)).await;
     close_signal.end(Ending::MemberSilent);
     close_signal.end(Ending::MemberDrained);
-    assert_eq!(
-        relay.await.unwrap().ending,
-        Ending::MemberSilent,
-        "the first reason counts"
-    );
+    let Stop::Ended(summary) = relay.await.unwrap() else {
+        panic!("nobody asked for it");
+    };
+    assert_eq!(summary.ending, Ending::MemberSilent, "the first reason counts");
 }

@@ -123,6 +123,15 @@ impl Links {
         self.remove_closed();
     }
 
+    /// Removes a channel to use it otherwise, unless something waits to be written to it.
+    pub(super) fn take(&mut self, id: ChannelId) -> Option<Channel> {
+        if self.is_idle(id) {
+            self.open.remove(&id).map(|link| link.channel)
+        } else {
+            None
+        }
+    }
+
     /// The numbers of all channels that can be read.
     pub(super) fn readable_ones(&self) -> Vec<ChannelId> {
         let open = self

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
 };
 
 use serde_json::Map;
@@ -17,6 +18,7 @@ use crate::{
         lent::{self, LentListener},
         lock::Lock,
         machine::{ChannelId, Event},
+        pairs::taker,
         record::{Listener, ListenerKind, Message},
     },
 };
@@ -92,6 +94,7 @@ impl Driver {
                 self.spares.applied(channel, *serial);
                 Ok(())
             }
+            Message::Pairs(_) => return self.take_pairs(channel, Record { message, descriptors }),
             Message::StatusRequest => {
                 if let Some((holder, peers)) = self.machine.status() {
                     self.links
@@ -122,6 +125,19 @@ impl Driver {
         match used {
             Ok(()) => self.tell(Event::Received(channel, message)),
             Err(error) => self.refuse(channel, &error),
+        }
+    }
+
+    /// Goes on with connections of another process, on a channel that the machine knows nothing of. One that does not serve
+    /// takes none.
+    fn take_pairs(&mut self, channel: ChannelId, first: Record) {
+        let serves = self.machine.status().is_some() && self.machine.accepts();
+        match self.links.take(channel) {
+            Some(channel) if serves => {
+                let taking = taker::take_all(channel, first, Arc::clone(&self.listeners));
+                self.takings.spawn(taking);
+            }
+            Some(_) | None => self.links.close(channel),
         }
     }
 

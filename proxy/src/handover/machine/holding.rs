@@ -185,6 +185,7 @@ impl Machine {
             | Message::Leaving
             | Message::Offer { .. }
             | Message::Commit { .. }
+            | Message::Pairs(_)
             | Message::Ping { .. }
             | Message::Pong { .. }
             | Message::StatusRequest

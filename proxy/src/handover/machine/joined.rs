@@ -120,6 +120,7 @@ impl Machine {
             | Message::Ack { .. }
             | Message::Taken { .. }
             | Message::Assist { .. }
+            | Message::Pairs(_)
             | Message::Ping { .. }
             | Message::Pong { .. }
             | Message::StatusRequest

@@ -65,6 +65,7 @@ impl Machine {
             | Message::Taken { .. }
             | Message::Assist { .. }
             | Message::Abort { .. }
+            | Message::Pairs(_)
             | Message::Ping { .. }
             | Message::Pong { .. }
             | Message::StatusRequest

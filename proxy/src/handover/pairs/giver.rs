@@ -1,0 +1,254 @@
+//! Gives the connections of this process away.
+
+use std::{
+    iter::once,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    time::Duration,
+};
+
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep, timeout_at},
+};
+use tracing::{debug, info};
+
+use super::{
+    FULL, MAX_PAIRS, batch,
+    giving::{Event, Giving, Step},
+};
+use crate::{
+    cause,
+    connection::transfer::{Departures, Transfer},
+    handover::{
+        channel::{self, Channel, Received},
+        directory, inquiry,
+        record::{AbortReason, Message, Pairs},
+    },
+    listener::Listeners,
+};
+
+/// How long the giver waits for an answer. The taker answers at once unless it is stopped.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// The pause between two attempts to find a process that serves: after a take it binds the path a moment later.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Batches in all that may fail. Each costs its connections a pause.
+const MOST_FAULTS: u32 = 3;
+
+/// How often a giver lets the tasks of connections run before it looks which of them are on their way.
+const TURNS: u32 = 4;
+
+/// The pause before the giver looks again whether a connection is on its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Why connections were not given.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Batch(#[from] batch::Error),
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    #[error("the process that serves did not take the connections")]
+    NotTaken,
+}
+
+/// Who serves in the directory.
+enum Search {
+    /// One that takes connections.
+    Found(Channel),
+    /// One that takes none: an earlier release.
+    TakesNone,
+    /// Nobody yet, or one that does not answer.
+    Nobody,
+}
+
+/// Gives all connections to the process that serves in this directory, as far as that is possible `within` this time.
+/// Returns how many were given.
+///
+/// Once begun, this must not be dropped: nobody would know what became of the batch that is on its way.
+pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration) -> usize {
+    let mut giver = Giver {
+        listeners,
+        departures: listeners.transfers().begin(MAX_PAIRS),
+        deadline: Instant::now() + within,
+        number: 0,
+        given: 0,
+    };
+    let mut faults = 0;
+    while giver.has_work() && faults < MOST_FAULTS {
+        match search(directory, giver.deadline).await {
+            Search::Found(channel) => {
+                if let Err(error) = giver.give_on(&channel).await {
+                    let cause = cause::chain(&error);
+                    debug!(cause, "failed to give connections to another proxy of this node");
+                    faults += 1;
+                }
+            }
+            Search::TakesNone => break,
+            Search::Nobody => {}
+        }
+        sleep(PAUSE).await;
+    }
+    if giver.given > 0 {
+        info!(
+            given = giver.given,
+            kept = listeners.connections(),
+            "gave connections to another proxy of this node"
+        );
+    }
+    giver.given
+}
+
+async fn search(directory: &Path, deadline: Instant) -> Search {
+    let Ok(Some(channel)) = directory::connect(directory) else {
+        return Search::Nobody;
+    };
+    let within = deadline
+        .saturating_duration_since(Instant::now())
+        .min(ANSWER_LIMIT);
+    match inquiry::ask_on(&channel, within).await {
+        Ok(processes) if processes.holder.pairs > 0 => Search::Found(channel),
+        Ok(_) => Search::TakesNone,
+        Err(_) => Search::Nobody,
+    }
+}
+
+struct Giver<'a> {
+    listeners: &'a Listeners,
+    departures: Departures<'a>,
+    deadline: Instant,
+    number: u64,
+    given: usize,
+}
+
+impl Giver<'_> {
+    fn has_work(&self) -> bool {
+        self.listeners.connections() > 0 && Instant::now() < self.deadline
+    }
+
+    /// Gives one batch after the other on this channel.
+    async fn give_on(&mut self, channel: &Channel) -> Result<(), Error> {
+        while self.has_work() {
+            let batch = self.collect().await;
+            if !batch.is_empty() {
+                self.give(channel, batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The connections that go next.
+    async fn collect(&mut self) -> Vec<Transfer> {
+        let mut batch = Vec::new();
+        self.listeners.upstreams().ask_to_hand_over(MAX_PAIRS);
+        for _ in 0..TURNS {
+            yield_now().await;
+            let mut bytes: usize = batch
+                .iter()
+                .map(|transfer: &Transfer| batch::held(&transfer.passport))
+                .sum();
+            while batch.len() < MAX_PAIRS
+                && bytes < FULL
+                && let Some(transfer) = self.departures.next_now()
+            {
+                bytes += batch::held(&transfer.passport);
+                batch.push(transfer);
+            }
+        }
+        if batch.is_empty() {
+            sleep(LOOK_AGAIN).await;
+        }
+        batch
+    }
+
+    /// Gives a batch. One that is dropped was not taken.
+    async fn give(&mut self, channel: &Channel, batch: Vec<Transfer>) -> Result<(), Error> {
+        self.number += 1;
+        let written = batch::write(batch.iter().map(|transfer| &transfer.passport))?;
+        let sockets = batch
+            .iter()
+            .flat_map(|transfer| batch::descriptors(transfer.sockets()));
+        let descriptors: Vec<BorrowedFd<'_>> = once(written.file.as_fd()).chain(sockets).collect();
+        let message = Message::Pairs(Pairs {
+            take: self.number,
+            sockets: descriptors.len().saturating_sub(1) as u64,
+            text: written.text,
+            bytes: written.bytes,
+        });
+        channel.send(&message, &descriptors)?;
+        if !is_given(channel, self.number).await {
+            return Err(Error::NotTaken);
+        }
+        self.given += batch.len();
+        for transfer in batch {
+            transfer.taken();
+        }
+        Ok(())
+    }
+}
+
+/// Waits until it is known whether the taker has the batch with this number.
+async fn is_given(channel: &Channel, number: u64) -> bool {
+    let giving = Giving::new(number);
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    loop {
+        let event = match timeout_at(deadline, channel.receive()).await {
+            Ok(received) => heard(received),
+            Err(_elapsed) => Some(Event::Overdue),
+        };
+        let mut step = event.map_or(Step::Wait, |event| giving.observe(event));
+        if step == Step::Empty {
+            step = empty(channel, giving);
+        }
+        match step {
+            Step::Wait | Step::Empty => {}
+            Step::Given => return true,
+            Step::Keep => return false,
+            Step::Abort => {
+                abort(channel, number).await;
+                return false;
+            }
+        }
+    }
+}
+
+fn heard(received: Result<Received, channel::Error>) -> Option<Event> {
+    match received {
+        Ok(Received::Record(record)) => match record.message {
+            Message::Taken { take } => Some(Event::Taken(take)),
+            _ => None,
+        },
+        Ok(Received::End) | Err(channel::Error::Socket(_) | channel::Error::Closed) => Some(Event::Closed),
+        // A record of the taker that cannot be read is no `Taken` of this release.
+        Err(_) => None,
+    }
+}
+
+/// Lets nothing more in, and reads what is left.
+fn empty(channel: &Channel, giving: Giving) -> Step {
+    for rest in channel.shut_receive() {
+        let event = heard(rest.map(Received::Record));
+        if event.is_some_and(|event| giving.observe(event) == Step::Given) {
+            return Step::Given;
+        }
+    }
+    giving.observe(Event::Emptied)
+}
+
+/// Says that this process goes on with the batch. It must not before this is sent: an end of the channel without it tells
+/// the taker that this process is dead. There is room for it, because the taker has at most one batch unread.
+async fn abort(channel: &Channel, number: u64) {
+    let abort = Message::Abort {
+        take: number,
+        reason: AbortReason::Overdue,
+    };
+    while let Err(error) = channel.send(&abort, &[]) {
+        if matches!(error, channel::Error::Closed) {
+            return;
+        }
+        debug!(%error, "failed to say that connections are not given, trying again");
+        sleep(PAUSE).await;
+    }
+}
