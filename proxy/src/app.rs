@@ -19,7 +19,7 @@ use crate::{
     },
     ending::Ending,
     handover::{
-        driver::{self, Driver, End, Warmth},
+        driver::{self, Driver, End, Standing, Warmth},
         machine::Event,
         pairs::giver,
     },
@@ -84,6 +84,8 @@ pub struct BoundProxy {
     admin: Arc<Admin>,
     answers: Option<ProbeAnswers>,
     driver: Option<Driver>,
+    /// The part of this process in the hand-over.
+    standing: Option<watch::Receiver<Standing>>,
     reporter: Option<Reporter>,
     files: u64,
 }
@@ -161,6 +163,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         warnings,
         admin,
         answers,
+        standing: driver.as_ref().map(Driver::standing),
         driver,
         reporter,
         files,
@@ -243,6 +246,11 @@ impl BoundProxy {
             "service log",
             Arc::clone(&upstreams).log_service_changes().boxed(),
         );
+        if let Some((handover, standing)) = self.config.handover.as_ref().zip(self.standing.take()) {
+            let (directory, listeners) = (handover.directory.clone(), Arc::clone(&self.listeners));
+            let giving = giver::give_while_standing_by(directory, listeners, standing);
+            spawn("connections of a standby", giving.boxed());
+        }
         let report = service_report::report(
             self.config.service.clone(),
             Arc::clone(&self.readiness),
@@ -329,7 +337,7 @@ impl BoundProxy {
         self.listeners.close(is_last).await;
         drop(lock);
         if let Some(handover) = self.config.handover.as_ref().filter(|_| !is_last) {
-            giver::give_all(&handover.directory, &self.listeners, GIVE_LIMIT).await;
+            giver::give_all(&handover.directory, &self.listeners, GIVE_LIMIT, || true).await;
         }
         let within = self
             .upstreams

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::pending;
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, oneshot, watch},
+    sync::{Mutex, MutexGuard, mpsc, oneshot, watch},
 };
 
 use crate::{balance::PathKey, relay::PairState};
@@ -121,12 +121,14 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Transfers {
     way: watch::Sender<Option<mpsc::Sender<Transfer>>>,
+    turn: Mutex<()>,
 }
 
 impl Default for Transfers {
     fn default() -> Self {
         Self {
             way: watch::Sender::new(None),
+            turn: Mutex::default(),
         }
     }
 }
@@ -136,16 +138,19 @@ impl Default for Transfers {
 pub struct Departures<'a> {
     arrivals: mpsc::Receiver<Transfer>,
     transfers: &'a Transfers,
+    _turn: MutexGuard<'a, ()>,
 }
 
 impl Transfers {
-    /// From now on connections can be given, at most `waiting` of them at once.
-    pub fn begin(&self, waiting: usize) -> Departures<'_> {
+    /// From now on connections can be given, at most `waiting` of them at once. One giver waits for another.
+    pub async fn begin(&self, waiting: usize) -> Departures<'_> {
+        let turn = self.turn.lock().await;
         let (way, arrivals) = mpsc::channel(waiting);
         self.way.send_replace(Some(way));
         Departures {
             arrivals,
             transfers: self,
+            _turn: turn,
         }
     }
 

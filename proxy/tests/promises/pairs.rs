@@ -246,3 +246,23 @@ async fn the_next_proxy_cuts_what_it_took_when_the_member_falls_silent() {
     let line = "trivet_proxy_connections_ended_total{reason=\"MemberSilent\"}";
     assert_eq!(next.metric(line).await, Some(1));
 }
+
+#[tokio::test]
+async fn a_proxy_that_has_stood_by_for_a_while_gives_what_it_relays() {
+    let mut first = Node::new().of_generation(1);
+    let apiserver = Apiserver::start("cp1", first.authority.server());
+    first.write(&first.pool().member(&apiserver));
+    first.start().await;
+    eventually("ready", async || first.ready().await).await;
+    let mut client = first.client_on(&apiserver).await;
+    let next = successor(&first, 2).await;
+    assert_eq!(taken(&next).await, 0);
+    let is_taken = async {
+        while taken(&next).await == 0 {
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), is_taken).await.unwrap();
+    assert_eq!(client.who().await.unwrap(), "cp1");
+    assert!(first.ready().await, "it stands by as before");
+}

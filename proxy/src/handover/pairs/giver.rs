@@ -1,15 +1,18 @@
 //! Gives the connections of this process away.
 
 use std::{
+    future::pending,
     iter::once,
     os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
+    sync::watch,
     task::yield_now,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::{debug, info};
 
@@ -22,7 +25,10 @@ use crate::{
     connection::transfer::{Departures, Transfer},
     handover::{
         channel::{self, Channel, Received},
-        directory, inquiry,
+        directory,
+        driver::Standing,
+        inquiry,
+        machine::State,
         record::{AbortReason, Message, Pairs},
     },
     listener::Listeners,
@@ -36,6 +42,13 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Batches in all that may fail. Each costs its connections a pause.
 const MOST_FAULTS: u32 = 3;
+
+/// How long a process stands by before it gives what it relays: a process that takes over by rank may be given back to
+/// meanwhile.
+const STAND_BY: Duration = Duration::from_secs(30);
+
+/// How long a process that stands by tries to give its connections.
+const GIVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a giver lets the tasks of connections run before it looks which of them are on their way.
 const TURNS: u32 = 4;
@@ -64,15 +77,16 @@ enum Search {
     Nobody,
 }
 
-/// Gives all connections to the process that serves in this directory, as far as that is possible `within` this time.
-/// Returns how many were given.
+/// Gives all connections to the process that serves in this directory, as far as that is possible `within` this time and
+/// as long as this one is `willing`.
 ///
 /// Once begun, this must not be dropped: nobody would know what became of the batch that is on its way.
-pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration) -> usize {
+pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration, willing: impl Fn() -> bool) {
     let mut giver = Giver {
         listeners,
-        departures: listeners.transfers().begin(MAX_PAIRS),
+        departures: listeners.transfers().begin(MAX_PAIRS).await,
         deadline: Instant::now() + within,
+        willing,
         number: 0,
         given: 0,
     };
@@ -98,7 +112,25 @@ pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration)
             "gave connections to another proxy of this node"
         );
     }
-    giver.given
+}
+
+/// Gives the connections of this process away, without end, whenever it has stood by for a while: the one that took over
+/// has shown by then that it serves. What a standby relays would be lost if its kubelet replaced it without a word.
+pub async fn give_while_standing_by(
+    directory: PathBuf,
+    listeners: Arc<Listeners>,
+    mut standing: watch::Receiver<Standing>,
+) {
+    let stands_by = |standing: &Standing| standing.state == State::Standby;
+    while standing.wait_for(stands_by).await.is_ok() {
+        let is_over = async { standing.wait_for(|standing| !stands_by(standing)).await.is_ok() };
+        if timeout(STAND_BY, is_over).await.is_err() {
+            let willing = || stands_by(&standing.borrow());
+            give_all(&directory, &listeners, GIVE_LIMIT, willing).await;
+        }
+    }
+    // The hand-over has ended, and the process does.
+    pending::<()>().await;
 }
 
 async fn search(directory: &Path, deadline: Instant) -> Search {
@@ -115,17 +147,18 @@ async fn search(directory: &Path, deadline: Instant) -> Search {
     }
 }
 
-struct Giver<'a> {
+struct Giver<'a, Willing> {
     listeners: &'a Listeners,
     departures: Departures<'a>,
     deadline: Instant,
+    willing: Willing,
     number: u64,
     given: usize,
 }
 
-impl Giver<'_> {
+impl<Willing: Fn() -> bool> Giver<'_, Willing> {
     fn has_work(&self) -> bool {
-        self.listeners.connections() > 0 && Instant::now() < self.deadline
+        self.listeners.connections() > 0 && Instant::now() < self.deadline && (self.willing)()
     }
 
     /// Gives one batch after the other on this channel.
