@@ -191,6 +191,12 @@ impl Balance {
         self.paths.get(&id).is_some_and(|path| path.moving)
     }
 
+    /// Another process of this node drains a path, and this one goes on with that. Returns whether it drains here too.
+    pub fn goes_on_draining(&mut self, id: PathId) -> bool {
+        self.drain_again.remove(&id);
+        self.paths.get(&id).is_some_and(Path::is_leaving)
+    }
+
     /// All paths as they are.
     pub fn view(&self) -> Vec<View> {
         self.paths.iter().map(|(id, path)| path.view(*id)).collect()

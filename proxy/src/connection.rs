@@ -102,7 +102,9 @@ impl Established {
         else {
             return None;
         };
-        let guard = shared.upstreams.adopt_connection(&given.path)?;
+        let guard = shared
+            .upstreams
+            .adopt_connection(&given.path, given.drains_within)?;
         let mut record = Record::resumed(passport, Arc::clone(shared.upstreams.metrics()));
         record.given_before(given, &guard);
         Some(Self {
@@ -204,7 +206,7 @@ async fn run(beginning: Beginning, shared: Arc<Shared>) {
                 }
                 return record.relayed(summary);
             }
-            Stop::HandOver => match Box::pin(give_pair(pair, &record, &shared)).await {
+            Stop::HandOver => match Box::pin(give_pair(pair, &guard, &record, &shared)).await {
                 Ok(Some(kept)) => pair = kept,
                 Ok(None) => return record.taken(),
                 Err(error) => {
@@ -231,9 +233,15 @@ fn end(pair: &Pair, ending: Ending, was_offered: bool) {
 }
 
 /// Hands a pair over; returns it if no process takes it.
-async fn give_pair(pair: Pair, record: &Record, shared: &Shared) -> io::Result<Option<Pair>> {
+async fn give_pair(
+    pair: Pair,
+    guard: &ConnectionGuard,
+    record: &Record,
+    shared: &Shared,
+) -> io::Result<Option<Pair>> {
     let (client, upstream, state) = pair.into_parts();
-    let Some(passport) = record.passport_of_pair(state.clone()) else {
+    let drains_within = shared.upstreams.drains_within(guard.id());
+    let Some(passport) = record.passport_of_pair(state.clone(), drains_within) else {
         return Ok(Some(Pair::resume(client, upstream, state, &shared.tails)));
     };
     let kept = give(passport, client, Some(upstream), shared).await?;

@@ -82,7 +82,7 @@ struct Live {
     key: PathKey,
     probe: Arc<Notify>,
     stop: CancellationToken,
-    emptying: Option<CancellationToken>,
+    emptying: Option<Emptying>,
     cutting: bool,
     /// By serial number, so the oldest connection comes first.
     close_signals: BTreeMap<u64, Arc<CloseSignal>>,
@@ -90,6 +90,15 @@ struct Live {
     /// Whether the certificate that it showed last does not verify; none before the first.
     certificate_refused: Option<bool>,
     series: Arc<Series>,
+}
+
+/// The gradual end of a path's connections.
+#[derive(Debug)]
+struct Emptying {
+    stop: CancellationToken,
+    ending: Ending,
+    /// When the last one is closed.
+    deadline: Instant,
 }
 
 impl Upstreams {

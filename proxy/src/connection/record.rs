@@ -124,7 +124,11 @@ impl Record {
     }
 
     /// The same of one that is relayed, and that has come this far.
-    pub(super) fn passport_of_pair(&self, mut pair: PairState) -> Option<Passport> {
+    pub(super) fn passport_of_pair(
+        &self,
+        mut pair: PairState,
+        drains_within: Option<Duration>,
+    ) -> Option<Passport> {
         let GivenTo {
             series,
             address,
@@ -140,6 +144,7 @@ impl Record {
             },
             first_byte: *first_byte,
             hedged: *hedged,
+            drains_within,
         };
         Some(self.passport(Progress::Established { upstream, pair }))
     }

@@ -53,6 +53,8 @@ pub struct Given {
     pub first_byte: Option<Duration>,
     /// Whether its first flight was sent to more than one upstream.
     pub hedged: bool,
+    /// The time left to the connections of its member, if that drains.
+    pub drains_within: Option<Duration>,
 }
 
 /// The sockets of a connection, out of the event loop. They close with the last holder.

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
-use super::{Evidence, Live, Upstreams, drain};
+use super::{Emptying, Evidence, Live, Upstreams, drain};
 use crate::{
     balance::{Change, Decision, PathId, PathKey, cuts, health::State, stranded},
     ending::Ending,
@@ -49,7 +49,7 @@ impl Upstreams {
                     .get_mut(&id)
                     .and_then(|live| live.emptying.take())
                 {
-                    emptying.cancel();
+                    emptying.stop.cancel();
                 }
             }
             Decision::Forget(id, key) => self.forget(id, &key),
@@ -180,8 +180,14 @@ impl Upstreams {
         let Some(live) = inner.live.get_mut(&id) else {
             return;
         };
-        if let Some(before) = live.emptying.replace(stop.clone()) {
-            before.cancel();
+        let deadline = Instant::now() + within;
+        let emptying = Emptying {
+            stop: stop.clone(),
+            ending,
+            deadline,
+        };
+        if let Some(before) = live.emptying.replace(emptying) {
+            before.stop.cancel();
         }
         let reason = ending.as_str();
         info!(
@@ -196,8 +202,38 @@ impl Upstreams {
         let upstreams = Arc::clone(self);
         self.tasks.spawn(async move {
             let closing = drain::gradually(&upstreams, Some(id), ending, within);
-            stop.run_until_cancelled(closing).await;
+            if stop.run_until_cancelled(closing).await.is_some() {
+                upstreams.emptied(id, deadline);
+            }
         });
+    }
+
+    /// No connection is left to close, and those that come later are told anew.
+    fn emptied(&self, id: PathId, deadline: Instant) {
+        if let Some(live) = self.lock().live.get_mut(&id) {
+            live.emptying.take_if(|emptying| emptying.deadline == deadline);
+        }
+    }
+
+    /// How much time is left to the connections of a path whose member drains.
+    pub fn drains_within(&self, id: PathId) -> Option<Duration> {
+        let inner = self.lock();
+        let emptying = inner.live.get(&id)?.emptying.as_ref()?;
+        let is_drain = emptying.ending == Ending::MemberDrained;
+        is_drain.then(|| emptying.deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Goes on with the drain of a path that another process of this node has begun, and that has so much time left.
+    pub(super) fn go_on_draining(self: &Arc<Self>, id: PathId, within: Duration) {
+        let mut inner = self.lock();
+        if !inner.balance.goes_on_draining(id) {
+            return;
+        }
+        let is_under_way = inner.live.get(&id).is_some_and(|live| live.emptying.is_some());
+        drop(inner);
+        if !is_under_way {
+            self.empty(id, Ending::MemberDrained, within);
+        }
     }
 
     fn forget(&self, id: PathId, key: &PathKey) {

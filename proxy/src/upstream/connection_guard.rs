@@ -1,6 +1,6 @@
 //! The connection guard: counts a connection, or a dial, for its upstream.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -51,8 +51,12 @@ impl Upstreams {
     }
 
     /// Counts a connection that another process of this node has opened. A path that this process does not know was removed
-    /// from the pool: it drains.
-    pub fn adopt_connection(self: &Arc<Self>, path: &PathKey) -> Option<ConnectionGuard> {
+    /// from the pool: it drains. `drains_within` is the time left to the connections of a member that drains.
+    pub fn adopt_connection(
+        self: &Arc<Self>,
+        path: &PathKey,
+        drains_within: Option<Duration>,
+    ) -> Option<ConnectionGuard> {
         let proven = self.proven.borrow().contains(path);
         let (id, decisions) = self.lock().balance.adopt(path, proven, Instant::now());
         for decision in decisions {
@@ -65,6 +69,9 @@ impl Upstreams {
         if is_moving {
             // The move may be over by now, because it found no connections.
             self.carry_out(Decision::Move(id), "");
+        }
+        if let Some(within) = drains_within {
+            self.go_on_draining(id, within);
         }
         Some(guard)
     }

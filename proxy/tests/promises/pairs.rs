@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -265,4 +265,31 @@ async fn a_proxy_that_has_stood_by_for_a_while_gives_what_it_relays() {
     timeout(Duration::from_secs(60), is_taken).await.unwrap();
     assert_eq!(client.who().await.unwrap(), "cp1");
     assert!(first.ready().await, "it stands by as before");
+}
+
+#[tokio::test]
+async fn a_drain_goes_on_in_the_next_proxy_and_does_not_begin_anew() {
+    let mut first = Node::new().of_generation(1);
+    let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, first.authority.server()));
+    let pool = first.pool().member(&apiservers[1]).drain_within(8);
+    first.write(&pool.clone().member(&apiservers[0]));
+    first.start().await;
+    eventually("ready", async || first.ready().await).await;
+    let mut client = first.client_on(&apiservers[0]).await;
+    let mut other = first.client_on(&apiservers[0]).await;
+    let next = successor(&first, 2).await;
+    let began = Instant::now();
+    for node in [&first, &next] {
+        node.write(&pool.clone().draining(&apiservers[0]).revision(2));
+        node.follows(2).await;
+    }
+    // One of two has ended at half of the time.
+    timeout(SOON, client.end()).await.unwrap();
+    end(&mut first).await;
+    assert_eq!(taken(&next).await, 1);
+    assert_eq!(other.who().await.unwrap(), "cp1");
+    timeout(SOON, other.end()).await.unwrap();
+    let took = began.elapsed();
+    // Begun anew it would take half as long again.
+    assert!(took < Duration::from_secs(11), "{took:?}");
 }

@@ -88,6 +88,8 @@ struct UpstreamEntry {
     first_byte_milliseconds: Option<u64>,
     #[serde(default)]
     hedged: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drains_within_milliseconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -218,6 +220,7 @@ impl Entry {
                     address: upstream.path.address,
                     first_byte_milliseconds: upstream.first_byte.map(milliseconds),
                     hedged: upstream.hedged,
+                    drains_within_milliseconds: upstream.drains_within.map(milliseconds),
                 }),
                 sent: DirectionEntry::of(&pair.sent),
                 received: DirectionEntry::of(&pair.received),
@@ -238,11 +241,13 @@ impl Entry {
                 address,
                 first_byte_milliseconds,
                 hedged,
+                drains_within_milliseconds,
             }) => Progress::Established {
                 upstream: Given {
                     path: PathKey { member, address },
                     first_byte: first_byte_milliseconds.map(Duration::from_millis),
                     hedged,
+                    drains_within: drains_within_milliseconds.map(Duration::from_millis),
                 },
                 pair: PairState {
                     sent,
