@@ -317,6 +317,8 @@ impl Fault {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[test]
@@ -340,6 +342,28 @@ mod tests {
     #[test]
     fn a_datagram_socket_finds_the_loopback_address() {
         find_source("127.0.0.1:1".parse().unwrap()).unwrap();
+    }
+
+    /// Both ends of a connection, and a duplicate of the first one as another process has it.
+    async fn shared_connection() -> (TcpStream, TcpStream, Socket) {
+        let listener = listen_alone("127.0.0.1:0".parse().unwrap()).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let far = listener.accept().await.unwrap().0;
+        let duplicate = SockRef::from(&near).try_clone().unwrap();
+        (near, far, duplicate)
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_which_another_process_has_a_duplicate_is_reset_and_ended_all_the_same() {
+        let (near, mut far, _duplicate) = shared_connection().await;
+        reset(&near);
+        drop(near);
+        let error = far.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let (near, mut far, _duplicate) = shared_connection().await;
+        end(&near);
+        drop(near);
+        assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]
