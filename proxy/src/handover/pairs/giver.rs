@@ -67,6 +67,16 @@ enum Error {
     NotTaken,
 }
 
+/// What has become of a batch.
+enum Outcome {
+    /// The taker has it.
+    Given,
+    /// The same, and the channel has ended.
+    GivenLast,
+    /// This process goes on with it, and the channel has ended.
+    Kept,
+}
+
 /// Who serves in the directory.
 enum Search {
     /// One that takes connections.
@@ -161,12 +171,13 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
         self.listeners.connections() > 0 && Instant::now() < self.deadline && (self.willing)()
     }
 
-    /// Gives one batch after the other on this channel.
+    /// Gives one batch after the other on this channel, until it ends.
     async fn give_on(&mut self, channel: &Channel) -> Result<(), Error> {
-        while self.has_work() {
+        let mut goes_on = true;
+        while goes_on && self.has_work() {
             let batch = self.collect().await;
             if !batch.is_empty() {
-                self.give(channel, batch).await?;
+                goes_on = self.give(channel, batch).await?;
             }
         }
         Ok(())
@@ -196,8 +207,8 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
         batch
     }
 
-    /// Gives a batch. One that is dropped was not taken.
-    async fn give(&mut self, channel: &Channel, batch: Vec<Transfer>) -> Result<(), Error> {
+    /// Gives a batch, and says whether the channel takes another. One that is dropped was not taken.
+    async fn give(&mut self, channel: &Channel, batch: Vec<Transfer>) -> Result<bool, Error> {
         self.number += 1;
         let written = batch::write(batch.iter().map(|transfer| &transfer.passport))?;
         let sockets = batch
@@ -211,20 +222,22 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
             bytes: written.bytes,
         });
         channel.send(&message, &descriptors)?;
-        if !is_given(channel, self.number).await {
-            return Err(Error::NotTaken);
-        }
+        let goes_on = match outcome(channel, self.number).await {
+            Outcome::Given => true,
+            Outcome::GivenLast => false,
+            Outcome::Kept => return Err(Error::NotTaken),
+        };
         self.given += batch.len();
         for transfer in batch {
             transfer.taken();
         }
-        Ok(())
+        Ok(goes_on)
     }
 }
 
 /// Waits until it is known whether the taker has the batch with this number.
-async fn is_given(channel: &Channel, number: u64) -> bool {
-    let giving = Giving::new(number);
+async fn outcome(channel: &Channel, number: u64) -> Outcome {
+    let mut giving = Giving::new(number);
     let deadline = Instant::now() + ANSWER_LIMIT;
     loop {
         let event = match timeout_at(deadline, channel.receive()).await {
@@ -233,15 +246,16 @@ async fn is_given(channel: &Channel, number: u64) -> bool {
         };
         let mut step = event.map_or(Step::Wait, |event| giving.observe(event));
         if step == Step::Empty {
-            step = empty(channel, giving);
+            step = empty(channel, &mut giving);
         }
         match step {
             Step::Wait | Step::Empty => {}
-            Step::Given => return true,
-            Step::Keep => return false,
+            Step::Given => return Outcome::Given,
+            Step::GivenLast => return Outcome::GivenLast,
+            Step::Keep => return Outcome::Kept,
             Step::Abort => {
                 abort(channel, number).await;
-                return false;
+                return Outcome::Kept;
             }
         }
     }
@@ -260,11 +274,11 @@ fn heard(received: Result<Received, channel::Error>) -> Option<Event> {
 }
 
 /// Lets nothing more in, and reads what is left.
-fn empty(channel: &Channel, giving: Giving) -> Step {
+fn empty(channel: &Channel, giving: &mut Giving) -> Step {
     for rest in channel.shut_receive() {
         let event = heard(rest.map(Received::Record));
-        if event.is_some_and(|event| giving.observe(event) == Step::Given) {
-            return Step::Given;
+        if event.is_some_and(|event| giving.observe(event) == Step::GivenLast) {
+            return Step::GivenLast;
         }
     }
     giving.observe(Event::Emptied)

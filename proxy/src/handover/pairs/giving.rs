@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Giving {
     number: u64,
+    /// Whether the channel was shut down for reading.
+    is_shut: bool,
 }
 
 /// What the giver is told.
@@ -28,6 +30,8 @@ pub enum Step {
     Empty,
     /// The taker has the batch: it closes its sockets.
     Given,
+    /// The same, and the channel ends: there the next batch would seem to be refused, while its taker waits for `Abort`.
+    GivenLast,
     /// It sends `Abort`, and goes on with the batch once that is sent. The channel ends.
     Abort,
     /// It goes on with the batch. The channel has ended.
@@ -37,18 +41,39 @@ pub enum Step {
 impl Giving {
     /// The batch with this number was sent.
     pub fn new(number: u64) -> Self {
-        Self { number }
+        Self {
+            number,
+            is_shut: false,
+        }
     }
 
     /// Takes in what happened and says what to do.
-    pub fn observe(self, event: Event) -> Step {
+    pub fn observe(&mut self, event: Event) -> Step {
         match event {
+            Event::Taken(number) if number == self.number && self.is_shut => Step::GivenLast,
             Event::Taken(number) if number == self.number => Step::Given,
             // Of an earlier batch.
             Event::Taken(_) => Step::Wait,
             Event::Closed => Step::Keep,
-            Event::Overdue => Step::Empty,
+            Event::Overdue => {
+                self.is_shut = true;
+                Step::Empty
+            }
             Event::Emptied => Step::Abort,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_given_on_a_channel_that_was_shut_down_before_taken_was_read() {
+        let mut giving = Giving::new(2);
+        assert_eq!(giving.observe(Event::Overdue), Step::Empty);
+        assert_eq!(giving.observe(Event::Taken(1)), Step::Wait);
+        assert_eq!(giving.observe(Event::Taken(2)), Step::GivenLast);
+        assert_eq!(Giving::new(2).observe(Event::Taken(2)), Step::Given);
     }
 }
