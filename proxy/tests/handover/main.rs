@@ -13,6 +13,7 @@
     reason = "a test says by its panic what is wrong, its helpers too"
 )]
 
+mod pairs;
 mod promises;
 mod steps;
 mod world;
