@@ -244,7 +244,11 @@ async fn outcome(channel: &Channel, number: u64) -> Outcome {
             Ok(received) => heard(received),
             Err(_elapsed) => Some(Event::Overdue),
         };
-        let mut step = event.map_or(Step::Wait, |event| giving.observe(event));
+        let Some(event) = event else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let mut step = giving.observe(event);
         if step == Step::Empty {
             step = empty(channel, &mut giving);
         }
@@ -267,8 +271,8 @@ fn heard(received: Result<Received, channel::Error>) -> Option<Event> {
             Message::Taken { take } => Some(Event::Taken(take)),
             _ => None,
         },
-        Ok(Received::End) | Err(channel::Error::Socket(_) | channel::Error::Closed) => Some(Event::Closed),
-        // A record of the taker that cannot be read is no `Taken` of this release.
+        Ok(Received::End) | Err(channel::Error::Closed) => Some(Event::Closed),
+        // A record that cannot be read is no `Taken`, and a call that fails says nothing of the taker.
         Err(_) => None,
     }
 }

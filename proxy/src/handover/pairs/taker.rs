@@ -1,8 +1,8 @@
 //! Takes the connections of another process of this node over.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -18,6 +18,9 @@ use crate::{
     },
     listener::Listeners,
 };
+
+/// The pause before a channel is read again that could not be read.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Why connections were not taken.
 #[derive(Debug, thiserror::Error)]
@@ -138,10 +141,12 @@ async fn next(channel: &Channel) -> Event {
                     return Event::Aborted(take);
                 }
             }
-            Ok(Received::End) | Err(channel::Error::Socket(_) | channel::Error::Closed) => {
-                return Event::Closed;
+            Ok(Received::End) | Err(channel::Error::Closed) => return Event::Closed,
+            // A call that fails says nothing of the giver, and a record that cannot be read is no `Abort`.
+            Err(error) => {
+                debug!(%error, "failed to read from another proxy of this node, trying again");
+                sleep(PAUSE).await;
             }
-            Err(error) => debug!(%error, "failed to read a record of another proxy of this node"),
         }
     }
 }
