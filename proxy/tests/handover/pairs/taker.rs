@@ -14,8 +14,6 @@ impl World {
         let read = channel.read_by_taker();
         match (channel.task, read) {
             (Task::Reads, Some(Read::Record(Said::Pairs(offer)))) => channel.task = Task::Holds(offer),
-            // It means nothing here.
-            (Task::Reads, Some(Read::Record(Said::Abort(_)))) => {}
             (Task::Reads, Some(Read::End)) => {
                 channel.close_by_taker();
                 self.forget_closed();
@@ -26,8 +24,9 @@ impl World {
             (Task::Waits(taking, offer), Some(Read::End)) => {
                 self.taker_does(id, taking.observe(Event::Closed), taking, offer);
             }
-            // It is skipped, which closes its duplicates.
-            (Task::Waits(..), Some(Read::Record(Said::Pairs(_)))) => {}
+            // They mean nothing here. That a batch is skipped closes its duplicates.
+            (Task::Reads, Some(Read::Record(Said::Abort(_))))
+            | (Task::Waits(..), Some(Read::Record(Said::Pairs(_)))) => {}
             (Task::Holds(_), _) | (_, None) => unreachable!("it does not read"),
         }
     }
