@@ -3,30 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use http::{Request, header};
-use http_body_util::{BodyExt as _, Empty};
+use anyhow::{Context, Result, bail};
+use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use trivet_testbed::Host;
 
 use crate::inside::inside;
+use crate::keep_alive::KeepAlive;
 use trivet_instruments::Client;
 
 /// The pause between two requests: well below the idle time-out of any server.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The limit of an answer. After a fault of seven seconds the kernel may retransmit up to seven seconds later.
-const LIMIT: Duration = Duration::from_secs(15);
-
-/// Served by every apiserver that lives, with etcd or without.
-const PATH: &str = "/version";
 
 /// Connections that are held.
 #[derive(Debug)]
@@ -53,25 +45,16 @@ impl Held {
         let work = move || async move {
             let mut open = Vec::new();
             for _ in 0..count {
-                let tls = client.connect().await?;
-                let server = client.server_of(&tls);
-                let server = server.context("a server with a certificate of no master")?;
-                let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
-                let closed = tokio::spawn(async move {
-                    match connection.await {
-                        Ok(()) => "closed".to_owned(),
-                        Err(error) => format!("{:#}", anyhow::Error::new(error)),
-                    }
-                });
-                ask(&mut sender).await?;
-                open.push((server, sender, closed));
+                let mut connection = KeepAlive::open(&client).await?;
+                connection.ask().await?;
+                open.push(connection);
             }
             if opened.send(()).is_err() {
                 bail!("the caller no longer waits for the connections");
             }
             let mut held = JoinSet::new();
-            for (server, sender, closed) in open {
-                held.spawn(hold(server, sender, closed, stopped.clone()));
+            for connection in open {
+                held.spawn(hold(connection, stopped.clone()));
             }
             Ok(held.join_all().await)
         };
@@ -91,40 +74,20 @@ impl Held {
     }
 }
 
-async fn hold(
-    server: String,
-    mut sender: SendRequest<Empty<Bytes>>,
-    mut closed: JoinHandle<String>,
-    stop: CancellationToken,
-) -> Connection {
+async fn hold(mut connection: KeepAlive<Empty<Bytes>>, stop: CancellationToken) -> Connection {
+    let server = connection.server.clone();
     let until_it_fails = async {
         loop {
             // An end between two requests is noticed at once, as by client-go.
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                why = &mut closed => return (Timestamp::now(), why.unwrap_or_default()),
+                why = &mut connection.closed => return (Timestamp::now(), why.unwrap_or_default()),
             }
-            if let Err(error) = ask(&mut sender).await {
+            if let Err(error) = connection.ask().await {
                 return (Timestamp::now(), format!("{error:#}"));
             }
         }
     };
     let ended = stop.run_until_cancelled(until_it_fails).await;
     Connection { server, ended }
-}
-
-async fn ask(sender: &mut SendRequest<Empty<Bytes>>) -> Result<()> {
-    let exchange = async {
-        sender.ready().await.context("the connection was closed")?;
-        let request = Request::get(PATH)
-            .header(header::HOST, "kubernetes")
-            .body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await.context("no answer")?;
-        let status = response.status();
-        response.into_body().collect().await.context("no whole answer")?;
-        // 401 and 403 are answers too.
-        ensure!(!status.is_server_error(), "{status}");
-        Ok(())
-    };
-    timeout(LIMIT, exchange).await.context("no answer in time")?
 }

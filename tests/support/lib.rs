@@ -15,6 +15,7 @@ pub mod held;
 pub mod idle;
 pub mod inside;
 pub mod installation;
+mod keep_alive;
 pub mod node_fault;
 pub mod observe;
 pub mod outage;
