@@ -26,6 +26,8 @@ pub struct ProxyPod {
     pub template: Option<String>,
     /// The image of its container.
     pub image: String,
+    /// The id of its container, once there is one.
+    pub container: Option<String>,
     /// Whether kubelet says that it is ready.
     pub is_ready: bool,
     /// Whether it is being deleted.
@@ -35,18 +37,27 @@ pub struct ProxyPod {
 impl ProxyPod {
     fn read(pod: &Pod) -> Option<Self> {
         let spec = pod.spec.as_ref()?;
+        let containers = pod.status.as_ref()?.container_statuses.iter().flatten();
+        let mut ids = containers.filter_map(|container| container.container_id.as_deref());
         let conditions = pod.status.as_ref()?.conditions.iter().flatten();
         Some(Self {
             name: pod.name_any(),
             node: spec.node_name.clone()?,
             template: pod.labels().get(TEMPLATE_LABEL).cloned(),
             image: spec.containers.first()?.image.clone()?,
+            // "containerd://" and a number of 256 bits.
+            container: ids.find_map(|id| Some(id.split_once("://")?.1.to_owned())),
             is_ready: conditions
                 .clone()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             is_leaving: pod.metadata.deletion_timestamp.is_some(),
         })
     }
+}
+
+/// Whether a pod is of this template.
+pub fn is_of(template: &str) -> impl Fn(&ProxyPod) -> bool {
+    move |pod| pod.template.as_deref() == Some(template)
 }
 
 impl Installation {

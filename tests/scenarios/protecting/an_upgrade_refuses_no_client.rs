@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use trivet_testbed::Component;
 use trivet_tests::installation::Installation;
-use trivet_tests::rollout::ProxyPod;
+use trivet_tests::rollout::{ProxyPod, is_of};
 use trivet_tests::say::say;
 use trivet_tests::steady_clients::SteadyClients;
 
@@ -106,8 +106,4 @@ async fn took(installation: &Installation, nodes: &[String], template: &str) -> 
         old.count()
     ));
     Ok(())
-}
-
-fn is_of(template: &str) -> impl Fn(&ProxyPod) -> bool {
-    move |pod| pod.template.as_deref() == Some(template)
 }
