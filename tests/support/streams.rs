@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use trivet_testbed::Host;
 
 use crate::inside::inside;
@@ -74,7 +74,7 @@ pub struct Life {
 /// Streams under way on one host.
 #[derive(Debug)]
 pub struct Streams {
-    stop: CancellationToken,
+    stop: DropGuard,
     lives: Lives,
     work: JoinHandle<Result<()>>,
 }
@@ -114,7 +114,11 @@ impl Streams {
             };
             inside(&host, all).await?
         });
-        Self { stop, lives, work }
+        Self {
+            stop: stop.drop_guard(),
+            lives,
+            work,
+        }
     }
 
     /// The current life of every stream whose first line has come and which has not ended.
@@ -126,7 +130,7 @@ impl Streams {
 
     /// Ends them, and returns all their lives. Fails if a stream brought a byte that was not the one sent.
     pub async fn finish(self) -> Result<Vec<Life>> {
-        self.stop.cancel();
+        drop(self.stop);
         self.work.await.context("the streams were lost")??;
         Ok(self.lives.all())
     }
