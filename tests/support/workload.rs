@@ -44,6 +44,21 @@ impl Installation {
             .await?;
         Ok(())
     }
+
+    /// The token of a ServiceAccount that may reach the ports of the pods of a namespace through the API, and no more.
+    pub async fn token_for_pods(&self, namespace: &str) -> Result<String> {
+        let tools = self.tools();
+        let create = async |what: &str| {
+            tools
+                .kubectl(&format!("create {what} --namespace {namespace}"))
+                .await
+        };
+        create("role pods-proxy --verb=get,create --resource=pods/proxy").await?;
+        let account = format!("--serviceaccount={namespace}:default");
+        create(&format!("rolebinding pods-proxy --role=pods-proxy {account}")).await?;
+        let token = create("token default").await?;
+        Ok(token.trim().to_owned())
+    }
 }
 
 /// Pods without scheduler, token or image pull, so that nothing delays them.

@@ -13,6 +13,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
+// In seconds: longer than any test, so that a watch that begins again is one that was cut. client-go asks for five to ten
+// minutes.
+const watchLasts = int64(3600)
+
 // newInformer returns an informer of a namespace's ConfigMaps that tells the report of every event, list and watch.
 func newInformer(
 	config *rest.Config, namespace string, index int, report *report,
@@ -35,6 +39,7 @@ func newInformer(
 			if options.SendInitialEvents != nil && *options.SendInitialEvents {
 				report.listed(index)
 			}
+			options.TimeoutSeconds = new(watchLasts)
 			events, err := maps.Watch(ctx, options)
 			report.watched(index, err)
 			report.failed(who(index), "watch", err)
