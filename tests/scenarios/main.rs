@@ -20,6 +20,7 @@ mod protecting {
     mod a_path_that_drops_large_packets_is_left;
     mod a_real_client_misses_no_event;
     mod a_rolling_restart_fails_no_request;
+    mod an_upgrade_ends_no_connection;
     mod an_upgrade_refuses_no_client;
     mod each_node_judges_a_partition_for_itself;
     mod edits_reach_every_proxy_and_cost_no_connection;
@@ -41,9 +42,10 @@ mod serving {
     mod when_a_node_is_lost_the_others_go_on;
 }
 
-/// As `protecting`, with faults of minutes, which `cargo xtask soak` runs.
+/// As `protecting`, with faults and upgrades of minutes, which `cargo xtask soak` runs.
 mod soak {
     mod a_master_lost_for_minutes_costs_no_worker;
+    mod many_upgrades_end_no_connection;
 }
 
 /// As `protecting`, and every node has a standby.

@@ -74,7 +74,7 @@ fn listening(table: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The inodes of a process's sockets.
-fn own_sockets(process: &Path) -> Result<Vec<String>> {
+pub(crate) fn own_sockets(process: &Path) -> Result<Vec<String>> {
     let descriptors = fs::read_dir(process.join("fd"))?;
     let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
     Ok(targets

@@ -35,9 +35,9 @@ pub(crate) fn alone(root: &Path, names: &[String]) -> Result<()> {
     })
 }
 
-/// Runs what is too long for every day: outages of minutes, thousands of schedules, of faults in hand-overs and of
-/// histories of a pool, millions of states of a hand-over, a search for inputs that break a parser, and connections that
-/// come and go for hours.
+/// Runs what is too long for every day: outages of minutes, many upgrades, thousands of schedules, of faults in hand-overs
+/// and of histories of a pool, millions of states of a hand-over, a search for inputs that break a parser, and connections
+/// that come and go for hours.
 pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
     reported(root, |suite| {
         suite.packages()?;
