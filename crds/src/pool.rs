@@ -307,10 +307,13 @@ pub struct ProxyTemplate {
     pub metrics: ProxyMetrics,
 }
 
-/// How proxies are replaced: a new one starts beside the old one, on a part of the nodes at a time.
+/// How proxies are replaced: a new one starts beside the old one, on one node first and then on a part of the nodes at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PoolRollout {
+    /// Automatic: a new template of the proxies serves one node first, then the others, and the last good one comes back by
+    /// itself where the new one fails. Paused: no new template begins, and one that has not begun to serve does not.
+    pub policy: RolloutPolicy,
     /// On how many nodes at once: a number, or a percentage of the nodes that have a proxy, rounded up.
     #[schemars(
         length(min = 1, max = 5),
@@ -320,6 +323,19 @@ pub struct PoolRollout {
     /// How long a new proxy must be ready before the old one of its node is deleted and the next node follows.
     #[schemars(range(min = 0, max = 3600))]
     pub min_ready_seconds: u32,
+    /// After how long without progress, beyond minReadySeconds, a rollout has failed.
+    #[schemars(range(min = 60, max = 86400))]
+    pub progress_deadline_seconds: u32,
+}
+
+/// Whether new templates of the proxies are rolled out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutPolicy {
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
+    Automatic,
+    #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
+    Paused,
 }
 
 /// Which nodes get a proxy.
@@ -549,8 +565,10 @@ impl Default for PoolConnection {
 impl Default for PoolRollout {
     fn default() -> Self {
         Self {
+            policy: RolloutPolicy::Automatic,
             max_parallel: "10%".to_owned(),
             min_ready_seconds: 5,
+            progress_deadline_seconds: 600,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! documents of the next minor release.
 
 mod bounds;
+mod gate;
 mod listeners;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,9 +17,10 @@ use sha2::{Digest, Sha256};
 
 use self::bounds::Violation;
 pub use self::bounds::{
-    MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS,
-    MAX_REVISION, is_reachable,
+    MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_DISABLED, MAX_GATE_NODES, MAX_LISTENERS,
+    MAX_MEMBERS, MAX_REVISION, is_reachable,
 };
+pub use self::gate::{Gate, GatePolicy};
 
 /// The version of the document that this release writes and reads.
 pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";
@@ -198,12 +200,21 @@ pub struct RolloutTarget {
     /// a recreated DaemonSet.
     #[serde(default)]
     pub template: String,
+    /// Where pods of this template may take from the proxy that serves. Absent in documents of older releases, which means
+    /// everywhere.
+    #[serde(default, skip_serializing_if = "Gate::is_open")]
+    pub gate: Gate,
 }
 
 impl RolloutTarget {
-    /// Whether no template is named.
+    /// Whether nothing is asked of the proxies.
     pub fn is_unknown(&self) -> bool {
-        self.template.is_empty()
+        self.template.is_empty() && self.gate.is_open()
+    }
+
+    /// Whether pods of the named template wait on this node. A gate without a template says nothing: it would be nobody's.
+    pub fn is_closed_at(&self, node: &str) -> bool {
+        !self.template.is_empty() && !self.gate.admits(node)
     }
 }
 
@@ -418,6 +429,7 @@ mod tests {
             },
             rollout: RolloutTarget {
                 template: "0123456789".to_owned(),
+                gate: Gate::default(),
             },
         }
         .seal()
@@ -483,6 +495,51 @@ mod tests {
     #[test]
     fn a_locality_that_is_no_word_is_malformed() {
         let text = edited(|value| value["balancing"]["locality"] = 3.into());
+        assert_eq!(Document::parse(&text).unwrap_err().reason(), "Malformed");
+    }
+
+    #[test]
+    fn a_document_without_a_gate_lets_every_pod_take_and_an_open_gate_is_not_written() {
+        let text = document().to_text().unwrap();
+        assert!(
+            !text.contains("gate"),
+            "an upgrade alone is no new revision: {text}"
+        );
+        assert!(!Document::parse(&text).unwrap().rollout.is_closed_at("w1"));
+    }
+
+    #[test]
+    fn a_gate_closes_nodes_to_the_named_template() {
+        let with = |rollout: Value| {
+            let text = edited(|value| value["rollout"] = rollout);
+            Document::parse(&text).unwrap().rollout
+        };
+        let some =
+            with(serde_json::json!({ "template": "1", "gate": { "policy": "Nodes", "nodes": ["w1"] } }));
+        assert_eq!([some.is_closed_at("w1"), some.is_closed_at("w2")], [false, true]);
+        let later = with(serde_json::json!({ "template": "1", "gate": { "policy": "Zones" } }));
+        assert!(later.is_closed_at("w1"));
+        let of_nobody = with(serde_json::json!({ "gate": { "policy": "Closed" } }));
+        assert!(!of_nobody.is_closed_at("w1"));
+    }
+
+    #[test]
+    fn a_gate_is_content_and_reads_back() {
+        let gated = Document {
+            rollout: RolloutTarget {
+                gate: Gate::of_node("w1"),
+                ..document().rollout
+            },
+            ..document()
+        };
+        assert!(!gated.same_content(&document()));
+        let gated = gated.seal().unwrap();
+        assert_eq!(Document::parse(&gated.to_text().unwrap()).unwrap(), gated);
+    }
+
+    #[test]
+    fn a_gate_whose_policy_is_no_word_is_malformed() {
+        let text = edited(|value| value["rollout"]["gate"]["policy"] = 3.into());
         assert_eq!(Document::parse(&text).unwrap_err().reason(), "Malformed");
     }
 

@@ -200,6 +200,7 @@ fn serves(state: State) -> bool {
         State::Alone | State::Binding | State::Serving | State::Giving | State::Leaving => true,
         State::Seeking
         | State::Newcomer
+        | State::Gated
         | State::Taking
         | State::Standby
         | State::Assisting

@@ -87,6 +87,9 @@ pub struct DocumentStatus {
     /// Which members it prefers among those in the same state: PreferLocal, PreferSameZone or Any.
     #[serde(default)]
     pub locality: String,
+    /// The template of the pods that wait on this node until the rollout reaches it; absent if none do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_template: Option<String>,
     /// What brought it: File, Cache, Watch or Seed.
     pub source: String,
     /// How long it has been in force in this process.
@@ -248,7 +251,7 @@ impl Subject {
             warnings: self.warnings(now),
             document: in_force
                 .as_ref()
-                .map(|in_force| DocumentStatus::new(in_force, now)),
+                .map(|in_force| DocumentStatus::new(in_force, &place.node, now)),
             listeners: self.listeners(settings),
             handover: None,
             clients: ClientsStatus {
@@ -325,13 +328,15 @@ impl Subject {
 }
 
 impl DocumentStatus {
-    fn new(in_force: &InForce, now: Instant) -> Self {
+    fn new(in_force: &InForce, node: &str, now: Instant) -> Self {
         let document = &in_force.settings.document;
+        let target = &document.rollout;
         Self {
             pool: document.pool.clone(),
             revision: document.revision,
             hash: document.hash.clone(),
             locality: place::locality_as_str(document.balancing.locality).to_owned(),
+            waiting_template: target.is_closed_at(node).then(|| target.template.clone()),
             source: in_force.source.as_str().to_owned(),
             age_milliseconds: milliseconds(now.saturating_duration_since(in_force.since)),
         }

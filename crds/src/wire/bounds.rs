@@ -9,7 +9,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use super::{DisabledMember, Document, Listener, Member};
+use super::{DisabledMember, Document, Gate, Listener, Member};
 
 /// The most members of a document: 32 of the spec and 32 discovered ones.
 pub const MAX_MEMBERS: usize = 64;
@@ -51,6 +51,12 @@ const SERVER_NAME: RangeInclusive<usize> = 1..=253;
 
 /// Length of the hash of a template: that of a label's value.
 const TEMPLATE: RangeInclusive<usize> = 0..=63;
+
+/// The most nodes that a gate lists. A rollout begins with one, and opens everywhere after it.
+pub const MAX_GATE_NODES: usize = 64;
+
+/// Length of the name of a node.
+const NODE_NAME: RangeInclusive<usize> = 1..=253;
 
 /// A number of the document: its path in the document and, below `spec`, in the pool; its bounds; its value.
 type Number = (&'static str, RangeInclusive<u32>, fn(&Document) -> u32);
@@ -117,6 +123,7 @@ pub(super) fn check(document: &Document) -> Result<(), Violation> {
     listeners(&document.listeners)?;
     length("tls.serverName", &document.tls.server_name, &SERVER_NAME)?;
     length("rollout.template", &document.rollout.template, &TEMPLATE)?;
+    gate(&document.rollout.gate)?;
     for (field, bounds, value) in NUMBERS {
         number(field, value(document), bounds)?;
     }
@@ -283,6 +290,19 @@ fn listeners(listeners: &[Listener]) -> Result<(), Violation> {
             )?;
         }
         number(field("port"), listener.port.into(), &LISTENER_PORT)?;
+    }
+    Ok(())
+}
+
+fn gate(gate: &Gate) -> Result<(), Violation> {
+    require(
+        gate.nodes.len() <= MAX_GATE_NODES,
+        "rollout.gate.nodes",
+        list_of(gate.nodes.len()),
+        "must hold 64 names at most; list the first nodes of a rollout, and use the policy Open for all",
+    )?;
+    for (index, node) in gate.nodes.iter().enumerate() {
+        length(format!("rollout.gate.nodes[{index}]"), node, &NODE_NAME)?;
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ pub fn build(
         tls: tls(spec, facts),
         rollout: wire::RolloutTarget {
             template: facts.template.clone(),
+            gate: wire::Gate::default(),
         },
     };
     match revision::followed(facts) {

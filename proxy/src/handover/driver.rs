@@ -175,6 +175,7 @@ impl Driver {
         let mut samples = interval(SAMPLE_INTERVAL);
         samples.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut changes = self.listeners.sockets().changes();
+        self.tell_target();
         self.tell(Event::Started);
         loop {
             if let Some(end) = self.end.take() {
@@ -205,7 +206,7 @@ impl Driver {
             for channel in self.links.take_faulty() {
                 self.tell(Event::Broken(channel));
             }
-            self.tell_rank();
+            self.tell_target();
             self.tell_elapsed();
             self.tell(Event::AllRead);
             self.end_channels().await;
@@ -271,14 +272,15 @@ impl Driver {
         None
     }
 
-    /// Its rank is another once the document in force names another template.
-    fn tell_rank(&mut self) {
+    /// What the document in force asks of this node is another once it names another template or moves its gate.
+    fn tell_target(&mut self) {
         let rank = Rank {
             matches_document: self.warmth.names(self.machine.template()),
             ..self.machine.rank()
         };
-        if rank != self.machine.rank() {
-            self.tell(Event::Ranked(rank));
+        let closed = self.warmth.closed_template();
+        if rank != self.machine.rank() || closed.as_deref() != self.machine.closed() {
+            self.tell(Event::Retargeted { rank, closed });
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Machine {
     is_assisting: bool,
     is_proven: bool,
     has_given: bool,
+    /// The template whose gate is closed on this node.
+    closed: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +78,7 @@ impl Machine {
             is_assisting: false,
             is_proven: false,
             has_given: false,
+            closed: None,
         }
     }
 
@@ -103,7 +106,7 @@ impl Machine {
             Event::ShutDown(addresses) => self.shut_down(addresses),
             Event::SnapshotReady(snapshot) => self.push(snapshot),
             Event::Applied(serial) => self.applied(serial),
-            Event::Ranked(rank) => self.ranked(rank),
+            Event::Retargeted { rank, closed } => self.retargeted(rank, closed),
             Event::Proven => {
                 self.is_proven = true;
                 self.ask()
@@ -131,17 +134,38 @@ impl Machine {
         }
     }
 
-    /// One that has given and is proven needs no proof to take back: it is a standby, whatever its rank.
+    /// One that has given and is proven needs no proof to take back: it is a standby, whatever its rank. One whose gate is
+    /// closed is none, or it would be ready, and the DaemonSet controller would delete the pod that serves.
     fn state_beside(&self, joined: &Joined) -> State {
         let outranks = match joined.holder() {
-            Some(holder) => self.own.rank.may_take(holder.rank),
+            Some(holder) => self.own.rank.may_take(holder.rank) || self.may_take(&self.own, holder),
             None => self.own.rank.class != Class::Static,
         };
-        if outranks && !(self.has_given && self.is_proven) {
-            State::Newcomer
-        } else {
-            State::Standby
+        let is_spare = self.has_given && self.is_proven;
+        match (outranks, self.is_gated(&self.own)) {
+            (true, true) => State::Gated,
+            (true, false) if !is_spare => State::Newcomer,
+            (true | false, _) => State::Standby,
         }
+    }
+
+    /// Whether `peer` may take by its rank from `holder`. One whose gate is closed does not, and any other pod takes back
+    /// from it: the template may be broken, and it serves only because there was nobody else.
+    fn may_take(&self, peer: &Peer, holder: &Peer) -> bool {
+        match (self.is_gated(peer), self.is_gated(holder)) {
+            (true, _) => false,
+            (false, true) => peer.rank.class == Class::DaemonSet,
+            (false, false) => peer.rank.may_take(holder.rank),
+        }
+    }
+
+    /// Whether this is a pod whose gate is closed on this node.
+    fn is_gated(&self, peer: &Peer) -> bool {
+        let is_closed = self
+            .closed
+            .as_ref()
+            .is_some_and(|closed| *closed == peer.template);
+        is_closed && peer.rank.class == Class::DaemonSet
     }
 
     /// Whether this process is ready.
@@ -182,6 +206,11 @@ impl Machine {
     /// The hash of its template; empty where there is none.
     pub fn template(&self) -> &str {
         &self.own.template
+    }
+
+    /// The template whose gate is closed on this node, as far as this process knows.
+    pub fn closed(&self) -> Option<&str> {
+        self.closed.as_deref()
     }
 
     /// Whether SIGTERM has come.
@@ -261,12 +290,14 @@ impl Machine {
         }
     }
 
-    fn ranked(&mut self, rank: Rank) -> Vec<Action> {
-        if self.own.rank == rank {
-            return Vec::new();
-        }
-        self.own.rank = rank;
-        let mut actions = self.introduce_again();
+    fn retargeted(&mut self, rank: Rank, closed: Option<String>) -> Vec<Action> {
+        self.closed = closed;
+        let mut actions = if self.own.rank == rank {
+            Vec::new()
+        } else {
+            self.own.rank = rank;
+            self.introduce_again()
+        };
         actions.extend(self.ask());
         actions
     }

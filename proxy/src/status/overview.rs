@@ -1,6 +1,6 @@
 //! The text of `trivet-proxy status`: the whole proxy on one screen.
 
-use crate::handover::{inquiry::Processes, record::Peer};
+use crate::handover::{inquiry::Processes, rank::Class, record::Peer};
 
 use super::{Observation, PathStatus, Status, UpstreamStatus, WarningStatus, layout};
 
@@ -12,7 +12,16 @@ pub fn overview(status: &Status) -> String {
         line("listeners", listeners(status)),
         line("clients", clients(status)),
     ];
-    lines.extend(status.handover.iter().flat_map(handover));
+    let waiting = status
+        .document
+        .as_ref()
+        .and_then(|document| document.waiting_template.as_deref());
+    lines.extend(
+        status
+            .handover
+            .iter()
+            .flat_map(|processes| handover(processes, waiting)),
+    );
     lines.extend(status.warnings.iter().map(warning));
     let head = layout::columns(&lines);
     if status.upstreams.is_empty() {
@@ -31,8 +40,8 @@ fn warning(warning: &WarningStatus) -> Vec<String> {
     line("warning", format!("{reason} for {age}: {message}"))
 }
 
-/// The process that serves, then the others.
-fn handover(processes: &Processes) -> Vec<Vec<String>> {
+/// The process that serves, then the others. Pods of the template `waiting` wait for the rollout.
+fn handover(processes: &Processes, waiting: Option<&str>) -> Vec<Vec<String>> {
     let Processes { holder, peers } = processes;
     let serves = if holder.is_leaving {
         "serves and ends"
@@ -40,16 +49,22 @@ fn handover(processes: &Processes) -> Vec<Vec<String>> {
         "serves"
     };
     let mut lines = vec![process(holder, serves.to_owned())];
-    lines.extend(peers.iter().map(|peer| process(peer, part(peer, holder))));
+    lines.extend(
+        peers
+            .iter()
+            .map(|peer| process(peer, part(peer, holder, waiting))),
+    );
     lines
 }
 
-fn part(peer: &Peer, holder: &Peer) -> String {
+fn part(peer: &Peer, holder: &Peer, waiting: Option<&str>) -> String {
     if peer.is_leaving {
         return "ends".to_owned();
     }
     let warmth = if peer.is_warm { "warm" } else { "not warm yet" };
-    if peer.rank.may_take(holder.rank) {
+    if peer.rank.class == Class::DaemonSet && waiting == Some(peer.template.as_str()) {
+        format!("waits until the rollout reaches this node, {warmth}")
+    } else if peer.rank.may_take(holder.rank) {
         format!("is about to take over, {warmth}")
     } else {
         format!("stands by, {warmth}")
@@ -157,4 +172,40 @@ fn row(upstream: &UpstreamStatus, path: &PathStatus) -> Vec<String> {
         path.standing.clone(),
         upstream.distance.clone(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_pod_of_a_new_template_waits_for_is_told() {
+        let peer = |class: &str, template: &str, generation: u64| -> Peer {
+            let peer = json!({
+                "id": template, "release": "0.2.0", "template": template, "isWarm": true,
+                "rank": { "class": class, "generation": generation },
+            });
+            serde_json::from_value(peer).unwrap()
+        };
+        let processes = Processes {
+            holder: peer("DaemonSet", "old", 1),
+            peers: vec![peer("DaemonSet", "new", 2), peer("Static", "new", 0)],
+        };
+        let told = |waiting| {
+            let lines = handover(&processes, waiting).into_iter();
+            lines.map(|line| line.concat()).collect::<Vec<_>>()
+        };
+        let [holder, pod, standby] = &told(Some("new"))[..] else {
+            panic!("three lines")
+        };
+        assert!(holder.contains("serves"), "{holder}");
+        assert!(
+            pod.contains("waits until the rollout reaches this node, warm"),
+            "{pod}"
+        );
+        assert!(standby.contains("stands by"), "{standby}");
+        assert!(told(None)[1].contains("is about to take over"));
+    }
 }

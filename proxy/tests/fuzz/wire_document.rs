@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::{Value, json};
 use trivet_crds::wire::{
-    API_VERSION, Balancing, Connection, DisabledMember, Document, Error, HealthCheck, Listener, Locality,
-    MAX_ADDRESSES, MAX_DISABLED, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState,
-    RolloutTarget, Tls,
+    API_VERSION, Balancing, Connection, DisabledMember, Document, Error, Gate, HealthCheck, Listener,
+    Locality, MAX_ADDRESSES, MAX_DISABLED, MAX_GATE_NODES, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member,
+    MemberState, RolloutTarget, Tls,
 };
 
 use crate::search::{fuzz, keep};
@@ -78,6 +78,9 @@ fn read(text: &str) -> Result<Document, Error> {
     assert!((1..=32_767).contains(&connection.keep_alive_seconds));
     assert!((1..1 << 31).contains(&connection.user_timeout_milliseconds));
     assert!(document.revision <= MAX_REVISION);
+    let gated = &document.rollout.gate.nodes;
+    assert!(gated.len() <= MAX_GATE_NODES);
+    assert!(gated.iter().all(|node| (1..=253).contains(&node.len())));
     // The known fields are written and read back unchanged.
     let written = document.clone().seal().unwrap();
     assert_eq!(Document::parse(&written.to_text().unwrap()).unwrap(), written);
@@ -96,8 +99,9 @@ fn loops(member: &Member, listeners: &[Listener]) -> bool {
 
 /// Real documents with what no change of a few bytes makes.
 fn beyond_their_bounds() -> Vec<Vec<u8>> {
-    let edits: [fn(&mut Value); 3] = [
+    let edits: [fn(&mut Value); 4] = [
         |document| document["revision"] = u64::MAX.into(),
+        |document| document["rollout"]["gate"]["nodes"] = vec!["w1"; MAX_GATE_NODES + 1].into(),
         |document| {
             let listener = |number: usize| json!({ "name": number.to_string(), "addresses": ["::1"], "port": 7443 + number });
             document["listeners"] = (0..=MAX_LISTENERS).map(listener).collect();
@@ -121,7 +125,10 @@ pub(crate) fn document(revision: u64) -> String {
         api_version: API_VERSION.to_owned(),
         pool: "default".to_owned(),
         revision,
-        rollout: RolloutTarget::default(),
+        rollout: RolloutTarget {
+            template: "0123456789".to_owned(),
+            gate: Gate::of_node("w1"),
+        },
         hash: String::new(),
         members: vec![Member {
             name: "cp1".to_owned(),

@@ -30,6 +30,7 @@ use self::{
 /// A node to explore.
 struct Node {
     ranks: Vec<Rank>,
+    is_gated: bool,
     faults: Faults,
 }
 
@@ -38,7 +39,7 @@ impl Model for Node {
     type Action = Step;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(&self.ranks, self.faults)]
+        vec![World::new(&self.ranks, self.is_gated, self.faults)]
     }
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
@@ -70,6 +71,11 @@ impl Model for Node {
 
 /// Explores all that may happen to three processes of these ranks.
 fn explore(ranks: [(Class, u64); 3], faults: Faults) {
+    explore_from(ranks, false, faults);
+}
+
+/// The same where the gate of the first process is closed or not.
+fn explore_from(ranks: [(Class, u64); 3], is_gated: bool, faults: Faults) {
     let begun = Instant::now();
     let ranks = ranks.map(|(class, generation)| Rank {
         class,
@@ -78,6 +84,7 @@ fn explore(ranks: [(Class, u64); 3], faults: Faults) {
     });
     let node = Node {
         ranks: ranks.to_vec(),
+        is_gated,
         faults,
     };
     let checker = node.checker().threads(2).spawn_bfs().join();
@@ -96,6 +103,7 @@ const NONE: Faults = Faults {
     terminations: 0,
     lost_directories: 0,
     broken_channels: 0,
+    openings: 0,
 };
 
 mod a_pod_and_two_standbys {
@@ -225,5 +233,31 @@ mod two_pods_and_a_standby {
             ..NONE
         };
         explore(RANKS, faults);
+    }
+}
+
+mod a_pod_behind_its_gate_a_pod_and_a_standby {
+    use super::*;
+
+    const RANKS: [(Class, u64); 3] = [(Class::DaemonSet, 2), (Class::DaemonSet, 1), (Class::Static, 0)];
+
+    #[test]
+    fn serve_whichever_two_die_and_whenever_the_gate_opens() {
+        let faults = Faults {
+            crashes: 2,
+            openings: 1,
+            ..NONE
+        };
+        explore_from(RANKS, true, faults);
+    }
+
+    #[test]
+    fn serve_whichever_is_ended_and_whichever_is_stopped() {
+        let faults = Faults {
+            stops: 1,
+            terminations: 1,
+            ..NONE
+        };
+        explore_from(RANKS, true, faults);
     }
 }

@@ -104,27 +104,26 @@ pub(crate) fn it_comes_to_rest(world: &World) -> bool {
     false
 }
 
-/// Once nothing happens any more, the highest of those that are not leaving serves alone, and it has the lock alone.
+/// Once nothing happens any more, one from which no other would take by its rank serves alone, and it has the lock alone.
 pub(crate) fn the_highest_serves_in_the_end(world: &World) -> bool {
-    let mut staying = world
+    let staying: Vec<usize> = world
         .living()
         .filter(|(_, process)| !process.is_leaving())
-        .peekable();
-    if staying.peek().is_none() || !is_quiet(world) {
+        .map(|(number, _)| number)
+        .collect();
+    if staying.is_empty() || !is_quiet(world) {
         return true;
     }
-    let highest = staying.map(|(_, process)| process.machine.rank()).max();
-    let with_lock: Vec<&Process> = world
+    let with_lock: Vec<(usize, &Process)> = world
         .living()
-        .map(|(_, process)| process)
-        .filter(|process| process.lock.is_some())
+        .filter(|(_, process)| process.lock.is_some())
         .collect();
     let acceptors = world.living().filter(|(_, process)| process.accepts).count();
     match with_lock[..] {
-        [holder] => {
+        [(number, holder)] => {
             holder.serves()
                 && !holder.is_leaving()
-                && Some(holder.machine.rank()) == highest
+                && !staying.iter().any(|other| world.may_take(*other, number))
                 && acceptors == 1
         }
         _ => false,

@@ -46,6 +46,8 @@ pub(crate) enum Fault {
     LoseDirectory,
     /// A process finds a record that it cannot read.
     Break(usize, ChannelId),
+    /// The rollout reaches the node.
+    OpenGate,
 }
 
 /// All steps that are possible now.
@@ -106,7 +108,8 @@ fn unprompted(world: &World, number: usize, process: &Process, is_busy: bool, st
     let timers = process.timers.iter();
     let due = timers.filter(|(timer, after)| **after <= SHORT || (!is_busy && **timer != Timer::Give));
     steps.extend(due.map(|(&timer, _)| Step::Elapse(number, timer)));
-    if process.state() == State::Newcomer && process.has_socket && !process.is_proven {
+    let proves = matches!(process.state(), State::Newcomer | State::Gated);
+    if proves && process.has_socket && !process.is_proven {
         steps.push(Step::Prove(number));
     }
     if is_busy {
@@ -168,6 +171,9 @@ fn faults(world: &World, steps: &mut Vec<Step>) {
             steps.extend(open.map(|channel| Step::Fault(Fault::Break(number, channel.id))));
         }
     }
+    if left.openings > 0 {
+        steps.push(Step::Fault(Fault::OpenGate));
+    }
     if left.lost_directories > 0 && world.path.is_some() {
         steps.push(Step::Fault(Fault::LoseDirectory));
     }
@@ -218,6 +224,10 @@ fn befall(world: &mut World, fault: Fault) {
             world.faults.lost_directories -= 1;
             world.lock_file += 1;
             world.path = None;
+        }
+        Fault::OpenGate => {
+            world.faults.openings -= 1;
+            world.open_gate();
         }
         Fault::Break(number, id) => {
             world.faults.broken_channels -= 1;

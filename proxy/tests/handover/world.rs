@@ -9,7 +9,7 @@ use std::{
 use serde_json::Map;
 use trivet_proxy::handover::{
     machine::{Action, ChannelId, Event, Machine, State, Timer},
-    rank::Rank,
+    rank::{Class, Rank},
     record::{Listener, ListenerKind, Message, Peer, Snapshot},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Faults {
     pub(crate) lost_directories: u8,
     /// A record of a channel cannot be read.
     pub(crate) broken_channels: u8,
+    /// The rollout reaches the node: the gate of the first process opens. That is no fault, and comes at any time too.
+    pub(crate) openings: u8,
 }
 
 /// One node.
@@ -41,6 +43,8 @@ pub(crate) struct World {
     pub(crate) lock_file: u8,
     /// What may still go wrong.
     pub(crate) faults: Faults,
+    /// Whether the gate of the first process is closed.
+    pub(crate) is_gated: bool,
 }
 
 /// A process with what the kernel keeps for it.
@@ -145,18 +149,40 @@ fn listener() -> Listener {
 }
 
 impl World {
-    /// A node on which processes of these ranks are about to start.
-    pub(crate) fn new(ranks: &[Rank], faults: Faults) -> Self {
+    /// A node on which processes of these ranks are about to start, the first of them behind a closed gate or not.
+    pub(crate) fn new(ranks: &[Rank], is_gated: bool, faults: Faults) -> Self {
         let processes = ranks
             .iter()
             .enumerate()
-            .map(|(number, &rank)| Some(Arc::new(start(number, rank))));
+            .map(|(number, &rank)| Some(Arc::new(start(number, rank, is_gated))));
         Self {
+            is_gated,
             processes: processes.collect(),
             channels: Vec::new(),
             path: None,
             lock_file: 0,
             faults,
+        }
+    }
+
+    /// Opens the gate: each process learns it.
+    pub(crate) fn open_gate(&mut self) {
+        self.is_gated = false;
+        let living: Vec<usize> = self.living().map(|(number, _)| number).collect();
+        for number in living {
+            let rank = self.process(number).machine.rank();
+            self.tell(number, Event::Retargeted { rank, closed: None });
+        }
+    }
+
+    /// Whether the process `other` would take from `holder` by its rank.
+    pub(crate) fn may_take(&self, other: usize, holder: usize) -> bool {
+        let rank = |number: usize| self.processes[number].as_ref().unwrap().machine.rank();
+        let is_gated = |number| self.is_gated && number == 0;
+        match (is_gated(other), is_gated(holder)) {
+            (true, _) => false,
+            (false, true) => rank(other).class == Class::DaemonSet,
+            (false, false) => rank(other).may_take(rank(holder)),
         }
     }
 
@@ -418,12 +444,12 @@ fn introduces(message: &Message) -> bool {
     )
 }
 
-fn start(number: usize, rank: Rank) -> Process {
+fn start(number: usize, rank: Rank, is_gated: bool) -> Process {
     let own = Peer {
         id: number.to_string(),
         release: String::new(),
         rank,
-        template: String::new(),
+        template: number.to_string(),
         is_leaving: false,
         is_warm: false,
         has_listeners: false,
@@ -437,6 +463,8 @@ fn start(number: usize, rank: Rank) -> Process {
         bytes: 0,
     };
     machine.observe(Event::SnapshotReady(snapshot));
+    let closed = is_gated.then(|| 0.to_string());
+    machine.observe(Event::Retargeted { rank, closed });
     Process {
         machine,
         run: Run::Awake,
@@ -464,7 +492,7 @@ impl Process {
     pub(crate) fn may_assist(&self) -> bool {
         let waits = matches!(
             self.state(),
-            State::Seeking | State::Newcomer | State::Standby | State::Taking
+            State::Seeking | State::Newcomer | State::Gated | State::Standby | State::Taking
         );
         waits && self.has_socket
     }

@@ -14,6 +14,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
+use trivet_crds::wire::Gate;
 
 use crate::support::{
     apiserver::Apiserver,
@@ -400,5 +401,38 @@ async fn a_proxy_of_the_template_that_the_document_names_again_takes_back() {
     let before = served(&latter.node).await;
     former.serves().await;
     assert!(served(&latter.node).await <= before + 1, "both accept");
+    attempts.all_succeeded().await;
+}
+
+#[tokio::test]
+async fn a_proxy_of_a_new_template_waits_unready_until_the_gate_opens_on_its_node() {
+    let (node, apiserver) = node();
+    let pool = |revision, template| node.pool().member(&apiserver).revision(revision).naming(template);
+    node.write(&pool(1, "a"));
+    let former = Process::of_template(&node, "DaemonSet", 1, "a");
+    eventually("ready", async || former.node.ready().await).await;
+    let attempts = Attempts::start(&node);
+    former.node.write(&pool(2, "b").gated(Gate::of_node("w2")));
+    former.node.follows(2).await;
+    // It starts with the document of before, in which its template has no gate.
+    let latter = Process::of_template(&node, "DaemonSet", 2, "b");
+    let waits = async || {
+        let status = latter.node.status().await;
+        let waits = status
+            .not_ready_because
+            .is_some_and(|why| why.contains("waiting until the rollout reaches this node"));
+        waits
+            && status
+                .document
+                .is_some_and(|document| document.waiting_template.as_deref() == Some("b"))
+    };
+    eventually("it waits", waits).await;
+    former.serves().await;
+    assert!(former.node.ready().await && !latter.node.ready().await);
+    // The latter gets it with the snapshot.
+    former.node.write(&pool(3, "b").gated(Gate::of_node("w1")));
+    latter.serves().await;
+    eventually("the latter is ready", async || latter.node.ready().await).await;
+    assert!(former.node.ready().await, "one that has given stays ready");
     attempts.all_succeeded().await;
 }

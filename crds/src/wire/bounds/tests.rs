@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::{Document, tests::document};
+use crate::wire::{Document, Gate, tests::document};
 
 /// A change that breaks a bound; the field and the value that the error names; a part of its rule.
 type Case = (fn(&mut Document), &'static str, &'static str, &'static str);
@@ -182,6 +182,18 @@ const CASES: &[Case] = &[
         "32768",
         "1 to 300",
     ),
+    (
+        |d| d.rollout.gate.nodes = vec!["w1".to_owned(); MAX_GATE_NODES + 1],
+        "rollout.gate.nodes",
+        "a list of 65",
+        "64 names at most",
+    ),
+    (
+        |d| d.rollout.gate = Gate::of_node(""),
+        "rollout.gate.nodes[0]",
+        "\"\"",
+        "1 to 253",
+    ),
 ];
 
 /// A disabled member with so many addresses.
@@ -268,7 +280,7 @@ fn every_number_is_accepted_at_its_bounds_and_rejected_beyond() {
 
 #[test]
 fn values_at_their_bounds_are_accepted() {
-    let within: [fn(&mut Document); 7] = [
+    let within: [fn(&mut Document); 8] = [
         |d| d.revision = MAX_REVISION,
         |d| d.disabled_members = vec![disabled(&"n".repeat(253), MAX_ADDRESSES); MAX_DISABLED],
         |d| d.disabled_members = vec![disabled("cp9", 0)],
@@ -277,6 +289,7 @@ fn values_at_their_bounds_are_accepted() {
         |d| d.health_check.timeout_milliseconds = d.health_check.period_milliseconds,
         // A master's own apiserver, beside a listener on another port.
         |d| d.members[0].addresses = vec![IpAddr::from([127, 0, 0, 1])],
+        |d| d.rollout.gate.nodes = vec!["n".repeat(253); MAX_GATE_NODES],
     ];
     for change in within {
         let mut document = document();

@@ -113,7 +113,7 @@ impl Driver {
                 return match self.warmth.apply(snapshot, descriptors) {
                     Ok(true) => {
                         // Before it asks to take.
-                        self.tell_rank();
+                        self.tell_target();
                         self.tell(Event::Applied(snapshot.serial));
                     }
                     Ok(false) => {}

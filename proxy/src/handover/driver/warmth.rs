@@ -58,6 +58,14 @@ impl Warmth {
         !template.is_empty() && named.is_some_and(|named| named == template)
     }
 
+    /// The template whose gate the document in force closes on this node.
+    pub(super) fn closed_template(&self) -> Option<String> {
+        let in_force = self.in_force.borrow();
+        let target = &in_force.as_ref()?.settings.document.rollout;
+        let is_closed = target.is_closed_at(&self.upstreams.place().node);
+        is_closed.then(|| target.template.clone())
+    }
+
     /// The last one that was written.
     pub(super) fn last(&self) -> Option<Snapshot> {
         self.last.as_ref().map(|(snapshot, _)| snapshot.clone())

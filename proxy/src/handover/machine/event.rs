@@ -65,8 +65,14 @@ pub enum Event {
     SnapshotReady(Snapshot),
     /// This process has applied the snapshot with this serial.
     Applied(u64),
-    /// Its rank is another now, because the document in force is.
-    Ranked(Rank),
+    /// The document in force names another target. Rank and gate come as one, because a document names a template and closes
+    /// its gate at once.
+    Retargeted {
+        /// This process's rank by it.
+        rank: Rank,
+        /// The template whose gate it closes on this node.
+        closed: Option<String>,
+    },
     /// A connection of its own through its own relay was answered.
     Proven,
     /// The accept queue is not drained by the process that should (told for as long as it is so).

@@ -85,8 +85,9 @@ impl Machine {
         vec![Action::Send(channel, offer), Action::Set(Timer::Give, GIVE_LIMIT)]
     }
 
-    /// The peer to give to: the highest in rank that may take. A holder that leaves gives to any, the warm ones first, as
-    /// soon as all have asked or have had the time to.
+    /// The peer to give to: the highest in rank that may take. A holder that leaves gives to any as soon as all have asked or
+    /// have had the time to: the warm ones come first, and those whose gate is closed last, because a standby is known to
+    /// work.
     fn candidate(&self) -> Option<(ChannelId, u64)> {
         let Role::Holding(holding) = &self.role else {
             return None;
@@ -98,13 +99,13 @@ impl Machine {
         staying()
             .filter(|(_, guest)| self.own.is_leaving || self.is_outranked_by(guest))
             .filter_map(|(channel, guest)| Some((guest, *channel, guest.asked?.0)))
-            .max_by_key(|(guest, _, _)| (guest.peer.is_warm, guest.peer.rank))
+            .max_by_key(|(guest, _, _)| (guest.peer.is_warm, !self.is_gated(&guest.peer), guest.peer.rank))
             .map(|(_, channel, take)| (channel, take))
     }
 
     fn is_outranked_by(&self, guest: &Guest) -> bool {
         let asks = matches!(guest.asked, Some((_, AskReason::Rank | AskReason::Unknown)));
-        asks && guest.peer.is_warm && guest.peer.rank.may_take(self.own.rank)
+        asks && guest.peer.is_warm && self.may_take(&guest.peer, &self.own)
     }
 
     fn commit(&mut self) -> Vec<Action> {

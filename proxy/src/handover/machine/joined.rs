@@ -161,7 +161,7 @@ impl Machine {
             return Some(AskReason::Leaving);
         }
         let is_fit = self.is_proven && self.own.is_warm;
-        (is_fit && self.own.rank.may_take(holder.rank)).then_some(AskReason::Rank)
+        (is_fit && self.may_take(&self.own, holder)).then_some(AskReason::Rank)
     }
 
     fn offered(&mut self, number: u64, addresses: &[SocketAddr]) -> Vec<Action> {

@@ -17,6 +17,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// A static pod lets a pod of the DaemonSet come first: rank would take the listeners from it again.
 const STATIC_PAUSE: Duration = Duration::from_millis(20);
 
+/// A pod whose gate is closed lets a static pod come first: that one is known to work.
+const GATED_PAUSE: Duration = Duration::from_millis(50);
+
 /// A process without listeners lets those that hold them come first, because only they can accept while all of them live.
 const EMPTY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,8 @@ impl Machine {
             vec![Action::Set(Timer::Seek, EMPTY_PAUSE)]
         } else if self.own.rank.class == Class::Static {
             vec![Action::Set(Timer::Seek, STATIC_PAUSE)]
+        } else if self.is_gated(&self.own) {
+            vec![Action::Set(Timer::Seek, GATED_PAUSE)]
         } else {
             vec![Action::Connect]
         }

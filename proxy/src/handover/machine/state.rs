@@ -11,6 +11,8 @@ pub enum State {
     Binding,
     /// May take, once it has proven itself.
     Newcomer,
+    /// May take once the rollout reaches this node: the gate of its template is closed here.
+    Gated,
     /// Has accepted an offer.
     Taking,
     /// Serves.
@@ -48,6 +50,7 @@ impl State {
             Self::Seeking => "looking for other proxies of this node",
             Self::Binding => "waiting for a port that another program has",
             Self::Newcomer => "about to take over from another proxy of this node",
+            Self::Gated => "waiting until the rollout reaches this node",
             Self::Taking => "taking over from another proxy of this node",
             Self::Serving => "serving",
             Self::Giving => "handing over to another proxy of this node",
@@ -64,6 +67,7 @@ impl State {
             Self::Alone | Self::Binding | Self::Serving | Self::Giving | Self::Leaving => true,
             Self::Seeking
             | Self::Newcomer
+            | Self::Gated
             | Self::Taking
             | Self::Standby
             | Self::Assisting
@@ -78,6 +82,7 @@ impl State {
             Self::Alone
             | Self::Binding
             | Self::Newcomer
+            | Self::Gated
             | Self::Taking
             | Self::Serving
             | Self::Giving
@@ -111,6 +116,7 @@ pub fn is_ready(state: State, merits: Merits) -> bool {
         State::Seeking
         | State::Binding
         | State::Newcomer
+        | State::Gated
         | State::Leaving
         | State::Retiring
         | State::Draining => false,

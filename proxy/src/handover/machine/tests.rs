@@ -1,6 +1,7 @@
 //! Each transition that matters, one by one. What follows from all of them together is explored in `tests/handover`.
 
 mod finding;
+mod gated;
 mod giving;
 mod leaving;
 mod stalling;

@@ -10,8 +10,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 use trivet_crds::wire::{
-    API_VERSION, Balancing, Connection, DisabledMember, Document, HealthCheck, Listener, Locality, Member,
-    MemberState, RolloutTarget, Tls,
+    API_VERSION, Balancing, Connection, DisabledMember, Document, Gate, HealthCheck, Listener, Locality,
+    Member, MemberState, RolloutTarget, Tls,
 };
 use trivet_proxy::{
     admin,
@@ -97,6 +97,12 @@ impl Pool {
     /// Whose proxies of this template should serve.
     pub(crate) fn naming(mut self, template: &str) -> Self {
         template.clone_into(&mut self.document.rollout.template);
+        self
+    }
+
+    /// Where the proxies of that template may take.
+    pub(crate) fn gated(mut self, gate: Gate) -> Self {
+        self.document.rollout.gate = gate;
         self
     }
 

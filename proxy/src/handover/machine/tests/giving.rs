@@ -30,10 +30,11 @@ fn a_holder_whose_document_names_another_template_offers_to_a_peer_that_has_aske
     let mut machine = Machine::serving(pod(2));
     machine.reads(FIRST, hello(warm(pod(1))));
     machine.reads(FIRST, asks(AskReason::Rank));
-    machine.observe(Event::Ranked(Rank {
+    let rank = Rank {
         matches_document: false,
         ..pod(2)
-    }));
+    };
+    machine.observe(Event::Retargeted { rank, closed: None });
     assert!(offers(&machine.observe(Event::AllRead), FIRST));
 }
 

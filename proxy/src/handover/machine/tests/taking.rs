@@ -42,7 +42,10 @@ fn a_document_that_names_another_template_makes_a_peer_ask() {
         matches_document: true,
         ..pod(3)
     };
-    let actions = machine.observe(Event::Ranked(now_named));
+    let actions = machine.observe(Event::Retargeted {
+        rank: now_named,
+        closed: None,
+    });
     assert!(matches!(
         sent(&actions, UP)[..],
         [Message::Hello { .. }, Message::Ask { .. }]
