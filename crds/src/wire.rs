@@ -202,14 +202,14 @@ pub struct RolloutTarget {
     pub template: String,
     /// Where pods of this template may take from the proxy that serves. Absent in documents of older releases, which means
     /// everywhere.
-    #[serde(default, skip_serializing_if = "Gate::is_open")]
+    #[serde(default, skip_serializing_if = "Gate::says_nothing")]
     pub gate: Gate,
 }
 
 impl RolloutTarget {
     /// Whether nothing is asked of the proxies.
     pub fn is_unknown(&self) -> bool {
-        self.template.is_empty() && self.gate.is_open()
+        self.template.is_empty() && self.gate.says_nothing()
     }
 
     /// Whether pods of the named template wait on this node. A gate without a template says nothing: it would be nobody's.

@@ -62,6 +62,11 @@ impl Gate {
         }
     }
 
+    /// Whether it is as an absent one.
+    pub(super) fn says_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether it is open on every node.
     pub fn is_open(&self) -> bool {
         self.policy == GatePolicy::Open
