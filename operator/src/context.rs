@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
@@ -80,6 +80,8 @@ pub struct PoolState {
     pub refused_pod: Option<(Instant, Option<String>)>,
     /// The last look at the writer's pods.
     pub writer_pods: Option<Look>,
+    /// The last good template that was read, with its hash.
+    pub good_template: Option<(String, Arc<PodTemplateSpec>)>,
     /// The new pods whose predecessors are still there.
     pub stalls: Stalls,
     /// The delay after a failed pass.

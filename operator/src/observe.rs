@@ -25,6 +25,7 @@ use crate::plan::facts::Discovered;
 use crate::plan::masters::{Origin, masters};
 use crate::plan::scope::Scope;
 use crate::plan::scope::in_place::InPlace;
+use crate::plan::wave::WaveFacts;
 use crate::plan::{self, Facts, Memory};
 use crate::prober::in_force_key;
 use crate::render::daemon_set::Template;
@@ -38,6 +39,7 @@ pub mod in_force;
 pub mod proxies;
 pub mod replacement;
 pub mod rivals;
+pub mod wave;
 mod words;
 
 use self::bootstrap::Bootstrap;
@@ -148,9 +150,16 @@ pub async fn observe(
         authorities,
         template: Template::wanted(pool, &ctx.settings).hash,
         bootstrap: bootstrap::facts(ctx, &name, proxies, writer),
+        waves: WaveFacts::default(),
         memory,
     };
-    (facts.healths, facts.healths_by_last_good) = healths(pool, ctx, &facts).await;
+    let document = facts.current.document.as_ref();
+    let (by_spec_and_last_good, waves) = tokio::join!(
+        healths(pool, ctx, &facts),
+        wave::observe(ctx, &name, proxies, document)
+    );
+    (facts.healths, facts.healths_by_last_good) = by_spec_and_last_good;
+    facts.waves = waves;
     facts.now = Instant::now();
     Ok(facts)
 }

@@ -23,15 +23,19 @@ pub mod scope;
 pub mod shrink;
 pub mod sight;
 pub mod stalls;
+pub mod wave;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, PoolRollout, ProxyTemplate};
 use trivet_crds::wire::{self, Document};
 
-use self::bootstrap::{Phase, Target};
+use self::bootstrap::{Availability, BootstrapFacts, Phase, Target};
+use self::document::Next;
 pub use self::facts::{Current, Facts, Marks, Memory};
 use self::fitness::{Edit, Fitness, is_healthy};
 use self::growth::{Growth, growth};
@@ -57,6 +61,10 @@ pub struct Plan {
     pub memory: Memory,
     /// How far the bootstrap of the nodes is.
     pub bootstrap: Phase,
+    /// How far the rollout of the proxies' template is.
+    pub waves: wave::Phase,
+    /// The template that begins to be rolled out with this pass.
+    pub begins: Option<String>,
     /// When something becomes due by itself.
     pub next_look: Option<Duration>,
 }
@@ -104,6 +112,10 @@ pub struct Proxies {
     pub proxy: ProxyTemplate,
     /// How they are replaced.
     pub rollout: PoolRollout,
+    /// The template of their pods, if it is not the one that `proxy` asks for.
+    pub template: Option<Arc<PodTemplateSpec>>,
+    /// What is noted of their rollouts.
+    pub record: wave::Record,
 }
 
 impl Proxies {
@@ -112,6 +124,21 @@ impl Proxies {
         Self {
             proxy: spec.proxy.clone(),
             rollout: spec.rollout.clone(),
+            template: None,
+            record: wave::Record::default(),
+        }
+    }
+
+    /// As `spec` asks for, as far as the waves let it.
+    fn decided(spec: &ApiserverPoolSpec, waves: wave::Decision) -> Self {
+        Self {
+            rollout: PoolRollout {
+                min_ready_seconds: waves.min_ready_seconds,
+                ..spec.rollout.clone()
+            },
+            template: waves.template,
+            record: waves.record,
+            ..Self::wanted(spec)
         }
     }
 }
@@ -181,8 +208,12 @@ fn obey(
     let is_permission_used = is_guard_overruled || fitness == Fitness::Permitted;
 
     let records = revision::records(facts, memory);
-    let next_revision = revision::next(facts, &records);
-    let document = document::build(pool, listeners, &members, facts, next_revision)?;
+    let waves = wave::decide(&facts.template, &spec.rollout, &facts.waves, memory.vigil.lasts());
+    let next = Next {
+        revision: revision::next(facts, &records),
+        rollout: waves.target.clone(),
+    };
+    let document = document::build(pool, listeners, &members, facts, next)?;
     let marks = Marks {
         explicit: explicit(spec),
         named: named(spec),
@@ -194,13 +225,13 @@ fn obey(
     notes.extend(wanted.notes.iter().cloned());
     notes.extend(records.notes);
     notes.extend(sight_note(&members, facts));
-    let bootstrap = &facts.bootstrap;
+    let bootstrap = after_waves(&facts.bootstrap, &waves.phase);
     notes.extend(bootstrap::pull_secrets_note(
         &spec.node_bootstrap,
         &spec.proxy,
-        bootstrap,
+        &bootstrap,
     ));
-    let standbys = bootstrap::decide(&spec.node_bootstrap, &facts.template, bootstrap, &memory.soak);
+    let standbys = bootstrap::decide(&spec.node_bootstrap, &facts.template, &bootstrap, &memory.soak);
     Ok(Plan {
         verdict: Verdict::Accepted {
             notes,
@@ -212,19 +243,22 @@ fn obey(
             leaving: guarded.removed,
             ..memory.clone()
         },
-        next_look: [guarded.next_look, standbys.next_look]
+        next_look: [guarded.next_look, standbys.next_look, waves.next_look]
             .into_iter()
             .flatten()
             .min(),
         endpoints,
         bootstrap: standbys.phase,
+        waves: waves.phase.clone(),
+        begins: waves.begins.then(|| facts.template.clone()),
         rollout: Some(Rollout {
             document,
             marks,
             is_written,
             version: facts.current.version.clone(),
-            proxies: Some(Proxies::wanted(spec)),
-            writer: standbys.target,
+            // The writer's pods run with what the spec asks for.
+            writer: standbys.target.filter(|_| waves.template.is_none()),
+            proxies: Some(Proxies::decided(spec, waves)),
         }),
         members,
     })
@@ -281,8 +315,22 @@ fn rejected(
         endpoints: document::endpoints(&listeners),
         memory,
         bootstrap: Phase::Off,
+        waves: wave::Phase::Settled,
+        begins: None,
         next_look: None,
     })
+}
+
+/// The standbys follow only a template whose waves are complete.
+fn after_waves(facts: &BootstrapFacts, waves: &wave::Phase) -> BootstrapFacts {
+    let proxies = &facts.proxies;
+    BootstrapFacts {
+        proxies: Availability {
+            is_complete: proxies.is_complete && waves.is_settled(),
+            ..proxies.clone()
+        },
+        ..facts.clone()
+    }
 }
 
 /// Where the document is lost, the highest of the past: the next one must be higher.

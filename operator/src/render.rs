@@ -71,7 +71,8 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<Desired, wire::E
         daemon_set: rollout
             .proxies
             .as_ref()
-            .map(|proxies| daemon_set::render(&rollout.document, proxies, settings)),
+            .map(|proxies| daemon_set::render(&rollout.document, proxies, settings))
+            .transpose()?,
         writer: rollout
             .proxies
             .as_ref()

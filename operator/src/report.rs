@@ -12,11 +12,11 @@ use serde_json::json;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 use trivet_crds::wire;
 
-use self::events::{health_changes, membership_changes, notice, unreported, warnings};
+use self::events::{begins, health_changes, membership_changes, notice, unreported, warnings};
 use self::status::{Refusal, Seen, status};
 use crate::MANAGER;
 use crate::api::events::{log, publish};
-use crate::apply::Applied;
+use crate::apply::{Applied, Kind};
 use crate::context::{Context, PoolState};
 use crate::observe::bootstrap::Bootstrap;
 use crate::observe::proxies::{self, Proxies};
@@ -101,6 +101,9 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     });
     let warnings = warnings(pass.plan, failure);
     let mut notices = health_changes(previous, &new);
+    // A write that fails is tried again, and begins only once it has succeeded.
+    let is_written = failure.is_none_or(|failure| failure.kind == Kind::Writer);
+    notices.extend(begins(pass.plan).filter(|_| is_written));
     let in_force = pass.in_force();
     let told = told_members.filter(|_| is_same_pool);
     let told = told.unwrap_or_else(|| names(&pass.facts.current.members));

@@ -6,13 +6,15 @@ pub mod vanished;
 pub mod words;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use trivet_crds::report::{ProxyReport, STALE_AFTER_INTERVALS, StandbyState, interval_seconds};
+use trivet_crds::report::{
+    ProxyReport, ReportedHealth, STALE_AFTER_INTERVALS, StandbyState, interval_seconds,
+};
 
 use self::troubles::Trouble;
 
@@ -25,6 +27,14 @@ pub struct NodeReport {
     pub node: String,
     /// The revision of the document that its proxy follows.
     pub revision: u64,
+    /// The hash of the template of the proxy that serves.
+    pub template: String,
+    /// The members that are not Up on the node.
+    pub not_up: BTreeSet<String>,
+    /// The open files of its proxy.
+    pub open_files: u32,
+    /// The connections of its clients.
+    pub connections: u32,
     /// Whether a standby takes over.
     pub standby: StandbyState,
     /// What is wrong on the node.
@@ -41,6 +51,15 @@ impl From<ProxyReport> for NodeReport {
             pool: content.pool_name,
             node: content.node_name,
             revision: content.revision,
+            template: content.template,
+            not_up: content
+                .members
+                .into_iter()
+                .filter(|member| member.health != ReportedHealth::Up)
+                .map(|member| member.name)
+                .collect(),
+            open_files: content.open_files,
+            connections: content.connections,
             standby: content.standby,
             observed: content.observed_time.parse().ok(),
         }
@@ -49,7 +68,7 @@ impl From<ProxyReport> for NodeReport {
 
 impl NodeReport {
     /// Whether it is young enough to mean something. The clock of a node may be ahead of this one.
-    fn is_fresh(&self, node_count: u32, now: Timestamp) -> bool {
+    pub fn is_fresh(&self, node_count: u32, now: Timestamp) -> bool {
         let longest = interval_seconds(node_count).saturating_mul(STALE_AFTER_INTERVALS);
         let longest = i64::try_from(longest).unwrap_or(i64::MAX);
         let age = |observed: Timestamp| now.as_second().saturating_sub(observed.as_second());

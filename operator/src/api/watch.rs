@@ -113,6 +113,8 @@ pub fn trim_pod(pod: &mut Pod) {
         };
         for container in status.container_statuses.iter_mut().flatten() {
             *container = ContainerStatus {
+                ready: container.ready,
+                restart_count: container.restart_count,
                 state: container.state.take(),
                 last_state: container.last_state.take(),
                 ..ContainerStatus::default()

@@ -8,12 +8,14 @@ use kube::Config;
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
+use trivet_crds::TEMPLATE_LABEL;
 use trivet_crds::pool::ApiserverPoolSpec;
-use trivet_crds::wire::Document;
+use trivet_crds::wire::{Document, Gate};
 
 use super::*;
 use crate::api::client::Access;
 use crate::context::tests::context;
+use crate::render::daemon_set::ROLLOUT;
 
 /// An API server that keeps what is applied.
 #[derive(Clone, Default)]
@@ -23,6 +25,8 @@ struct Server {
     writes: Arc<Mutex<Vec<String>>>,
     /// Whether the chart's policy refuses the writer.
     forbids_writer: Arc<Mutex<bool>>,
+    /// What the DaemonSet controller keeps of the proxies' templates.
+    revisions: Arc<Mutex<Vec<Value>>>,
 }
 
 const MAP: &str = "/api/v1/namespaces/trivet-system/configmaps/trivet-default";
@@ -43,6 +47,9 @@ impl Server {
             }
             if [MAP, SET, WRITER].contains(&path) {
                 let written: Value = serde_json::from_str(body).unwrap();
+                if path == SET && written.get("spec").is_some() {
+                    self.keep_revision(&written["spec"]["template"]);
+                }
                 // Unlike an apply, a merge does not name its kind.
                 if written.get("kind").is_some() {
                     objects.insert(path.to_owned(), written);
@@ -60,6 +67,11 @@ impl Server {
         if let Some(object) = objects.get(path) {
             return (200, object.to_string());
         }
+        if path.ends_with("/controllerrevisions") {
+            let items = self.revisions.lock().unwrap().clone();
+            let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
+            return (200, list.to_string());
+        }
         if path == SET || path == WRITER {
             let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
                                  "message": "no", "reason": "NotFound" });
@@ -72,6 +84,46 @@ impl Server {
             .collect();
         let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
         (200, list.to_string())
+    }
+
+    fn keep_revision(&self, template: &Value) {
+        let mut revisions = self.revisions.lock().unwrap();
+        let data = json!({ "spec": { "template": template } });
+        if revisions.iter().all(|kept| kept["data"] != data) {
+            let number = revisions.len() + 1;
+            let metadata = json!({ "name": format!("trivet-default-{number}") });
+            revisions.push(json!({ "metadata": metadata, "revision": number, "data": data }));
+        }
+    }
+
+    fn document(&self) -> Document {
+        let map = self.object(MAP);
+        Document::parse(map["data"][wire::KEY].as_str().unwrap()).unwrap()
+    }
+
+    /// The template of the DaemonSet.
+    fn template(&self) -> String {
+        let template = &self.object(SET)["spec"]["template"];
+        template["metadata"]["labels"][TEMPLATE_LABEL]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Lets seconds go by in what the operator has noted.
+    fn age_record(&self, seconds: i64) {
+        let set = self.object(SET);
+        let text = set["metadata"]["annotations"][ROLLOUT].as_str().unwrap();
+        let mut record: Value = serde_json::from_str(text).unwrap();
+        for time in ["since", "readySince"] {
+            if let Some(at) = record[time].as_i64() {
+                record[time] = (at - seconds).into();
+            }
+        }
+        self.edit(
+            SET,
+            &json!({ "metadata": { "annotations": { ROLLOUT: record.to_string() } } }),
+        );
     }
 
     fn writes(&self) -> Vec<String> {
@@ -87,9 +139,11 @@ impl Server {
     }
 
     fn members(&self) -> Vec<String> {
-        let map = self.object(MAP);
-        let document = Document::parse(map["data"][wire::KEY].as_str().unwrap()).unwrap();
-        document.members.into_iter().map(|member| member.name).collect()
+        self.document()
+            .members
+            .into_iter()
+            .map(|member| member.name)
+            .collect()
     }
 }
 
@@ -205,7 +259,40 @@ async fn served(spec: &ApiserverPoolSpec, server: &Server) -> (Context, Writer<N
     assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
     server.edit(SET, &on_one_node(1));
     pods.apply_watcher_event(&Event::Apply(proxy("a", "1")));
+    reconcile_once(&listed, &ctx).await;
+    assert_eq!(server.writes(), ["daemonsets"], "the template is noted as good");
+    server.edit(SET, &on_one_node(1));
     (ctx, nodes, pods)
+}
+
+/// A pod of the template in place on w1 whose container runs, and is Ready or not.
+fn new_proxy(server: &Server, ready: &str, ends: u32) -> Pod {
+    let mut pod = serde_json::to_value(proxy("new", "2")).unwrap();
+    pod["metadata"]["labels"][TEMPLATE_LABEL] = server.template().into();
+    pod["status"] = json!({
+        "conditions": [{ "type": "Ready", "status": ready }],
+        "containerStatuses": [{ "name": "proxy", "image": "", "imageID": "", "ready": ready == "True",
+                                "restartCount": ends, "state": { "running": {} } }],
+    });
+    serde_json::from_value(pod).unwrap()
+}
+
+/// Rolls the template in place out on w1.
+async fn roll_out(spec: &ApiserverPoolSpec, server: &Server, ctx: &Context, pods: &mut Writer<Pod>) {
+    pods.apply_watcher_event(&Event::Apply(new_proxy(server, "False", 0)));
+    reconcile_once(spec, ctx).await;
+    assert_eq!(server.document().rollout.gate, Gate::of_node("w1"));
+    pods.apply_watcher_event(&Event::Apply(new_proxy(server, "True", 0)));
+    reconcile_once(spec, ctx).await;
+    assert_eq!(server.document().rollout.gate, Gate::of_node("w1"), "it soaks");
+    server.age_record(31);
+    reconcile_once(spec, ctx).await;
+    assert!(server.document().rollout.gate.is_open());
+    pods.apply_watcher_event(&Event::Delete(proxy("a", "1")));
+    server.edit(SET, &on_one_node(1));
+    reconcile_once(spec, ctx).await;
+    server.edit(SET, &on_one_node(1));
+    server.writes();
 }
 
 /// A pool of one listed member, with static pods.
@@ -242,7 +329,7 @@ async fn the_standbys_follow_the_proxies_and_go_after_them() {
     spec.proxy.image = Some("registry.example.com/proxy:2".to_owned());
     reconcile_once(&spec, &ctx).await;
     assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
-    server.edit(SET, &on_one_node(1));
+    roll_out(&spec, &server, &ctx, &mut pods).await;
     for _ in 0..=9 {
         reconcile_once(&spec, &ctx).await;
         assert_eq!(server.writes(), [""; 0], "it soaks");
@@ -254,7 +341,7 @@ async fn the_standbys_follow_the_proxies_and_go_after_them() {
 
     // The manifests go once every node has a proxy.
     spec.node_bootstrap.policy = trivet_crds::pool::BootstrapPolicy::None;
-    let own = proxy("a", "1");
+    let own = new_proxy(&server, "True", 0);
     pods.apply_watcher_event(&Event::Delete(own.clone()));
     reconcile_once(&spec, &ctx).await;
     assert_eq!(server.writes(), [""; 0], "w1 has no other way to the API");
@@ -273,6 +360,78 @@ async fn the_standbys_follow_the_proxies_and_go_after_them() {
     assert_eq!(selector["trivet.dev/no-node"], "true");
     reconcile_once(&spec, &ctx).await;
     assert_eq!(server.writes(), [""; 0]);
+}
+
+/// The condition Progressing of the last pass.
+fn progressing(ctx: &Context) -> (String, String, String) {
+    let status = ctx.pool_states.of("default").status.unwrap();
+    let mut conditions = status.conditions.into_iter();
+    let condition = conditions.find(|it| it.type_ == "Progressing").unwrap();
+    (condition.status, condition.reason, condition.message)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_template_is_replaced_by_the_last_good_one_by_whichever_operator_is_there() {
+    let server = Server::default();
+    let mut spec = with_static_pods();
+    spec.node_bootstrap = trivet_crds::pool::NodeBootstrap::default();
+    let (ctx, _nodes, mut pods) = served(&spec, &server).await;
+    let (good, content) = (server.template(), server.object(SET)["spec"]["template"].clone());
+
+    spec.proxy.image = Some("registry.example.com/proxy:2".to_owned());
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
+    assert_eq!(server.document().rollout.gate, Gate::closed());
+    let bad = server.template();
+    assert_ne!(bad, good);
+    assert_eq!(progressing(&ctx).1, "RollingOut");
+    pods.apply_watcher_event(&Event::Apply(new_proxy(&server, "False", 0)));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.document().rollout.gate, Gate::of_node("w1"));
+    assert!(progressing(&ctx).2.contains("node w1 alone has the new template"));
+    server.writes();
+
+    // Another operator goes on, and finds that the new proxy has ended.
+    let next = Context {
+        nodes: ctx.nodes.clone(),
+        pods: ctx.pods.clone(),
+        ..blind_context(&server).0
+    };
+    next.readiness.observe("Pod", &Ok(Event::<Pod>::InitDone));
+    pods.apply_watcher_event(&Event::Apply(new_proxy(&server, "False", 1)));
+    reconcile_once(&spec, &next).await;
+    assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
+    let target = server.document().rollout;
+    assert_eq!(
+        (target.template.as_str(), target.gate),
+        (good.as_str(), Gate::default())
+    );
+    assert_eq!(server.object(SET)["spec"]["template"], content);
+
+    // The controller has deleted the pod of the bad template.
+    pods.apply_watcher_event(&Event::Delete(proxy("new", "2")));
+    server.edit(SET, &on_one_node(1));
+    for _ in 0..3 {
+        reconcile_once(&spec, &next).await;
+    }
+    assert_eq!(server.writes(), [""; 0], "it stands");
+    let (status, reason, message) = progressing(&next);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "RolloutHalted"));
+    assert!(message.contains(&bad) && message.contains("node w1"), "{message}");
+
+    // The same template again is not tried, and another one is.
+    spec.proxy.image = None;
+    reconcile_once(&spec, &next).await;
+    assert_eq!(progressing(&next).0, "True");
+    spec.proxy.image = Some("registry.example.com/proxy:2".to_owned());
+    reconcile_once(&spec, &next).await;
+    assert_eq!(
+        (server.template(), progressing(&next).1),
+        (good, "RolloutHalted".to_owned())
+    );
+    spec.proxy.image = Some("registry.example.com/proxy:3".to_owned());
+    reconcile_once(&spec, &next).await;
+    assert_eq!(server.document().rollout.gate, Gate::closed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
-use trivet_crds::{BOOTSTRAP_LABEL, POOL_LABEL, STANDBY_LABEL, data_plane_name};
+use trivet_crds::{BOOTSTRAP_LABEL, POOL_LABEL, STANDBY_LABEL, TEMPLATE_LABEL, data_plane_name};
 
 use super::Error;
 use super::words::{EVENTS_INTERVAL, failure, refusal};
@@ -207,8 +207,17 @@ fn add(uncounted: &mut Vec<Uncounted>, new: Uncounted) {
     }
 }
 
-/// Whether the pod has the newest template of `daemon_set`.
+/// Whether the pod has the newest template of `daemon_set`. After a roll-back pods of the former template are up to date
+/// again, though its generation has grown.
 pub(super) fn is_updated(pod: &Pod, daemon_set: &DaemonSet) -> bool {
+    let template = daemon_set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.metadata.as_ref());
+    let hash = template.and_then(|template| template.labels.as_ref()?.get(TEMPLATE_LABEL));
+    if let (Some(hash), Some(own)) = (hash, pod.labels().get(TEMPLATE_LABEL)) {
+        return hash == own;
+    }
     let generation = daemon_set.annotations().get(TEMPLATE_GENERATION);
     generation.is_some() && pod.labels().get(POD_GENERATION) == generation
 }
@@ -281,6 +290,26 @@ mod tests {
             pool(),
             json!({ "kubernetes.io/config.mirror": "hash" })
         ));
+    }
+
+    #[test]
+    fn after_a_roll_back_pods_of_the_former_template_are_up_to_date() {
+        let set: DaemonSet = serde_json::from_value(json!({
+            "metadata": { "annotations": { TEMPLATE_GENERATION: "3" } },
+            "spec": { "selector": {}, "template": { "metadata": { "labels": { TEMPLATE_LABEL: "a" } } } },
+        }))
+        .unwrap();
+        let is_updated = |labels: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(json!({ "metadata": { "labels": labels } })).unwrap();
+            is_updated(&pod, &set)
+        };
+        assert!(is_updated(json!({ TEMPLATE_LABEL: "a", POD_GENERATION: "1" })));
+        assert!(!is_updated(json!({ TEMPLATE_LABEL: "b", POD_GENERATION: "2" })));
+        assert!(
+            is_updated(json!({ POD_GENERATION: "3" })),
+            "of a release without the label"
+        );
+        assert!(!is_updated(json!({ POD_GENERATION: "1" })));
     }
 
     #[test]

@@ -15,20 +15,29 @@ use super::revision;
 /// From here on the number of nodes is told in steps of this size, below in powers of two.
 const NODES_STEP: u32 = 512;
 
+/// What a document has besides what follows from pool and members.
+#[derive(Clone, Debug)]
+pub struct Next {
+    /// Its revision, if it asks something else than the current one.
+    pub revision: u64,
+    /// Which proxies should serve.
+    pub rollout: wire::RolloutTarget,
+}
+
 /// The document for these members: the current one if that asks the same of the proxies, else the next revision.
 pub fn build(
     pool: &ApiserverPool,
     listeners: Vec<Listener>,
     members: &[Member],
     facts: &Facts,
-    next_revision: u64,
+    next: Next,
 ) -> Result<Document, wire::Error> {
     let spec = &pool.spec;
     let current = facts.current.document.as_ref();
     let document = Document {
         api_version: wire::API_VERSION.to_owned(),
         pool: pool.name_any(),
-        revision: next_revision,
+        revision: next.revision,
         hash: String::new(),
         members: members.iter().filter_map(in_document).collect(),
         disabled_members: disabled_members(spec, members),
@@ -38,10 +47,7 @@ pub fn build(
         connection: connection(spec),
         nodes: nodes(facts.node_count, current.map(|document| document.nodes)),
         tls: tls(spec, facts),
-        rollout: wire::RolloutTarget {
-            template: facts.template.clone(),
-            gate: wire::Gate::default(),
-        },
+        rollout: next.rollout,
     };
     match revision::followed(facts) {
         Some(current) if current.same_content(&document) => Ok(current.clone()),

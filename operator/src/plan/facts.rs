@@ -15,6 +15,7 @@ use super::endpoints::Endpoint;
 use super::masters::Master;
 use super::rival::{Claim, Precedence, Rival};
 use super::scope::in_place::InPlace;
+use super::wave::{Vigil, WaveFacts};
 use crate::health::Healths;
 
 /// The world, as one pass has seen it.
@@ -57,6 +58,8 @@ pub struct Facts {
     pub template: String,
     /// What the bootstrap of the nodes depends on.
     pub bootstrap: BootstrapFacts,
+    /// What the waves of a rollout depend on.
+    pub waves: WaveFacts,
     /// What earlier passes have seen.
     pub memory: Memory,
 }
@@ -161,4 +164,6 @@ pub struct Memory {
     pub judged: Option<i64>,
     /// How long the proxies have been available with their template.
     pub soak: Soak,
+    /// For how long this operator has looked.
+    pub vigil: Vigil,
 }

@@ -42,6 +42,7 @@ pub fn remember(facts: &Facts, dropped: &[&wire::Member], spec: &ApiserverPoolSp
     memory.unseen_since =
         sight::reaches_no_member(facts).then(|| facts.memory.unseen_since.unwrap_or(facts.now));
 
+    memory.vigil.observe(facts.now);
     let proxies = &facts.bootstrap.proxies;
     memory
         .soak

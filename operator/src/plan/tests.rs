@@ -15,6 +15,7 @@ use super::masters::Master;
 use super::permission::ALLOW_SHRINK;
 use super::rival::{Claim, Precedence, Rival};
 use super::scope::in_place::InPlace;
+use super::wave::WaveFacts;
 use super::*;
 use crate::health::{Answer, Healths};
 
@@ -53,6 +54,7 @@ pub(crate) fn facts() -> Facts {
         authorities: "PEM".to_owned(),
         template: String::new(),
         bootstrap: BootstrapFacts::default(),
+        waves: WaveFacts::default(),
         memory: Memory::default(),
     }
 }

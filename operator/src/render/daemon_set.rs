@@ -3,6 +3,7 @@
 //! Its template depends on the pool's name and `spec.proxy` alone, never on members. An edit of the membership reaches the
 //! proxies through the ConfigMap and restarts none of them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
@@ -28,11 +29,15 @@ use super::{Settings, labels};
 use crate::plan::Proxies;
 use crate::plan::masters::ZONE_LABEL;
 use crate::plan::scope::Scope;
+use crate::plan::wave::Record;
 
 /// Where the cache on the node's disk and the socket are mounted.
 const CACHE_DIR: &str = "/var/lib/trivet";
 const RUN_DIR: &str = "/run/trivet";
 const SOCKET: &str = "/run/trivet/proxy.sock";
+
+/// The annotation with what the operator notes about rollouts.
+pub const ROLLOUT: &str = "trivet.dev/rollout";
 
 /// The label that the DaemonSet controller puts on its pods.
 const GENERATION_LABEL: &str = "pod-template-generation";
@@ -108,15 +113,25 @@ fn hash(pod: &PodSpec) -> String {
 }
 
 /// Renders the DaemonSet of the proxies that follow `document`.
-pub fn render(document: &Document, proxies: &Proxies, settings: &Settings) -> DaemonSet {
-    let Proxies { proxy, rollout } = proxies;
+pub fn render(document: &Document, proxies: &Proxies, settings: &Settings) -> Result<DaemonSet, wire::Error> {
+    let Proxies {
+        proxy,
+        rollout,
+        template,
+        record,
+    } = proxies;
     let pool = &document.pool;
     let drain_timeout_seconds = document.connection.drain_timeout_seconds;
-    DaemonSet {
+    let wanted = || Template::new(pool, drain_timeout_seconds, proxy, settings).content;
+    let template = template
+        .as_ref()
+        .map_or_else(wanted, |template| (**template).clone());
+    Ok(DaemonSet {
         metadata: ObjectMeta {
             name: Some(data_plane_name(pool)),
             namespace: Some(settings.namespace.clone()),
             labels: Some(labels(pool)),
+            annotations: annotations(record)?,
             ..ObjectMeta::default()
         },
         spec: Some(DaemonSetSpec {
@@ -125,7 +140,7 @@ pub fn render(document: &Document, proxies: &Proxies, settings: &Settings) -> Da
                 match_labels: Some([(POOL_LABEL.to_owned(), pool.clone())].into()),
                 ..LabelSelector::default()
             },
-            template: Template::new(pool, drain_timeout_seconds, proxy, settings).content,
+            template,
             update_strategy: Some(DaemonSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 // The new proxy is there before the old one ends. Otherwise a kubelet that reaches the API only through its
@@ -138,7 +153,16 @@ pub fn render(document: &Document, proxies: &Proxies, settings: &Settings) -> Da
             ..DaemonSetSpec::default()
         }),
         ..DaemonSet::default()
+    })
+}
+
+/// The notes about rollouts, if there are any.
+fn annotations(record: &Record) -> Result<Option<BTreeMap<String, String>>, wire::Error> {
+    if *record == Record::default() {
+        return Ok(None);
     }
+    let text = serde_json::to_string(record)?;
+    Ok(Some([(ROLLOUT.to_owned(), text)].into()))
 }
 
 /// A number of nodes, or a percentage of them.

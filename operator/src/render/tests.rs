@@ -49,8 +49,15 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
         template: Template::wanted(&pool, &settings()).hash,
         ..facts()
     };
+    let next = document::Next {
+        revision: 1,
+        rollout: wire::RolloutTarget {
+            template: facts.template.clone(),
+            ..wire::RolloutTarget::default()
+        },
+    };
     Rollout {
-        document: document::build(&pool, listeners, members, &facts, 1).unwrap(),
+        document: document::build(&pool, listeners, members, &facts, next).unwrap(),
         marks: Marks::default(),
         is_written: false,
         version: None,
@@ -372,4 +379,23 @@ fn a_template_that_changes_nothing_for_the_writer_restarts_no_pod_of_it() {
     let (before, after) = (writer(&original, Task::Write), writer(&edited, Task::Write));
     assert_ne!(before.metadata.labels, after.metadata.labels);
     assert_eq!(before.spec, after.spec);
+}
+
+#[test]
+fn a_template_in_place_and_the_notes_about_it_are_rendered_as_they_are() {
+    use crate::plan::wave::Record;
+    let spec = ApiserverPoolSpec::default();
+    let mut content = rendered(&spec).daemon_set.unwrap().spec.unwrap().template;
+    content.spec.as_mut().unwrap().containers[0].image = Some("earlier:1".to_owned());
+    let mut rollout = rollout(&spec, &[member("cp1", "10.0.0.11")]);
+    let proxies = rollout.proxies.as_mut().unwrap();
+    proxies.template = Some(std::sync::Arc::new(content.clone()));
+    proxies.record = Record {
+        good: "a".to_owned(),
+        ..Record::default()
+    };
+    let set = render(&rollout, &settings()).unwrap().daemon_set.unwrap();
+    assert_eq!(set.spec.unwrap().template, content);
+    let annotations = set.metadata.annotations.unwrap();
+    assert_eq!(annotations[daemon_set::ROLLOUT], r#"{"good":"a"}"#);
 }

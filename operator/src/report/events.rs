@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus};
 
+use super::status::progress::failed;
 use crate::api::events::Notice;
 use crate::apply;
 use crate::plan::shrink::REFUSED_SHRINK;
+use crate::plan::wave::ROLLOUT_HALTED;
 use crate::plan::{Plan, Verdict};
 
 /// A warning: its reason word and its sentence.
@@ -49,8 +51,22 @@ pub fn warnings(plan: &Plan, failure: Option<&apply::Error>) -> Vec<Warning> {
             .map(|note| (REFUSED_SHRINK, note.clone()))
             .collect(),
     };
+    warnings.extend(plan.waves.halt().map(|halt| (ROLLOUT_HALTED, failed(halt))));
     warnings.extend(failure.and_then(|failure| Some((failure.reason(), failure.refusal()?))));
     warnings
+}
+
+/// The event for a template that begins to be rolled out.
+pub fn begins(plan: &Plan) -> Option<Notice> {
+    let template = plan.begins.as_ref()?;
+    Some(Notice {
+        is_warning: false,
+        reason: "RolloutStarted",
+        member: String::new(),
+        note: format!(
+            "the template {template} of the proxies is rolled out: one node first, then the others"
+        ),
+    })
 }
 
 /// The event for a warning.
@@ -110,6 +126,7 @@ mod tests {
 
     use super::*;
     use crate::plan::bootstrap::Phase;
+    use crate::plan::wave;
     use crate::plan::{Memory, Rejection};
 
     fn plan(verdict: Verdict) -> Plan {
@@ -121,6 +138,8 @@ mod tests {
             endpoints: Vec::new(),
             memory: Memory::default(),
             bootstrap: Phase::Off,
+            waves: wave::Phase::Settled,
+            begins: None,
             next_look: None,
         }
     }

@@ -1,7 +1,7 @@
 //! Builds a pool's status. Pure.
 
 pub mod conditions;
-mod progress;
+pub(super) mod progress;
 mod proxies;
 mod undated;
 

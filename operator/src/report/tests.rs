@@ -113,7 +113,7 @@ async fn members_that_came_by_a_write_without_an_answer_get_their_events() {
     let ctx = context_of(&server);
     let lost = Applied {
         failure: Some(apply::Error {
-            kind: apply::Kind::ConfigMap,
+            kind: Kind::ConfigMap,
             name: "trivet-default".to_owned(),
             source: kube::Error::Service("the connection is gone".into()),
         }),

@@ -68,6 +68,8 @@ impl Standbys {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn report(node: &str, standby: StandbyState, observed: i64) -> NodeReport {
@@ -75,6 +77,10 @@ mod tests {
             pool: "default".to_owned(),
             node: node.to_owned(),
             revision: 1,
+            template: String::new(),
+            not_up: BTreeSet::new(),
+            open_files: 0,
+            connections: 0,
             standby,
             troubles: Vec::new(),
             observed: Timestamp::from_second(observed).ok(),

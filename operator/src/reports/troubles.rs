@@ -33,6 +33,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The address, if a proxy cannot listen on one.
+    pub fn not_listening(self) -> Option<String> {
+        match self {
+            Self::NotListening(address) => Some(address),
+            Self::Warning(_) => None,
+        }
+    }
+
     /// The end of a sentence about this many nodes.
     fn predicate(&self, nodes: usize) -> String {
         match (self, nodes) {

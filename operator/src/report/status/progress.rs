@@ -10,7 +10,9 @@ use super::undated::Undated;
 use crate::apply::{BOOTSTRAP_FORBIDDEN, Kind};
 use crate::plan::Verdict;
 use crate::plan::bootstrap::Phase;
-use crate::reports::words::NAMES_LIMIT;
+use crate::plan::wave::{self, Halt, ROLLOUT_HALTED};
+use crate::render::daemon_set::ROLLOUT;
+use crate::reports::words::{NAMES_LIMIT, listed};
 
 pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
     if let Verdict::Rejected { rejection, .. } = &seen.plan.verdict {
@@ -25,6 +27,9 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
         return stands(refused.reason, format!("{}{stays}", refused.words));
     }
     let available = proxies::available(seen);
+    if let Some(told) = waves(seen, &available.message) {
+        return told;
+    }
     match &seen.plan.bootstrap {
         Phase::Forbidden => stands(
             BOOTSTRAP_FORBIDDEN,
@@ -49,6 +54,66 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
         ),
         Phase::Writes => writer(seen, "WritingManifests", "have the manifest of their standby"),
         Phase::Removes => writer(seen, "RemovingManifests", "are without the manifest of a standby"),
+    }
+}
+
+/// How far the waves of a new template are, while they decide what happens. `available` counts the proxies.
+fn waves(seen: &Seen<'_>, available: &str) -> Option<Undated> {
+    let aside = proxies::names(seen.uncounted);
+    match &seen.plan.waves {
+        wave::Phase::Settled | wave::Phase::Ungated => None,
+        wave::Phase::Starts => Some(goes_on(
+            "RollingOut",
+            format!("wave 1: the new template waits for a ready node with a running pod of it{aside}"),
+        )),
+        wave::Phase::First { node, awaits } => Some(goes_on(
+            "RollingOut",
+            format!("wave 1: node {node} alone has the new template; the others wait for {awaits}{aside}"),
+        )),
+        wave::Phase::Rest { done, awaited } => {
+            let all = done.saturating_add(awaited.len());
+            let which = match awaited.len() {
+                0 => String::new(),
+                _ => format!(", waits for {}", listed(awaited.iter().cloned())),
+            };
+            let message =
+                format!("wave 2: {done} of {all} nodes serve with the new template{which}; {available}");
+            Some(goes_on("RollingOut", message))
+        }
+        wave::Phase::Paused => Some(stands(
+            "RolloutPaused",
+            format!("the new template waits: set spec.rollout.policy to Automatic{aside}"),
+        )),
+        wave::Phase::RollsBack(halt) => {
+            let message = format!("{}; the last good template comes back: {available}", failed(halt));
+            Some(stands(ROLLOUT_HALTED, message))
+        }
+        wave::Phase::Halted { halt, is_rolled_back } => {
+            let back = if *is_rolled_back {
+                "the last good template is back"
+            } else {
+                "the last good template cannot be read, so each node keeps the proxy that it has"
+            };
+            let message = format!(
+                "{}; {back}, and this one is not tried again: edit spec.proxy, or delete the annotation {ROLLOUT} of the \
+                 DaemonSet to try it once more",
+                failed(halt)
+            );
+            Some(stands(ROLLOUT_HALTED, message))
+        }
+    }
+}
+
+/// That a template has failed, where and why.
+pub(in crate::report) fn failed(halt: &Halt) -> String {
+    let Halt {
+        template,
+        node,
+        cause,
+    } = halt;
+    match node.as_str() {
+        "" => format!("the template {template} has failed: {cause}"),
+        node => format!("the template {template} has failed on node {node}: {cause}"),
     }
 }
 

@@ -6,6 +6,7 @@ use trivet_crds::pool::{MemberHealth, MemberSource};
 use super::*;
 use crate::health::Answer;
 use crate::plan::bootstrap::Phase;
+use crate::plan::wave;
 use crate::plan::{Memory, Rejection, Verdict};
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
@@ -39,6 +40,8 @@ fn plan(members: Vec<Member>) -> Plan {
         endpoints: vec!["https://127.0.0.1:7443".to_owned()],
         memory: Memory::default(),
         bootstrap: Phase::Off,
+        waves: wave::Phase::Settled,
+        begins: None,
         next_look: None,
     }
 }
