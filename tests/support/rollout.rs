@@ -12,8 +12,9 @@ use trivet_instruments::eventually;
 
 use crate::installation::{Installation, NAMESPACE, POOL};
 
-/// Every node has a new pod within this time: its start, the first readiness probe, and the old one's deletion.
-const ROLLED_OUT: Duration = Duration::from_secs(90);
+/// Every node has a new pod within this time: its start, the first readiness probe, the old one's deletion, and before all
+/// that the soak on the first node.
+const ROLLED_OUT: Duration = Duration::from_secs(180);
 
 /// The pod of one proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]

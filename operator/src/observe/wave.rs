@@ -190,13 +190,15 @@ fn add(facts: &mut NodeFacts, pod: &Pod, template: &str) {
         .get(TEMPLATE_LABEL)
         .is_some_and(|label| label == template);
     if !is_new {
-        facts.has_earlier |= is_ready(pod);
+        let pod = newcomer(pod);
+        facts.has_earlier |= pod.is_ready;
+        facts.earlier_ready_at = facts.earlier_ready_at.max(pod.ready_at);
         return;
     }
-    let newcomer = newcomer(pod);
+    let own = newcomer(pod);
     // A pod that has failed stays beside its successor for a moment.
     if facts.newcomer.as_ref().is_none_or(|other| !other.is_running) {
-        facts.newcomer = Some(newcomer);
+        facts.newcomer = Some(own);
     }
 }
 
@@ -222,8 +224,8 @@ fn newcomer(pod: &Pod) -> Newcomer {
     };
     // A restart is counted when it happens, which may be minutes after the end.
     let has_ended = |container: &&ContainerStatus| {
-        let mut states = [&container.state, &container.last_state].into_iter().flatten();
-        !runs(container) && states.any(|state| state.terminated.is_some())
+        let mut seen = [&container.state, &container.last_state].into_iter().flatten();
+        !runs(container) && seen.any(|state| state.terminated.is_some())
     };
     let is_running = containers().any(runs);
     let restarts: i32 = containers().map(|container| container.restart_count).sum();

@@ -37,9 +37,11 @@ pub use self::vigil::Vigil;
 /// of the API, nodes get the time to go on.
 const WATCHED: Duration = Duration::from_secs(30);
 
-/// How long a new pod is ready before its predecessor is deleted, while the first node soaks. It is not much longer than a
-/// soak, because the DaemonSet controller takes pods that are not ready for so long for unavailable, and replaces those at once.
+/// How long a new pod is ready before its predecessor is deleted, while the first node soaks.
 const HOLD_SECONDS: u32 = 60;
+
+/// By how much clocks of nodes may differ from the operator's.
+const SKEW_SECONDS: i64 = 10;
 
 /// The pause before the next look while something is expected soon.
 const SOON: Duration = Duration::from_secs(5);
@@ -158,7 +160,7 @@ impl<'a> Waves<'a> {
     fn decide(mut self) -> Decision {
         let facts = self.facts;
         let Some(in_place) = &facts.in_place else {
-            return self.as_wanted(Gate::default(), Phase::Ungated);
+            return self.put_wanted(Gate::default(), Phase::Ungated);
         };
         let is_failed = self.failed().is_some_and(|halt| halt.template == in_place.hash);
         if facts.is_complete && self.gate().is_open() && !is_failed && self.record.good != in_place.hash {
@@ -171,11 +173,11 @@ impl<'a> Waves<'a> {
             return self.begin(in_place);
         }
         if self.record.good == in_place.hash {
-            return self.as_wanted(Gate::default(), Phase::Settled);
+            return self.put_wanted(Gate::default(), Phase::Settled);
         }
         let is_first_install = self.record.good.is_empty() && self.gate().is_open();
         if is_first_install || !self.protects_somebody() {
-            return self.as_wanted(Gate::default(), Phase::Ungated);
+            return self.put_wanted(Gate::default(), Phase::Ungated);
         }
         self.go_on(in_place)
     }
@@ -220,13 +222,13 @@ impl<'a> Waves<'a> {
     }
 
     /// The template that the spec asks for.
-    fn as_wanted(self, gate: Gate, phase: Phase) -> Decision {
+    fn put_wanted(self, gate: Gate, phase: Phase) -> Decision {
         let hash = self.wanted.to_owned();
         self.with(None, hash, gate, phase)
     }
 
     /// The template in place, whatever the spec asks for.
-    fn as_in_place(self, in_place: &Template, gate: Gate, phase: Phase) -> Decision {
+    fn keep_in_place(self, in_place: &Template, gate: Gate, phase: Phase) -> Decision {
         let is_other = self.wanted != in_place.hash;
         let template = is_other.then(|| Arc::clone(&in_place.content));
         self.with(template, in_place.hash.clone(), gate, phase)
@@ -239,7 +241,8 @@ impl<'a> Waves<'a> {
         gate: Gate,
         phase: Phase,
     ) -> Decision {
-        let is_tried = matches!(phase, Phase::Starts | Phase::First { .. });
+        let is_tried =
+            matches!(phase, Phase::Starts | Phase::First { .. }) && self.are_old_ones_settled(&hash);
         let spec = self.rollout.min_ready_seconds;
         Decision {
             template,
@@ -252,22 +255,41 @@ impl<'a> Waves<'a> {
         }
     }
 
+    /// Whether the pods of other templates than this one have been ready for longer than a new one is held. The DaemonSet
+    /// controller takes younger ones for unavailable, and replaces those on all nodes at once.
+    fn are_old_ones_settled(&self, template: &str) -> bool {
+        let limit = self
+            .facts
+            .now
+            .saturating_sub(i64::from(HOLD_SECONDS).saturating_add(SKEW_SECONDS));
+        let is_in_place = self.hash() == template;
+        self.facts.nodes.iter().all(|node| {
+            let newcomer = node.newcomer.as_ref().and_then(|newcomer| newcomer.ready_at);
+            let ready_at = if is_in_place {
+                node.earlier_ready_at
+            } else {
+                newcomer.max(node.earlier_ready_at)
+            };
+            ready_at.is_none_or(|at| at <= limit)
+        })
+    }
+
     /// The spec asks for another template than the one in place.
     fn begin(mut self, in_place: &Template) -> Decision {
         let now = self.facts.now;
         if self.wanted == self.record.good {
             self.record.begin(now);
-            return self.as_wanted(Gate::default(), Phase::Ungated);
+            return self.put_wanted(Gate::default(), Phase::Ungated);
         }
         if !self.protects_somebody() {
             self.record.begin(now);
             // What does not serve anywhere is not worth to come back.
             self.record.good.clear();
-            return self.as_wanted(Gate::default(), Phase::Ungated);
+            return self.put_wanted(Gate::default(), Phase::Ungated);
         }
         if self.is_paused() {
             let gate = self.gate();
-            return self.as_in_place(in_place, gate, Phase::Paused);
+            return self.keep_in_place(in_place, gate, Phase::Paused);
         }
         if self.record.good.is_empty() {
             // The best that is known, such as after an upgrade of an operator that noted nothing.
@@ -276,7 +298,7 @@ impl<'a> Waves<'a> {
         self.record.begin(now);
         Decision {
             begins: true,
-            ..self.as_wanted(Gate::closed(), Phase::Starts)
+            ..self.put_wanted(Gate::closed(), Phase::Starts)
         }
     }
 
@@ -305,7 +327,7 @@ impl<'a> Waves<'a> {
     /// The gate opens on the first Ready node with a running pod, best on one that has reported nothing bad before.
     fn start(mut self, in_place: &Template) -> Decision {
         if self.is_paused() {
-            return self.as_wanted(Gate::closed(), Phase::Paused);
+            return self.put_wanted(Gate::closed(), Phase::Paused);
         }
         let facts = self.facts;
         let runs = |node: &&NodeFacts| node.counted().is_some_and(|newcomer| newcomer.is_running);
@@ -332,7 +354,7 @@ impl<'a> Waves<'a> {
                 .to_owned();
             return self.halt(in_place, Sign { node, cause });
         }
-        self.as_wanted(Gate::closed(), Phase::Starts)
+        self.put_wanted(Gate::closed(), Phase::Starts)
     }
 
     /// One node has the template.
@@ -373,7 +395,7 @@ impl<'a> Waves<'a> {
             node: node.to_owned(),
             awaits,
         };
-        self.as_wanted(Gate::of_node(node), phase)
+        self.put_wanted(Gate::of_node(node), phase)
     }
 
     fn times(&self) -> Times {
@@ -409,7 +431,7 @@ impl<'a> Waves<'a> {
         if self.is_paused() && !done.is_empty() && done.len() <= MAX_GATE_NODES {
             let nodes = done.into_iter().cloned().collect();
             let policy = GatePolicy::Nodes;
-            return self.as_wanted(Gate { policy, nodes }, Phase::Paused);
+            return self.put_wanted(Gate { policy, nodes }, Phase::Paused);
         }
         if let Some(node) = awaited.first().filter(|_| self.is_overdue()) {
             let words = node
@@ -427,7 +449,7 @@ impl<'a> Waves<'a> {
             done: done.len(),
             awaited: awaited.into_iter().map(|node| node.name.clone()).collect(),
         };
-        self.as_wanted(Gate::default(), phase)
+        self.put_wanted(Gate::default(), phase)
     }
 
     /// Whether there was no progress for too long, as far as this operator has seen.
@@ -460,7 +482,7 @@ impl<'a> Waves<'a> {
             } else {
                 Phase::RollsBack(halt)
             };
-            return self.as_in_place(in_place, Gate::default(), phase);
+            return self.keep_in_place(in_place, Gate::default(), phase);
         }
         if let Some(good) = &self.facts.good {
             let good = Arc::clone(good);
@@ -473,7 +495,7 @@ impl<'a> Waves<'a> {
             self.gate()
         };
         let is_rolled_back = false;
-        self.as_in_place(in_place, gate, Phase::Halted { halt, is_rolled_back })
+        self.keep_in_place(in_place, gate, Phase::Halted { halt, is_rolled_back })
     }
 }
 

@@ -279,7 +279,7 @@ impl Driver {
             ..self.machine.rank()
         };
         let closed = self.warmth.closed_template();
-        if rank != self.machine.rank() || closed.as_deref() != self.machine.closed() {
+        if rank != self.machine.rank() || closed.as_deref() != self.machine.closed_template() {
             self.tell(Event::Retargeted { rank, closed });
         }
     }

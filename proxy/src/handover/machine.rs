@@ -209,7 +209,7 @@ impl Machine {
     }
 
     /// The template whose gate is closed on this node, as far as this process knows.
-    pub fn closed(&self) -> Option<&str> {
+    pub fn closed_template(&self) -> Option<&str> {
         self.closed.as_deref()
     }
 

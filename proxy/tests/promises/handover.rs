@@ -416,6 +416,7 @@ async fn a_proxy_of_a_new_template_waits_unready_until_the_gate_opens_on_its_nod
     former.node.follows(2).await;
     // It starts with the document of before, in which its template has no gate.
     let latter = Process::of_template(&node, "DaemonSet", 2, "b");
+    latter.node.follows(2).await;
     let waits = async || {
         let status = latter.node.status().await;
         let waits = status

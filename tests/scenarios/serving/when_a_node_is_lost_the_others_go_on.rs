@@ -25,8 +25,8 @@ const NOT_READY: Duration = Duration::from_secs(90);
 /// The node's pods become NotReady with it; what the pool makes of that must hold for a while.
 const HOLDS: Duration = Duration::from_secs(10);
 
-/// Four nodes, one after another.
-const ROLLED_OUT: Duration = Duration::from_secs(120);
+/// Four nodes, one after another, and the soak on the first.
+const ROLLED_OUT: Duration = Duration::from_secs(180);
 
 /// The user of the operator.
 const OPERATOR: &str = "system:serviceaccount:trivet-system:trivet-operator";

@@ -55,8 +55,9 @@ impl Installation {
         let pools = self.pools(FIRST_MASTER).await?;
         let begun = Instant::now();
         let mut why = None;
-        // A rollout that an edit has started before takes most of a minute, and longer on a busy machine.
-        eventually(Duration::from_secs(120), "the pool Ready", async || {
+        // A rollout that an edit has started before takes two minutes with the soak on its first node, and longer on a busy
+        // machine.
+        eventually(Duration::from_secs(240), "the pool Ready", async || {
             let pool = pools.get(POOL).await?;
             let generation = pool.metadata.generation;
             let status = pool.status.unwrap_or_default();

@@ -74,6 +74,7 @@ fn a_new_pod_beside_an_old_one_is_the_newcomer() {
     let old = pod("old", "a", &status(&running(), &json!({}), 0, "True"));
     let seen = facts(&[old.clone(), new.clone()]);
     assert!(seen.has_earlier);
+    assert_eq!(seen.earlier_ready_at, Some(1000));
     let newcomer = seen.newcomer.unwrap();
     assert!(newcomer.is_running && newcomer.is_ready);
     assert_eq!(newcomer.ready_at, Some(1000));

@@ -49,6 +49,8 @@ pub struct NodeFacts {
     pub newcomer: Option<Newcomer>,
     /// Whether it has a ready pod of another template.
     pub has_earlier: bool,
+    /// When kubelet found the youngest of those Ready, by the node's clock.
+    pub earlier_ready_at: Option<i64>,
     /// What its serving proxy has reported, if that is young enough to mean something.
     pub report: Option<Reported>,
 }

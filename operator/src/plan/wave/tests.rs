@@ -581,3 +581,23 @@ fn a_clock_that_is_set_back_holds_nothing_up() {
     cluster.facts.now = 10;
     assert!(cluster.wait(SOAK_SECONDS + 5).target.gate.is_open());
 }
+
+#[test]
+fn young_proxies_are_not_made_unavailable() {
+    let mut cluster = Cluster::of(2);
+    cluster.wanted = "b".to_owned();
+    cluster.node("w2").newcomer = Some(Newcomer {
+        ready_at: Some(cluster.facts.now - 30),
+        ..ready()
+    });
+    assert_eq!(cluster.decide(WATCHED_LONG).min_ready_seconds, 5);
+    cluster.facts.now += 60;
+    assert_eq!(cluster.pass().min_ready_seconds, HOLD_SECONDS);
+    // The new one is young, and is none of those.
+    cluster.start_on("w1");
+    cluster.node("w1").newcomer = Some(Newcomer {
+        ready_at: Some(cluster.facts.now),
+        ..ready()
+    });
+    assert_eq!(cluster.pass().min_ready_seconds, HOLD_SECONDS);
+}
