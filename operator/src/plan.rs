@@ -292,6 +292,8 @@ fn rejected(
         memory.judged = pool.metadata.generation;
     }
     let Growth { document, notes } = growth(pool, facts, &memory)?;
+    let waves = wave::decide_in_place(&pool.spec.rollout, &facts.waves, memory.vigil.lasts());
+    let document = with_target(document, waves.as_ref(), facts, &memory)?;
     let members = document
         .as_ref()
         .map_or(&facts.current.members, |document| &document.members);
@@ -303,21 +305,62 @@ fn rejected(
     Ok(Plan {
         verdict: Verdict::Rejected { rejection, notes },
         revision: revision.unwrap_or_else(|| revision_in_force(facts, &memory)),
-        rollout: document.map(|document| Rollout {
-            document,
-            marks: facts.current.marks.clone(),
-            is_written: false,
-            version: facts.current.version.clone(),
-            proxies: None,
-            writer: None,
-        }),
+        next_look: waves.as_ref().and_then(|waves| waves.next_look),
+        waves: waves
+            .as_ref()
+            .map(|waves| waves.phase.clone())
+            .unwrap_or_default(),
+        rollout: standing(document, waves, pool, facts),
         members,
         endpoints: document::endpoints(&listeners),
         memory,
         bootstrap: Phase::Off,
-        waves: wave::Phase::Settled,
         begins: None,
-        next_look: None,
+    })
+}
+
+/// The document with what the waves of the template in place ask for. It is a new one if that is something else.
+fn with_target(
+    document: Option<Document>,
+    waves: Option<&wave::Decision>,
+    facts: &Facts,
+    memory: &Memory,
+) -> Result<Option<Document>, wire::Error> {
+    let current = revision::followed(facts);
+    let Some(waves) = waves.filter(|waves| current.is_some_and(|current| current.rollout != waves.target))
+    else {
+        return Ok(document);
+    };
+    let next = || {
+        Some(Document {
+            revision: revision::next(facts, &revision::records(facts, memory)),
+            ..current?.clone()
+        })
+    };
+    let document = document.or_else(next).map(|document| Document {
+        rollout: waves.target.clone(),
+        ..document
+    });
+    document.map(Document::seal).transpose()
+}
+
+/// What is written while a spec is rejected: a document that something was added to, and what a rollout that has begun before
+/// asks for.
+fn standing(
+    document: Option<Document>,
+    waves: Option<wave::Decision>,
+    pool: &ApiserverPool,
+    facts: &Facts,
+) -> Option<Rollout> {
+    let is_written = document.is_none();
+    let in_force = || waves.as_ref().and(facts.current.document.clone());
+    Some(Rollout {
+        document: document.or_else(in_force)?,
+        marks: facts.current.marks.clone(),
+        is_written,
+        version: facts.current.version.clone(),
+        proxies: waves.map(|waves| Proxies::decided(&pool.spec, waves)),
+        writer: None,
     })
 }
 

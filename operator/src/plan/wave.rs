@@ -147,6 +147,22 @@ pub fn decide(wanted: &str, rollout: &PoolRollout, facts: &WaveFacts, watched: D
     waves.decide()
 }
 
+/// Decides for a template that is under way while nothing is known of what the owner wants: a spec that is rejected neither
+/// begins a rollout nor keeps one from its end, good or bad. `None` if nothing is under way.
+pub fn decide_in_place(rollout: &PoolRollout, facts: &WaveFacts, watched: Duration) -> Option<Decision> {
+    let in_place = facts.in_place.as_ref()?;
+    let good = &facts.record.good;
+    if good.is_empty() || *good == in_place.hash {
+        return None;
+    }
+    let decision = decide(&in_place.hash, rollout, facts, watched);
+    let template = decision.template.unwrap_or_else(|| Arc::clone(&in_place.content));
+    Some(Decision {
+        template: Some(template),
+        ..decision
+    })
+}
+
 /// A decision in the making.
 struct Waves<'a> {
     wanted: &'a str,

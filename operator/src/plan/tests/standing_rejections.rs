@@ -510,3 +510,39 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rollout_that_fails_while_a_spec_is_rejected_is_rolled_back() {
+    use crate::plan::wave::{Newcomer, NodeFacts, Record, Template, WaveFacts};
+    let mut world = World::with_masters(3);
+    let good = std::sync::Arc::default();
+    world.pool.spec.proxy.metrics.port = 7443;
+    world.facts.waves = WaveFacts {
+        now: 1000,
+        in_place: Some(Template {
+            hash: "bad".to_owned(),
+            ..Template::default()
+        }),
+        good: Some(good),
+        record: Record {
+            good: "good".to_owned(),
+            ..Record::default()
+        },
+        nodes: vec![NodeFacts {
+            name: "w1".to_owned(),
+            has_earlier: true,
+            newcomer: Some(Newcomer {
+                ends: 1,
+                ..Newcomer::default()
+            }),
+            ..NodeFacts::default()
+        }],
+        ..WaveFacts::default()
+    };
+    let plan = world.pass();
+    assert_eq!(rejected(&plan), "Invalid");
+    assert_eq!(plan.waves.halt().unwrap().node, "w1");
+    let rollout = plan.rollout.unwrap();
+    assert_eq!(rollout.document.rollout.template, "good");
+    assert!(rollout.document.rollout.gate.is_open() && rollout.proxies.unwrap().template.is_some());
+}

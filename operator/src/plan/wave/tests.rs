@@ -601,3 +601,27 @@ fn young_proxies_are_not_made_unavailable() {
     });
     assert_eq!(cluster.pass().min_ready_seconds, HOLD_SECONDS);
 }
+
+#[test]
+fn while_a_spec_is_rejected_a_rollout_comes_to_its_end_and_none_begins() {
+    let decide = |cluster: &Cluster| {
+        let mut facts = cluster.facts.clone();
+        facts.good = Some(content("a"));
+        decide_in_place(&cluster.rollout, &facts, WATCHED_LONG)
+    };
+    assert_eq!(decide(&Cluster::of(3)), None);
+    let mut cluster = Cluster::with_rest(3);
+    let goes_on = decide(&cluster).unwrap();
+    assert!(matches!(goes_on.phase, Phase::Rest { .. }));
+    assert_eq!(goes_on.template, Some(content("b")));
+    cluster.node("w2").newcomer = Some(Newcomer {
+        ends: 2,
+        ..newcomer()
+    });
+    let fails = decide(&cluster).unwrap();
+    assert!(matches!(fails.phase, Phase::RollsBack(_)));
+    assert_eq!(
+        (fails.template, fails.target.template.as_str()),
+        (Some(content("a")), "a")
+    );
+}

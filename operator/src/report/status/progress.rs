@@ -17,7 +17,13 @@ use crate::reports::words::{NAMES_LIMIT, listed};
 pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
     if let Verdict::Rejected { rejection, .. } = &seen.plan.verdict {
         let message = "the spec is not obeyed, see Accepted; proxies and standbys stay as they are";
-        return stands(rejection.reason(), message.to_owned());
+        let halted = seen.plan.waves.halt().map(|halt| {
+            format!(
+                "the spec is not obeyed, see Accepted; {}, and the last good template comes back",
+                failed(halt)
+            )
+        });
+        return stands(rejection.reason(), halted.unwrap_or_else(|| message.to_owned()));
     }
     if let Some(refused) = seen.refused {
         let stays = match refused.kind {
