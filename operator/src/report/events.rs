@@ -210,4 +210,24 @@ mod tests {
         let note = "the API server refuses DaemonSet trivet-default: no".to_owned();
         assert_eq!(warnings, [("ApplyFailed", note)]);
     }
+
+    #[test]
+    fn a_rollout_that_begins_and_one_that_fails_are_events() {
+        let mut plan = plan(accepted());
+        assert_eq!(begins(&plan), None);
+        plan.begins = Some("b".to_owned());
+        assert_eq!(begins(&plan).unwrap().reason, "RolloutStarted");
+        let halt = wave::Halt {
+            template: "b".to_owned(),
+            node: "w1".to_owned(),
+            cause: "no".to_owned(),
+        };
+        plan.waves = wave::Phase::RollsBack(halt.clone());
+        let while_it_goes_back = warnings(&plan, None);
+        assert_eq!(while_it_goes_back[0].0, "RolloutHalted");
+        assert!(while_it_goes_back[0].1.contains("node w1"));
+        let is_rolled_back = true;
+        plan.waves = wave::Phase::Halted { halt, is_rolled_back };
+        assert_eq!(warnings(&plan, None), while_it_goes_back, "one event for both");
+    }
 }

@@ -515,7 +515,7 @@ proptest! {
 fn a_rollout_that_fails_while_a_spec_is_rejected_is_rolled_back() {
     use crate::plan::wave::{Newcomer, NodeFacts, Record, Template, WaveFacts};
     let mut world = World::with_masters(3);
-    let good = std::sync::Arc::default();
+    let good = Arc::default();
     world.pool.spec.proxy.metrics.port = 7443;
     world.facts.waves = WaveFacts {
         now: 1000,

@@ -629,3 +629,75 @@ fn nodes_without_a_standby_are_named_and_the_proxies_stay_available() {
         "{message}"
     );
 }
+
+#[test]
+fn progressing_tells_the_wave_its_node_and_what_it_waits_for() {
+    let halt = || wave::Halt {
+        template: "b".to_owned(),
+        node: "w1".to_owned(),
+        cause: "its new proxy has ended once".to_owned(),
+    };
+    let first = wave::Phase::First {
+        node: "w1".to_owned(),
+        awaits: "its new pod".to_owned(),
+    };
+    let rest = wave::Phase::Rest {
+        done: 2,
+        awaited: vec!["w3".to_owned()],
+    };
+    let halted = |is_rolled_back| wave::Phase::Halted {
+        halt: halt(),
+        is_rolled_back,
+    };
+    for (waves, status, reason, part) in [
+        (
+            wave::Phase::Starts,
+            "True",
+            "RollingOut",
+            "wave 1: the new template waits",
+        ),
+        (
+            first,
+            "True",
+            "RollingOut",
+            "node w1 alone has the new template; the others wait for its new pod",
+        ),
+        (
+            rest,
+            "True",
+            "RollingOut",
+            "2 of 3 nodes serve with the new template, waits for w3",
+        ),
+        (
+            wave::Phase::Paused,
+            "False",
+            "RolloutPaused",
+            "spec.rollout.policy to Automatic",
+        ),
+        (
+            wave::Phase::RollsBack(halt()),
+            "False",
+            "RolloutHalted",
+            "the template b has failed on node w1: its new proxy has ended once",
+        ),
+        (
+            halted(true),
+            "False",
+            "RolloutHalted",
+            "the last good template is back",
+        ),
+        (halted(false), "False", "RolloutHalted", "cannot be read"),
+    ] {
+        let mut case = Case::good();
+        case.uncounted = vec![Uncounted {
+            node: "lost".to_owned(),
+            why: "not Ready",
+            is_ready: false,
+            is_updated: false,
+        }];
+        case.plan.waves = waves.clone();
+        let (holds, why, message) = progress(&case);
+        assert_eq!((holds.as_str(), why.as_str()), (status, reason), "{waves:?}");
+        assert!(message.contains(part), "{waves:?}: {message}");
+    }
+}
