@@ -60,6 +60,11 @@ pub struct Run {
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86400))]
     pub standby_soak_seconds: u64,
 
+    /// How long a new proxy runs on the first node of a rollout before the other nodes get it. spec.rollout.minReadySeconds
+    /// of a pool counts if it is longer
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
+    pub rollout_soak_seconds: u32,
+
     /// The name that the API server's certificate must cover, where that is not its address
     #[arg(long, value_name = "NAME")]
     pub tls_server_name: Option<String>,

@@ -35,6 +35,8 @@ pub struct Settings {
     pub has_node_bootstrap: bool,
     /// How long proxies must be available with a new template before the standbys get it.
     pub standby_soak: Duration,
+    /// How long a new proxy runs on the first node of a rollout before the other nodes get it, in seconds.
+    pub rollout_soak_seconds: u32,
 }
 
 impl From<&Run> for Settings {
@@ -47,6 +49,7 @@ impl From<&Run> for Settings {
             service_account: run.proxy_service_account.clone(),
             has_node_bootstrap: run.node_bootstrap,
             standby_soak: Duration::from_secs(run.standby_soak_seconds),
+            rollout_soak_seconds: run.rollout_soak_seconds,
         }
     }
 }

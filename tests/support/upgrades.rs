@@ -16,8 +16,9 @@ use crate::steady_clients::SteadyClients;
 /// Each differs from the one before it: an edit of it is a new template, and changes nothing else.
 const LOG_LEVELS: [&str; 4] = ["debug", "warn", "error", "info"];
 
-/// No new connection waits longer: a machine that starts ten proxies at once, and moves bytes at full speed, is busy.
-const CONNECTS: Duration = Duration::from_secs(3);
+/// How long a new connection may take is shown by `an_upgrade_refuses_no_client`: here bytes at full speed take all of the
+/// machine. The client itself gives up after ten seconds.
+const CONNECTS: Duration = Duration::from_secs(15);
 
 /// From SIGTERM to the end of a proxy that has given all that it had.
 const ENDS: Duration = Duration::from_secs(2);

@@ -48,6 +48,7 @@ pub(crate) fn context(
             service_account: "proxy".to_owned(),
             has_node_bootstrap: true,
             standby_soak: std::time::Duration::from_secs(300),
+            rollout_soak_seconds: 30,
         },
         metrics: Arc::default(),
         readiness: Arc::default(),

@@ -36,6 +36,7 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
     let Some(daemon_set) = &proxies.daemon_set else {
         return WaveFacts {
             now: now.as_second(),
+            soak: ctx.settings.rollout_soak_seconds,
             target,
             ..WaveFacts::default()
         };
@@ -48,6 +49,7 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
     );
     WaveFacts {
         now: now.as_second(),
+        soak: ctx.settings.rollout_soak_seconds,
         good,
         is_complete: is_seen(daemon_set) && is_complete(&counts(daemon_set, &proxies.uncounted)),
         nodes: nodes(ctx, pool, &in_place.hash, now),

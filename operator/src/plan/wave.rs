@@ -28,7 +28,7 @@ use trivet_crds::pool::{PoolRollout, RolloutPolicy};
 use trivet_crds::wire::{Gate, GatePolicy, MAX_GATE_NODES, RolloutTarget};
 
 pub use self::facts::{Aside, Newcomer, NodeFacts, Reported, Template, WaveFacts};
-use self::first::{Progress, SOAK_SECONDS, Times};
+use self::first::{Progress, Times};
 pub use self::record::{Halt, Record};
 use self::signs::Sign;
 pub use self::vigil::Vigil;
@@ -37,8 +37,9 @@ pub use self::vigil::Vigil;
 /// of the API, nodes get the time to go on.
 const WATCHED: Duration = Duration::from_secs(30);
 
-/// How long a new pod is ready before its predecessor is deleted, while the first node soaks.
-const HOLD_SECONDS: u32 = 60;
+/// How much longer than a soak a new pod of the first node is ready before its predecessor is deleted. It is not more, because
+/// the DaemonSet controller takes pods that are not ready for so long for unavailable, and replaces those at once.
+const HOLD_MARGIN_SECONDS: u32 = 30;
 
 /// By how much clocks of nodes may differ from the operator's.
 const SKEW_SECONDS: i64 = 10;
@@ -259,16 +260,20 @@ impl<'a> Waves<'a> {
     ) -> Decision {
         let is_tried =
             matches!(phase, Phase::Starts | Phase::First { .. }) && self.are_old_ones_settled(&hash);
-        let spec = self.rollout.min_ready_seconds;
+        let (spec, hold) = (self.rollout.min_ready_seconds, self.hold_seconds());
         Decision {
             template,
             target: RolloutTarget { template: hash, gate },
             record: self.record,
-            min_ready_seconds: if is_tried { spec.max(HOLD_SECONDS) } else { spec },
+            min_ready_seconds: if is_tried { spec.max(hold) } else { spec },
             next_look: phase.next_look(),
             phase,
             begins: false,
         }
+    }
+
+    fn hold_seconds(&self) -> u32 {
+        self.facts.soak.saturating_add(HOLD_MARGIN_SECONDS)
     }
 
     /// Whether the pods of other templates than this one have been ready for longer than a new one is held. The DaemonSet
@@ -277,7 +282,7 @@ impl<'a> Waves<'a> {
         let limit = self
             .facts
             .now
-            .saturating_sub(i64::from(HOLD_SECONDS).saturating_add(SKEW_SECONDS));
+            .saturating_sub(i64::from(self.hold_seconds()).saturating_add(SKEW_SECONDS));
         let is_in_place = self.hash() == template;
         self.facts.nodes.iter().all(|node| {
             let newcomer = node.newcomer.as_ref().and_then(|newcomer| newcomer.ready_at);
@@ -420,7 +425,7 @@ impl<'a> Waves<'a> {
         Times {
             open: now.saturating_sub(self.record.since),
             ready: (self.record.ready_since != 0).then_some(ready),
-            soak: SOAK_SECONDS.max(self.rollout.min_ready_seconds.into()),
+            soak: self.facts.soak.max(self.rollout.min_ready_seconds).into(),
         }
     }
 

@@ -26,6 +26,7 @@ fn settings() -> Settings {
         service_account: "trivet-proxy".to_owned(),
         has_node_bootstrap: true,
         standby_soak: Duration::from_secs(300),
+        rollout_soak_seconds: 30,
     }
 }
 

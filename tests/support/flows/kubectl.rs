@@ -60,7 +60,8 @@ fn seen<'a>(all: impl Iterator<Item = &'a Life>, now: Timestamp) -> Seen {
         let silence = until.duration_since(last).unsigned_abs();
         lines += life.lines;
         longest_pause = longest_pause.max(life.longest_silence).max(silence);
-        ends.extend(life.ended.as_ref().map(|(_, why)| why.as_str()));
+        // kubectl's last line is the error; those before it are its parts'.
+        ends.extend(life.ended.as_ref().and_then(|(_, why)| why.lines().last()));
     }
     Seen {
         carried: format!("{lines} lines"),

@@ -28,12 +28,14 @@ pub(super) enum Standbys {
 }
 
 impl Standbys {
-    /// The chart's values that are not its own. Standbys follow a new template of the proxies at once: a scenario has no time
-    /// for the soak.
+    /// The chart's values that are not its own. A scenario has little time for a soak: the first node of a rollout gets five
+    /// seconds, and standbys follow at once.
     pub(super) fn values(self) -> &'static str {
         match self {
-            Self::None => "",
-            Self::EveryNode => "--set nodeBootstrap.enabled=true --set nodeBootstrap.soakSeconds=0",
+            Self::None => "--set rollout.soakSeconds=5",
+            Self::EveryNode => {
+                "--set rollout.soakSeconds=5 --set nodeBootstrap.enabled=true --set nodeBootstrap.soakSeconds=0"
+            }
         }
     }
 

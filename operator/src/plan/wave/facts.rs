@@ -19,6 +19,8 @@ pub struct WaveFacts {
     pub good: Option<Arc<PodTemplateSpec>>,
     /// Whether every Ready node has an available proxy of the template in place.
     pub is_complete: bool,
+    /// How long a new proxy runs on the first node before the others get it, in seconds.
+    pub soak: u32,
     /// What the operator has noted.
     pub record: Record,
     /// What the document in force says of the rollout.

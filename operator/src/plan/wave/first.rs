@@ -2,9 +2,6 @@
 
 use super::facts::{Newcomer, NodeFacts, Reported, WaveFacts};
 
-/// The shortest soak: the time in which a proxy that loses its members, its files or its node's Lease is noticed.
-pub(super) const SOAK_SECONDS: i64 = 30;
-
 /// How long the new proxy may take from the opening of its gate until it is ready. It needs a few seconds and a readiness
 /// probe, which comes every ten.
 pub(super) const READY_LIMIT_SECONDS: i64 = 90;

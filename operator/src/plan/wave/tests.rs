@@ -7,6 +7,10 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use super::*;
 
+/// What the clusters of these tests soak, and how long they hold the old proxy of the first node.
+const SOAK_SECONDS: i64 = 30;
+const HOLD_SECONDS: u32 = 60;
+
 const WATCHED_LONG: Duration = Duration::from_secs(3600);
 
 /// A cluster of some nodes with a pool, and time. Each pass sees what the last one has written.
@@ -65,6 +69,7 @@ impl Cluster {
                 now: 1000,
                 in_place: Some(template("a")),
                 is_complete: true,
+                soak: 30,
                 record: Record {
                     good: "a".to_owned(),
                     ..Record::default()
