@@ -92,15 +92,15 @@ const BETWEEN: Duration = Duration::from_millis(10);
 const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// The program as a process of its own, which can be killed and stopped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     /// Its disk.
-    node: Node,
+    pub(crate) node: Node,
 }
 
 impl Process {
     /// A process of the same node.
-    fn start(node: &Node, class: &str, generation: u64) -> Self {
+    pub(crate) fn start(node: &Node, class: &str, generation: u64) -> Self {
         Self::of_template(node, class, generation, "")
     }
 
@@ -157,6 +157,10 @@ impl Process {
             );
             sleep(BETWEEN).await;
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, signal: Signal) {

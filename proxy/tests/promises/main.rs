@@ -16,6 +16,7 @@ mod health;
 mod locality;
 mod opening;
 mod pairs;
+mod pairs_faults;
 mod relaying;
 mod reporting;
 mod resorting;

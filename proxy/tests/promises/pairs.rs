@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Far less than the drain takes.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// How long a proxy of these tests drains.
 const DRAIN_SECONDS: u32 = 60;
@@ -28,7 +28,7 @@ const DRAIN_SECONDS: u32 = 60;
 const FEWEST_CONNECTIONS: u32 = 64;
 
 /// A proxy that hands over, and serves.
-async fn serving(document: impl FnOnce(Pool) -> Pool) -> Node {
+pub(crate) async fn serving(document: impl FnOnce(Pool) -> Pool) -> Node {
     let mut node = Node::new().of_generation(1);
     node.write(&document(node.pool()).drain_within(DRAIN_SECONDS));
     node.start().await;
@@ -48,11 +48,11 @@ async fn end(node: &mut Node) {
     timeout(SOON, node.stop()).await.unwrap();
 }
 
-async fn connections(node: &Node) -> u64 {
+pub(crate) async fn connections(node: &Node) -> u64 {
     node.metric("trivet_proxy_client_connections").await.unwrap()
 }
 
-async fn taken(node: &Node) -> u64 {
+pub(crate) async fn taken(node: &Node) -> u64 {
     node.metric("trivet_proxy_connections_taken_total").await.unwrap()
 }
 
@@ -94,7 +94,7 @@ async fn established_connections_go_on_in_the_next_proxy() {
 }
 
 /// A member that sends what it reads back to the client, and half-closes after it.
-async fn echo() -> SocketAddr {
+pub(crate) async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
