@@ -28,8 +28,13 @@ use self::{
 };
 use crate::{
     handover::Process,
-    pairs::{SOON, echo, serving, taken},
-    support::{apiserver::Apiserver, client::Client, eventually, node::Node},
+    pairs::{SOON, connections, echo, serving, taken},
+    support::{
+        apiserver::{Apiserver, Mode},
+        client::Client,
+        eventually,
+        node::{Node, shared},
+    },
 };
 
 /// Far less than the 10 s for which a proxy tries to give its connections, and more than the second for which it waits for an
@@ -68,6 +73,22 @@ async fn a_holder_that_hangs_with_connections_costs_them_a_pause_and_cannot_take
     ends(&channel).await;
     drop(duplicates);
     assert_eq!(timeout(SOON, client.who()).await.unwrap().unwrap(), "cp1");
+}
+
+#[tokio::test]
+async fn a_client_that_is_being_opened_does_not_wait_for_a_holder_that_hangs() {
+    let (mut node, apiserver, mut client) = with_client(60).await;
+    apiserver.set(Mode::Hung);
+    let (proxy, tls) = shared(&node);
+    let opening = tokio::spawn(Client::connect(proxy, tls));
+    eventually("it has both", async || connections(&node).await == 2).await;
+    let (holder, _ending) = Holder::succeed(&mut node, MAX_PAIRS as u64).await;
+    // It answers nobody.
+    let _unanswered = timeout(SOON, holder.socket.accept()).await.unwrap().unwrap();
+    apiserver.set(Mode::Ready);
+    let opened = timeout(A_PAUSE, opening).await.unwrap();
+    assert_eq!(opened.unwrap().unwrap().who().await.unwrap(), "cp1");
+    assert_eq!(timeout(A_PAUSE, client.who()).await.unwrap().unwrap(), "cp1");
 }
 
 #[tokio::test]

@@ -94,7 +94,6 @@ enum Search {
 pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration, willing: impl Fn() -> bool) {
     let mut giver = Giver {
         listeners,
-        departures: listeners.transfers().begin(MAX_PAIRS).await,
         deadline: Instant::now() + within,
         willing,
         number: 0,
@@ -159,7 +158,6 @@ async fn search(directory: &Path, deadline: Instant) -> Search {
 
 struct Giver<'a, Willing> {
     listeners: &'a Listeners,
-    departures: Departures<'a>,
     deadline: Instant,
     willing: Willing,
     number: u64,
@@ -171,11 +169,13 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
         self.listeners.connections() > 0 && Instant::now() < self.deadline && (self.willing)()
     }
 
-    /// Gives one batch after the other on this channel, until it ends.
+    /// Gives one batch after the other on this channel, until it ends. Connections are on their way only meanwhile: those
+    /// that wait for a batch go on once it has ended.
     async fn give_on(&mut self, channel: &Channel) -> Result<(), Error> {
+        let mut departures = self.listeners.transfers().begin(MAX_PAIRS).await;
         let mut goes_on = true;
         while goes_on && self.has_work() {
-            let batch = self.collect().await;
+            let batch = self.collect(&mut departures).await;
             if !batch.is_empty() {
                 goes_on = self.give(channel, batch).await?;
             }
@@ -184,7 +184,7 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
     }
 
     /// The connections that go next.
-    async fn collect(&mut self) -> Vec<Transfer> {
+    async fn collect(&self, departures: &mut Departures<'_>) -> Vec<Transfer> {
         let mut batch = Vec::new();
         self.listeners.upstreams().ask_to_hand_over(MAX_PAIRS);
         for _ in 0..TURNS {
@@ -195,7 +195,7 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
                 .sum();
             while batch.len() < MAX_PAIRS
                 && bytes < FULL
-                && let Some(transfer) = self.departures.next_now()
+                && let Some(transfer) = departures.next_now()
             {
                 bytes += batch::held(&transfer.passport);
                 batch.push(transfer);
