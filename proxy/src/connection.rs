@@ -42,6 +42,8 @@ pub struct Established {
     pair: Pair,
     guard: ConnectionGuard,
     record: Record,
+    /// Whether another process may have a duplicate of its client's socket.
+    was_offered: bool,
 }
 
 /// What all connections of a proxy share.
@@ -111,6 +113,7 @@ impl Established {
             pair: Pair::resume(client, upstream, pair.clone(), &shared.tails),
             guard,
             record,
+            was_offered: false,
         })
     }
 }
@@ -125,16 +128,16 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
     } = accepted;
     let upstreams = &shared.upstreams;
     let (mut heard, mut silent) = (Heard::new(&heard), Some(silent));
-    let mut may_be_given = true;
+    let mut was_offered = false;
     loop {
         let Some(settings) = upstreams.settings() else {
-            refuse(&client, record, Ending::NoUpstream);
+            refuse_offered(&client, record, Ending::NoUpstream, was_offered);
             return None;
         };
         let opened = tokio::select! {
             biased;
             opened = open::open(&client, &mut silent, &mut heard, upstreams, &settings) => opened,
-            () = shared.transfers.begun(), if may_be_given => {
+            () = shared.transfers.begun(), if !was_offered => {
                 let heard = heard.bytes();
                 let passport = record.passport(Progress::Opening { heard });
                 match give(passport, client, None, &shared).await {
@@ -148,7 +151,7 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
                         return None;
                     }
                 }
-                may_be_given = false;
+                was_offered = true;
                 continue;
             }
         };
@@ -160,10 +163,11 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
                     pair: Pair::new(client, upstream.stream, unsent, &shared.tails),
                     guard: upstream.guard,
                     record,
+                    was_offered,
                 })
             }
             Err(ending) => {
-                refuse(&client, record, ending);
+                refuse_offered(&client, record, ending, was_offered);
                 None
             }
         };
@@ -171,11 +175,13 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
 }
 
 /// Ends a client that no upstream serves.
-pub fn refuse(client: &TcpStream, mut record: Record, ending: Ending) {
+pub fn refuse(client: &TcpStream, record: Record, ending: Ending) {
+    refuse_offered(client, record, ending, false);
+}
+
+fn refuse_offered(client: &TcpStream, mut record: Record, ending: Ending, was_offered: bool) {
     // A client that has closed without a word gets the same.
-    if ending != Ending::Finished {
-        socket::reset_on_close(client);
-    }
+    end(client, ending != Ending::Finished, was_offered);
     record.refused(ending);
 }
 
@@ -185,6 +191,7 @@ async fn run(beginning: Beginning, shared: Arc<Shared>) {
         mut pair,
         guard,
         mut record,
+        mut was_offered,
     }) = (match beginning {
         Beginning::Opening(opening) => opening.await,
         Beginning::Relayed(established) => Some(*established),
@@ -192,12 +199,13 @@ async fn run(beginning: Beginning, shared: Arc<Shared>) {
     else {
         return;
     };
-    let mut was_offered = false;
     loop {
         guard.close_signal.establish();
         match pair.run(&guard.close_signal, shared.upstreams.metrics()).await {
             Stop::Ended(summary) => {
-                end(&pair, summary.ending, was_offered);
+                for side in [pair.client(), pair.upstream()] {
+                    end(side, summary.ending.resets(), was_offered);
+                }
                 if summary.ending == Ending::UpstreamTimeout {
                     shared.upstreams.observe(
                         Event::OpenOverdue(guard.id()),
@@ -219,16 +227,14 @@ async fn run(beginning: Beginning, shared: Arc<Shared>) {
     }
 }
 
-/// Ends both sides. A process that hangs may still have duplicates of sockets that it was offered: then their close alone
-/// would end nothing.
-fn end(pair: &Pair, ending: Ending, was_offered: bool) {
-    for side in [pair.client(), pair.upstream()] {
-        match (ending.resets(), was_offered) {
-            (true, false) => socket::reset_on_close(side),
-            (true, true) => socket::reset(side),
-            (false, true) => socket::end(side),
-            (false, false) => {}
-        }
+/// Ends a side. A process that hangs may still have a duplicate of a socket that it was offered: then its close alone would
+/// end nothing.
+fn end(side: &TcpStream, resets: bool, was_offered: bool) {
+    match (resets, was_offered) {
+        (true, false) => socket::reset_on_close(side),
+        (true, true) => socket::reset(side),
+        (false, true) => socket::end(side),
+        (false, false) => {}
     }
 }
 

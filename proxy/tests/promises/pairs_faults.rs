@@ -92,6 +92,24 @@ async fn a_client_that_is_being_opened_does_not_wait_for_a_holder_that_hangs() {
 }
 
 #[tokio::test]
+async fn clients_that_nobody_serves_are_told_though_a_holder_that_hangs_has_their_sockets() {
+    let (mut node, apiserver, mut client) = with_client(60).await;
+    apiserver.set(Mode::Hung);
+    let (proxy, tls) = shared(&node);
+    let opening = tokio::spawn(Client::connect(proxy, tls));
+    eventually("it has both", async || connections(&node).await == 2).await;
+    let (holder, _ending) = Holder::succeed(&mut node, MAX_PAIRS as u64).await;
+    let (channel, _, duplicates) = holder.given(3).await;
+    drop(holder);
+    let told = record(&channel).await.message;
+    assert!(matches!(told, Message::Abort { .. }), "{told:?}");
+    apiserver.set(Mode::Killed);
+    assert!(timeout(SOON, opening).await.unwrap().unwrap().is_err());
+    timeout(SOON, client.end()).await.unwrap();
+    drop(duplicates);
+}
+
+#[tokio::test]
 async fn connections_of_which_a_holder_took_the_rest_and_hung_go_on() {
     let (mut node, apiserver, first) = with_client(60).await;
     let mut clients = vec![first];
