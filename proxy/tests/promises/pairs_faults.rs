@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -228,6 +229,18 @@ async fn connections_of_a_process_that_dies_after_they_are_taken_go_on() {
     give(&channel, 1, &connections);
     assert_eq!(record(&channel).await.message, Message::Taken { take: 1 });
     drop(channel);
+    all_go_on(&node, connections).await;
+}
+
+#[tokio::test]
+async fn connections_whose_sockets_block_go_on_and_hold_nothing_up() {
+    let (node, connections) = taker_and_connections().await;
+    for side in connections.iter().flat_map(|relayed| &relayed.sides) {
+        SockRef::from(side).set_nonblocking(false).unwrap();
+    }
+    let channel = connect(&node);
+    give(&channel, 1, &connections);
+    assert_eq!(record(&channel).await.message, Message::Taken { take: 1 });
     all_go_on(&node, connections).await;
 }
 

@@ -1,6 +1,6 @@
 //! Takes the connections of another process of this node over.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, net, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, time::sleep};
 use tracing::{debug, info, warn};
@@ -97,14 +97,13 @@ fn receive(pairs: &Pairs, descriptors: Vec<OwnedFd>) -> Result<Vec<Arrived>, Err
     let mut arrived = Vec::with_capacity(passports.len());
     for passport in passports {
         let mut next = || {
-            descriptors
-                .next()
-                .ok_or(batch::Error::Sockets { announced, present })
+            let descriptor = descriptors.next();
+            socket(descriptor.ok_or(batch::Error::Sockets { announced, present })?)
         };
-        let client = next()?.into();
+        let client = next()?;
         let upstream = match batch::sockets(&passport) {
             1 => None,
-            _ => Some(next()?.into()),
+            _ => Some(next()?),
         };
         arrived.push((passport, Sockets { client, upstream }.restore()?));
     }
@@ -112,6 +111,13 @@ fn receive(pairs: &Pairs, descriptors: Vec<OwnedFd>) -> Result<Vec<Arrived>, Err
         return Err(batch::Error::Sockets { announced, present }.into());
     }
     Ok(arrived)
+}
+
+/// The socket of a descriptor. Those of a proxy do not block; what does would stop this process.
+fn socket(descriptor: OwnedFd) -> Result<net::TcpStream, Error> {
+    let socket = net::TcpStream::from(descriptor);
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// Says that this process takes the batch with this number, and whether it does.
