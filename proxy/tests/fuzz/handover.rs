@@ -9,7 +9,8 @@ use trivet_proxy::{
         codec::{self, MAX_RECORD},
         rank::{Class, Rank},
         record::{
-            AbortReason, AskReason, Listener, ListenerKind, Message, Peer, Refusal, Snapshot as Announcement,
+            AbortReason, AskReason, Listener, ListenerKind, Message, Pairs, Peer, Refusal,
+            Snapshot as Announcement,
         },
         snapshot::{MAX_SNAPSHOT, WarmState},
     },
@@ -117,6 +118,12 @@ fn messages() -> Vec<Message> {
             take: 1,
             reason: AbortReason::Overdue,
         },
+        Message::Pairs(Pairs {
+            take: 1,
+            sockets: 1,
+            text: 300,
+            bytes: 2000,
+        }),
         Message::Refused {
             reason: Refusal::OtherPool,
         },
@@ -152,7 +159,7 @@ fn keep_real_records() {
         keep("handover_record", value["message"].as_str().unwrap(), &record);
     }
     let later = json!({
-        "protocol": {"major": 1, "minor": 3}, "descriptors": 2, "message": "pairs", "take": 1,
+        "protocol": {"major": 1, "minor": 3}, "descriptors": 2, "message": "quic", "take": 1,
     });
     keep("handover_record", "later-minor", later.to_string().as_bytes());
     let other = json!({"protocol": {"major": 2, "minor": 0}, "message": {"kind": "ping"}});

@@ -14,6 +14,7 @@
 mod disk;
 mod first_flight;
 mod handover;
+mod pairs;
 mod reply;
 mod search;
 mod wire_document;
