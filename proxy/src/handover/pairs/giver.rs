@@ -50,8 +50,9 @@ const STAND_BY: Duration = Duration::from_secs(30);
 /// How long a process that stands by tries to give its connections.
 const GIVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a giver lets the tasks of connections run before it looks which of them are on their way.
-const TURNS: u32 = 4;
+/// How often a giver lets the tasks of connections run until all are on their way that it has asked for. One that ends
+/// meanwhile never is; others that come later go with the next batch.
+const TURNS: u32 = 64;
 
 /// The pause before the giver looks again whether a connection is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -183,28 +184,23 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
         Ok(())
     }
 
-    /// The connections that go next.
+    /// The connections that go next. No more are asked for than fit into the batch: each stands still until it is taken.
     async fn collect(&self, departures: &mut Departures<'_>) -> Vec<Transfer> {
-        let mut batch = Vec::new();
-        self.listeners.upstreams().ask_to_hand_over(MAX_PAIRS);
+        let mut batch = Batch::default();
+        batch.fill(departures);
+        let asked = self.listeners.upstreams().ask_to_hand_over(batch.room());
+        let awaited = batch.transfers.len() + asked;
         for _ in 0..TURNS {
             yield_now().await;
-            let mut bytes: usize = batch
-                .iter()
-                .map(|transfer: &Transfer| batch::held(&transfer.passport))
-                .sum();
-            while batch.len() < MAX_PAIRS
-                && bytes < FULL
-                && let Some(transfer) = departures.next_now()
-            {
-                bytes += batch::held(&transfer.passport);
-                batch.push(transfer);
+            batch.fill(departures);
+            if batch.transfers.len() >= awaited {
+                break;
             }
         }
-        if batch.is_empty() {
+        if batch.transfers.is_empty() {
             sleep(LOOK_AGAIN).await;
         }
-        batch
+        batch.transfers
     }
 
     /// Gives a batch, and says whether the channel takes another. One that is dropped was not taken.
@@ -232,6 +228,34 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
             transfer.taken();
         }
         Ok(goes_on)
+    }
+}
+
+/// What goes at once.
+#[derive(Default)]
+struct Batch {
+    transfers: Vec<Transfer>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// How many connections fit into it yet.
+    fn room(&self) -> usize {
+        if self.bytes < FULL {
+            MAX_PAIRS.saturating_sub(self.transfers.len())
+        } else {
+            0
+        }
+    }
+
+    /// Takes those that are there.
+    fn fill(&mut self, departures: &mut Departures<'_>) {
+        while self.room() > 0
+            && let Some(transfer) = departures.next_now()
+        {
+            self.bytes += batch::held(&transfer.passport);
+            self.transfers.push(transfer);
+        }
     }
 }
 
