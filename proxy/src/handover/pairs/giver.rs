@@ -89,7 +89,8 @@ enum Search {
 }
 
 /// Gives all connections to the process that serves in this directory, as far as that is possible `within` this time and
-/// as long as this one is `willing`.
+/// as long as this one is `willing`, and at a last attempt after it: this process may have been stopped meanwhile, or the other
+/// one.
 ///
 /// Once begun, this must not be dropped: nobody would know what became of the batch that is on its way.
 pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration, willing: impl Fn() -> bool) {
@@ -100,8 +101,12 @@ pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration,
         number: 0,
         given: 0,
     };
-    let mut faults = 0;
-    while giver.has_work() && faults < MOST_FAULTS {
+    let (mut faults, mut is_last) = (0, false);
+    while giver.is_needed() && faults < MOST_FAULTS && !is_last {
+        is_last = giver.is_late();
+        if is_last {
+            giver.deadline = Instant::now() + ANSWER_LIMIT;
+        }
         match search(directory, giver.deadline).await {
             Search::Found(channel) => {
                 if let Err(error) = giver.give_on(&channel).await {
@@ -166,8 +171,12 @@ struct Giver<'a, Willing> {
 }
 
 impl<Willing: Fn() -> bool> Giver<'_, Willing> {
-    fn has_work(&self) -> bool {
-        self.listeners.connections() > 0 && Instant::now() < self.deadline && (self.willing)()
+    fn is_needed(&self) -> bool {
+        self.listeners.connections() > 0 && (self.willing)()
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     /// Gives one batch after the other on this channel, until it ends. Connections are on their way only meanwhile: those
@@ -175,7 +184,7 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
     async fn give_on(&mut self, channel: &Channel) -> Result<(), Error> {
         let mut departures = self.listeners.transfers().begin(MAX_PAIRS).await;
         let mut goes_on = true;
-        while goes_on && self.has_work() {
+        while goes_on && self.is_needed() && !self.is_late() {
             let batch = self.collect(&mut departures).await;
             if !batch.is_empty() {
                 goes_on = self.give(channel, batch).await?;
