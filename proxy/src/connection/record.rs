@@ -52,6 +52,12 @@ impl Record {
             ..
         } = passport;
         metrics.connection_taken();
+        debug!(
+            %client,
+            %listener,
+            milliseconds = age.as_millis(),
+            "going on with a connection of another proxy of this node"
+        );
         // Since the machine has started, at least.
         let started = Instant::now().checked_sub(*age).unwrap_or_else(Instant::now);
         Self::since(*client, *listener, started, metrics)
