@@ -49,7 +49,8 @@ pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
             finish(&mut suite.cargo(&format!("test {ALL} --test handover -- --ignored")))
         })?;
         suite.part("thousands of faults in hand-overs", |suite| {
-            let faults = "--ignored thousands_of_runs --nocapture";
+            // One after the other: each fills the machine.
+            let faults = "--ignored thousands_of_runs --nocapture --test-threads=1";
             finish(&mut suite.cargo(&format!("test {ALL} --test boundaries -- {faults}")))
         })?;
         suite.part("thousands of histories", |suite| {

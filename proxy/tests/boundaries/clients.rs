@@ -45,7 +45,7 @@ impl Attempt {
         let begun = Instant::now();
         let asked = timeout(PATIENCE, ask(address)).await;
         let outcome = match asked.unwrap_or_else(|_late| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(()) => Outcome::Answered,
+            Ok(_client) => Outcome::Answered,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Refused,
             Err(error) => Outcome::Lost(error),
         };
@@ -57,13 +57,15 @@ impl Attempt {
     }
 }
 
-async fn ask(address: SocketAddr) -> io::Result<()> {
+/// A connection that is answered, from this address.
+pub(crate) async fn ask(address: SocketAddr) -> io::Result<SocketAddr> {
     let mut stream = TcpStream::connect(address).await?;
+    let client = stream.local_addr()?;
     stream.write_all(WORDS).await?;
     let mut heard = [0; WORDS.len()];
     stream.read_exact(&mut heard).await?;
     assert_eq!(&heard, WORDS);
-    Ok(())
+    Ok(client)
 }
 
 /// The clients of an address.

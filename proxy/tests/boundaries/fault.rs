@@ -198,7 +198,8 @@ fn limit_of_files(pid: Pid) -> String {
     line.split_whitespace().nth(3).unwrap().to_owned()
 }
 
-fn state(pid: Pid) -> char {
+/// What the kernel says that it does: `T` is stopped, `Z` has ended.
+pub(crate) fn state(pid: Pid) -> char {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     fields.chars().next().unwrap()

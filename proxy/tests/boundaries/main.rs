@@ -19,6 +19,7 @@ mod apiserver;
 #[path = "../promises/support/authority.rs"]
 mod authority;
 mod clients;
+mod established;
 mod fault;
 mod node;
 mod plan;
@@ -37,28 +38,54 @@ use tokio::{runtime::Builder, time::Instant};
 use self::{
     apiserver::Apiserver,
     plan::Plan,
-    run::{Seen, run},
+    run::{KeptSeen, Seen, run},
 };
 
 /// How many runs share the machine: most of a run is waiting.
 const AT_A_TIME: usize = 8;
 
+/// Runs with hundreds of connections.
+const LARGE_AT_A_TIME: usize = 4;
+
 #[test]
 fn a_fault_at_any_message_costs_no_connection_and_leaves_one_holder() {
-    search(0..200);
+    search(0..170, AT_A_TIME, Plan::of);
 }
 
 #[test]
 #[ignore = "minutes: the runs of `TRIVET_SEEDS` seeds, 4,000 unless told otherwise"]
 fn a_fault_at_any_message_in_thousands_of_runs() {
-    search(200..200 + parameter("TRIVET_SEEDS").unwrap_or(4000));
+    search(
+        200..200 + parameter("TRIVET_SEEDS").unwrap_or(4000),
+        AT_A_TIME,
+        Plan::of,
+    );
+}
+
+#[test]
+fn a_fault_while_hundreds_of_connections_are_handed_over_ends_only_those_it_may() {
+    search(2..8, LARGE_AT_A_TIME, Plan::within_pairs);
+}
+
+#[test]
+#[ignore = "minutes: the runs of `TRIVET_SEEDS` seeds, 1,000 unless told otherwise"]
+fn a_fault_while_hundreds_of_connections_are_handed_over_in_thousands_of_runs() {
+    let seeds = 8..8 + parameter("TRIVET_SEEDS").unwrap_or(1000);
+    search(seeds, LARGE_AT_A_TIME, Plan::within_pairs);
 }
 
 #[test]
 #[ignore = "the one run of `TRIVET_SEED`"]
 fn one_run() {
     let seed = parameter("TRIVET_SEED").unwrap();
-    search(seed..seed + 1);
+    search(seed..seed + 1, 1, Plan::of);
+}
+
+#[test]
+#[ignore = "the one run of `TRIVET_SEED`"]
+fn one_run_with_hundreds_of_connections() {
+    let seed = parameter("TRIVET_SEED").unwrap();
+    search(seed..seed + 1, 1, Plan::within_pairs);
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test has no command line of its own")]
@@ -67,28 +94,32 @@ fn parameter(name: &str) -> Option<u64> {
 }
 
 /// Makes the runs of these seeds, and names each that breaks a promise.
-fn search(seeds: std::ops::Range<u64>) {
+fn search(seeds: std::ops::Range<u64>, at_a_time: usize, planned: impl Fn(u64) -> Plan) {
     let begun = Instant::now();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let (failed, seen) = runtime.block_on(async {
         let apiserver = Apiserver::start();
         let runs = stream::iter(seeds).map(|seed| {
-            let apiserver = &apiserver;
+            let (apiserver, plan) = (&apiserver, planned(seed));
             async move {
-                let plan = Plan::of(seed);
                 let outcome = run(&plan, apiserver).await;
                 (seed, plan, outcome)
             }
         });
-        let mut runs = runs.buffer_unordered(AT_A_TIME);
+        let mut runs = runs.buffer_unordered(at_a_time);
         let (mut failed, mut seen) = (Vec::new(), Vec::new());
         while let Some((seed, plan, outcome)) = runs.next().await {
             match outcome {
                 Ok(run) => seen.push((plan, run)),
                 Err(broken) => {
-                    let replay =
-                        "cargo test -p trivet-proxy --test boundaries one_run -- --ignored --nocapture";
-                    println!("seed {seed}: {broken}\n{plan:?}\n  again: TRIVET_SEED={seed} {replay}\n");
+                    let test = if plan.kept.count > 100 {
+                        "one_run_with_hundreds"
+                    } else {
+                        "one_run"
+                    };
+                    let replay = format!("cargo test -p trivet-proxy --test boundaries {test}");
+                    println!("seed {seed}: {broken}\n{plan:?}");
+                    println!("  again: TRIVET_SEED={seed} {replay} -- --ignored --nocapture\n");
                     failed.push(seed);
                 }
             }
@@ -117,4 +148,7 @@ fn report(seen: &[(Plan, Seen)], took: Duration) {
         "{} runs in {took:.1?}, {connections} connections, the slowest {slowest:?}; hits of planned: {hits:?}",
         seen.len()
     );
+    let kept = seen.iter().map(|(_, run)| run.kept);
+    let all = kept.fold(KeptSeen::default(), KeptSeen::and);
+    println!("kept open: {all:?}");
 }

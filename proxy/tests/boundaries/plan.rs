@@ -9,8 +9,8 @@ use crate::random::Random;
 pub(crate) enum Trigger {
     /// The newcomer starts, and takes over.
     Newcomer,
-    /// The process that serves gets SIGTERM.
-    Terminate,
+    /// The processes with these names get SIGTERM: the one that serves, or one that stands by and has connections.
+    Terminate(&'static [&'static str]),
     /// The process that serves is killed.
     Kill,
     /// The process that serves is stopped for this long.
@@ -71,6 +71,8 @@ pub(crate) struct Fault {
 pub(crate) struct Plan {
     /// What makes the processes hand over.
     pub(crate) trigger: Trigger,
+    /// The connections that clients keep.
+    pub(crate) kept: Connections,
     /// Whether there is a newcomer, and how long before the trigger it starts.
     pub(crate) newcomer: Option<Duration>,
     /// What comes before the fault, so that its message is sent.
@@ -79,10 +81,48 @@ pub(crate) struct Plan {
     pub(crate) fault: Fault,
 }
 
+/// The connections that clients keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Connections {
+    /// How many there are with each process that has some.
+    pub(crate) count: u64,
+    /// How often each client says something.
+    pub(crate) pace: Duration,
+    /// Whether another process has served before, which stands by and still has its connections.
+    pub(crate) are_spread: bool,
+}
+
+/// A batch of connections.
+pub(crate) const PAIRS: &str = "Pairs";
+
+/// The `Taken` of a batch of connections.
+pub(crate) const PAIRS_TAKEN: &str = "PairsTaken";
+
+/// The `Abort` of a batch of connections.
+pub(crate) const PAIRS_ABORT: &str = "PairsAbort";
+
+/// What a process answers before it gets connections.
+pub(crate) const STATUS: &str = "Status";
+
 /// All that is sent while a proxy hands over; the others are of documents that change, of other pools and of people.
-pub(crate) const MESSAGES: [&str; 14] = [
-    "Hello", "Lend", "Snapshot", "Warm", "Ask", "Leaving", "Offer", "Ack", "Commit", "Taken", "Abort",
-    "Assist", "Ping", "Pong",
+pub(crate) const MESSAGES: [&str; 17] = [
+    "Hello",
+    "Lend",
+    "Snapshot",
+    "Warm",
+    "Ask",
+    "Leaving",
+    "Offer",
+    "Ack",
+    "Commit",
+    "Taken",
+    "Abort",
+    "Assist",
+    "Ping",
+    "Pong",
+    PAIRS,
+    PAIRS_TAKEN,
+    PAIRS_ABORT,
 ];
 
 impl Plan {
@@ -95,19 +135,23 @@ impl Plan {
             rest /= count;
             usize::try_from(index).unwrap()
         };
-        let message = MESSAGES[next(14)];
-        let harm = match next(3) {
-            0 => Harm::Kill,
-            1 => Harm::Stop(stop(&mut random)),
-            _ => Harm::NoFiles(milliseconds(&mut random, 200, 1000)),
-        };
+        let message = MESSAGES[next(17)];
+        let is_of_pairs = matches!(message, PAIRS | PAIRS_TAKEN | PAIRS_ABORT);
+        let harm = harm(next(3), is_of_pairs, &mut random);
         let side = [Side::Sender, Side::Receiver][next(2)];
         let trigger = trigger(message, &mut random);
         let is_with_newcomer = trigger == Trigger::Newcomer || random.once_in(2);
+        // So that connections are given before it takes, while it does, and when it has taken.
+        let latest = if is_of_pairs { 1200 } else { 400 };
         Self {
             trigger,
-            newcomer: is_with_newcomer.then(|| milliseconds(&mut random, 0, 400)),
-            before: (message == "Abort").then(|| late_taker(&mut random)),
+            kept: Connections {
+                count: 4,
+                pace: Duration::from_millis(8),
+                are_spread: is_of_pairs,
+            },
+            newcomer: is_with_newcomer.then(|| milliseconds(&mut random, 0, latest)),
+            before: late_taker(message, &mut random),
             fault: Fault {
                 at: Boundary { message, side },
                 occurrence: if random.once_in(4) {
@@ -120,11 +164,53 @@ impl Plan {
             },
         }
     }
+
+    /// The run of a seed in which many connections go from one process to the next, and the fault comes at any moment of it.
+    pub(crate) fn within_pairs(seed: u64) -> Self {
+        let mut random = Random::of(seed);
+        let harm = harm(usize::try_from(seed % 3).unwrap(), true, &mut random);
+        let side = [Side::Sender, Side::Receiver][usize::try_from(seed / 3 % 2).unwrap()];
+        Self {
+            trigger: Trigger::Terminate(&["first"]),
+            kept: Connections {
+                count: 300,
+                pace: Duration::from_millis(80),
+                are_spread: false,
+            },
+            newcomer: random.once_in(3).then(|| milliseconds(&mut random, 0, 1200)),
+            before: None,
+            fault: Fault {
+                at: Boundary { message: PAIRS, side },
+                occurrence: random.between(1, 4),
+                delay: random.time(Duration::ZERO, BATCH),
+                harm,
+            },
+        }
+    }
 }
+
+/// What a batch takes, from the message to the next one's.
+const BATCH: Duration = Duration::from_millis(8);
+
+fn harm(kind: usize, is_of_pairs: bool, random: &mut Random) -> Harm {
+    match kind {
+        0 => Harm::Kill,
+        1 if is_of_pairs && random.once_in(6) => Harm::Stop(LONG_STOP),
+        1 => Harm::Stop(stop(random)),
+        _ => Harm::NoFiles(milliseconds(random, 200, 1000)),
+    }
+}
+
+/// As long as a process that ends tries to give its connections.
+const LONG_STOP: Duration = Duration::from_secs(10);
 
 /// What makes a process send this message.
 fn trigger(message: &str, random: &mut Random) -> Trigger {
     let any = match message {
+        PAIRS | PAIRS_TAKEN | PAIRS_ABORT => {
+            let those: [&[&str]; 3] = [&["first"], &["elder"], &["elder", "first"]];
+            return Trigger::Terminate(those[usize::try_from(random.between(0, 3)).unwrap()]);
+        }
         "Leaving" => 1,
         "Assist" => 3,
         "Ask" | "Offer" | "Ack" | "Commit" | "Taken" | "Abort" => random.between(0, 2),
@@ -132,23 +218,26 @@ fn trigger(message: &str, random: &mut Random) -> Trigger {
     };
     match any {
         0 => Trigger::Newcomer,
-        1 => Trigger::Terminate,
+        1 => Trigger::Terminate(&["first"]),
         2 => Trigger::Kill,
         _ => Trigger::Stop(milliseconds(random, 1300, 2200)),
     }
 }
 
-/// A process that is offered the listeners, and answers too late.
-fn late_taker(random: &mut Random) -> Fault {
-    Fault {
-        at: Boundary {
-            message: "Offer",
-            side: Side::Receiver,
-        },
+/// What makes a giver send `Abort`: the process that was offered the listeners, or that is about to get connections, answers
+/// too late.
+fn late_taker(message: &str, random: &mut Random) -> Option<Fault> {
+    let (message, side) = match message {
+        "Abort" => ("Offer", Side::Receiver),
+        PAIRS_ABORT => (STATUS, Side::Sender),
+        _ => return None,
+    };
+    Some(Fault {
+        at: Boundary { message, side },
         occurrence: 1,
         delay: Duration::ZERO,
         harm: Harm::Stop(milliseconds(random, 1100, 1400)),
-    }
+    })
 }
 
 /// Most are short, because the runs are many.

@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
+    net::SocketAddr,
+    path::Path,
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -14,16 +15,25 @@ use nix::{
     unistd::Pid,
 };
 use tokio::time::Instant;
-use trivet_proxy::admin;
 
 use crate::{
-    fault::Faults,
+    fault::{self, Faults},
     node::Node,
-    plan::{Boundary, Side},
+    plan::{Boundary, MESSAGES, PAIRS, PAIRS_ABORT, PAIRS_TAKEN, STATUS, Side},
 };
 
-/// Which messages are sent and received, and what the process is to the others.
-const LOG: &str = "error,trivet_proxy::handover=trace";
+/// Which messages are sent and received, what the process is to the others, and which connections it has.
+const LOG: &str = "error,trivet_proxy::handover=trace,trivet_proxy::connection=debug";
+
+/// What a log says of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Word {
+    /// Its client.
+    pub(crate) client: SocketAddr,
+    pub(crate) at: Instant,
+    /// Why it has ended; none if the process goes on with it.
+    pub(crate) ending: Option<String>,
+}
 
 /// What a log has said so far.
 #[derive(Clone, Debug)]
@@ -38,6 +48,10 @@ pub(crate) struct Said {
     pub(crate) ends_since: Option<Instant>,
     /// Whether it has applied a snapshot.
     pub(crate) is_warm: bool,
+    /// Whether another process has said that it takes connections of this one.
+    pub(crate) has_given: bool,
+    /// What it has said of connections.
+    pub(crate) connections: Vec<Word>,
     /// The log.
     pub(crate) lines: Vec<String>,
 }
@@ -50,12 +64,23 @@ impl Said {
             holds_since: None,
             ends_since: None,
             is_warm: false,
+            has_given: false,
+            connections: Vec::new(),
             lines: Vec::new(),
         }
     }
 
+    /// Whether it has said that the connection of this client has ended.
+    pub(crate) fn has_ended(&self, client: SocketAddr) -> bool {
+        let mut words = self.connections.iter().filter(|word| word.client == client);
+        words.any(|word| word.ending.is_some())
+    }
+
     fn note(&mut self, line: &str, message: Option<Boundary>) {
         let now = Instant::now();
+        if let Some(word) = connection(line, now) {
+            return self.connections.push(word);
+        }
         if let Some(state) = word_after(line, " to=") {
             state.clone_into(&mut self.state);
             self.since = now;
@@ -69,6 +94,7 @@ impl Said {
             match (message, side) {
                 ("Lend", Side::Receiver) => _ = self.holds_since.get_or_insert(now),
                 ("Warm", Side::Sender) => self.is_warm = true,
+                (PAIRS_TAKEN, Side::Receiver) => self.has_given = true,
                 _ => {}
             }
         }
@@ -76,16 +102,45 @@ impl Said {
     }
 }
 
-/// The message that a line of the log is about.
-fn message(line: &str) -> Option<Boundary> {
-    let (message, side) = match word_after(line, " sent record=") {
-        Some(message) => (message, Side::Sender),
-        None => (word_after(line, " received record=")?, Side::Receiver),
-    };
-    let known = crate::plan::MESSAGES
-        .into_iter()
-        .find(|known| *known == message)?;
-    Some(Boundary { message: known, side })
+/// The messages of a log. Those about connections have the same names as those about the lock.
+#[derive(Debug, Default)]
+struct Reader {
+    /// On which side of the latest `Pairs` the process is.
+    pairs: Option<Side>,
+}
+
+impl Reader {
+    /// The message that a line of the log is about.
+    fn message(&mut self, line: &str) -> Option<Boundary> {
+        let (message, side) = match word_after(line, " sent record=") {
+            Some(message) => (message, Side::Sender),
+            None => (word_after(line, " received record=")?, Side::Receiver),
+        };
+        let mut known = MESSAGES.into_iter().chain([STATUS]);
+        let known = known.find(|known| *known == message)?;
+        if known == PAIRS {
+            self.pairs = Some(side);
+        }
+        // The giver of connections sends no more than them: it has no part in the hand-over of the lock any more. Who serves
+        // takes no lock.
+        let message =
+            match (self.pairs, known, side) {
+                (Some(Side::Sender), "Taken", Side::Receiver)
+                | (Some(Side::Receiver), "Taken", Side::Sender) => PAIRS_TAKEN,
+                (Some(Side::Sender), "Abort", Side::Sender)
+                | (Some(Side::Receiver), "Abort", Side::Receiver) => PAIRS_ABORT,
+                _ => known,
+            };
+        Some(Boundary { message, side })
+    }
+}
+
+/// What a line says of a connection.
+fn connection(line: &str, at: Instant) -> Option<Word> {
+    let (_, rest) = line.split_once(" trivet_proxy::connection::record: ")?;
+    let client = value_of(rest, " client=")?.parse().unwrap();
+    let ending = value_of(rest, " reason=").map(|reason| reason.trim_matches('"').to_owned());
+    Some(Word { client, at, ending })
 }
 
 fn word_after<'a>(line: &'a str, key: &str) -> Option<&'a str> {
@@ -93,12 +148,16 @@ fn word_after<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     rest.split(|letter: char| !letter.is_alphanumeric()).next()
 }
 
+fn value_of<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(key)?;
+    rest.split(' ').next()
+}
+
 /// A running proxy.
 pub(crate) struct Process {
     pub(crate) name: &'static str,
     child: Child,
     said: Arc<Mutex<Said>>,
-    socket: PathBuf,
 }
 
 impl Process {
@@ -109,14 +168,13 @@ impl Process {
         generation: u64,
         faults: &Arc<Faults>,
     ) -> Self {
-        let socket = node.path(&format!("{name}.sock"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"))
             .args(["run", "--log-level", LOG, "--node-name", "w1", "--config"])
             .arg(node.path("pool.json"))
             .arg("--cache-dir")
             .arg(node.path(name))
             .arg("--socket")
-            .arg(&socket)
+            .arg(node.path(&format!("{name}.sock")))
             .env("TRIVET_HANDOVER_DIR", node.path("handover"))
             .env("TRIVET_CLASS", class)
             .env("TRIVET_TEMPLATE_GENERATION", generation.to_string())
@@ -131,12 +189,7 @@ impl Process {
         let (log, pid) = (child.stderr.take().unwrap(), pid(&child));
         let (heard, faults) = (Arc::clone(&said), Arc::clone(faults));
         thread::spawn(move || listen(log, name, pid, &heard, &faults));
-        Self {
-            name,
-            child,
-            said,
-            socket,
-        }
+        Self { name, child, said }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -162,20 +215,13 @@ impl Process {
         self.said.lock().unwrap().is_warm
     }
 
-    /// How many clients' connections have ended at this process.
-    pub(crate) async fn served(&self) -> u64 {
-        let asked = admin::ask(self.socket.clone(), "/metrics", Duration::from_secs(5)).await;
-        let (_, metrics) = asked.unwrap();
-        let ended = metrics
-            .lines()
-            .filter(|line| line.starts_with("trivet_proxy_connections_ended_total{"));
-        ended
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
+    /// Whether it has ended, by itself or by a signal.
+    pub(crate) fn has_exited(&self) -> bool {
+        fault::state(self.pid()) == 'Z'
     }
 
     /// How many of its files are this one.
-    pub(crate) fn files(&self, path: &std::path::Path) -> usize {
+    pub(crate) fn files(&self, path: &Path) -> usize {
         let Ok(files) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else {
             return 0;
         };
@@ -200,11 +246,12 @@ fn pid(child: &Child) -> Pid {
 
 /// Reads the log to its end.
 fn listen(log: ChildStderr, name: &'static str, pid: Pid, said: &Mutex<Said>, faults: &Arc<Faults>) {
+    let mut reader = Reader::default();
     for line in BufReader::new(log).lines() {
         let Ok(line) = line else {
             return;
         };
-        let message = message(&line);
+        let message = reader.message(&line);
         // First, because the fault must follow the message at once.
         if let Some(message) = message {
             faults.logged(name, pid, message);

@@ -1,5 +1,7 @@
 //! One run: the processes of a node, the trigger, the fault, and what must hold afterwards.
 
+mod judge;
+
 use std::{sync::Arc, time::Duration};
 
 use nix::sys::signal::Signal;
@@ -8,11 +10,11 @@ use tokio::time::{Instant, sleep};
 use crate::{
     apiserver::Apiserver,
     clients::{Attempt, Clients, Outcome},
+    established::Established,
     fault::Faults,
     node::Node,
-    plan::{Harm, Plan, Trigger},
+    plan::{Connections, Harm, Plan, Trigger},
     process::Process,
-    verdict::{Facts, Life},
 };
 
 /// Far beyond what a loaded machine needs for a start.
@@ -35,22 +37,35 @@ pub(crate) struct Seen {
     pub(crate) has_hit: bool,
     pub(crate) connections: usize,
     pub(crate) slowest: Duration,
+    pub(crate) kept: KeptSeen,
+}
+
+/// What it has seen of the connections that clients keep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeptSeen {
+    pub(crate) connections: usize,
+    /// How many have ended, each for a reason that is allowed.
+    pub(crate) ended: usize,
+    /// How often one went from one process to another.
+    pub(crate) moves: usize,
+    pub(crate) messages: u64,
+    /// The longest that a message has waited.
+    pub(crate) slowest: Duration,
 }
 
 /// Makes a run, and says what is broken.
 pub(crate) async fn run(plan: &Plan, apiserver: &Apiserver) -> Result<Seen, String> {
-    let mut run = Run::start(apiserver).await?;
+    let mut kept = Established::new(plan.kept.pace);
+    let mut run = Run::start(plan.kept, &mut kept, apiserver).await?;
     let (clients, direct) = (
         Clients::start(run.node.address),
         Clients::start(apiserver.address),
     );
     let outcome = run.go(plan).await;
     let (attempts, direct) = (clients.finish().await, direct.finish().await);
+    let kept = kept.finish().await;
     let judged = match outcome {
-        Ok(()) => match run.judge(&attempts, &direct) {
-            Ok(()) => run.answers_alone().await,
-            Err(broken) => Err(broken),
-        },
+        Ok(()) => run.judge(&attempts, &direct, &kept).await,
         Err(broken) => Err(broken),
     };
     judged.map_err(|broken| format!("{broken}\n{}", run.logs()))?;
@@ -59,40 +74,73 @@ pub(crate) async fn run(plan: &Plan, apiserver: &Apiserver) -> Result<Seen, Stri
         has_hit: run.faults.done().len() == planned,
         connections: attempts.len(),
         slowest: attempts.iter().map(Attempt::took).max().unwrap_or_default(),
+        kept: run.seen(&kept),
     })
+}
+
+impl KeptSeen {
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            ended: self.ended + other.ended,
+            moves: self.moves + other.moves,
+            messages: self.messages + other.messages,
+            slowest: self.slowest.max(other.slowest),
+        }
+    }
 }
 
 struct Run {
     node: Node,
     faults: Arc<Faults>,
-    /// The first one, the standby, and those that come later.
+    /// In the order in which they came.
     processes: Vec<Process>,
-    is_terminated: bool,
+    terminated: Vec<&'static str>,
     begun: Instant,
 }
 
 impl Run {
-    /// A pod of the DaemonSet that serves, and a standby that is warm.
-    async fn start(apiserver: &Apiserver) -> Result<Self, String> {
+    /// A pod of the DaemonSet that serves, maybe one that has served before, and a standby that is warm.
+    async fn start(
+        planned: Connections,
+        kept: &mut Established,
+        apiserver: &Apiserver,
+    ) -> Result<Self, String> {
         let mut run = Self {
             node: Node::new(apiserver),
             faults: Arc::default(),
             processes: Vec::new(),
-            is_terminated: false,
+            terminated: Vec::new(),
             begun: Instant::now(),
         };
-        run.add("first", "DaemonSet", 1);
-        run.until("the first process serves", PATIENCE, async |run| {
-            let attempt = Attempt::make(run.node.address).await;
-            matches!(attempt.outcome, Outcome::Answered)
-        })
-        .await?;
+        if planned.are_spread {
+            run.serve("elder", 1, planned.count, kept).await?;
+        }
+        run.serve("first", 2, planned.count, kept).await?;
         run.add("standby", "Static", 0);
         run.until("the standby is warm", PATIENCE, async |run| {
-            run.processes[1].is_warm()
+            run.process("standby").is_warm()
         })
         .await?;
         Ok(run)
+    }
+
+    /// A process that takes over, and the clients that it gets.
+    async fn serve(
+        &mut self,
+        name: &'static str,
+        generation: u64,
+        count: u64,
+        kept: &mut Established,
+    ) -> Result<(), String> {
+        self.add(name, "DaemonSet", generation);
+        self.until("a process of the beginning serves", PATIENCE, async |run| {
+            let attempt = Attempt::make(run.node.address).await;
+            matches!(attempt.outcome, Outcome::Answered) && run.process(name).state().0 == "Serving"
+        })
+        .await?;
+        let opened = kept.open(self.node.address, name, count).await;
+        opened.map_err(|error| format!("{name} does not serve: {error}"))
     }
 
     fn add(&mut self, name: &'static str, class: &str, generation: u64) {
@@ -100,11 +148,18 @@ impl Run {
         self.processes.push(process);
     }
 
+    fn process(&self, name: &str) -> &Process {
+        self.processes
+            .iter()
+            .find(|process| process.name == name)
+            .unwrap()
+    }
+
     /// The trigger, the fault, and a further take-over.
     async fn go(&mut self, plan: &Plan) -> Result<(), String> {
         self.faults.arm(plan.before.into_iter().chain([plan.fault]));
         if let Some(before) = plan.newcomer {
-            self.add("newcomer", "DaemonSet", 2);
+            self.add("newcomer", "DaemonSet", 3);
             if plan.trigger != Trigger::Newcomer {
                 sleep(before).await;
             }
@@ -120,20 +175,40 @@ impl Run {
             run.is_settled()
         })
         .await?;
+        self.answers_alone().await?;
+        let others: Vec<_> = self.processes.iter().map(|process| process.name).collect();
+        self.terminate(others.into_iter().filter(|name| *name != "last"));
+        self.until("all others have ended", SETTLE_LIMIT, async |run| {
+            run.have_exited()
+        })
+        .await?;
         sleep(AFTER).await;
         Ok(())
     }
 
-    fn pull(&mut self, trigger: Trigger) {
-        let first = &self.processes[0];
-        match trigger {
-            Trigger::Newcomer => {}
-            Trigger::Terminate => {
-                self.is_terminated = true;
-                if !self.faults.has_killed(first.name) {
-                    first.signal(Signal::SIGTERM);
-                }
+    /// They get SIGTERM, as far as they live and did not get it before.
+    fn terminate(&mut self, names: impl IntoIterator<Item = &'static str>) {
+        for name in names {
+            if !self.faults.has_killed(name) && !self.terminated.contains(&name) {
+                self.process(name).signal(Signal::SIGTERM);
+                self.terminated.push(name);
             }
+        }
+    }
+
+    /// Whether those that got SIGTERM have ended.
+    fn have_exited(&self) -> bool {
+        let mut terminated = self.terminated.iter();
+        terminated.all(|name| self.process(name).has_exited())
+    }
+
+    fn pull(&mut self, trigger: Trigger) {
+        if let Trigger::Terminate(names) = trigger {
+            self.terminate(names.iter().copied());
+        }
+        let first = self.process("first");
+        match trigger {
+            Trigger::Newcomer | Trigger::Terminate(_) => {}
             Trigger::Kill => self
                 .faults
                 .start(first.name, first.pid(), Harm::Kill, Duration::ZERO),
@@ -150,17 +225,21 @@ impl Run {
             return false;
         }
         let living = || self.processes.iter().filter(|process| self.lives(process));
-        let stays = |process: &&Process| !(self.is_terminated && process.name == "first");
+        let stays = |process: &&Process| !self.terminated.contains(&process.name);
         let rank = |process: &&Process| match process.name {
             "standby" => 0,
-            "first" => 1,
-            "newcomer" => 2,
-            _ => 3,
+            "elder" => 1,
+            "first" => 2,
+            "newcomer" => 3,
+            _ => 4,
         };
         let Some(highest) = living().filter(stays).max_by_key(rank) else {
             // No process is left that could serve.
             return true;
         };
+        if !self.have_exited() {
+            return false;
+        }
         living().all(|process| {
             let (state, since) = process.state();
             let is_expected = if process.name == highest.name {
@@ -184,99 +263,18 @@ impl Run {
         limit: Duration,
         check: impl AsyncFn(&Self) -> bool,
     ) -> Result<(), String> {
-        let deadline = Instant::now() + limit;
+        let mut deadline = Instant::now() + limit;
         while !check(self).await {
-            if Instant::now() > deadline && !self.faults.are_running() {
+            let now = Instant::now();
+            if self.faults.are_running() {
+                deadline = now + limit;
+            }
+            if now > deadline {
                 return Err(format!("not within {limit:?}: {what}"));
             }
             sleep(Duration::from_millis(5)).await;
         }
         Ok(())
-    }
-
-    /// Fails if a client saw what none may see.
-    fn judge(&self, attempts: &[Attempt], direct: &[Attempt]) -> Result<(), String> {
-        if let Some(spinning) = self.faults.spinning() {
-            return Err(spinning);
-        }
-        let mut faults = self.faults.done();
-        faults.sort_by_key(|done| done.from);
-        let lives = self.processes.iter().filter_map(|process| {
-            let (said, name) = (process.said(), process.name);
-            let mut kills = faults.iter().filter(|done| done.harm == Harm::Kill);
-            let killed = kills.find(|done| done.process == name).map(|done| done.from);
-            Some(Life {
-                process: name,
-                from: said.holds_since?,
-                until: [killed, said.ends_since].into_iter().flatten().min(),
-            })
-        });
-        let facts = Facts {
-            lives: lives.collect(),
-            machine: direct.iter().map(Attempt::took).max().unwrap_or_default() * 2,
-            faults,
-        };
-        let broken: Vec<_> = attempts
-            .iter()
-            .filter_map(|attempt| Some((attempt, facts.broken(attempt)?)))
-            .collect();
-        match broken.first() {
-            None => Ok(()),
-            Some((attempt, first)) => Err(format!(
-                "{} of {} connections are broken, the first begun at {:?}, {first}; {:?} is the machine's share\n{}",
-                broken.len(),
-                attempts.len(),
-                attempt.begun.saturating_duration_since(self.begun),
-                facts.machine,
-                facts.relative_to(self.begun),
-            )),
-        }
-    }
-
-    /// Fails unless the last process alone has the lock and accepts.
-    async fn answers_alone(&self) -> Result<(), String> {
-        let lock = self.node.path("handover").join("lock");
-        let living: Vec<_> = self
-            .processes
-            .iter()
-            .filter(|process| self.lives(process) && !is_ending(&process.state().0))
-            .collect();
-        let holders: Vec<_> = living.iter().filter(|process| process.files(&lock) > 0).collect();
-        if holders.len() != 1 || holders[0].name != "last" {
-            let names: Vec<_> = holders.iter().map(|process| process.name).collect();
-            return Err(format!("the lock is held by {names:?}"));
-        }
-        let mut before = Vec::new();
-        for process in &living {
-            before.push(process.served().await);
-        }
-        for _ in 0..5 {
-            let attempt = Attempt::make(self.node.address).await;
-            if !matches!(attempt.outcome, Outcome::Answered) {
-                return Err(format!("not answered at the end: {attempt:?}"));
-            }
-        }
-        for (process, before) in living.iter().zip(before) {
-            let now = process.served().await;
-            if process.name != "last" && now > before {
-                return Err(format!("{} accepts beside the last", process.name));
-            }
-        }
-        Ok(())
-    }
-
-    /// The logs of all processes.
-    fn logs(&self) -> String {
-        let logs = self.processes.iter().map(|process| {
-            let said = process.said();
-            let lines: Vec<_> = said
-                .lines
-                .iter()
-                .map(|line| line.chars().take(160).collect::<String>())
-                .collect();
-            format!("--- {} ({})\n{}", process.name, said.state, lines.join("\n"))
-        });
-        logs.collect::<Vec<_>>().join("\n")
     }
 }
 
