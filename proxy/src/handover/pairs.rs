@@ -10,7 +10,7 @@
 //! - The taker reads and writes nothing before it could send `Taken`. One that could not reads on: `Abort` says that the giver
 //!   goes on, an end of file without it that the giver is dead.
 //! - A giver that has waited too long shuts the channel down for reading and reads what is left. The kernel lets `Taken` in or
-//!   refuses it, so that both sides agree.
+//!   refuses it, so that both sides agree. The channel ends with that batch.
 //!
 //! These are the rules by which the lock goes from one process to another, see [`super::machine`].
 

@@ -89,11 +89,13 @@ fn progress() -> impl Strategy<Value = Progress> {
         address(),
         prop::option::of(milliseconds()),
         any::<bool>(),
+        prop::option::of(milliseconds()),
     )
-        .prop_map(|(member, address, first_byte, hedged)| Given {
+        .prop_map(|(member, address, first_byte, hedged, drains_within)| Given {
             path: PathKey { member, address },
             first_byte,
             hedged,
+            drains_within,
         });
     let pair = (direction(), direction(), any::<u64>()).prop_map(|(sent, received, unanswered)| PairState {
         sent,
@@ -184,6 +186,7 @@ fn established() -> Passport {
                 },
                 first_byte: Some(Duration::from_millis(3)),
                 hedged: true,
+                drains_within: None,
             },
             pair: PairState {
                 sent: direction(517, b"", Phase::Open),

@@ -68,6 +68,7 @@ impl Relayed {
                 },
                 first_byte: None,
                 hedged: false,
+                drains_within: None,
             },
             pair: PairState {
                 sent: direction(UNRECEIVED, UNSENT),
