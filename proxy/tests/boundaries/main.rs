@@ -49,7 +49,7 @@ const LARGE_AT_A_TIME: usize = 4;
 
 #[test]
 fn a_fault_at_any_message_costs_no_connection_and_leaves_one_holder() {
-    search(0..170, AT_A_TIME, Plan::of);
+    search(0..200, AT_A_TIME, Plan::of);
 }
 
 #[test]

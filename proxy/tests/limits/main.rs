@@ -1,5 +1,6 @@
 //! The proxy's process at the limits of what the kernel gives it: the real program, with as many files as there may be
-//! or none left at all, with a log that nobody reads, and with scrapers that hang.
+//! or none left at all, with a log that nobody reads, with scrapers that hang, and with all its connections going to the next.
+//! `TRIVET_PROGRAM` names a program of another profile.
 
 #![allow(
     clippy::indexing_slicing,
@@ -13,6 +14,7 @@
 mod addresses;
 mod echo;
 mod log;
+mod pairs;
 mod process;
 mod scrapers;
 
@@ -21,7 +23,7 @@ use std::{io::ErrorKind, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Barrier,
+    sync::{Barrier, Mutex, MutexGuard},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -34,8 +36,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// More than a pair may cost: its two sockets, its task, its claim, and what the allocator keeps for it.
 const MEMORY_PER_PAIR: usize = 8 * 1024;
 
+/// For one test at a time of those that need nearly all files that this process may have.
+async fn alone() -> MutexGuard<'static, ()> {
+    static FILES: Mutex<()> = Mutex::const_new(());
+    FILES.lock().await
+}
+
 #[tokio::test]
 async fn a_storm_of_clients_is_served_whole_in_bounded_memory() {
+    let _alone = alone().await;
     let proxy = Proxy::start().await;
     // Two files a connection in the proxy, two here, and some for what else there is.
     let clients = (proxy.limit_of_files() / 2 * 9 / 10).min(10_000);

@@ -3,7 +3,9 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,14 +21,21 @@ use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, Document, HealthCheck, Listener, Member, MemberState, RolloutTarget,
     Tls,
 };
+use trivet_proxy::admin;
 
 use crate::{addresses::free_address, echo::Echo};
 
-/// The name of the socket of the exec probes.
-const SOCKET: &str = "proxy.sock";
+/// The name of the file with the document.
+const CONFIG: &str = "pool.json";
 
 /// Becomes the proxy.
 const PLAIN: &str = "exec \"$0\" \"$@\"";
+
+/// Before it becomes one that hands over.
+const HANDS_OVER: &str = "export TRIVET_CLASS=DaemonSet TRIVET_HANDOVER_DIR=\"$DISK/handover\"";
+
+/// For the start on a machine that does much else.
+const START: Duration = Duration::from_secs(20);
 
 /// A running proxy before one upstream.
 pub(crate) struct Proxy {
@@ -34,7 +43,14 @@ pub(crate) struct Proxy {
     /// Where it serves its metrics.
     pub(crate) metrics: SocketAddr,
     process: Child,
-    _upstream: Echo,
+    node: Arc<Node>,
+    socket: PathBuf,
+}
+
+/// What the proxies of a node share.
+struct Node {
+    address: SocketAddr,
+    upstream: Echo,
     disk: TempDir,
 }
 
@@ -62,43 +78,83 @@ impl Proxy {
         Self::launch(PLAIN, "info", stderr.into()).await
     }
 
+    /// One that hands over to the next one of its node.
+    pub(crate) async fn start_handing_over() -> Self {
+        let script = format!("{HANDS_OVER}; {PLAIN}");
+        let proxy = Self::launch(&script, "error", Stdio::inherit()).await;
+        proxy.raise_own_files();
+        proxy
+    }
+
+    /// The next one of its node, once it serves its metrics.
+    pub(crate) async fn successor(&self) -> Self {
+        let script = format!("{HANDS_OVER}; {PLAIN}");
+        let node = Arc::clone(&self.node);
+        let next = Self::spawn(node, "next", &script, "error", Stdio::inherit());
+        let deadline = Instant::now() + START;
+        while next.metric("trivet_proxy_document_revision").await != Some(1) {
+            assert!(Instant::now() < deadline, "the next proxy has no document");
+            sleep(Duration::from_millis(20)).await;
+        }
+        next
+    }
+
     async fn launch(script: &str, level: &str, stderr: Stdio) -> Self {
         let upstream = Echo::start();
         let disk = tempfile::tempdir().unwrap();
-        let (address, metrics) = (free_address(), free_address());
-        let config = disk.path().join("pool.json");
-        fs::write(&config, document(address, upstream.address)).unwrap();
-        let process = Command::new("sh")
-            .args([
-                "-c",
-                script,
-                env!("CARGO_BIN_EXE_trivet-proxy"),
-                "run",
-                "--log-level",
-                level,
-                "--config",
-            ])
-            .arg(&config)
-            .arg("--socket")
-            .arg(disk.path().join(SOCKET))
-            .args(["--metrics-address", &metrics.to_string()])
-            .stdin(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        let proxy = Self {
+        let address = free_address();
+        fs::write(disk.path().join(CONFIG), document(address, upstream.address)).unwrap();
+        let node = Arc::new(Node {
             address,
-            metrics,
-            process,
-            _upstream: upstream,
+            upstream,
             disk,
-        };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        });
+        let proxy = Self::spawn(node, "proxy", script, level, stderr);
+        let deadline = Instant::now() + START;
         while proxy.ask(b"hello").await.is_err() {
             assert!(Instant::now() < deadline, "the proxy does not serve");
             sleep(Duration::from_millis(20)).await;
         }
         proxy
+    }
+
+    fn spawn(node: Arc<Node>, name: &str, script: &str, level: &str, stderr: Stdio) -> Self {
+        let (metrics, disk) = (free_address(), node.disk.path());
+        // Of the exec probes.
+        let socket = disk.join(format!("{name}.sock"));
+        let process = Command::new("sh")
+            .args(["-c", script, &program(), "run", "--log-level", level, "--config"])
+            .arg(disk.join(CONFIG))
+            .arg("--socket")
+            .arg(&socket)
+            .args(["--metrics-address", &metrics.to_string()])
+            .env("DISK", disk)
+            .stdin(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        Self {
+            address: node.address,
+            metrics,
+            process,
+            node,
+            socket,
+        }
+    }
+
+    /// Its upstream.
+    pub(crate) fn upstream(&self) -> SocketAddr {
+        self.node.upstream.address
+    }
+
+    /// A number among its metrics.
+    pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
+        let asked = admin::ask(self.socket.clone(), "/metrics", Duration::from_secs(5));
+        let (_, metrics) = asked.await.ok()?;
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line?.parse().ok()
     }
 
     /// Says something on a connection of its own and returns what comes back.
@@ -117,10 +173,8 @@ impl Proxy {
 
     /// Asks it as kubelet does, with a program of its own.
     pub(crate) async fn probe(&self, what: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-proxy"));
-        command
-            .args(["probe", what, "--socket"])
-            .arg(self.disk.path().join(SOCKET));
+        let mut command = Command::new(program());
+        command.args(["probe", what, "--socket"]).arg(&self.socket);
         spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
@@ -161,6 +215,11 @@ impl Proxy {
         assert!(done.success());
     }
 
+    /// The most connections that its files allow it, as it counts them itself.
+    pub(crate) fn most_pairs(&self) -> usize {
+        (self.limit_of_files() * 95 / 100 - 256) / 2
+    }
+
     /// The memory it has to itself, in bytes.
     pub(crate) fn memory(&self) -> usize {
         let rollup = fs::read_to_string(self.proc("smaps_rollup")).unwrap();
@@ -198,9 +257,16 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.process.kill().unwrap();
+        // It may have ended.
+        drop(self.process.kill());
         self.process.wait().unwrap();
     }
+}
+
+/// The proxy's program: another one, as of another profile, if `TRIVET_PROGRAM` names it.
+#[allow(clippy::disallowed_methods, reason = "a test has no command line of its own")]
+fn program() -> String {
+    std::env::var("TRIVET_PROGRAM").unwrap_or_else(|_unset| env!("CARGO_BIN_EXE_trivet-proxy").to_owned())
 }
 
 fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
