@@ -398,7 +398,7 @@ async fn a_broken_template_is_replaced_by_the_last_good_one_by_whichever_operato
         ..blind_context(&server).0
     };
     next.readiness.observe("Pod", &Ok(Event::<Pod>::InitDone));
-    pods.apply_watcher_event(&Event::Apply(new_proxy(&server, "False", 1)));
+    pods.apply_watcher_event(&Event::Apply(new_proxy(&server, "False", 2)));
     reconcile_once(&spec, &next).await;
     assert_eq!(server.writes(), ["configmaps", "daemonsets"]);
     let target = server.document().rollout;

@@ -532,7 +532,7 @@ fn a_rollout_that_fails_while_a_spec_is_rejected_is_rolled_back() {
             name: "w1".to_owned(),
             has_earlier: true,
             newcomer: Some(Newcomer {
-                ends: 1,
+                ends: 2,
                 ..Newcomer::default()
             }),
             ..NodeFacts::default()

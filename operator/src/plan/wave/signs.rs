@@ -3,9 +3,9 @@
 use super::facts::{Aside, NodeFacts};
 use crate::reports::words::listed;
 
-/// How often the container of one pod may end once the template has soaked: a node may reboot meanwhile. Before, once is
-/// too often.
-const ENDS_AFTER_SOAK: u32 = 2;
+/// How many ends of the container of one pod are a bad sign. One is none: the node's containerd may have restarted (seen), or
+/// the node. A soak begins anew with it.
+const ENDS_LIMIT: u32 = 2;
 
 /// How many nodes may become not Ready with the new proxy: machines fail, but seldom two during one rollout.
 const LOST_LIMIT: usize = 2;
@@ -21,26 +21,22 @@ pub(super) struct Sign {
 
 /// The first sign, if there is any.
 pub(super) fn any(nodes: &[NodeFacts], has_soaked: bool) -> Option<Sign> {
-    let limit = if has_soaked { ENDS_AFTER_SOAK } else { 1 };
     nodes
         .iter()
-        .find_map(|node| ended(node, limit))
+        .find_map(ended)
         .or_else(|| lost(nodes).filter(|_| has_soaked))
 }
 
-fn ended(node: &NodeFacts, limit: u32) -> Option<Sign> {
-    let newcomer = node.counted().filter(|newcomer| newcomer.ends >= limit)?;
-    let times = match newcomer.ends {
-        1 => "once".to_owned(),
-        more => format!("{more} times"),
-    };
+fn ended(node: &NodeFacts) -> Option<Sign> {
+    let newcomer = node.counted().filter(|newcomer| newcomer.ends >= ENDS_LIMIT)?;
+    let times = newcomer.ends;
     let words = newcomer
         .words
         .as_ref()
         .map_or_else(String::new, |words| format!(": {words}"));
     Some(Sign {
         node: node.name.clone(),
-        cause: format!("its new proxy has ended {times}{words}"),
+        cause: format!("its new proxy has ended {times} times{words}"),
     })
 }
 
