@@ -84,7 +84,8 @@ async fn as_many_connections_as_files_allow_go_to_the_next_proxy_without_a_pause
         pinging.iter().all(Ping::lasts),
         "a connection that pings has ended"
     );
-    assert!(longest <= PAUSE + machine, "{longest:?}");
+    // The longest pauses of two connections differ by chance where the machine is busy.
+    assert!(longest <= PAUSE + machine * 2, "{longest:?}");
 }
 
 /// Established connections, all of which were answered.
