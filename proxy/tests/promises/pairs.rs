@@ -35,6 +35,20 @@ pub(crate) async fn serving(document: impl FnOnce(Pool) -> Pool) -> Node {
     node
 }
 
+/// A proxy that hands over and is ready, before members of these names.
+pub(crate) async fn ready_before<const COUNT: usize>(
+    names: [&str; COUNT],
+    document: impl FnOnce(Pool) -> Pool,
+) -> (Node, [Apiserver; COUNT]) {
+    let mut first = Node::new().of_generation(1);
+    let apiservers = names.map(|name| Apiserver::start(name, first.authority.server()));
+    let pool = first.pool().drain_within(DRAIN_SECONDS);
+    first.write(&document(apiservers.iter().fold(pool, Pool::member)));
+    first.start().await;
+    eventually("ready", async || first.ready().await).await;
+    (first, apiservers)
+}
+
 /// The next proxy, which has taken over from this one.
 async fn successor(node: &Node, generation: u64) -> Node {
     let mut next = node.successor().of_generation(generation);
@@ -58,12 +72,7 @@ pub(crate) async fn taken(node: &Node) -> u64 {
 
 #[tokio::test]
 async fn established_connections_go_on_in_the_next_proxy() {
-    let mut first = Node::new().of_generation(1);
-    let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, first.authority.server()));
-    let pool = apiservers.iter().fold(first.pool(), Pool::member);
-    first.write(&pool.drain_within(DRAIN_SECONDS));
-    first.start().await;
-    eventually("ready", async || first.ready().await).await;
+    let (mut first, apiservers) = ready_before(["cp1", "cp2"], |pool| pool).await;
     let mut clients = Vec::new();
     for _ in 0..10 {
         let mut client = first.client().await.unwrap();
@@ -151,17 +160,7 @@ async fn no_byte_is_lost_or_sent_twice_on_the_way_through_five_proxies() {
 
 #[tokio::test]
 async fn clients_that_are_being_opened_are_opened_by_the_next_proxy() {
-    let mut first = Node::new().of_generation(1);
-    let apiserver = Apiserver::start("cp1", first.authority.server());
-    first.write(
-        &first
-            .pool()
-            .member(&apiserver)
-            .unhurried()
-            .drain_within(DRAIN_SECONDS),
-    );
-    first.start().await;
-    eventually("ready", async || first.ready().await).await;
+    let (mut first, [apiserver]) = ready_before(["cp1"], Pool::unhurried).await;
     let next = successor_of_idle(&first).await;
     let silent = TcpStream::connect(first.proxy).await.unwrap();
     let mut half = TcpStream::connect(first.proxy).await.unwrap();
@@ -200,11 +199,7 @@ async fn successor_of_idle(first: &Node) -> Node {
 
 #[tokio::test]
 async fn what_the_next_proxy_has_no_room_for_drains() {
-    let mut first = Node::new().of_generation(1);
-    let apiserver = Apiserver::start("cp1", first.authority.server());
-    first.write(&first.pool().member(&apiserver).drain_within(1));
-    first.start().await;
-    eventually("ready", async || first.ready().await).await;
+    let (mut first, [apiserver]) = ready_before(["cp1"], |pool| pool.drain_within(1)).await;
     let mut clients = Vec::new();
     for _ in 0..=FEWEST_CONNECTIONS {
         clients.push(first.client_on(&apiserver).await);
@@ -228,12 +223,7 @@ async fn what_the_next_proxy_has_no_room_for_drains() {
 
 #[tokio::test]
 async fn the_next_proxy_cuts_what_it_took_when_the_member_falls_silent() {
-    let mut first = Node::new().of_generation(1);
-    let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, first.authority.server()));
-    let pool = apiservers.iter().fold(first.pool(), Pool::member);
-    first.write(&pool.drain_within(DRAIN_SECONDS));
-    first.start().await;
-    eventually("ready", async || first.ready().await).await;
+    let (mut first, apiservers) = ready_before(["cp1", "cp2"], |pool| pool).await;
     let mut client = first.client_on(&apiservers[0]).await;
     let mut other = first.client_on(&apiservers[1]).await;
     let next = successor(&first, 2).await;
@@ -249,11 +239,7 @@ async fn the_next_proxy_cuts_what_it_took_when_the_member_falls_silent() {
 
 #[tokio::test]
 async fn a_proxy_that_has_stood_by_for_a_while_gives_what_it_relays() {
-    let mut first = Node::new().of_generation(1);
-    let apiserver = Apiserver::start("cp1", first.authority.server());
-    first.write(&first.pool().member(&apiserver));
-    first.start().await;
-    eventually("ready", async || first.ready().await).await;
+    let (first, [apiserver]) = ready_before(["cp1"], |pool| pool).await;
     let mut client = first.client_on(&apiserver).await;
     let next = successor(&first, 2).await;
     assert_eq!(taken(&next).await, 0);
@@ -269,12 +255,8 @@ async fn a_proxy_that_has_stood_by_for_a_while_gives_what_it_relays() {
 
 #[tokio::test]
 async fn a_drain_goes_on_in_the_next_proxy_and_does_not_begin_anew() {
-    let mut first = Node::new().of_generation(1);
-    let apiservers = ["cp1", "cp2"].map(|name| Apiserver::start(name, first.authority.server()));
+    let (mut first, apiservers) = ready_before(["cp1", "cp2"], |pool| pool.drain_within(12)).await;
     let pool = first.pool().member(&apiservers[1]).drain_within(12);
-    first.write(&pool.clone().member(&apiservers[0]));
-    first.start().await;
-    eventually("ready", async || first.ready().await).await;
     let mut client = first.client_on(&apiservers[0]).await;
     let mut other = first.client_on(&apiservers[0]).await;
     let next = successor(&first, 2).await;

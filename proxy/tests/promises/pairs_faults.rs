@@ -4,7 +4,7 @@ mod giver;
 mod holder;
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     process::Command,
     time::Duration,
@@ -14,6 +14,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 use trivet_proxy::handover::{
@@ -29,12 +30,12 @@ use self::{
 };
 use crate::{
     handover::Process,
-    pairs::{SOON, connections, echo, serving, taken},
+    pairs::{SOON, connections, echo, ready_before, serving, taken},
     support::{
         apiserver::{Apiserver, Mode},
         client::Client,
         eventually,
-        node::{Node, shared},
+        node::{Node, Pool, shared},
     },
 };
 
@@ -44,14 +45,20 @@ const A_PAUSE: Duration = Duration::from_secs(5);
 
 /// A proxy that hands over with a client.
 async fn with_client(drain_seconds: u32) -> (Node, Apiserver, Client) {
-    let mut node = Node::new().of_generation(1);
-    let apiserver = Apiserver::start("cp1", node.authority.server());
-    let pool = node.pool().member(&apiserver).unhurried();
-    node.write(&pool.drain_within(drain_seconds));
-    node.start().await;
-    eventually("ready", async || node.ready().await).await;
+    let document = |pool: Pool| pool.unhurried().drain_within(drain_seconds);
+    let (node, [apiserver]) = ready_before(["cp1"], document).await;
     let client = node.client_on(&apiserver).await;
     (node, apiserver, client)
+}
+
+/// The same beside a client that is being opened, because the member hangs.
+async fn with_one_being_opened() -> (Node, Apiserver, Client, JoinHandle<io::Result<Client>>) {
+    let (node, apiserver, client) = with_client(60).await;
+    apiserver.set(Mode::Hung);
+    let (proxy, tls) = shared(&node);
+    let opening = tokio::spawn(Client::connect(proxy, tls));
+    eventually("it has both", async || connections(&node).await == 2).await;
+    (node, apiserver, client, opening)
 }
 
 #[tokio::test]
@@ -78,11 +85,7 @@ async fn a_holder_that_hangs_with_connections_costs_them_a_pause_and_cannot_take
 
 #[tokio::test]
 async fn a_client_that_is_being_opened_does_not_wait_for_a_holder_that_hangs() {
-    let (mut node, apiserver, mut client) = with_client(60).await;
-    apiserver.set(Mode::Hung);
-    let (proxy, tls) = shared(&node);
-    let opening = tokio::spawn(Client::connect(proxy, tls));
-    eventually("it has both", async || connections(&node).await == 2).await;
+    let (mut node, apiserver, mut client, opening) = with_one_being_opened().await;
     let (holder, _ending) = Holder::succeed(&mut node, MAX_PAIRS as u64).await;
     // It answers nobody.
     let _unanswered = timeout(SOON, holder.socket.accept()).await.unwrap().unwrap();
@@ -94,11 +97,7 @@ async fn a_client_that_is_being_opened_does_not_wait_for_a_holder_that_hangs() {
 
 #[tokio::test]
 async fn clients_that_nobody_serves_are_told_though_a_holder_that_hangs_has_their_sockets() {
-    let (mut node, apiserver, mut client) = with_client(60).await;
-    apiserver.set(Mode::Hung);
-    let (proxy, tls) = shared(&node);
-    let opening = tokio::spawn(Client::connect(proxy, tls));
-    eventually("it has both", async || connections(&node).await == 2).await;
+    let (mut node, apiserver, mut client, opening) = with_one_being_opened().await;
     let (holder, _ending) = Holder::succeed(&mut node, MAX_PAIRS as u64).await;
     let (channel, _, duplicates) = holder.given(3).await;
     drop(holder);
