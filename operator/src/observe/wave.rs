@@ -33,30 +33,29 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
     let target = document
         .map(|document| document.rollout.clone())
         .unwrap_or_default();
+    let facts = WaveFacts {
+        now: now.as_second(),
+        soak: ctx.settings.rollout_soak_seconds,
+        target,
+        ..WaveFacts::default()
+    };
     let Some(daemon_set) = &proxies.daemon_set else {
-        return WaveFacts {
-            now: now.as_second(),
-            soak: ctx.settings.rollout_soak_seconds,
-            target,
-            ..WaveFacts::default()
-        };
+        return facts;
     };
     let in_place = template(daemon_set);
     let record = record(daemon_set);
     let (good, lease_renewed) = tokio::join!(
         good(ctx, pool, &record, &in_place.hash),
-        lease_renewed(ctx, &target, &in_place.hash)
+        lease_renewed(ctx, &facts.target, &in_place.hash)
     );
     WaveFacts {
-        now: now.as_second(),
-        soak: ctx.settings.rollout_soak_seconds,
         good,
         is_complete: is_seen(daemon_set) && is_complete(&counts(daemon_set, &proxies.uncounted)),
         nodes: nodes(ctx, pool, &in_place.hash, now),
         in_place: Some(in_place),
         record,
-        target,
         lease_renewed,
+        ..facts
     }
 }
 

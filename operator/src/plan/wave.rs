@@ -458,8 +458,8 @@ impl<'a> Waves<'a> {
             let words = node
                 .newcomer
                 .as_ref()
-                .and_then(|newcomer| newcomer.words.as_ref());
-            let words = words.map_or_else(String::new, |words| format!(": {words}"));
+                .map(Newcomer::in_its_words)
+                .unwrap_or_default();
             let sign = Sign {
                 node: node.name.clone(),
                 cause: format!("it has no ready proxy of the new template in time{words}"),

@@ -98,6 +98,15 @@ pub struct Reported {
     pub connections: u32,
 }
 
+impl Newcomer {
+    /// Its words as the end of a sentence; nothing where there are none.
+    pub(super) fn in_its_words(&self) -> String {
+        self.words
+            .as_ref()
+            .map_or_else(String::new, |words| format!(": {words}"))
+    }
+}
+
 impl NodeFacts {
     /// Its newcomer, unless the node is left aside.
     pub(super) fn counted(&self) -> Option<&Newcomer> {

@@ -30,10 +30,7 @@ pub(super) fn any(nodes: &[NodeFacts], has_soaked: bool) -> Option<Sign> {
 fn ended(node: &NodeFacts) -> Option<Sign> {
     let newcomer = node.counted().filter(|newcomer| newcomer.ends >= ENDS_LIMIT)?;
     let times = newcomer.ends;
-    let words = newcomer
-        .words
-        .as_ref()
-        .map_or_else(String::new, |words| format!(": {words}"));
+    let words = newcomer.in_its_words();
     Some(Sign {
         node: node.name.clone(),
         cause: format!("its new proxy has ended {times} times{words}"),

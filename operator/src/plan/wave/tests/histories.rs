@@ -177,7 +177,7 @@ proptest! {
         for happening in happenings {
             history.happen(happening);
             history.pass();
-            // All other facts come from the API, whoever asks.
+            // All other facts come from the API, and are the same for another operator.
             let first = history.cluster.decide(WATCHED_LONG);
             let fresh = history.cluster.decide(Duration::ZERO);
             prop_assert!(fresh == first || first.phase.halt().is_some());
