@@ -36,7 +36,7 @@ impl Limits {
         }
     }
 
-    /// Whether a stream of which so many bytes have passed is over; it is too when nobody is left who sets its pace.
+    /// Whether a stream of which so many bytes have passed is over. It is over too once the sender of its pace is dropped.
     pub(super) fn is_over(&self, passed: u64) -> bool {
         let is_last = *self.pace.borrow() == Pace::ToTheEnd;
         self.pace.has_changed().is_err() || (is_last && passed >= self.enough)
