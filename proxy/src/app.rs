@@ -84,8 +84,6 @@ pub struct BoundProxy {
     admin: Arc<Admin>,
     answers: Option<ProbeAnswers>,
     driver: Option<Driver>,
-    /// The part of this process in the hand-over.
-    standing: Option<watch::Receiver<Standing>>,
     reporter: Option<Reporter>,
     files: u64,
 }
@@ -163,7 +161,6 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         warnings,
         admin,
         answers,
-        standing: driver.as_ref().map(Driver::standing),
         driver,
         reporter,
         files,
@@ -176,7 +173,8 @@ impl BoundProxy {
         let mut tasks = JoinSet::new();
         let (events, inbox) = mpsc::channel(EVENTS);
         let driver = self.driver.take();
-        self.start(&mut tasks, events.clone());
+        let standing = driver.as_ref().map(Driver::standing);
+        self.start(&mut tasks, events.clone(), standing);
         let end = CancellationToken::new();
         let keeper = self.keep(end.clone());
         let documents = self.documents.subscribe();
@@ -204,7 +202,12 @@ impl BoundProxy {
     }
 
     /// Starts the tasks that last as long as the proxy.
-    fn start(&mut self, tasks: &mut JoinSet<()>, events: mpsc::Sender<Event>) {
+    fn start(
+        &mut self,
+        tasks: &mut JoinSet<()>,
+        events: mpsc::Sender<Event>,
+        standing: Option<watch::Receiver<Standing>>,
+    ) {
         let vital = Arc::clone(self.upstreams.vital_tasks());
         let mut spawn = |name, task: BoxFuture<'static, ()>| {
             let vital = Arc::clone(&vital);
@@ -246,7 +249,7 @@ impl BoundProxy {
             "service log",
             Arc::clone(&upstreams).log_service_changes().boxed(),
         );
-        if let Some((handover, standing)) = self.config.handover.as_ref().zip(self.standing.take()) {
+        if let Some((handover, standing)) = self.config.handover.as_ref().zip(standing) {
             let (directory, listeners) = (handover.directory.clone(), Arc::clone(&self.listeners));
             let giving = giver::give_while_standing_by(directory, listeners, standing);
             spawn("connections of a standby", giving.boxed());
@@ -337,7 +340,7 @@ impl BoundProxy {
         self.listeners.close(is_last).await;
         drop(lock);
         if let Some(handover) = self.config.handover.as_ref().filter(|_| !is_last) {
-            giver::give_all(&handover.directory, &self.listeners, GIVE_LIMIT, || true).await;
+            giver::give_all(&handover.directory, &self.listeners, || true).await;
         }
         let within = self
             .upstreams
@@ -390,9 +393,6 @@ async fn hand_over(
         end = leave => end,
     }
 }
-
-/// How long a process that ends tries to give its connections to the one that serves.
-const GIVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long connections may take to end after they were told to.
 const LAST_TURN: Duration = Duration::from_secs(1);

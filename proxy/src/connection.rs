@@ -42,8 +42,6 @@ pub struct Established {
     pair: Pair,
     guard: ConnectionGuard,
     record: Record,
-    /// Whether another process may have a duplicate of its client's socket.
-    was_offered: bool,
 }
 
 /// What all connections of a proxy share.
@@ -113,7 +111,6 @@ impl Established {
             pair: Pair::resume(client, upstream, pair.clone(), &shared.tails),
             guard,
             record,
-            was_offered: false,
         })
     }
 }
@@ -128,16 +125,15 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
     } = accepted;
     let upstreams = &shared.upstreams;
     let (mut heard, mut silent) = (Heard::new(&heard), Some(silent));
-    let mut was_offered = false;
     loop {
         let Some(settings) = upstreams.settings() else {
-            refuse_offered(&client, record, Ending::NoUpstream, was_offered);
+            refuse(&client, record, Ending::NoUpstream);
             return None;
         };
         let opened = tokio::select! {
             biased;
             opened = open::open(&client, &mut silent, &mut heard, upstreams, &settings) => opened,
-            () = shared.transfers.begun(), if !was_offered => {
+            () = shared.transfers.begun(), if !record.was_offered() => {
                 let heard = heard.bytes();
                 let passport = record.passport(Progress::Opening { heard });
                 match give(passport, client, None, &shared).await {
@@ -151,7 +147,7 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
                         return None;
                     }
                 }
-                was_offered = true;
+                record.offered();
                 continue;
             }
         };
@@ -163,11 +159,10 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
                     pair: Pair::new(client, upstream.stream, unsent, &shared.tails),
                     guard: upstream.guard,
                     record,
-                    was_offered,
                 })
             }
             Err(ending) => {
-                refuse_offered(&client, record, ending, was_offered);
+                refuse(&client, record, ending);
                 None
             }
         };
@@ -175,13 +170,9 @@ async fn open(accepted: Accepted, shared: Arc<Shared>) -> Option<Established> {
 }
 
 /// Ends a client that no upstream serves.
-pub fn refuse(client: &TcpStream, record: Record, ending: Ending) {
-    refuse_offered(client, record, ending, false);
-}
-
-fn refuse_offered(client: &TcpStream, mut record: Record, ending: Ending, was_offered: bool) {
+pub fn refuse(client: &TcpStream, mut record: Record, ending: Ending) {
     // A client that has closed without a word gets the same.
-    end(client, ending != Ending::Finished, was_offered);
+    end(client, ending != Ending::Finished, record.was_offered());
     record.refused(ending);
 }
 
@@ -191,7 +182,6 @@ async fn run(beginning: Beginning, shared: Arc<Shared>) {
         mut pair,
         guard,
         mut record,
-        mut was_offered,
     }) = (match beginning {
         Beginning::Opening(opening) => opening.await,
         Beginning::Relayed(established) => Some(*established),
@@ -204,7 +194,7 @@ async fn run(beginning: Beginning, shared: Arc<Shared>) {
         match pair.run(&guard.close_signal, shared.upstreams.metrics()).await {
             Stop::Ended(summary) => {
                 for side in [pair.client(), pair.upstream()] {
-                    end(side, summary.ending.resets(), was_offered);
+                    end(side, summary.ending.resets(), record.was_offered());
                 }
                 if summary.ending == Ending::UpstreamTimeout {
                     shared.upstreams.observe(
@@ -223,7 +213,7 @@ async fn run(beginning: Beginning, shared: Arc<Shared>) {
                 }
             },
         }
-        was_offered = true;
+        record.offered();
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Record {
     started: Instant,
     upstream: Option<GivenTo>,
     summary: Summary,
+    was_offered: bool,
     is_taken: bool,
     metrics: Arc<Metrics>,
 }
@@ -76,6 +77,7 @@ impl Record {
             started,
             upstream: None,
             summary,
+            was_offered: false,
             is_taken: false,
             metrics,
         }
@@ -112,6 +114,16 @@ impl Record {
 
     pub(super) fn refused(&mut self, ending: Ending) {
         self.summary.ending = ending;
+    }
+
+    /// Another process was offered the connection, and has not taken it.
+    pub(super) fn offered(&mut self) {
+        self.was_offered = true;
+    }
+
+    /// Whether another process may have duplicates of its sockets.
+    pub(super) fn was_offered(&self) -> bool {
+        self.was_offered
     }
 
     /// Another process goes on with the connection, and with its record.

@@ -188,12 +188,7 @@ impl Transfers {
 }
 
 impl Departures<'_> {
-    /// The next connection on its way.
-    pub async fn next(&mut self) -> Option<Transfer> {
-        self.arrivals.recv().await
-    }
-
-    /// The next one if it is there.
+    /// The next connection on its way, if there is one now.
     pub fn next_now(&mut self) -> Option<Transfer> {
         self.arrivals.try_recv().ok()
     }

@@ -20,6 +20,8 @@ pub mod giving;
 pub mod taker;
 pub mod taking;
 
+use std::time::Duration;
+
 use super::channel::MAX_DESCRIPTORS;
 
 /// The most pairs in one batch: each has two sockets, and the batch has a file.
@@ -27,3 +29,7 @@ pub const MAX_PAIRS: usize = (MAX_DESCRIPTORS - 1) / 2;
 
 /// Once a batch holds so many bytes of clients and upstreams, what follows waits for the next one.
 const FULL: usize = 4 << 20;
+
+/// The pause between two attempts: to find a process that serves, which binds the path a moment after a take, and to use a
+/// channel where a call has failed.
+const PAUSE: Duration = Duration::from_millis(5);

@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    FULL, MAX_PAIRS, batch,
+    FULL, MAX_PAIRS, PAUSE, batch,
     giving::{Event, Giving, Step},
 };
 use crate::{
@@ -37,9 +37,6 @@ use crate::{
 /// How long the giver waits for an answer. The taker answers at once unless it is stopped.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// The pause between two attempts to find a process that serves: after a take it binds the path a moment later.
-const PAUSE: Duration = Duration::from_millis(5);
-
 /// Batches in all that may fail. Each costs its connections a pause.
 const MOST_FAULTS: u32 = 3;
 
@@ -47,7 +44,7 @@ const MOST_FAULTS: u32 = 3;
 /// meanwhile.
 const STAND_BY: Duration = Duration::from_secs(30);
 
-/// How long a process that stands by tries to give its connections.
+/// How long a process tries to give its connections.
 const GIVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a giver lets the tasks of connections run until all are on their way that it has asked for. One that ends
@@ -88,15 +85,14 @@ enum Search {
     Nobody,
 }
 
-/// Gives all connections to the process that serves in this directory, as far as that is possible `within` this time and
-/// as long as this one is `willing`, and at a last attempt after it: this process may have been stopped meanwhile, or the other
-/// one.
+/// Gives all connections to the process that serves in this directory, as far as that is possible within [`GIVE_LIMIT`] and as
+/// long as this one is `willing`, and at a last attempt after it: this process may have been stopped meanwhile, or the other one.
 ///
 /// Once begun, this must not be dropped: nobody would know what became of the batch that is on its way.
-pub async fn give_all(directory: &Path, listeners: &Listeners, within: Duration, willing: impl Fn() -> bool) {
+pub async fn give_all(directory: &Path, listeners: &Listeners, willing: impl Fn() -> bool) {
     let mut giver = Giver {
         listeners,
-        deadline: Instant::now() + within,
+        deadline: Instant::now() + GIVE_LIMIT,
         willing,
         number: 0,
         given: 0,
@@ -141,7 +137,7 @@ pub async fn give_while_standing_by(
         let is_over = async { standing.wait_for(|standing| !stands_by(standing)).await.is_ok() };
         if timeout(STAND_BY, is_over).await.is_err() {
             let willing = || stands_by(&standing.borrow());
-            give_all(&directory, &listeners, GIVE_LIMIT, willing).await;
+            give_all(&directory, &listeners, willing).await;
         }
     }
     // The hand-over has ended, and the process does.

@@ -1,12 +1,12 @@
 //! Takes the connections of another process of this node over.
 
-use std::{io, net, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, net, os::fd::OwnedFd, sync::Arc};
 
 use tokio::{net::TcpStream, time::sleep};
 use tracing::{debug, info, warn};
 
 use super::{
-    batch,
+    PAUSE, batch,
     taking::{Event, Step, Taking},
 };
 use crate::{
@@ -18,9 +18,6 @@ use crate::{
     },
     listener::Listeners,
 };
-
-/// The pause before a channel is read again that could not be read.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Why connections were not taken.
 #[derive(Debug, thiserror::Error)]
