@@ -5,6 +5,7 @@
 mod archive;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -261,14 +262,15 @@ fn archive_path(directory: &Path, image: &str, tag: &str) -> Result<PathBuf> {
     Ok(directory.join(format!("{image}-{tag}.tar")))
 }
 
-/// Writes an archive atomically, also if two processes build at once.
+/// Writes an archive atomically, also if several write it at once.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = || format!("failed to write {}", path.display());
     let directory = path.parent().context("an archive lies in a directory")?;
     fs::create_dir_all(directory).with_context(failed)?;
-    let partial = path.with_extension(format!("tar.{}", std::process::id()));
-    fs::write(&partial, bytes).with_context(failed)?;
-    fs::rename(&partial, path).with_context(failed)
+    let mut partial = tempfile::NamedTempFile::new_in(directory).with_context(failed)?;
+    partial.write_all(bytes).with_context(failed)?;
+    partial.persist(path).with_context(failed)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -311,6 +313,23 @@ mod tests {
     fn archives_are_named_by_image_and_tag() {
         let path = archive_path(Path::new("/t/release/images"), "trivet-proxy", "0.1.0").unwrap();
         assert_eq!(path, Path::new("/t/release/images/trivet-proxy-0.1.0.tar"));
+    }
+
+    #[test]
+    fn an_archive_can_be_written_by_several_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("images/trivet-pod-0.1.0.tar");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        write_whole(&path, b"the archive").unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read(&path).unwrap(), b"the archive");
+        assert_eq!(fs::read_dir(directory.path().join("images")).unwrap().count(), 1);
     }
 
     #[test]
