@@ -7,12 +7,16 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use tokio::time::Instant;
+use tokio::try_join;
 use trivet_tests::installation::{Installation, NAMESPACE, RELEASE, Server};
 use trivet_tests::pods::assert_untouched;
 use trivet_tests::say::say;
 
 /// The user of the operator.
 const OPERATOR: &str = "system:serviceaccount:trivet-system:trivet-operator";
+
+/// The program of the proxies.
+const PROXY: &str = "trivet-proxy";
 
 /// What the refusal of a deletion names as the way out.
 const WAY_OUT: &str = "trivet.dev/allow-delete=true";
@@ -56,23 +60,43 @@ async fn every_deletion_that_is_meant_finishes() -> Result<()> {
             "annotate daemonset trivet-default --namespace {NAMESPACE} trivet.dev/allow-delete=true"
         ))
         .await?;
-    tools
-        .kubectl(&format!(
-            "delete daemonset trivet-default --namespace {NAMESPACE} --cascade=foreground --timeout=120s"
-        ))
-        .await?;
+    let delete = format!(
+        "delete daemonset trivet-default --namespace {NAMESPACE} --cascade=foreground --timeout=120s"
+    );
+    try_join!(tools.kubectl(&delete), end_leaving(&installation))?;
     say("the annotated DaemonSet is gone, its pods first");
 
+    // A namespace that still has pods is looked at again only after half of the time that they may take to end.
+    installation
+        .edit_pool(json!({ "connection": { "drainTimeoutSeconds": 0 } }))
+        .await?;
     installation.install().await?;
     installation.pool_ready().await?;
     tools.helm(&uninstall).await?;
     let start = Instant::now();
-    installation.delete_namespace().await?;
+    try_join!(installation.delete_namespace(), end_leaving(&installation))?;
     say(format!(
         "the annotated namespace is gone with its DaemonSet after {:.1} s",
         start.elapsed().as_secs_f32()
     ));
     Ok(())
+}
+
+/// Kills the proxies once all of them are being deleted: each would wait for a successor for half a minute.
+async fn end_leaving(installation: &Installation) -> Result<()> {
+    let nodes: Vec<_> = installation
+        .hosts()
+        .iter()
+        .map(|host| host.name().to_string())
+        .collect();
+    installation
+        .pods_of_nodes(&nodes, "proxies that are being deleted", |pods| {
+            pods.iter().all(|pod| pod.is_leaving)
+        })
+        .await?;
+    installation
+        .disturb(move |cluster| nodes.iter().try_for_each(|node| cluster.kill(node, PROXY)))
+        .await
 }
 
 /// The namespace, and the DaemonSet by name, with its pods first, and as one of a collection.
