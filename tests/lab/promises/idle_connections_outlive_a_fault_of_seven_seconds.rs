@@ -51,12 +51,12 @@ fn outlive(fault: Duration) -> Result<()> {
             idle.push(lab.client().connect().await.context("no connection")?);
             sleep(KEEPALIVE_IDLE / CONNECTIONS).await;
         }
-        let before = ended(&lab).await;
+        let before = ended(lab).await;
         lab.strike(Place::Node, Fault::Blackhole).await?;
         sleep(fault).await;
         lab.heal(Place::Node).await?;
         sleep(SETTLED).await;
-        assert_eq!(ended(&lab).await, before, "connections ended, by reason");
+        assert_eq!(ended(lab).await, before, "connections ended, by reason");
         for (index, stream) in idle.iter_mut().enumerate() {
             let answered = is_answered(stream).await;
             assert!(matches!(answered, Ok(true)), "connection {index}: {answered:?}");

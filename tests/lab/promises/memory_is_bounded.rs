@@ -51,6 +51,7 @@ fn after_thousands_of_connections() -> Result<()> {
 
 #[test]
 #[ignore = "a day; `cargo xtask soak` runs it"]
+#[allow(clippy::disallowed_methods, reason = "a test has no command line of its own")]
 fn after_a_day_of_connections() -> Result<()> {
     let told = std::env::var("TRIVET_CHURN_HOURS").ok();
     let hours = told.map_or(Ok(HOURS), |hours| hours.parse())?;
