@@ -3,13 +3,17 @@
 //! The task of a connection stops where it is, takes its sockets from the event loop, and waits for the verdict. Until then
 //! nobody reads or writes on them. A task whose connection was not taken goes on with it.
 
-use std::{io, net, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io, net,
+    net::SocketAddr,
+    sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures::future::pending;
 use tokio::{
     net::TcpStream,
-    sync::{Mutex, MutexGuard, mpsc, oneshot, watch},
+    sync::{Mutex, MutexGuard, Notify, mpsc, oneshot},
 };
 
 use crate::{balance::PathKey, relay::PairState};
@@ -120,19 +124,12 @@ pub enum Verdict {
 }
 
 /// Where connections go when this process gives them, if it does.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Transfers {
-    way: watch::Sender<Option<mpsc::Sender<Transfer>>>,
+    way: StdMutex<Option<mpsc::Sender<Transfer>>>,
+    /// Each client that is being opened waits for it, so it must cost next to nothing.
+    begun: Notify,
     turn: Mutex<()>,
-}
-
-impl Default for Transfers {
-    fn default() -> Self {
-        Self {
-            way: watch::Sender::new(None),
-            turn: Mutex::default(),
-        }
-    }
 }
 
 /// The end of the way: connections arrive here until it is dropped.
@@ -148,7 +145,8 @@ impl Transfers {
     pub async fn begin(&self, waiting: usize) -> Departures<'_> {
         let turn = self.turn.lock().await;
         let (way, arrivals) = mpsc::channel(waiting);
-        self.way.send_replace(Some(way));
+        *self.way() = Some(way);
+        self.begun.notify_waiters();
         Departures {
             arrivals,
             transfers: self,
@@ -158,9 +156,13 @@ impl Transfers {
 
     /// Waits until connections are given. Those that are being opened go by themselves; established ones are asked.
     pub async fn begun(&self) {
-        let mut way = self.way.subscribe();
-        if way.wait_for(Option::is_some).await.is_err() {
-            pending::<()>().await;
+        loop {
+            // From here on it is told.
+            let begun = self.begun.notified();
+            if self.way().is_some() {
+                return;
+            }
+            begun.await;
         }
     }
 
@@ -173,7 +175,7 @@ impl Transfers {
             sockets: Arc::clone(&sockets),
             verdict,
         };
-        let way = self.way.borrow().clone();
+        let way = self.way().clone();
         if let Some(way) = way {
             // One that cannot be sent is dropped.
             let _closed = way.send(transfer).await;
@@ -184,6 +186,11 @@ impl Transfers {
             (Err(_kept), Some(sockets)) => Verdict::Kept(sockets),
             (Ok(()), _) | (Err(_), None) => Verdict::Taken,
         }
+    }
+
+    fn way(&self) -> StdMutexGuard<'_, Option<mpsc::Sender<Transfer>>> {
+        // A panic while the lock is held leaves a valid value.
+        self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,6 +203,6 @@ impl Departures<'_> {
 
 impl Drop for Departures<'_> {
     fn drop(&mut self) {
-        self.transfers.way.send_replace(None);
+        *self.transfers.way() = None;
     }
 }
