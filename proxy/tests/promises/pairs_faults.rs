@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use trivet_proxy::handover::{
-    channel,
+    channel, inquiry,
     pairs::{MAX_PAIRS, batch},
     record::Message,
     sealed,
@@ -170,16 +170,19 @@ async fn connections_for_which_the_holder_has_no_files_drain() {
     for client in &mut clients {
         timeout(SOON, client.end()).await.unwrap();
     }
-    timeout(SOON, ending).await.unwrap().unwrap();
-    limit_files(&next, 1024);
-    eventually("it answers", async || {
-        next.node
-            .metric("trivet_proxy_connections_taken_total")
-            .await
-            .is_some()
-    })
-    .await;
-    assert_eq!(taken(&next.node).await, 0);
+}
+
+#[tokio::test]
+async fn who_asks_a_proxy_that_has_given_is_told_at_once() {
+    let (node, _apiserver, _client) = with_client(60).await;
+    let channel = connect(&node);
+    inquiry::ask_on(&channel, SOON).await.unwrap();
+    let next = Process::start(&node, "DaemonSet", 2);
+    eventually("it has taken over", async || next.node.ready().await).await;
+    let begun = Instant::now();
+    let told = inquiry::ask_on(&channel, SOON).await;
+    assert!(matches!(told, Err(inquiry::Error::Silent)), "{told:?}");
+    assert!(begun.elapsed() < A_PAUSE, "nobody answers");
 }
 
 fn limit_files(process: &Process, files: usize) {

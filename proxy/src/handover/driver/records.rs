@@ -96,11 +96,14 @@ impl Driver {
             }
             Message::Pairs(_) => return self.take_pairs(channel, Record { message, descriptors }),
             Message::StatusRequest => {
-                if let Some((holder, peers)) = self.machine.status() {
-                    self.links
-                        .send(channel, Message::Status { holder, peers }, Vec::new());
-                }
-                return;
+                return match self.machine.status() {
+                    Some((holder, peers)) => {
+                        self.links
+                            .send(channel, Message::Status { holder, peers }, Vec::new());
+                    }
+                    // It has given since the other one connected, which finds the new holder at once.
+                    None => self.links.close(channel),
+                };
             }
             Message::Lend { listeners } if is_of_holder => {
                 return match self.hold(listeners, descriptors) {
