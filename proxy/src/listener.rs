@@ -69,7 +69,7 @@ impl Listeners {
         if hands_over {
             sockets.play(Part::StandBy);
         } else {
-            sockets.share();
+            sockets.share(true);
         }
         Self {
             refusals: Refusals::new(passed.clone()),
@@ -213,15 +213,20 @@ impl Listeners {
         self.accepting.close();
         self.accepting.wait().await;
         if is_last {
-            for (address, socket) in self.sockets.all() {
-                // A socket that systemd passed outlives this process: the clients in its queue wait for the next one.
-                if self.passed.get(address).is_none() {
-                    self.clients.admit_last(&socket);
-                }
-            }
+            self.admit_waiting();
         }
         self.sockets.replace(Vec::new());
         self.clients.connections.close();
+    }
+
+    /// Accepts the clients that wait on sockets of which this process may have the last descriptor. A socket that systemd
+    /// passed outlives this process: the clients in its queue wait for the next one.
+    pub fn admit_waiting(&self) {
+        for (address, socket) in self.sockets.all() {
+            if self.passed.get(address).is_none() {
+                self.clients.admit_last(&socket);
+            }
+        }
     }
 
     /// Where connections go when another process takes them.

@@ -297,6 +297,11 @@ impl Driver {
         let deadline = Instant::now() + CLOSE_LIMIT;
         while dropped.iter().any(|socket| socket.strong_count() > 0) && Instant::now() < deadline {
             yield_now().await;
+        if sockets.is_shared() {
+            // It has served alone: no other process has these.
+            self.listeners.admit_waiting();
+            sockets.share(false);
+        }
         }
         for channel in std::mem::take(&mut self.ending) {
             self.links.close(channel);
@@ -328,6 +333,7 @@ impl Driver {
     /// A process without listeners and without a document that names some could do nothing with the lock: it would only
     /// keep it from one that has a document. It looks for a holder, from which it gets both.
     fn try_lock(&mut self) -> Event {
+                self.warnings.clear(Topic::Handover);
         if !self.warmth.has_document() && self.listeners.sockets().all().is_empty() {
             return Event::LockHeld;
         }
@@ -364,7 +370,7 @@ impl Driver {
         let message = format!("{directory}: this proxy serves alone and shares its ports: {cause}");
         self.warnings
             .raise(Topic::Handover, "HandoverUnavailable", message);
-        self.listeners.sockets().share();
+        self.listeners.sockets().share(true);
         Event::Unavailable
     }
 
@@ -397,6 +403,7 @@ impl Driver {
                 );
                 self.warnings
                     .raise(Topic::Handover, "HandoverPathUnwritable", message);
+                self.listeners.sockets().share(false);
             }
         }
     }

@@ -15,6 +15,7 @@
 //! - A process has one channel as a peer. A take ends with `Taken` or with the channel; closing it frees a lock on it.
 
 mod action;
+mod alone;
 mod assisting;
 mod event;
 mod giving;
@@ -57,7 +58,8 @@ pub struct Machine {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Role {
-    Alone,
+    /// Without others, and with the channel to one of them that was found since.
+    Alone(Option<ChannelId>),
     /// Without a channel and without the lock.
     Seeking,
     Joined(Joined),
@@ -122,7 +124,7 @@ impl Machine {
     /// What this process is to the others.
     pub fn state(&self) -> State {
         match &self.role {
-            Role::Alone => State::Alone,
+            Role::Alone(_) => State::Alone,
             Role::Retiring => State::Retiring,
             Role::Draining => State::Draining,
             Role::Holding(holding) => holding.state(self.own.is_leaving),
@@ -182,7 +184,7 @@ impl Machine {
     /// Whether this process accepts.
     pub fn accepts(&self) -> bool {
         match &self.role {
-            Role::Alone => true,
+            Role::Alone(_) => true,
             Role::Holding(holding) => holding.is_bound(),
             Role::Seeking | Role::Joined(_) => self.is_assisting,
             Role::Retiring | Role::Draining => false,
@@ -194,7 +196,7 @@ impl Machine {
     pub fn holder_channel(&self) -> Option<ChannelId> {
         match &self.role {
             Role::Joined(joined) => Some(joined.channel()),
-            Role::Alone | Role::Seeking | Role::Holding(_) | Role::Retiring | Role::Draining => None,
+            Role::Alone(_) | Role::Seeking | Role::Holding(_) | Role::Retiring | Role::Draining => None,
         }
     }
 
@@ -237,7 +239,7 @@ impl Machine {
     pub fn guests(&self) -> impl Iterator<Item = (ChannelId, &Peer)> {
         let holding = match &self.role {
             Role::Holding(holding) => Some(holding),
-            Role::Alone | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => None,
+            Role::Alone(_) | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => None,
         };
         let guests = holding.into_iter().flat_map(|holding| &holding.guests);
         guests.map(|(channel, guest)| (*channel, &guest.peer))
@@ -247,7 +249,7 @@ impl Machine {
     pub fn status(&self) -> Option<(Peer, Vec<Peer>)> {
         match &self.role {
             Role::Holding(holding) => Some((self.introduction(), holding.peers())),
-            Role::Alone | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => None,
+            Role::Alone(_) | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => None,
         }
     }
 
@@ -255,8 +257,9 @@ impl Machine {
         match &self.role {
             Role::Joined(joined) if joined.channel() == channel => self.hear_holder(message),
             Role::Holding(_) => self.hear_peer(channel, message),
+            Role::Alone(Some(found)) if *found == channel => self.hear_found(channel, message),
             // It connected to this process when this was the holder, and looks for the new one now.
-            Role::Joined(_) | Role::Alone | Role::Seeking | Role::Retiring | Role::Draining => {
+            Role::Joined(_) | Role::Alone(_) | Role::Seeking | Role::Retiring | Role::Draining => {
                 vec![Action::Close(channel)]
             }
         }
@@ -266,7 +269,8 @@ impl Machine {
         match &self.role {
             Role::Joined(joined) if joined.channel() == channel => self.lose_holder(),
             Role::Holding(_) => self.lose_peer(channel),
-            Role::Joined(_) | Role::Alone | Role::Seeking | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Alone(Some(found)) if *found == channel => self.lose_found(channel),
+            Role::Joined(_) | Role::Alone(_) | Role::Seeking | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
@@ -274,7 +278,8 @@ impl Machine {
         match &self.role {
             Role::Joined(joined) if joined.channel() == channel => self.break_with_holder(),
             Role::Holding(_) => self.break_with_peer(channel),
-            Role::Joined(_) | Role::Alone | Role::Seeking | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Alone(Some(found)) if *found == channel => self.leave_found(channel),
+            Role::Joined(_) | Role::Alone(_) | Role::Seeking | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
@@ -309,7 +314,7 @@ impl Machine {
             Role::Holding(holding) if holding.is_bound() => {
                 holding.channels().map(|channel| self.hello(channel)).collect()
             }
-            Role::Holding(_) | Role::Alone | Role::Seeking | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Holding(_) | Role::Alone(_) | Role::Seeking | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 

@@ -59,9 +59,9 @@ impl Sockets {
         }
     }
 
-    /// Shares the ports that are bound from now on.
-    pub fn share(&self) {
-        self.shared.store(true, Ordering::Relaxed);
+    /// Whether the ports are shared that are bound from now on.
+    pub fn share(&self, is_shared: bool) {
+        self.shared.store(is_shared, Ordering::Relaxed);
     }
 
     /// Whether ports are shared.

@@ -12,9 +12,10 @@ use nix::{
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use trivet_crds::wire::Gate;
+use trivet_proxy::handover::inquiry;
 
 use crate::support::{
     apiserver::Apiserver,
@@ -91,6 +92,9 @@ const BETWEEN: Duration = Duration::from_millis(10);
 /// How long a process may take to end, which is less than the 30 s for which it waits for another that hands over.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
+/// A proxy that serves alone looks for others every 25 to 35 s.
+const MEET_LIMIT: Duration = Duration::from_secs(60);
+
 /// The program as a process of its own, which can be killed and stopped.
 pub(crate) struct Process {
     child: Child,
@@ -166,6 +170,16 @@ impl Process {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         kill(pid, signal).unwrap();
+    }
+
+    /// Serves clients of this node for some seconds.
+    async fn serves_in(&self, node: &Node) {
+        let before = served(&self.node).await;
+        for _ in 0..30 {
+            assert_eq!(node.who().await.unwrap(), "cp1");
+            sleep(BETWEEN * 10).await;
+        }
+        assert!(served(&self.node).await >= before + 30);
     }
 
     async fn serves(&self) {
@@ -282,6 +296,39 @@ async fn a_proxy_without_a_directory_serves_alone() {
     eventually("ready", async || node.ready().await).await;
     assert_eq!(node.who().await.unwrap(), "cp1");
     node.stop().await;
+}
+
+#[tokio::test]
+async fn proxies_that_serve_alone_meet_once_they_can_and_no_client_is_refused() {
+    let (node, _apiserver) = node();
+    let directory = node.path("handover");
+    std::fs::write(&directory, "").unwrap();
+    let both = [1, 2].map(|generation| Process::start(&node, "DaemonSet", generation));
+    for process in &both {
+        eventually("it serves alone", async || process.node.ready().await).await;
+    }
+    std::fs::remove_file(&directory).unwrap();
+    let met = async || {
+        let processes = inquiry::ask(&directory, END_LIMIT).await;
+        processes.is_ok_and(|met| met.holder.rank.generation == 2 && met.peers.len() == 1)
+    };
+    let meet = async {
+        while !met().await {
+            assert_eq!(node.who().await.unwrap(), "cp1");
+            sleep(BETWEEN * 10).await;
+        }
+    };
+    timeout(MEET_LIMIT, meet).await.unwrap();
+    assert!(both[0].node.ready().await && both[1].node.ready().await);
+    let [old, new] = both;
+    // They cannot meet any more, and the one that serves goes on.
+    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::write(&directory, "").unwrap();
+    new.serves_in(&node).await;
+    // The other one goes on alone.
+    drop(new);
+    eventually("the other one serves", async || node.who().await.is_ok()).await;
+    assert!(old.node.ready().await);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ impl Machine {
                     Action::Send(joined.channel(), Message::Assist { on: true }),
                 ]
             }
-            Role::Alone | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Alone(_) | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 

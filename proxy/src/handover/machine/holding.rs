@@ -144,14 +144,14 @@ impl Machine {
                 let welcomes = guests.into_iter().flat_map(|channel| self.welcome(channel));
                 [Action::Accept].into_iter().chain(welcomes).collect()
             }
-            Role::Alone => vec![Action::Accept],
+            Role::Alone(_) => vec![Action::Accept],
             Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
     pub(super) fn port_taken(&mut self) -> Vec<Action> {
         match &self.role {
-            Role::Holding(_) | Role::Alone => vec![Action::Set(Timer::Bind, BIND_AGAIN)],
+            Role::Holding(_) | Role::Alone(_) => vec![Action::Set(Timer::Bind, BIND_AGAIN)],
             Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }

@@ -206,7 +206,7 @@ impl Machine {
                 let channel = joined.channel;
                 self.serve(Some(channel))
             }
-            Role::Alone | Role::Seeking | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Alone(_) | Role::Seeking | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 

@@ -32,7 +32,7 @@ impl Machine {
                 actions.extend(self.drain(false));
                 actions
             }
-            Role::Alone => self.drain(true),
+            Role::Alone(_) => self.drain(true),
             // It accepts until somebody else does.
             Role::Seeking | Role::Joined(_) if self.is_assisting => {
                 let mut actions = self.introduce_again();
@@ -86,7 +86,7 @@ impl Machine {
             }
             Role::Holding(_) => self.leave_to_none(),
             Role::Seeking | Role::Joined(_) if self.own.is_leaving => self.retire(),
-            Role::Seeking | Role::Joined(_) | Role::Alone | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Seeking | Role::Joined(_) | Role::Alone(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 

@@ -27,7 +27,7 @@ impl Machine {
                 .channels()
                 .map(|channel| Action::Send(channel, message.clone()))
                 .collect(),
-            Role::Alone | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Alone(_) | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 }

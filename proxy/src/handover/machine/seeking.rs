@@ -62,9 +62,14 @@ impl Machine {
     }
 
     pub(super) fn seek_again(&mut self) -> Vec<Action> {
-        match self.role {
+        match &mut self.role {
             Role::Seeking => vec![Action::Connect],
-            Role::Alone | Role::Joined(_) | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Alone(found) => {
+                // One that has not answered since the last look hangs.
+                let silent = found.take().map(Action::Close);
+                silent.into_iter().chain([Action::Connect]).collect()
+            }
+            Role::Joined(_) | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
@@ -82,7 +87,13 @@ impl Machine {
                 holding.claim_on(channel);
                 vec![self.hello(channel)]
             }
-            Role::Alone | Role::Joined(_) | Role::Retiring | Role::Draining => vec![Action::Close(channel)],
+            Role::Alone(found @ None) => {
+                *found = Some(channel);
+                vec![self.hello(channel), self.look_again()]
+            }
+            Role::Alone(Some(_)) | Role::Joined(_) | Role::Retiring | Role::Draining => {
+                vec![Action::Close(channel)]
+            }
         }
     }
 
@@ -90,8 +101,8 @@ impl Machine {
         match &mut self.role {
             // One that has got SIGTERM takes nothing: it only waits for another to accept.
             Role::Seeking if self.own.is_leaving => vec![Action::Set(Timer::Seek, PAUSE)],
-            Role::Seeking => vec![Action::TryLock],
-            Role::Alone | Role::Joined(_) | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Seeking | Role::Alone(_) => vec![Action::TryLock],
+            Role::Joined(_) | Role::Holding(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
@@ -100,13 +111,14 @@ impl Machine {
             Role::Seeking if self.listeners.is_empty() => vec![Action::Set(Timer::Seek, EMPTY_PAUSE)],
             Role::Seeking => vec![Action::Set(Timer::Seek, PAUSE)],
             Role::Holding(_) => vec![Action::Connect],
-            Role::Alone | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Alone(_) => vec![self.look_again()],
+            Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
     pub(super) fn locked(&mut self) -> Vec<Action> {
         match &mut self.role {
-            Role::Seeking if self.listeners.is_empty() => {
+            Role::Seeking | Role::Alone(_) if self.listeners.is_empty() => {
                 // The path comes first: a process that holds the listeners gets the lock from this one there.
                 let mut holding = Holding::unbound();
                 let mut actions = holding.bind_path();
@@ -114,9 +126,9 @@ impl Machine {
                 self.role = Role::Holding(holding);
                 actions
             }
-            Role::Seeking => self.serve(None),
+            Role::Seeking | Role::Alone(_) => self.serve(None),
             Role::Holding(holding) => holding.bind_path(),
-            Role::Alone | Role::Joined(_) | Role::Retiring | Role::Draining => vec![Action::DropLock],
+            Role::Joined(_) | Role::Retiring | Role::Draining => vec![Action::DropLock],
         }
     }
 
@@ -140,22 +152,24 @@ impl Machine {
         match &self.role {
             Role::Seeking if self.own.is_leaving => self.retire(),
             Role::Seeking => {
-                self.role = Role::Alone;
+                self.role = Role::Alone(None);
                 self.is_assisting = false;
-                if self.listeners.is_empty() {
-                    vec![Action::Bind]
+                let serve = if self.listeners.is_empty() {
+                    Action::Bind
                 } else {
-                    vec![Action::Accept]
-                }
+                    Action::Accept
+                };
+                vec![serve, self.look_again()]
             }
+            Role::Alone(_) => vec![self.look_again()],
             // It goes on serving; the lock is looked at again each second.
-            Role::Holding(_) | Role::Alone | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
+            Role::Holding(_) | Role::Joined(_) | Role::Retiring | Role::Draining => Vec::new(),
         }
     }
 
     pub(super) fn bind_again(&mut self) -> Vec<Action> {
         match &self.role {
-            Role::Alone => vec![Action::Bind],
+            Role::Alone(_) => vec![Action::Bind],
             Role::Holding(holding) if !holding.is_bound() => vec![Action::Bind],
             Role::Holding(_) | Role::Seeking | Role::Joined(_) | Role::Retiring | Role::Draining => {
                 Vec::new()

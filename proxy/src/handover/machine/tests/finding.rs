@@ -24,11 +24,86 @@ fn the_first_process_locks_binds_and_serves() {
 fn a_process_without_unix_sockets_serves_alone() {
     let mut machine = Machine::of(pod(1));
     machine.observe(Event::Started);
-    assert_eq!(machine.observe(Event::Unavailable), [Action::Bind]);
+    assert_eq!(machine.observe(Event::Unavailable)[0], Action::Bind);
     assert_eq!(machine.observe(Event::Bound(vec![listener()])), [Action::Accept]);
     assert_eq!(machine.state(), State::Alone);
     machine.observe(Event::Proven);
     assert!(machine.is_ready());
+}
+
+/// It serves without others, and looks for them for the first time.
+fn alone() -> Machine {
+    let mut machine = Machine::of(pod(1));
+    for event in [
+        Event::Started,
+        Event::Unavailable,
+        Event::Bound(vec![listener()]),
+        Event::Proven,
+    ] {
+        machine.observe(event);
+    }
+    assert_eq!(machine.observe(Event::Elapsed(Timer::Seek)), [Action::Connect]);
+    machine
+}
+
+fn looks_again(actions: &[Action]) -> bool {
+    let within = Duration::from_secs(25)..Duration::from_secs(35);
+    matches!(actions, [Action::Set(Timer::Seek, after)] if within.contains(after))
+}
+
+#[test]
+fn a_process_that_serves_alone_looks_for_others_again_and_again() {
+    let mut machine = alone();
+    assert!(looks_again(&machine.observe(Event::Unavailable)));
+    assert_eq!(machine.observe(Event::Elapsed(Timer::Seek)), [Action::Connect]);
+    assert_eq!(machine.observe(Event::Unreachable), [Action::TryLock]);
+    assert!(looks_again(&machine.observe(Event::LockHeld)));
+    assert!(machine.accepts() && machine.is_ready());
+}
+
+#[test]
+fn a_process_that_serves_alone_and_finds_the_lock_free_is_the_holder() {
+    let mut machine = alone();
+    machine.observe(Event::Unreachable);
+    let actions = machine.observe(Event::Locked);
+    assert_eq!(actions[..2], [Action::Accept, Action::BindPath]);
+    assert_eq!(machine.state(), State::Serving);
+}
+
+#[test]
+fn a_process_that_serves_alone_and_finds_a_holder_serves_until_that_answers() {
+    let mut machine = alone();
+    let actions = machine.observe(Event::Connected(UP));
+    assert!(matches!(sent(&actions, UP)[..], [Message::Hello { .. }]));
+    assert!(looks_again(&actions[1..]) && machine.accepts());
+    let actions = machine.reads(UP, hello(warm(pod(1))));
+    assert_eq!(actions[..2], [Action::StopAccepting, Action::DropListeners]);
+    assert_eq!(machine.holder_channel(), Some(UP));
+    assert_eq!(machine.state(), State::Standby);
+    assert!(machine.is_ready());
+}
+
+#[test]
+fn a_process_that_serves_alone_leaves_a_holder_that_hangs_or_is_of_another_pool() {
+    let mut machine = alone();
+    machine.observe(Event::Connected(UP));
+    let actions = machine.observe(Event::Elapsed(Timer::Seek));
+    assert_eq!(actions, [Action::Close(UP), Action::Connect]);
+    machine.observe(Event::Connected(FIRST));
+    let reason = Refusal::OtherPool;
+    let actions = machine.reads(FIRST, Message::Refused { reason });
+    assert_eq!(actions[0], Action::Close(FIRST));
+    assert!(looks_again(&actions[1..]) && machine.accepts());
+}
+
+#[test]
+fn a_process_that_serves_alone_takes_the_lock_that_one_without_the_port_gives_up() {
+    let mut machine = alone();
+    machine.observe(Event::Connected(UP));
+    let actions = machine.observe(Event::Closed(UP));
+    assert_eq!(actions, [Action::Close(UP), Action::TryLock]);
+    machine.observe(Event::Locked);
+    assert_eq!(machine.state(), State::Serving);
 }
 
 #[test]
