@@ -21,7 +21,7 @@ use crate::{
     handover::{
         driver::{self, Driver, End, Standing, Warmth},
         machine::Event,
-        pairs::giver,
+        pairs::{giver, takings::Takings},
     },
     listener::Listeners,
     metrics::Metrics,
@@ -182,13 +182,13 @@ impl BoundProxy {
             match driver {
                 None => {
                     shutdown.await;
-                    ALONE
+                    alone()
                 }
                 Some(driver) => hand_over(driver, inbox, events, shutdown).await,
             }
         };
         let end_of_part = tokio::select! {
-            () = self.follow(documents) => ALONE,
+            () = self.follow(documents) => alone(),
             ended = ended => ended,
         };
         self.drain(end_of_part).await;
@@ -334,13 +334,31 @@ impl BoundProxy {
         wanted.min(u32::try_from(possible).unwrap_or(u32::MAX)).max(1)
     }
 
-    async fn drain(&self, End { is_last, lock }: End) {
+    /// Gives the connections to the process that goes on with the listeners, unless there is none.
+    async fn give(&self, is_last: bool) {
+        if let Some(handover) = self.config.handover.as_ref().filter(|_| !is_last) {
+            giver::give_all(&handover.directory, &self.listeners, || true).await;
+        }
+    }
+
+    async fn drain(
+        &self,
+        End {
+            is_last,
+            lock,
+            takings,
+        }: End,
+    ) {
         self.readiness.end();
         self.config.service.notify("STOPPING=1");
         self.listeners.close(is_last).await;
         drop(lock);
-        if let Some(handover) = self.config.handover.as_ref().filter(|_| !is_last) {
-            giver::give_all(&handover.directory, &self.listeners, || true).await;
+        if takings.is_empty() {
+            self.give(is_last).await;
+        } else {
+            tokio::join!(self.give(is_last), takings.finish());
+            // What has come since.
+            self.give(is_last).await;
         }
         let within = self
             .upstreams
@@ -368,10 +386,13 @@ impl BoundProxy {
 }
 
 /// The end of a process without others.
-const ALONE: End = End {
-    is_last: true,
-    lock: None,
-};
+fn alone() -> End {
+    End {
+        is_last: true,
+        lock: None,
+        takings: Takings::default(),
+    }
+}
 
 /// How many events may wait for the hand-over, which takes each at once.
 const EVENTS: usize = 16;

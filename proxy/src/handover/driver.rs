@@ -19,7 +19,7 @@ use std::{
 use serde_json::Map;
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinSet, yield_now},
+    task::yield_now,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{debug, info};
@@ -33,7 +33,7 @@ use super::{
     lent::LentListener,
     lock::Lock,
     machine::{Action, ChannelId, Event, Machine, State, Timer},
-    pairs::MAX_PAIRS,
+    pairs::{MAX_PAIRS, takings::Takings},
     rank::{Class, Rank},
     record::{Message, Peer},
     stall::{SAMPLE_INTERVAL, Stall},
@@ -82,6 +82,8 @@ pub struct End {
     /// Kept by the last process until its listeners are closed: one that starts meanwhile could not bind them.
     pub lock: Option<Lock>,
 }
+    /// Connections of other processes of which it is not decided yet whether this one goes on with them.
+    pub takings: Takings,
 
 /// Does what the machine says.
 #[derive(Debug)]
@@ -101,9 +103,8 @@ pub struct Driver {
     pings: u64,
     /// Whether a message could not get its descriptors, so that its content must be sent again.
     lends_again: bool,
-    /// The hand-overs of other processes' connections to this one. Between two steps they can be dropped: the others keep what
-    /// was not taken.
-    takings: JoinSet<()>,
+    /// The hand-overs of other processes' connections to this one.
+    takings: Takings,
     /// The sockets that this process does not hold any more, as far as their tasks still do.
     dropped: Vec<Weak<LentListener>>,
     /// The channels that end once those are closed.
@@ -151,7 +152,7 @@ impl Driver {
             succession: Succession::default(),
             pings: 0,
             lends_again: false,
-            takings: JoinSet::new(),
+            takings: Takings::default(),
             dropped: Vec::new(),
             ending: Vec::new(),
             standing: watch::Sender::new(standing),
@@ -189,7 +190,7 @@ impl Driver {
                     self.links.add(peer);
                 }
                 () = self.links.ready() => {}
-                Some(_ended) = self.takings.join_next() => {}
+                () = self.takings.next_ended() => {}
                 () = elapsed(&self.timers) => {}
                 _ = samples.tick() => told.extend(self.sample()),
                 _ = changes.changed() => told.extend(self.listening()),
@@ -266,7 +267,12 @@ impl Driver {
             }
             Action::Drain { is_last } => {
                 let lock = self.lock.take().filter(|_| is_last);
-                self.end = Some(End { is_last, lock });
+                let takings = std::mem::take(&mut self.takings);
+                self.end = Some(End {
+                    is_last,
+                    lock,
+                    takings,
+                });
             }
         }
         None

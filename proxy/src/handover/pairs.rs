@@ -20,6 +20,7 @@ pub mod giving;
 pub mod taker;
 pub mod taking;
 
+pub mod takings;
 use std::time::Duration;
 
 use super::channel::MAX_DESCRIPTORS;

@@ -187,7 +187,7 @@ async fn clients_that_are_being_opened_are_opened_by_the_next_proxy() {
 }
 
 /// A proxy of lower rank, so that clients stay with the first one until it ends.
-async fn successor_of_idle(first: &Node) -> Node {
+pub(crate) async fn successor_of_idle(first: &Node) -> Node {
     let mut next = first.successor().of_generation(0);
     next.start().await;
     eventually("it holds the listener", async || {

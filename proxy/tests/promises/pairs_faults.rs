@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     handover::Process,
-    pairs::{SOON, connections, echo, ready_before, serving, taken},
+    pairs::{SOON, connections, echo, ready_before, serving, successor_of_idle, taken},
     support::{
         apiserver::{Apiserver, Mode},
         client::Client,
@@ -260,6 +260,27 @@ async fn connections_of_a_process_that_dies_before_it_says_that_it_keeps_them_go
 
 #[tokio::test]
 async fn connections_that_a_process_keeps_are_left_alone() {
+#[tokio::test]
+async fn they_go_on_too_where_the_one_that_was_to_take_them_ends_meanwhile() {
+    let (mut node, connections) = taker_and_connections().await;
+    let channel = connect(&node);
+    give(&channel, 1, &connections);
+    assert!(channel.shut_receive().is_empty());
+    node.metrics().await;
+    let next = successor_of_idle(&node).await;
+    let ending = node.terminate();
+    let directory = &next.handover.as_ref().unwrap().directory;
+    eventually("the next one serves", async || {
+        let processes = inquiry::ask(directory, SOON).await;
+        processes.is_ok_and(|processes| processes.holder.rank.generation == 0)
+    })
+    .await;
+    assert_eq!(taken(&next).await, 0);
+    drop(channel);
+    all_go_on(&next, connections).await;
+    timeout(SOON, ending).await.unwrap().unwrap();
+}
+
     let (node, mut connections) = taker_and_connections().await;
     let channel = connect(&node);
     give(&channel, 1, &connections);

@@ -18,7 +18,6 @@ use crate::{
         lent::{self, LentListener},
         lock::Lock,
         machine::{ChannelId, Event},
-        pairs::taker,
         record::{Listener, ListenerKind, Message},
     },
 };
@@ -137,8 +136,8 @@ impl Driver {
         let serves = self.machine.status().is_some() && self.machine.accepts();
         match self.links.take(channel) {
             Some(channel) if serves => {
-                let taking = taker::take_all(channel, first, Arc::clone(&self.listeners));
-                self.takings.spawn(taking);
+                let listeners = Arc::clone(&self.listeners);
+                self.takings.take(channel, first, listeners);
             }
             Some(_) | None => self.links.close(channel),
         }

@@ -3,6 +3,7 @@
 use std::{io, net, os::fd::OwnedFd, sync::Arc};
 
 use tokio::{net::TcpStream, time::sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -35,9 +36,11 @@ enum Error {
 /// A connection whose sockets are in the event loop of this process.
 type Arrived = (Passport, (TcpStream, Option<TcpStream>));
 
-/// Goes on with what another process gives on this channel, of which this is the first record. The other process goes on
-/// with what is not taken.
-pub async fn take_all(channel: Channel, first: Record, listeners: Arc<Listeners>) {
+/// Goes on with what another process gives on this channel, of which this is the first record, until `stop`. The other process
+/// goes on with what is not taken.
+///
+/// While it waits for a word about a batch this must not be dropped: the other process may be dead.
+pub async fn take_all(channel: Channel, first: Record, listeners: Arc<Listeners>, stop: CancellationToken) {
     let mut received: Result<_, channel::Error> = Ok(Received::Record(first));
     let mut taken = 0;
     loop {
@@ -57,7 +60,11 @@ pub async fn take_all(channel: Channel, first: Record, listeners: Arc<Listeners>
                 break;
             }
         }
-        received = channel.receive().await;
+        received = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            received = channel.receive() => received,
+        };
     }
     info!(taken, "took connections of another proxy of this node");
 }

@@ -35,7 +35,7 @@ pub(crate) enum Fault {
     Crash(Who),
     /// SIGSTOP.
     Stop(Who),
-    /// A taker does not want the batch that it has read.
+    /// A taker does not want the batch that it has read, or ends while it waits for a giver that is stopped.
     Refuse(u8),
 }
 
@@ -58,6 +58,11 @@ pub(crate) fn possible(world: &World) -> Vec<Step> {
             _ => None,
         });
         steps.extend(held.collect::<Vec<_>>());
+        let undecided = world.channels.iter().filter(|channel| {
+            let waits = matches!(channel.task, Task::Waits(..)) && channel.next_for_taker().is_none();
+            waits && world.run(Who::Taker(channel.taker)) == Run::Awake
+        });
+        steps.extend(undecided.map(|channel| Step::Fault(Fault::Refuse(channel.id))));
     }
     steps
 }

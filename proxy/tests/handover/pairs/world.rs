@@ -17,7 +17,7 @@ pub(crate) struct Faults {
     pub(crate) crashes: u8,
     /// A process is stopped; it goes on some time later.
     pub(crate) stops: u8,
-    /// A taker has no room, or cannot read a batch.
+    /// A taker has no room, cannot read a batch, or ends.
     pub(crate) refusals: u8,
 }
 
