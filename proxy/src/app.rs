@@ -254,6 +254,8 @@ impl BoundProxy {
             let giving = giver::give_while_standing_by(directory, listeners, standing);
             spawn("connections of a standby", giving.boxed());
         }
+        let clock = Arc::clone(upstreams.clock());
+        spawn("clock", async move { clock.run().await }.boxed());
         let report = service_report::report(
             self.config.service.clone(),
             Arc::clone(&self.readiness),

@@ -1,5 +1,7 @@
 //! The wall clock, as far as documents and reports need it, and the time since the node's boot, which all processes of the
-//! node share.
+//! node share. [`event_loop`] is for limits on what others take.
+
+pub mod event_loop;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -106,7 +106,7 @@ async fn hear(
         let mut walk = Walk::new(upstreams, settings);
         Some((walk.next(&[]).await.ok_or(Ending::NoUpstream)?, walk))
     };
-    Ok((early, first_flight::read(client, heard).await?))
+    Ok((early, first_flight::read(client, heard, upstreams.clock()).await?))
 }
 
 /// Dials the first upstream, for as long as the client of a handshake stays. Any other client may have half-closed.

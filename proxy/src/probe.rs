@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tracing::debug;
 
@@ -26,6 +26,7 @@ use crate::{
         schedule::{self, READINESS_LIMIT},
     },
     cause,
+    clock::event_loop::LoopClock,
     net::socket::Fault,
     settings::Settings,
     upstream::Upstreams,
@@ -100,13 +101,14 @@ impl Prober {
         let address = reporter.key.address;
         let interval = settings.policy.probe_interval;
         let overdue_after = schedule::overdue_after(reporter.health(), interval, settings.probe_timeout);
+        let clock = reporter.upstreams.clock();
         let asked = Instant::now();
         let mut ready = pin!(readiness.get(address, READINESS, settings));
-        if let Ok(answer) = timeout(overdue_after / 2, &mut ready).await {
+        if let Ok(answer) = clock.timeout(overdue_after / 2, &mut ready).await {
             return reporter.readiness(asked, answer);
         }
         reporter.waits();
-        if let Ok(answer) = timeout_at(asked + overdue_after, &mut ready).await {
+        if let Ok(answer) = clock.timeout(overdue_after / 2, &mut ready).await {
             return reporter.readiness(asked, answer);
         }
         if overdue_after >= READINESS_LIMIT {
@@ -115,11 +117,10 @@ impl Prober {
         let mut is_alive = false;
         while asked.elapsed() < READINESS_LIMIT {
             let asked_again = Instant::now();
-            let limit = asked_again + settings.probe_timeout + GRACE;
             tokio::select! {
                 biased;
                 answer = &mut ready => return reporter.readiness(asked, answer),
-                sign = sign_of_life(liveness, address, limit, settings) => match sign {
+                sign = sign_of_life(liveness, address, settings, clock) => match sign {
                     Sign::Answer(reply) => {
                         is_alive = true;
                         reporter.late(asked_again, &reply);
@@ -151,10 +152,15 @@ enum Sign {
 async fn sign_of_life(
     connection: &mut ProbeConnection,
     address: SocketAddr,
-    limit: Instant,
     settings: &Settings,
+    clock: &LoopClock,
 ) -> Sign {
-    match timeout_at(limit, connection.get(address, LIVENESS, settings)).await {
+    let within = settings.probe_timeout + GRACE;
+    let limit = Instant::now() + within;
+    match clock
+        .timeout(within, connection.get(address, LIVENESS, settings))
+        .await
+    {
         Ok(Ok(reply)) => Sign::Answer(reply),
         // A missing route cannot be told from a silent member, so this waits for the readiness request until the limit.
         Ok(Err(error)) if error.fault() == Fault::Unreachable => {

@@ -38,6 +38,7 @@ use crate::{
         health::{Reason, State},
         place::{Distance, Place},
     },
+    clock::event_loop::LoopClock,
     ending::Ending,
     metrics::{Metrics, members::Series},
     settings::{self, Settings},
@@ -65,6 +66,7 @@ pub struct Upstreams {
     probed: Notify,
     tasks: TaskTracker,
     vital: Arc<VitalTasks>,
+    clock: Arc<LoopClock>,
     stop: CancellationToken,
 }
 
@@ -124,6 +126,7 @@ impl Upstreams {
             probed: Notify::new(),
             tasks: TaskTracker::new(),
             vital: Arc::default(),
+            clock: Arc::default(),
             stop: CancellationToken::new(),
         })
     }
@@ -196,6 +199,11 @@ impl Upstreams {
     /// The tasks that must not end before the proxy does, the probers among them.
     pub fn vital_tasks(&self) -> &Arc<VitalTasks> {
         &self.vital
+    }
+
+    /// By which limits on clients and members are measured.
+    pub fn clock(&self) -> &Arc<LoopClock> {
+        &self.clock
     }
 
     /// Where this node is.
@@ -335,8 +343,13 @@ impl Upstreams {
     /// Checks periodically, without end, for clients that wait too long for an answer: in a large cluster, where probes are
     /// rare, traffic shows a hung upstream before a probe does.
     pub async fn watch_for_overdue_replies(self: Arc<Self>) {
+        let mut lapses = self.clock.lapses();
         loop {
             sleep(LOOK_EVERY).await;
+            if !lapses.since(&self.clock).is_zero() {
+                // The answers may lie unread.
+                continue;
+            }
             let long_ago = |since: Instant| since.elapsed() >= QUIET_FOR;
             let quiet = |live: &Live| {
                 live.close_signals

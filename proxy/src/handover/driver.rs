@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     cause,
+    clock::event_loop::Lapses,
     listener::{Listeners, sockets::Part},
     warnings::{Topic, Warnings},
 };
@@ -81,9 +82,9 @@ pub struct End {
     pub is_last: bool,
     /// Kept by the last process until its listeners are closed: one that starts meanwhile could not bind them.
     pub lock: Option<Lock>,
-}
     /// Connections of other processes of which it is not decided yet whether this one goes on with them.
     pub takings: Takings,
+}
 
 /// Does what the machine says.
 #[derive(Debug)]
@@ -99,6 +100,7 @@ pub struct Driver {
     warmth: Warmth,
     warnings: Arc<Warnings>,
     stall: Stall,
+    lapses: Lapses,
     succession: Succession,
     pings: u64,
     /// Whether a message could not get its descriptors, so that its content must be sent again.
@@ -145,6 +147,7 @@ impl Driver {
             socket: None,
             links: Links::default(),
             timers: BTreeMap::new(),
+            lapses: listeners.upstreams().clock().lapses(),
             listeners,
             warmth,
             warnings,
@@ -196,6 +199,8 @@ impl Driver {
                 _ = changes.changed() => told.extend(self.listening()),
                 snapshot = self.warmth.changed() => told.push(Event::SnapshotReady(snapshot)),
             }
+            // Before any timer is set anew.
+            self.catch_up();
             while let Ok(event) = inbox.try_recv() {
                 told.push(event);
             }
@@ -292,6 +297,11 @@ impl Driver {
 
     fn drop_listeners(&mut self) {
         let sockets = self.listeners.sockets();
+        if sockets.is_shared() {
+            // It has served alone: no other process has these.
+            self.listeners.admit_waiting();
+            sockets.share(false);
+        }
         self.dropped.extend(sockets.all().values().map(Arc::downgrade));
         sockets.play(Part::StandBy);
         sockets.replace(Vec::new());
@@ -303,11 +313,6 @@ impl Driver {
         let deadline = Instant::now() + CLOSE_LIMIT;
         while dropped.iter().any(|socket| socket.strong_count() > 0) && Instant::now() < deadline {
             yield_now().await;
-        if sockets.is_shared() {
-            // It has served alone: no other process has these.
-            self.listeners.admit_waiting();
-            sockets.share(false);
-        }
         }
         for channel in std::mem::take(&mut self.ending) {
             self.links.close(channel);
@@ -328,6 +333,7 @@ impl Driver {
         match connected {
             Ok(Some(channel)) => {
                 self.stall = Stall::new(Instant::now());
+                self.warnings.clear(Topic::Handover);
                 Event::Connected(self.links.add(channel))
             }
             Ok(None) => Event::Unreachable,
@@ -339,7 +345,6 @@ impl Driver {
     /// A process without listeners and without a document that names some could do nothing with the lock: it would only
     /// keep it from one that has a document. It looks for a holder, from which it gets both.
     fn try_lock(&mut self) -> Event {
-                self.warnings.clear(Topic::Handover);
         if !self.warmth.has_document() && self.listeners.sockets().all().is_empty() {
             return Event::LockHeld;
         }
@@ -398,6 +403,7 @@ impl Driver {
         match bound {
             Ok(socket) => {
                 self.socket = Some(socket);
+                self.listeners.sockets().share(false);
                 self.warnings.clear(Topic::Handover);
             }
             // The next sample finds the path lost, and it is bound again.
@@ -409,7 +415,6 @@ impl Driver {
                 );
                 self.warnings
                     .raise(Topic::Handover, "HandoverPathUnwritable", message);
-                self.listeners.sockets().share(false);
             }
         }
     }
@@ -424,6 +429,15 @@ impl Driver {
             State::Binding if held.is_empty() => None,
             State::Binding => Some(Event::Bound(held)),
             _ => Some(Event::Listening(held)),
+        }
+    }
+
+    /// Leaves out the time in which this process stood still: what others have said since is read, but where the whole machine
+    /// did, they have said nothing yet.
+    fn catch_up(&mut self) {
+        let lapsed = self.lapses.since(self.listeners.upstreams().clock());
+        for at in self.timers.values_mut() {
+            *at += lapsed;
         }
     }
 

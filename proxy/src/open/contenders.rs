@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     balance::{Event, PathId},
+    clock::event_loop::{Lapses, LoopClock},
     ending::Ending,
     metrics::members::Series,
     net::socket::{self, Fault},
@@ -44,6 +45,7 @@ struct Contenders {
     race: Race<PathId>,
     awaited: FuturesUnordered<BoxFuture<'static, Finished>>,
     series: BTreeMap<ContenderId, Arc<Series>>,
+    lapses: Lapses,
 }
 
 /// A contender that has answered or ended.
@@ -93,12 +95,13 @@ pub async fn first_to_answer(
 }
 
 impl Contenders {
-    fn new(hello: &Bytes, walk: &Walk) -> Self {
+    fn new(hello: &Bytes, walk: &mut Walk) -> Self {
         let upstreams = Arc::clone(walk.upstreams());
         let hedge_delay = upstreams.hedge_delay(walk.hedge_delay());
         Self {
             hello: hello.clone(),
             race: Race::new(hedge_delay, walk.deadline(), Instant::now()),
+            lapses: upstreams.clock().lapses(),
             upstreams,
             awaited: FuturesUnordered::new(),
             series: BTreeMap::new(),
@@ -108,8 +111,9 @@ impl Contenders {
     fn add(&mut self, upstream: Connected) {
         let id = self.race.join(upstream.guard.id(), Instant::now());
         self.series.insert(id, Arc::clone(upstream.guard.series()));
+        let clock = Arc::clone(self.upstreams.clock());
         self.awaited
-            .push(contend(id, upstream, self.hello.clone()).boxed());
+            .push(contend(id, upstream, self.hello.clone(), clock).boxed());
     }
 
     /// The winner, if there is one now.
@@ -134,6 +138,7 @@ impl Contenders {
                 }
             }
         }
+        self.catch_up();
         if self.race.lose(id, Instant::now()) == Loss::StartOver {
             walk.start_over(upstream.guard.id());
             self.race.start_over(walk.deadline());
@@ -164,7 +169,13 @@ impl Contenders {
         }
     }
 
+    /// Leaves out the time in which this process stood still: upstreams may have answered since.
+    fn catch_up(&mut self) {
+        self.race.postpone(self.lapses.since(self.upstreams.clock()));
+    }
+
     fn look_at_the_clock(&mut self, walk: &mut Walk) -> Result<(), Ending> {
+        self.catch_up();
         loop {
             match self.race.due(Instant::now()) {
                 Due::Nothing => return Ok(()),
@@ -203,8 +214,8 @@ impl Contenders {
     }
 }
 
-async fn contend(id: ContenderId, mut upstream: Connected, hello: Bytes) -> Finished {
-    let started = Instant::now();
+async fn contend(id: ContenderId, mut upstream: Connected, hello: Bytes, clock: Arc<LoopClock>) -> Finished {
+    let (started, mut lapses) = (Instant::now(), clock.lapses());
     let Connected { stream, guard, .. } = &mut upstream;
     let result = tokio::select! {
         biased;
@@ -214,7 +225,7 @@ async fn contend(id: ContenderId, mut upstream: Connected, hello: Bytes) -> Fini
     Finished {
         id,
         upstream,
-        waited: started.elapsed(),
+        waited: started.elapsed().saturating_sub(lapses.since(&clock)),
         result,
     }
 }

@@ -6,14 +6,10 @@
 use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    time::{error::Elapsed, timeout},
-};
+use tokio::{io::Interest, net::TcpStream, time::error::Elapsed};
 
 use super::hello::{self, Kind};
-use crate::ending::Ending;
+use crate::{clock::event_loop::LoopClock, ending::Ending};
 
 /// A client whose first flight is not complete after this time is ended. Clients of Kubernetes send their ClientHello at
 /// once, and give up a handshake after 10 s themselves.
@@ -75,8 +71,8 @@ impl Heard {
 }
 
 /// Reads the client's first flight.
-pub async fn read(client: &TcpStream, heard: &mut Heard) -> Result<Flight, Ending> {
-    match timeout(SPEAK_WITHIN, read_all(client, heard)).await {
+pub async fn read(client: &TcpStream, heard: &mut Heard, clock: &LoopClock) -> Result<Flight, Ending> {
+    match clock.timeout(SPEAK_WITHIN, read_all(client, heard)).await {
         Ok(result) => result,
         Err(Elapsed { .. }) => Err(Ending::ClientSilent),
     }
@@ -114,7 +110,11 @@ pub async fn gone(client: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::TcpListener,
+        time::{Instant, timeout},
+    };
 
     use super::*;
 
@@ -125,14 +125,15 @@ mod tests {
         (near, listener.accept().await.unwrap().0)
     }
 
+    async fn read_from(client: &TcpStream) -> Result<Flight, Ending> {
+        read(client, &mut Heard::new(b""), &LoopClock::default()).await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_ended_after_ten_seconds() {
         let (_client, accepted) = connected().await;
         let started = Instant::now();
-        assert_eq!(
-            read(&accepted, &mut Heard::new(b"")).await,
-            Err(Ending::ClientSilent)
-        );
+        assert_eq!(read_from(&accepted).await, Err(Ending::ClientSilent));
         assert_eq!(started.elapsed().as_secs(), 10);
     }
 
@@ -140,17 +141,14 @@ mod tests {
     async fn so_is_one_that_stops_in_the_middle_of_its_hello() {
         let (mut client, accepted) = connected().await;
         client.write_all(&[22, 3, 1, 2]).await.unwrap();
-        assert_eq!(
-            read(&accepted, &mut Heard::new(b"")).await,
-            Err(Ending::ClientSilent)
-        );
+        assert_eq!(read_from(&accepted).await, Err(Ending::ClientSilent));
     }
 
     #[tokio::test]
     async fn a_client_that_closes_without_a_word_is_done() {
         let (client, accepted) = connected().await;
         drop(client);
-        assert_eq!(read(&accepted, &mut Heard::new(b"")).await, Err(Ending::Finished));
+        assert_eq!(read_from(&accepted).await, Err(Ending::Finished));
     }
 
     #[tokio::test]
@@ -158,7 +156,7 @@ mod tests {
         let (mut client, accepted) = connected().await;
         client.write_all(&[22, 3, 1, 2]).await.unwrap();
         client.shutdown().await.unwrap();
-        let flight = read(&accepted, &mut Heard::new(b"")).await.unwrap();
+        let flight = read_from(&accepted).await.unwrap();
         assert_eq!(flight, Flight::Other(Bytes::from_static(&[22, 3, 1, 2])));
     }
 
@@ -168,10 +166,7 @@ mod tests {
 
         let (mut client, accepted) = connected().await;
         client.write_all(b"first").await.unwrap();
-        assert!(matches!(
-            read(&accepted, &mut Heard::new(b"")).await,
-            Ok(Flight::Other(_))
-        ));
+        assert!(matches!(read_from(&accepted).await, Ok(Flight::Other(_))));
         client.write_all(b"more").await.unwrap();
         accepted.readable().await.unwrap();
         let mut leaving = std::pin::pin!(gone(&accepted));

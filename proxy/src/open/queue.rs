@@ -92,6 +92,11 @@ impl Queue {
         }
     }
 
+    /// So much time passed in which nobody could answer.
+    pub fn postpone(&mut self, by: Duration) {
+        self.began += by;
+    }
+
     /// This one has its turn.
     pub fn take(&mut self, id: PathId) {
         self.left.retain(|candidate| candidate.id != id);

@@ -155,6 +155,13 @@ impl<U: Copy> Race<U> {
         self.give_up_at = deadline;
     }
 
+    /// So much time passed in which nobody could answer.
+    pub fn postpone(&mut self, by: Duration) {
+        self.hedge_at += by;
+        self.deadline += by;
+        self.give_up_at += by;
+    }
+
     /// When to ask [`Race::due`] next.
     pub fn next_timer(&self) -> Instant {
         if self.may_hedge() {
@@ -292,6 +299,19 @@ mod tests {
         assert!(race.wants_another() && !race.is_over());
         let second = race.join(CP2, late);
         assert_eq!(race.lose(second, late + LIMIT), Loss::Replace);
+    }
+
+    #[test]
+    fn a_time_in_which_nobody_could_answer_does_not_count() {
+        let (mut race, now) = race();
+        race.join(CP1, now);
+        let lapse = Duration::from_secs(10);
+        race.postpone(lapse);
+        assert_eq!(race.due(now + lapse), Due::Nothing);
+        assert_eq!(race.due(now + lapse + DELAY), Due::Hedge);
+        race.exhaust();
+        assert_eq!(race.next_timer(), now + lapse + LIMIT);
+        assert_eq!(race.due(now + lapse + LIMIT), Due::GiveUpOnSilence);
     }
 
     #[test]

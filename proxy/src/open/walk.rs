@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::debug;
 
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     balance::{Candidate, Event, PathId},
+    clock::event_loop::Lapses,
     net::socket::{self, Fault, UpstreamOptions},
     settings::Settings,
     upstream::{ConnectionGuard, Upstreams},
@@ -58,6 +59,7 @@ pub struct Walk {
     stagger: Duration,
     next_at: Instant,
     deadline: Instant,
+    lapses: Lapses,
 }
 
 impl Walk {
@@ -66,6 +68,7 @@ impl Walk {
         let now = Instant::now();
         let candidates = upstreams.candidates();
         Self {
+            lapses: upstreams.clock().lapses(),
             upstreams: Arc::clone(upstreams),
             stagger: deadline::stagger(settings.hedge_delay, settings.connect_timeout, candidates.len()),
             queue: Queue::new(candidates, now),
@@ -85,7 +88,8 @@ impl Walk {
     }
 
     /// When a client without an upstream is told that there is none.
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&mut self) -> Instant {
+        self.catch_up();
         self.deadline
     }
 
@@ -97,6 +101,7 @@ impl Walk {
     /// Starts over with all upstreams but `chosen`, for a client that was slow to speak or that `chosen` left waiting: its
     /// two seconds count from now. Nothing changes within the hedge delay of the start.
     pub fn start_over(&mut self, chosen: PathId) {
+        self.catch_up();
         let now = Instant::now();
         let young = self.deadline + self.hedge_delay >= now + deadline::OPEN_DEADLINE;
         if young {
@@ -113,6 +118,7 @@ impl Walk {
     /// the time is up. The future may be dropped half way and made again: no dial is lost.
     pub async fn next(&mut self, asked: &[PathId]) -> Option<Connected> {
         loop {
+            self.catch_up();
             if Instant::now() >= self.deadline {
                 self.report_overdue();
                 return None;
@@ -137,11 +143,12 @@ impl Walk {
                     // A dial that fails is replaced at once.
                     self.dial_next(asked);
                 }
-                () = sleep_until(self.deadline) => {
-                    self.report_overdue();
-                    return None;
-                }
+                // It is looked at above.
+                () = sleep_until(self.deadline) => {}
                 () = sleep_until(self.next_at), if self.turn(asked) != Turn::Over => {
+                    if self.catch_up() {
+                        continue;
+                    }
                     self.report_overdue();
                     if !self.dial_next(asked) {
                         self.next_at = Instant::now() + self.stagger;
@@ -149,6 +156,15 @@ impl Walk {
                 }
             }
         }
+    }
+
+    /// Leaves out the time in which this process stood still, and says whether it did: upstreams may have answered since.
+    fn catch_up(&mut self) -> bool {
+        let lapsed = self.lapses.since(self.upstreams.clock());
+        self.deadline += lapsed;
+        self.next_at += lapsed;
+        self.queue.postpone(lapsed);
+        !lapsed.is_zero()
     }
 
     /// Waits for the outcome of a probe while a member of the last resort is being probed for the first time; false if none
@@ -191,9 +207,11 @@ impl Walk {
                 continue;
             };
             let (options, limit) = (self.options, self.connect_timeout);
+            let clock = Arc::clone(self.upstreams.clock());
             let dial = async move {
                 let started = Instant::now();
-                let result = match timeout(limit, socket::connect(candidate.address, options)).await {
+                let connect = socket::connect(candidate.address, options);
+                let result = match clock.timeout(limit, connect).await {
                     Ok(result) => result,
                     Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
                 };
@@ -278,7 +296,11 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
-    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::{
+        net::{TcpListener, TcpSocket},
+        task::yield_now,
+        time::{advance, timeout},
+    };
 
     use super::*;
     use crate::{
@@ -360,6 +382,26 @@ mod tests {
         assert_eq!(walk.next(&[]).await.unwrap().address, slow);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_goes_on_where_a_process_that_stood_still_has_left_it() {
+        let member = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (upstreams, [id]) = fixture::proven([member.local_addr().unwrap()]);
+        let clock = Arc::clone(upstreams.clock());
+        tokio::spawn(async move { clock.run().await });
+        yield_now().await;
+        for is_dialled in [false, true] {
+            let mut walk = Walk::new(&upstreams, &fixture::settings());
+            let mut next = pin!(walk.next(&[]));
+            if is_dialled {
+                assert!(futures::poll!(next.as_mut()).is_pending());
+            }
+            advance(Duration::from_secs(10)).await;
+            assert!(next.await.is_some(), "{is_dialled}");
+            let suspects = upstreams.view().into_iter().filter(|view| view.suspect);
+            assert_eq!(suspects.map(|view| view.id).collect::<Vec<_>>(), [], "{id:?}");
+        }
+    }
+
     /// The health of an upstream after its dial failed with this error.
     fn after_a_dial(errno: Errno) -> (State, Reason, bool) {
         let (upstreams, [id]) = fixture::proven(["127.0.0.1:6443".parse().unwrap()]);
@@ -403,7 +445,7 @@ mod tests {
         let mut walk = Walk::new(&upstreams, &fixture::settings());
         let (found, ()) = tokio::join!(walk.next(&[]), async {
             // The dial of the only member is under way.
-            tokio::task::yield_now().await;
+            yield_now().await;
             fixture::configure(&upstreams, [good.local_addr().unwrap()]);
         });
         assert_eq!(found.unwrap().address, good.local_addr().unwrap());

@@ -2,7 +2,7 @@
 //!
 //! A client that connects, [`Facts::broken`]:
 //! - It is answered in time. It is refused only while no process holds the listeners, and lost only with a process that is
-//!   killed, that ends, or that has no file for it, or while it is opened by one that is stopped for longer than that may take.
+//!   killed, that ends, or that has no file for it.
 //!
 //! A client that keeps its connection, [`Facts::broken_kept`]:
 //! - What it says comes back once, in order, and at once: it waits for a process that is stopped only if that process has its
@@ -28,10 +28,8 @@ use crate::{
 /// How late a connection may be that a process accepts in place of one that hangs.
 const LIMIT: Duration = Duration::from_millis(1500);
 
-/// For how long a process opens a connection. The time in which it is stopped counts.
-const OPEN_LIMIT: Duration = Duration::from_millis(1900);
-
-/// For how long a process that ends tries to give its connections: a stop of ten seconds of another ends none, two stops may.
+/// For how long a process that ends tries to give its connections: a stop of ten seconds of another ends none, two stops may,
+/// and a second without files does not.
 const GIVE_LIMIT: Duration = Duration::from_millis(10_500);
 
 /// When a process was there for clients.
@@ -244,16 +242,12 @@ impl Facts {
 
     /// Whether a connection may be with a process that takes it along: one that is killed meanwhile, or that begins to end
     /// its connections gradually. One without files resets a client for which it could open no connection to an apiserver.
-    /// One that was stopped for longer than opening may take resets those that it was opening.
     fn may_be_lost(&self, begun: Instant, ended: Instant) -> bool {
         let mut faults = self.faults.iter();
         let is_with_a_fault = faults.any(|done| match (done.harm, done.until) {
             (Harm::Kill, _) => begun <= done.effective && ended >= done.from,
             (Harm::NoFiles(_), Some(until)) => begun <= until && ended >= done.from,
-            (Harm::Stop(time), _) => {
-                time > OPEN_LIMIT && begun <= done.effective && ended >= done.from + OPEN_LIMIT
-            }
-            (Harm::NoFiles(_), None) => false,
+            (Harm::Stop(_), _) | (Harm::NoFiles(_), None) => false,
         });
         let mut ends = self.lives.iter().filter_map(|life| life.until);
         is_with_a_fault || ends.any(|end| begun <= end && ended >= end)
