@@ -14,13 +14,14 @@
 //!
 //! These are the rules by which the lock goes from one process to another, see [`super::machine`].
 
+mod answer;
 pub mod batch;
 pub mod giver;
 pub mod giving;
 pub mod taker;
 pub mod taking;
-
 pub mod takings;
+
 use std::time::Duration;
 
 use super::channel::MAX_DESCRIPTORS;
@@ -32,5 +33,8 @@ pub const MAX_PAIRS: usize = (MAX_DESCRIPTORS - 1) / 2;
 const FULL: usize = 4 << 20;
 
 /// The pause between two attempts: to find a process that serves, which binds the path a moment after a take, and to use a
-/// channel where a call has failed.
+/// channel where a call has failed. After batches that were not taken it is longer, see [`giver`].
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long the giver waits for an answer. The taker answers at once unless it is stopped.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@
 //!   connection.
 //! - Its connection ends with a process that is killed and that has it: the one that has said last that it goes on with it;
 //!   or one that may not have come to say so, while the other says that its connections were taken.
-//! - It ends gradually with a process that ends if that one or another had no files then, or if there was none to take it: each
-//!   other was killed, or one, which may be the one that serves, was stopped for longer than a process tries to give.
+//! - It ends gradually with a process that ends if there was none to take it for as long as that one tried to give it: each other
+//!   was killed, or one, which may be the one that serves, was stopped for longer than that.
 //! - No other connection ends under a client, and no two processes end one or give it to the same: both would have served it.
 
 use std::{net::SocketAddr, time::Duration};
@@ -175,11 +175,6 @@ impl Facts {
         else {
             return false;
         };
-        let mut faults = self.faults.iter();
-        let is_without_files = faults.any(|done| {
-            let lasts = done.until.is_none_or(|until| until >= ends);
-            matches!(done.harm, Harm::NoFiles(_)) && done.from <= word.at && lasts
-        });
         let others = || self.lives.iter().filter(|life| life.process != process);
         let was_stopped = |life: &Life| {
             let stopped = self.stopped(ends, word.at, |process| process == life.process);
@@ -187,7 +182,7 @@ impl Facts {
         };
         let none_takes = others().any(was_stopped) || !others().any(|life| lives_for(life, ends, word.at));
         let is_drained = word.ending.as_deref() == Some("ProxyDrained");
-        is_drained && (is_without_files || none_takes)
+        is_drained && none_takes
     }
 
     /// For how long in all these processes were stopped by stops that fall into this time.

@@ -213,8 +213,9 @@ async fn what_the_next_proxy_has_no_room_for_drains() {
     next.write(&narrow);
     next.start().await;
     eventually("the next proxy is ready", async || next.ready().await).await;
+    // It tries for ten seconds.
     end(&mut first).await;
-    // The first batch had them all.
+    // Each batch had them all.
     assert_eq!(taken(&next).await, 0);
     for client in &mut clients {
         timeout(SOON, client.end()).await.unwrap();

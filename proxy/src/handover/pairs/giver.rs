@@ -12,33 +12,32 @@ use std::{
 use tokio::{
     sync::watch,
     task::yield_now,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info};
 
 use super::{
-    FULL, MAX_PAIRS, PAUSE, batch,
-    giving::{Event, Giving, Step},
+    ANSWER_LIMIT, FULL, MAX_PAIRS, PAUSE,
+    answer::{self, Outcome},
+    batch,
 };
 use crate::{
     cause,
     connection::transfer::{Departures, Transfer},
     handover::{
-        channel::{self, Channel, Received},
+        channel::{self, Channel},
         directory,
         driver::Standing,
         inquiry,
         machine::State,
-        record::{AbortReason, Message, Pairs},
+        record::{Message, Pairs},
     },
     listener::Listeners,
 };
 
-/// How long the giver waits for an answer. The taker answers at once unless it is stopped.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-
-/// Batches in all that may fail. Each costs its connections a pause.
-const MOST_FAULTS: u32 = 3;
+/// The longest pause after a batch that was not taken: one side has no files or no memory for it, or the other one died. Each
+/// such batch costs its connections a pause too.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a process stands by before it gives what it relays: a process that takes over by rank may be given back to
 /// meanwhile.
@@ -65,16 +64,6 @@ enum Error {
     NotTaken,
 }
 
-/// What has become of a batch.
-enum Outcome {
-    /// The taker has it.
-    Given,
-    /// The same, and the channel has ended.
-    GivenLast,
-    /// This process goes on with it, and the channel has ended.
-    Kept,
-}
-
 /// Who serves in the directory.
 enum Search {
     /// One that takes connections.
@@ -98,23 +87,26 @@ pub async fn give_all(directory: &Path, listeners: &Listeners, willing: impl Fn(
         given: 0,
     };
     let (mut faults, mut is_last) = (0, false);
-    while giver.is_needed() && faults < MOST_FAULTS && !is_last {
+    while giver.is_needed() && !is_last {
         is_last = giver.is_late();
         if is_last {
             giver.deadline = Instant::now() + ANSWER_LIMIT;
         }
         match search(directory, giver.deadline).await {
             Search::Found(channel) => {
+                let before = giver.given;
                 if let Err(error) = giver.give_on(&channel).await {
                     let cause = cause::chain(&error);
                     debug!(cause, "failed to give connections to another proxy of this node");
-                    faults += 1;
+                    faults = if giver.given > before { 1 } else { faults + 1 };
                 }
             }
             Search::TakesNone => break,
             Search::Nobody => {}
         }
-        sleep(PAUSE).await;
+        // The last attempt must not be slept away.
+        let left = giver.deadline.saturating_duration_since(Instant::now());
+        sleep(pause(faults).min(left.max(PAUSE))).await;
     }
     if giver.given > 0 {
         info!(
@@ -142,6 +134,13 @@ pub async fn give_while_standing_by(
     }
     // The hand-over has ended, and the process does.
     pending::<()>().await;
+}
+
+/// The pause after so many batches in a row that were not taken.
+fn pause(faults: u32) -> Duration {
+    PAUSE
+        .saturating_mul(2_u32.saturating_pow(faults))
+        .min(LONGEST_PAUSE)
 }
 
 async fn search(directory: &Path, deadline: Instant) -> Search {
@@ -223,7 +222,8 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
             bytes: written.bytes,
         });
         channel.send(&message, &descriptors)?;
-        let goes_on = match outcome(channel, self.number).await {
+        let clock = self.listeners.upstreams().clock();
+        let goes_on = match answer::outcome(channel, self.number, clock).await {
             Outcome::Given => true,
             Outcome::GivenLast => false,
             Outcome::Kept => return Err(Error::NotTaken),
@@ -264,71 +264,23 @@ impl Batch {
     }
 }
 
-/// Waits until it is known whether the taker has the batch with this number.
-async fn outcome(channel: &Channel, number: u64) -> Outcome {
-    let mut giving = Giving::new(number);
-    let deadline = Instant::now() + ANSWER_LIMIT;
-    loop {
-        let event = match timeout_at(deadline, channel.receive()).await {
-            Ok(received) => heard(received),
-            Err(_elapsed) => Some(Event::Overdue),
-        };
-        let Some(event) = event else {
-            sleep(PAUSE).await;
-            continue;
-        };
-        let mut step = giving.observe(event);
-        if step == Step::Empty {
-            step = empty(channel, &mut giving);
-        }
-        match step {
-            Step::Wait | Step::Empty => {}
-            Step::Given => return Outcome::Given,
-            Step::GivenLast => return Outcome::GivenLast,
-            Step::Keep => return Outcome::Kept,
-            Step::Abort => {
-                abort(channel, number).await;
-                return Outcome::Kept;
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn heard(received: Result<Received, channel::Error>) -> Option<Event> {
-    match received {
-        Ok(Received::Record(record)) => match record.message {
-            Message::Taken { take } => Some(Event::Taken(take)),
-            _ => None,
-        },
-        Ok(Received::End) | Err(channel::Error::Closed) => Some(Event::Closed),
-        // A record that cannot be read is no `Taken`, and a call that fails says nothing of the taker.
-        Err(_) => None,
-    }
-}
-
-/// Lets nothing more in, and reads what is left.
-fn empty(channel: &Channel, giving: &mut Giving) -> Step {
-    for rest in channel.shut_receive() {
-        let event = heard(rest.map(Received::Record));
-        if event.is_some_and(|event| giving.observe(event) == Step::GivenLast) {
-            return Step::GivenLast;
-        }
-    }
-    giving.observe(Event::Emptied)
-}
-
-/// Says that this process goes on with the batch. It must not before this is sent: an end of the channel without it tells
-/// the taker that this process is dead. There is room for it, because the taker has at most one batch unread.
-async fn abort(channel: &Channel, number: u64) {
-    let abort = Message::Abort {
-        take: number,
-        reason: AbortReason::Overdue,
-    };
-    while let Err(error) = channel.send(&abort, &[]) {
-        if matches!(error, channel::Error::Closed) {
-            return;
-        }
-        debug!(%error, "failed to say that connections are not given, trying again");
-        sleep(PAUSE).await;
+    #[test]
+    fn a_giver_tries_again_soon_at_first_and_each_second_in_the_end() {
+        assert_eq!(pause(0), PAUSE);
+        assert_eq!(pause(1), 2 * PAUSE);
+        let pauses: Vec<_> = (0..40).map(pause).collect();
+        assert!(
+            pauses.is_sorted() && pauses.last() == Some(&LONGEST_PAUSE),
+            "{pauses:?}"
+        );
+        let tries = pauses.iter().scan(Duration::ZERO, |at, pause| {
+            *at += *pause;
+            Some(*at)
+        });
+        assert!(tries.take_while(|at| *at < GIVE_LIMIT).count() > 10);
     }
 }
