@@ -36,8 +36,8 @@ pub(super) async fn outcome(channel: &Channel, number: u64, clock: &LoopClock) -
             Ok(received) => heard(received),
             Err(_elapsed) => match lapses.since(clock) {
                 Duration::ZERO => Some(Event::Overdue),
-                lapsed => {
-                    deadline += lapsed;
+                time => {
+                    deadline += time;
                     continue;
                 }
             },
