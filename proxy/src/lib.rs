@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod net;
 pub mod open;
 pub mod probe;
+pub mod program;
 pub mod readiness;
 pub mod relay;
 pub mod report;

@@ -4,15 +4,15 @@ use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tokio::runtime::Runtime;
-use trivet_proxy::{
+
+use super::{
+    USAGE,
+    cli::{Explain, Inquiry, Output},
+};
+use crate::{
     admin, cause,
     handover::inquiry,
     status::{self, Status, UpstreamStatus},
-};
-
-use crate::{
-    USAGE,
-    cli::{Explain, Inquiry, Output},
 };
 
 /// How long to wait for an answer. A live proxy answers within milliseconds.

@@ -3,18 +3,18 @@
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
-use trivet_proxy::{
+
+use super::{
+    USAGE,
+    cli::{ManifestArguments, Print},
+};
+use crate::{
     clock,
     manifest::{
         self, Author, Output, Standby,
         confinement::Confinement,
         seed::{self, CheckedSeed, Parts},
     },
-};
-
-use crate::{
-    USAGE,
-    cli::{ManifestArguments, Print},
 };
 
 /// Prints the manifest, or says which flag is wrong.

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, value_parser};
 use tracing::Level;
-use trivet_proxy::{
+
+use crate::{
     log::LogFormat,
     manifest::{
         confinement::{AppArmorProfile, SeLinuxLevel, SeLinuxType},

@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep};
-use trivet_proxy::handover::inquiry::{self, Error, Processes};
+
+use crate::handover::inquiry::{self, Error, Processes};
 
 /// How long the process that serves may take for its answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use trivet_proxy::manifest::{
+
+use crate::manifest::{
     Platform,
     members::NamedMember,
     names::{Image, Namespace, PoolName},

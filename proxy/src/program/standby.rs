@@ -11,23 +11,25 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use trivet_proxy::clock;
-use trivet_proxy::document::seed::Seed;
-use trivet_proxy::manifest::{
-    self, Author, Output, Platform, Standby,
-    arrival::Arrival,
-    confinement::Confinement,
-    directory::{self, ManifestDirectory},
-    file::ManifestName,
-    names::PoolName,
-    retirement, seed,
-};
 
 use self::wait::{Wait, Waited};
-use crate::{
+use super::{
     cli::{RemoveArguments, WriteArguments},
     runtime,
     stop::Stop,
+};
+use crate::{
+    clock,
+    document::seed::Seed,
+    manifest::{
+        self, Author, Output, Platform, Standby,
+        arrival::Arrival,
+        confinement::Confinement,
+        directory::{self, ManifestDirectory},
+        file::ManifestName,
+        names::PoolName,
+        retirement, seed,
+    },
 };
 
 /// How long another proxy must serve in a row before the last manifest of a node is removed: one that is about to end, or

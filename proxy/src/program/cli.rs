@@ -6,12 +6,12 @@ mod standby;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trivet_proxy::{admin::Question, log::LogFormat};
 
 pub(crate) use self::{
     manifest::{ManifestArguments, Print},
     standby::{RemoveArguments, WriteArguments},
 };
+use crate::{admin::Question, log::LogFormat};
 
 /// The proxy of a node: a layer-4 balancer over all apiservers of a pool.
 ///
@@ -289,7 +289,7 @@ pub(crate) enum Class {
     DaemonSet,
 }
 
-impl From<Class> for trivet_proxy::handover::rank::Class {
+impl From<Class> for crate::handover::rank::Class {
     fn from(class: Class) -> Self {
         match class {
             Class::Static => Self::Static,
