@@ -2,7 +2,7 @@
 //! account before the token is sent. Without both files no connection is made.
 
 use std::{
-    error, io,
+    error, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
@@ -27,6 +27,7 @@ use trivet_crds::wire::Tls;
 
 use crate::{
     cause,
+    net::spare,
     open::walk::{Connected, Walk},
     settings::Settings,
     trust::{self, Trust},
@@ -283,8 +284,11 @@ impl Events<'_> {
 }
 
 async fn read(file: &Path) -> Result<String, Error> {
-    let text = tokio::fs::read_to_string(file).await;
-    text.map_err(|error| Error::File(file.to_owned(), error))
+    let path = file.to_owned();
+    let text = spawn_blocking(move || spare::with(|| fs::read_to_string(&path))).await;
+    text.map_err(io::Error::from)
+        .flatten()
+        .map_err(|error| Error::File(file.to_owned(), error))
 }
 
 /// The authorities of the service account, for the name that the apiservers' certificates cover.

@@ -2,3 +2,4 @@
 
 pub mod port_holders;
 pub mod socket;
+pub mod spare;

@@ -32,6 +32,7 @@ use super::{
     codec::{self, MAX_RECORD},
     record::Message,
 };
+use crate::net::spare;
 
 /// The most descriptors in one record (`SCM_MAX_FD` of the kernel).
 pub const MAX_DESCRIPTORS: usize = 253;
@@ -119,7 +120,7 @@ pub struct Channel {
 impl Channel {
     /// Connects to the socket at this path; none if there is no socket, or nobody listens on it.
     pub fn connect(path: &Path) -> Result<Option<Self>, Error> {
-        let socket = new_socket()?;
+        let socket = spare::with(|| Ok(new_socket()?))?;
         match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
             Ok(()) => Self::new(socket).map(Some),
             Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),

@@ -20,6 +20,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::net::spare;
+
 /// A failure with the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,7 +88,7 @@ impl Lock {
 
     /// A descriptor that holds the same lock, to be sent.
     pub fn duplicate(&self) -> Result<OwnedFd, Error> {
-        let duplicate = self.file.try_clone().map_err(|error| self.failure(error))?;
+        let duplicate = spare::with(|| self.file.try_clone()).map_err(|error| self.failure(error))?;
         Ok(duplicate.into())
     }
 

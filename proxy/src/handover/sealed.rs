@@ -12,6 +12,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::net::spare;
+
 /// Nobody can change what was written.
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK);
 
@@ -44,7 +46,7 @@ pub enum Error {
 
 /// A sealed file with this content. `/proc/PID/fd` shows the name.
 pub fn write<'a>(name: &str, content: impl IntoIterator<Item = &'a [u8]>) -> io::Result<OwnedFd> {
-    let mut file = File::from(new_file(name)?);
+    let mut file = File::from(spare::with(|| new_file(name))?);
     for part in content {
         file.write_all(part)?;
     }

@@ -39,6 +39,7 @@ use crate::{
     net::{
         port_holders::{self, Holder, Socket},
         socket::{self, Fault},
+        spare,
     },
     systemd::sockets::PassedSockets,
 };
@@ -273,7 +274,13 @@ impl Acceptor {
     async fn accept(&self, listener: &TcpListener) {
         let mut exhausted = false;
         loop {
-            match listener.accept().await {
+            let accepted = if spare::fill() {
+                listener.accept().await
+            } else {
+                // A client that is accepted with the last file could not be served.
+                Err(Errno::EMFILE.into())
+            };
+            match accepted {
                 Ok((client, peer)) => {
                     exhausted = false;
                     self.admit(client, peer);
@@ -283,6 +290,9 @@ impl Acceptor {
                 Err(error) if lent::is_ended(&error) => return,
                 Err(error) => {
                     self.clients.metrics.accept_failed();
+                    if spare::is_exhausted(&error) {
+                        self.sockets.note_exhausted();
+                    }
                     if !std::mem::replace(&mut exhausted, true) {
                         warn!(address = %self.address, %error, "failed to accept, pausing until it works again");
                     }

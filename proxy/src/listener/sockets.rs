@@ -7,10 +7,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
+use super::ACCEPT_PAUSE;
 use crate::handover::lent::LentListener;
 
 /// What this process does with its listener addresses.
@@ -35,6 +37,10 @@ impl Part {
     }
 }
 
+/// How long after a failure to accept for want of files this process counts as one that cannot accept. It tries again
+/// every [`ACCEPT_PAUSE`].
+const EXHAUSTED_FOR: Duration = ACCEPT_PAUSE.saturating_mul(3);
+
 /// The sockets by address. Every change is told to all who follow.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -42,6 +48,8 @@ pub struct Sockets {
     /// Whether ports are shared with any process of the same user that shares them too: where there is no hand-over.
     shared: AtomicBool,
     part: watch::Sender<Part>,
+    /// When this process last had no file to accept with.
+    exhausted: Mutex<Option<Instant>>,
     changes: watch::Sender<u64>,
 }
 
@@ -67,6 +75,17 @@ impl Sockets {
     /// Whether ports are shared.
     pub fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
+    }
+
+    /// There is no file left to accept with.
+    pub fn note_exhausted(&self) {
+        *self.exhausted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether this process would accept and cannot, because it has no file left.
+    pub fn is_exhausted(&self) -> bool {
+        let last = *self.exhausted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.part().accepts() && last.is_some_and(|last| last.elapsed() < EXHAUSTED_FOR)
     }
 
     /// The socket of an address.

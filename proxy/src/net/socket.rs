@@ -20,6 +20,8 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
+use super::spare;
+
 /// The longest queue of clients that are not yet accepted: when all pods of a node reconnect at once no SYN is dropped.
 const BACKLOG: u32 = 4096;
 
@@ -118,7 +120,7 @@ fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 
 /// Connects to an upstream, with its options set before the first packet.
 pub async fn connect(address: SocketAddr, options: UpstreamOptions) -> io::Result<TcpStream> {
-    let socket = new_socket(address)?;
+    let socket = spare::with(|| new_socket(address))?;
     socket.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(options.keepalive_idle)

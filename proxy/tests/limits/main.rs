@@ -120,6 +120,17 @@ async fn without_files_the_proxy_waits_without_spinning_and_recovers_within_a_se
 }
 
 #[tokio::test]
+async fn a_client_that_is_accepted_with_the_last_file_is_served() {
+    let proxy = Proxy::start().await;
+    assert_eq!(proxy.ask(b"before").await.unwrap(), b"before");
+    proxy.leave_one_file();
+    for _ in 0..10 {
+        let answer = timeout(PATIENCE, proxy.ask(b"last")).await.unwrap();
+        assert_eq!(answer.unwrap(), b"last");
+    }
+}
+
+#[tokio::test]
 async fn a_client_beyond_what_files_allow_is_shed_and_not_left_waiting() {
     let proxy = Proxy::start_with_files(300).await;
     let mut held = Vec::new();

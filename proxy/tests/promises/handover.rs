@@ -368,6 +368,36 @@ async fn a_standby_accepts_beside_a_proxy_that_hangs_until_it_runs_again() {
     );
 }
 
+/// Its files are used up by a leak, so that none is left at any number: it answers all but cannot accept.
+#[tokio::test]
+async fn a_standby_accepts_beside_a_proxy_without_files_until_it_has_some_again() {
+    let (node, _apiserver) = node();
+    let (serving, standby) = pod_and_standby(&node).await;
+    let attempts = Attempts::start(&node);
+    serving.serves().await;
+    limit_files(&serving, 1);
+    let limited = Instant::now();
+    standby.serves().await;
+    limit_files(&serving, 1024);
+    eventually("only one accepts", async || {
+        let before = served(&standby.node).await;
+        serving.serves().await;
+        served(&standby.node).await == before
+    })
+    .await;
+    let slowest = attempts.all_succeeded_since(limited).await;
+    println!("the slowest took {slowest:?}");
+    assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
+}
+
+/// Lets a process open no more files than this.
+pub(crate) fn limit_files(process: &Process, files: usize) {
+    let limited = Command::new("prlimit")
+        .args(["--pid", &process.id().to_string(), &format!("--nofile={files}:")])
+        .status();
+    assert!(limited.unwrap().success());
+}
+
 /// On a node that is new, the static pod may be the first to start.
 #[tokio::test]
 async fn a_standby_without_a_document_leaves_the_node_to_a_proxy_that_has_one() {

@@ -6,7 +6,6 @@ mod holder;
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    process::Command,
     time::Duration,
 };
 
@@ -29,7 +28,7 @@ use self::{
     holder::{Holder, ends, record},
 };
 use crate::{
-    handover::Process,
+    handover::{Process, limit_files},
     pairs::{SOON, connections, echo, ready_before, serving, successor_of_idle, taken},
     support::{
         apiserver::{Apiserver, Mode},
@@ -185,13 +184,6 @@ async fn who_asks_a_proxy_that_has_given_is_told_at_once() {
     let told = inquiry::ask_on(&channel, SOON).await;
     assert!(matches!(told, Err(inquiry::Error::Silent)), "{told:?}");
     assert!(begun.elapsed() < A_PAUSE, "nobody answers");
-}
-
-fn limit_files(process: &Process, files: usize) {
-    let limited = Command::new("prlimit")
-        .args(["--pid", &process.id().to_string(), &format!("--nofile={files}:")])
-        .status();
-    assert!(limited.unwrap().success());
 }
 
 /// A proxy before a member that echoes, which can take connections, and three connections of another process, of which one

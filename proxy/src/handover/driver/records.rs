@@ -20,6 +20,7 @@ use crate::{
         machine::{ChannelId, Event},
         record::{Listener, ListenerKind, Message},
     },
+    net::spare,
 };
 
 impl Driver {
@@ -56,7 +57,7 @@ impl Driver {
             .sockets()
             .get(address)
             .ok_or(Error::NoListener(address))?;
-        Ok(socket.as_fd().try_clone_to_owned()?)
+        Ok(spare::with(|| socket.as_fd().try_clone_to_owned())?)
     }
 
     /// One by one, because what is told decides whether the next is read.
@@ -84,6 +85,8 @@ impl Driver {
         let Record { message, descriptors } = record;
         let is_of_holder = self.machine.holder_channel() == Some(channel);
         let used = match &message {
+            // It cannot accept either, which its peers find in its silence and the queue: one of them accepts beside it.
+            Message::Ping { .. } if self.listeners.sockets().is_exhausted() => return,
             Message::Ping { number } => {
                 let pong = Message::Pong { number: *number };
                 return self.links.send(channel, pong, Vec::new());

@@ -13,6 +13,7 @@ use crate::{
         sealed,
         snapshot::{Error, WarmState},
     },
+    net::spare,
     source::Source,
     upstream::Upstreams,
 };
@@ -120,7 +121,7 @@ impl Warmth {
     pub(super) fn descriptor(&self, snapshot: &Snapshot) -> Result<OwnedFd, Error> {
         match &self.last {
             Some((last, descriptor)) if last == snapshot => {
-                Ok(descriptor.try_clone().map_err(sealed::Error::from)?)
+                Ok(spare::with(|| descriptor.try_clone()).map_err(sealed::Error::from)?)
             }
             Some(_) | None => Err(missing(io::ErrorKind::NotFound)),
         }
