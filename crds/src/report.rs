@@ -7,6 +7,7 @@
 mod fence;
 #[cfg(feature = "crd")]
 mod object;
+pub mod usage;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -39,6 +40,9 @@ pub const MAX_MESSAGE: usize = 512;
 /// How old a report becomes at most while its proxy can write it: three times the longest interval between two writes.
 /// An older one says that nobody reports, and nothing about the standby.
 pub const STALE_AFTER_INTERVALS: u64 = 3;
+
+/// The reason of the warning of a proxy that has no file left, and so accepts nobody.
+pub const FILES_EXHAUSTED: &str = "FilesExhausted";
 
 /// The shortest interval between two reports without a change, in seconds.
 const INTERVAL_SECONDS: u64 = 300;
@@ -101,10 +105,16 @@ pub struct ReportContent {
     #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
     #[serde(default)]
     pub connections: u32,
-    /// The open files of the proxy when the report was written.
+    /// The open files of the proxy when the report was written. A report is written when they exceed what
+    /// the connections explain, and at each doubling of that.
     #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
     #[serde(default)]
     pub open_files: u32,
+    /// The memory of the proxy when the report was written, in MiB: its resident set. 0 if it is not known. A report is
+    /// written for it as for open files.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
+    #[serde(default)]
+    pub memory_mebibytes: u32,
     /// Lasting problems of this proxy that an administrator should repair, such as a cache that cannot be written.
     #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
     #[serde(default)]

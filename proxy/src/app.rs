@@ -18,6 +18,7 @@ use crate::{
         Documents, InForce, cache::Cache, file, keeper::Keeper, seed::Seed, stale, watch as config_map,
     },
     ending::Ending,
+    files,
     handover::{
         driver::{self, Driver, End, Standing, Warmth},
         machine::Event,
@@ -263,6 +264,8 @@ impl BoundProxy {
             Arc::clone(&upstreams),
         );
         spawn("systemd", report.boxed());
+        let (listeners, warnings) = (Arc::clone(&self.listeners), Arc::clone(&self.warnings));
+        spawn("files", files::watch(listeners, warnings, self.files).boxed());
         let readiness = Arc::clone(&self.readiness);
         spawn(
             "readiness",

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod connection;
 pub mod document;
 pub mod ending;
+pub mod files;
 pub mod handover;
 pub mod listener;
 pub mod log;

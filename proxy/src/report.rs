@@ -5,13 +5,13 @@
 
 mod content;
 mod pacing;
+mod usage;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::{debug, info, warn};
@@ -23,6 +23,7 @@ use trivet_crds::{
 use self::{
     content::{Gist, Process, content, gist},
     pacing::Pacing,
+    usage::{Marks, Usage},
 };
 use crate::{
     api::{Api, Credentials, Error, Verb},
@@ -41,7 +42,7 @@ const WRITE_LIMIT: Duration = Duration::from_secs(15);
 /// The field manager: the same for all proxies of a node, so that the next one takes the object over.
 const MANAGER: &str = "trivet-proxy";
 
-/// What the hand-over says about this process and its standby. None of it without a hand-over: this process serves alone.
+/// What the hand-over says about this process and its standby. None of it without a hand-over: this process.serves alone.
 #[derive(Clone, Debug)]
 pub struct HandOver {
     /// The part of this process.
@@ -71,16 +72,18 @@ impl Reporter {
         let mut pacing = Pacing::new(Instant::now(), self.nodes(), rand::random());
         let mut written: Option<Gist> = None;
         let mut is_failing = false;
+        let mut marks = Marks::default();
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let Some(report) = self.report() else {
+            let Some(report) = self.report().await else {
                 // Another process reports. What it writes is not what this one wrote last.
                 written = None;
                 continue;
             };
-            let gist = gist(&report);
+            marks.raise(&report);
+            let gist = gist(&report, marks);
             let differs = written.as_ref() != Some(&gist);
             let now = Instant::now();
             pacing.look(differs, now, (self.nodes(), rand::random()));
@@ -104,7 +107,7 @@ impl Reporter {
     }
 
     /// What this process reports; none while another process serves, or before the first document.
-    fn report(&self) -> Option<ReportContent> {
+    async fn report(&self) -> Option<ReportContent> {
         let process = match &self.hand_over {
             None => Process::default(),
             Some(hand_over) => Process {
@@ -114,14 +117,14 @@ impl Reporter {
             },
         };
         // A standby does not even look.
-        process
-            .serves
-            .then(|| content(&self.subject.status(), &process))
-            .flatten()
+        if !process.serves {
+            return None;
+        }
+        let usage = Usage::now().await;
+        content(&self.subject.status(), &process, usage)
     }
 
     async fn write(&self, mut report: ReportContent) -> Result<(), Error> {
-        report.open_files = spawn_blocking(open_files).await.unwrap_or_default();
         report.observed_time = clock::rfc3339(clock::unix_seconds());
         let object = serde_json::to_vec(&report.object()?)?;
         let name = name(&report.pool_name, &report.node_name);
@@ -161,10 +164,4 @@ impl Reporter {
             }
         }
     }
-}
-
-/// The files that this process has open.
-fn open_files() -> u32 {
-    let files = fs::read_dir("/proc/self/fd").map(Iterator::count);
-    files.map_or(0, |files| u32::try_from(files).unwrap_or(u32::MAX))
 }

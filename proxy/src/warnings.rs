@@ -26,6 +26,8 @@ pub enum Topic {
     Handover,
     /// The metrics address cannot be bound.
     Metrics,
+    /// There is no file left.
+    Files,
     /// A source offers a document that is not followed for its revision.
     Document(Source),
 }

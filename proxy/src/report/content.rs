@@ -7,6 +7,7 @@ use trivet_crds::report::{
     ReportedHealth, ReportedListener, ReportedMember, ReportedWarning, StandbyState,
 };
 
+use super::usage::{Marks, Usage};
 use crate::{
     balance::{Standing, health::State},
     status::{ListenerStatus, Status, UpstreamStatus},
@@ -34,9 +35,8 @@ impl Default for Process {
     }
 }
 
-/// The report; none while another process serves, or before the first document. Open files and time are added when it is
-/// written.
-pub(super) fn content(status: &Status, process: &Process) -> Option<ReportContent> {
+/// The report; none while another process serves, or before the first document. The time is added when it is written.
+pub(super) fn content(status: &Status, process: &Process, usage: Usage) -> Option<ReportContent> {
     let document = status.document.as_ref().filter(|_| process.serves)?;
     Some(ReportContent {
         pool_name: document.pool.clone(),
@@ -56,7 +56,8 @@ pub(super) fn content(status: &Status, process: &Process) -> Option<ReportConten
         members: status.upstreams.iter().take(MAX_MEMBERS).map(member).collect(),
         members_summary: summary(&status.upstreams),
         connections: count(status.clients.open),
-        open_files: 0,
+        open_files: usage.open_files,
+        memory_mebibytes: usage.memory_mebibytes,
         warnings: status
             .warnings
             .iter()
@@ -70,7 +71,8 @@ pub(super) fn content(status: &Status, process: &Process) -> Option<ReportConten
     })
 }
 
-/// What makes a report worth writing: all but the counts, the messages of members and the time.
+/// What makes a report worth writing: all but the counts, the messages of members and the time. Of files and memory only
+/// what connections do not explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Gist {
     document: (String, u64),
@@ -82,11 +84,13 @@ pub(super) struct Gist {
     members_summary: String,
     /// With the message, which changes when the cause does, as from a full disk to one that is read-only.
     warnings: Vec<(String, String)>,
+    marks: Marks,
 }
 
 /// The gist of a report.
-pub(super) fn gist(report: &ReportContent) -> Gist {
+pub(super) fn gist(report: &ReportContent, marks: Marks) -> Gist {
     Gist {
+        marks,
         document: (report.pool_name.clone(), report.revision),
         standby: report.standby,
         listeners: report
@@ -208,7 +212,7 @@ mod tests {
     }
 
     fn report(upstreams: Value) -> ReportContent {
-        content(&status(upstreams), &Process::default()).unwrap()
+        content(&status(upstreams), &Process::default(), Usage::default()).unwrap()
     }
 
     #[test]
@@ -238,17 +242,17 @@ mod tests {
             serves: false,
             ..Process::default()
         };
-        assert!(content(&status(json!([])), &standby).is_none());
+        assert!(content(&status(json!([])), &standby, Usage::default()).is_none());
         let mut without = status(json!([]));
         without.document = None;
-        assert!(content(&without, &Process::default()).is_none());
+        assert!(content(&without, &Process::default(), Usage::default()).is_none());
     }
 
     #[test]
     fn a_listener_whose_address_the_node_lacks_is_not_reported_as_listening() {
         let mut lacking = status(json!([]));
         lacking.listeners[1].fault = None;
-        let report = content(&lacking, &Process::default()).unwrap();
+        let report = content(&lacking, &Process::default(), Usage::default()).unwrap();
         let addresses: Vec<_> = report
             .listeners
             .iter()
@@ -259,7 +263,12 @@ mod tests {
 
     #[test]
     fn a_count_is_no_change_but_the_first_connection_is() {
-        let with = |state, connections| gist(&report(json!([upstream("cp1", state, connections, "Active")])));
+        let with = |state, connections| {
+            gist(
+                &report(json!([upstream("cp1", state, connections, "Active")])),
+                Marks::default(),
+            )
+        };
         assert_eq!(with("Up", 3), with("Up", 9));
         assert_ne!(with("Up", 0), with("Up", 1));
         assert_ne!(with("Up", 1), with("Unready", 1));
@@ -269,11 +278,26 @@ mod tests {
         };
         let mut named = report(json!([]));
         named.listeners[1].message = "another program has the port".to_owned();
-        assert_ne!(gist(&named), gist(&report(json!([]))));
-        let other = content(&status(json!([])), &ready).unwrap();
-        assert_ne!(gist(&other), gist(&report(json!([]))));
+        assert_ne!(
+            gist(&named, Marks::default()),
+            gist(&report(json!([])), Marks::default())
+        );
+        let other = content(&status(json!([])), &ready, Usage::default()).unwrap();
+        assert_ne!(
+            gist(&other, Marks::default()),
+            gist(&report(json!([])), Marks::default())
+        );
         let mut later = report(json!([]));
         later.revision += 1;
-        assert_ne!(gist(&later), gist(&report(json!([]))));
+        assert_ne!(
+            gist(&later, Marks::default()),
+            gist(&report(json!([])), Marks::default())
+        );
+        let mut more = report(json!([]));
+        (more.open_files, more.memory_mebibytes) = (900, 100);
+        assert_eq!(
+            gist(&more, Marks::default()),
+            gist(&report(json!([])), Marks::default())
+        );
     }
 }
