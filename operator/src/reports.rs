@@ -16,7 +16,7 @@ use trivet_crds::report::{
     ProxyReport, ReportedHealth, STALE_AFTER_INTERVALS, StandbyState, interval_seconds,
 };
 
-use self::troubles::Trouble;
+use self::troubles::{Kind, Trouble};
 
 /// The part of a report that the operator uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub struct NodeReport {
     pub not_up: BTreeSet<String>,
     /// The open files of its proxy.
     pub open_files: u32,
+    /// The memory of its proxy in MiB; 0 if that is not known.
+    pub memory_mebibytes: u32,
+    /// That of the last proxy of another template on the node, as far as it was seen; 0 if that is not known.
+    pub earlier_mebibytes: u32,
     /// The connections of its clients.
     pub connections: u32,
     /// Whether a standby takes over.
@@ -59,6 +63,8 @@ impl From<ProxyReport> for NodeReport {
                 .map(|member| member.name)
                 .collect(),
             open_files: content.open_files,
+            memory_mebibytes: content.memory_mebibytes,
+            earlier_mebibytes: 0,
             connections: content.connections,
             standby: content.standby,
             observed: content.observed_time.parse().ok(),
@@ -73,6 +79,25 @@ impl NodeReport {
         let longest = i64::try_from(longest).unwrap_or(i64::MAX);
         let age = |observed: Timestamp| now.as_second().saturating_sub(observed.as_second());
         self.observed.is_some_and(|observed| age(observed) <= longest)
+    }
+
+    /// Remembers of the report that it replaces what a new template is compared with.
+    fn replace(&mut self, before: Option<&Self>) {
+        self.earlier_mebibytes = before.map_or(0, |before| {
+            if before.template == self.template {
+                before.earlier_mebibytes
+            } else {
+                before.memory_mebibytes
+            }
+        });
+    }
+
+    /// Whether a proxy says that this is wrong.
+    pub fn warns_of(&self, reason: &str) -> bool {
+        self.troubles.iter().any(|trouble| match &trouble.kind {
+            Kind::Warning(warned) => warned == reason,
+            Kind::NotListening(_) => false,
+        })
     }
 
     /// Whether the pool's status says the same of both.
@@ -108,7 +133,10 @@ impl Reports {
                 false
             }
             Event::InitDone => {
-                let relisted = std::mem::take(&mut known.relisted);
+                let mut relisted = std::mem::take(&mut known.relisted);
+                for (name, report) in &mut relisted {
+                    report.replace(known.reports.get(name));
+                }
                 let before = std::mem::replace(&mut known.reports, relisted);
                 known.has_read = true;
                 let is_same = |(name, report): (&String, &NodeReport)| {
@@ -119,7 +147,8 @@ impl Reports {
                 before.len() != known.reports.len() || !known.reports.iter().all(is_same)
             }
             Event::Apply(report) => {
-                let (name, report) = (report.name_any(), NodeReport::from(report));
+                let (name, mut report) = (report.name_any(), NodeReport::from(report));
+                report.replace(known.reports.get(&name));
                 let before = known.reports.insert(name, report.clone());
                 before.is_none_or(|before| !report.says_the_same(&before))
             }

@@ -1,6 +1,8 @@
 //! Reads what the waves of a rollout depend on: the DaemonSet with the operator's notes, its pods by node, what their
 //! proxies report, and while the first node soaks its Lease.
 
+mod limit;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use trivet_crds::report::FILES_EXHAUSTED;
 use trivet_crds::wire::{Document, GatePolicy, RolloutTarget};
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL};
 
@@ -51,7 +54,13 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
     WaveFacts {
         good,
         is_complete: is_seen(daemon_set) && is_complete(&counts(daemon_set, &proxies.uncounted)),
-        nodes: nodes(ctx, pool, &in_place.hash, now),
+        nodes: nodes(
+            ctx,
+            pool,
+            &in_place.hash,
+            (document.map_or(0, |document| document.revision), now),
+        ),
+        memory_limit_mebibytes: limit::memory_mebibytes(&in_place.content),
         in_place: Some(in_place),
         record,
         lease_renewed,
@@ -159,13 +168,13 @@ async fn lease_renewed(ctx: &Context, target: &RolloutTarget, in_place: &str) ->
     }
 }
 
-/// The nodes that have a pod of `pool`, by name.
-fn nodes(ctx: &Context, pool: &str, template: &str, now: Timestamp) -> Vec<NodeFacts> {
+/// The nodes that have a pod of `pool`, by name, while the document has this revision.
+fn nodes(ctx: &Context, pool: &str, template: &str, (revision, now): (u64, Timestamp)) -> Vec<NodeFacts> {
     let node_count = u32::try_from(ctx.nodes.len()).unwrap_or(u32::MAX);
     let reports = ctx.reports.of(pool).into_iter();
     let fresh = reports.filter(|report| report.is_fresh(node_count, now));
     let mut reports: BTreeMap<_, _> = fresh
-        .map(|report| (report.node.clone(), reported(report)))
+        .map(|report| (report.node.clone(), reported(report, revision)))
         .collect();
     let mut nodes: BTreeMap<String, NodeFacts> = BTreeMap::new();
     for pod in pods_of(ctx, pool) {
@@ -253,8 +262,12 @@ fn newcomer(pod: &Pod) -> Newcomer {
     }
 }
 
-fn reported(report: NodeReport) -> Reported {
+fn reported(report: NodeReport, revision: u64) -> Reported {
     Reported {
+        is_out_of_files: report.warns_of(FILES_EXHAUSTED),
+        is_current: report.revision >= revision,
+        memory_mebibytes: report.memory_mebibytes,
+        earlier_mebibytes: report.earlier_mebibytes,
         template: report.template,
         not_up: report.not_up,
         not_listening: report

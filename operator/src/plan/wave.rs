@@ -17,6 +17,7 @@ mod facts;
 mod first;
 mod record;
 mod signs;
+mod usage;
 mod vigil;
 
 use std::collections::BTreeSet;
@@ -334,7 +335,7 @@ impl<'a> Waves<'a> {
             self.record.advance(facts.now);
         }
         self.record.paused = self.is_paused();
-        if let Some(sign) = signs::any(&facts.nodes, self.has_soaked()) {
+        if let Some(sign) = signs::any(facts, &in_place.hash, self.has_soaked()) {
             return self.halt(in_place, sign);
         }
         let gate = self.gate();

@@ -80,6 +80,8 @@ mod tests {
             template: String::new(),
             not_up: BTreeSet::new(),
             open_files: 0,
+            memory_mebibytes: 0,
+            earlier_mebibytes: 0,
             connections: 0,
             standby,
             troubles: Vec::new(),

@@ -27,6 +27,8 @@ pub struct WaveFacts {
     pub target: RolloutTarget,
     /// The nodes that have a pod, by name.
     pub nodes: Vec<NodeFacts>,
+    /// How much memory a proxy of the template in place may use, in MiB; `None` without a limit.
+    pub memory_limit_mebibytes: Option<u32>,
     /// When kubelet has last renewed the Lease of the first node, by the node's clock; `None` if that is not known.
     pub lease_renewed: Option<i64>,
 }
@@ -94,6 +96,14 @@ pub struct Reported {
     pub not_listening: Vec<String>,
     /// The open files of the proxy.
     pub open_files: u32,
+    /// Whether it says that no file is left.
+    pub is_out_of_files: bool,
+    /// Its memory in MiB; 0 if that is not known.
+    pub memory_mebibytes: u32,
+    /// That of the last proxy of another template on this node; 0 if that is not known.
+    pub earlier_mebibytes: u32,
+    /// Whether it follows the document in force.
+    pub is_current: bool,
     /// The connections of its clients.
     pub connections: u32,
 }

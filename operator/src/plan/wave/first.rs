@@ -1,25 +1,23 @@
 //! The first node of a rollout: what it waits for before the others follow.
 
 use super::facts::{Newcomer, NodeFacts, Reported, WaveFacts};
+use super::usage::excess;
 
-/// How long the new proxy may take from the opening of its gate until it is ready. It needs a few seconds and a readiness
-/// probe, which comes every ten.
-pub(super) const READY_LIMIT_SECONDS: i64 = 90;
+/// How long the new proxy may take from the opening of its gate until it is ready. Its container runs already. It needs the
+/// document, which its predecessor gives it at once; a probe of each member, 5 s at most; the take; a readiness probe, which
+/// comes every ten seconds; and kubelet's word of it. That is 15 s, and a machine that answers late for half a minute must
+/// not fail it. An outage of the API fails nothing either: this operator must have looked for half a minute without a gap.
+pub(super) const READY_LIMIT_SECONDS: i64 = 60;
 
 /// How long it may look bad beyond its soak. A member that fails in the very moment looks so too.
 const DOUBT_LIMIT_SECONDS: i64 = 60;
 
 /// How long its first report may take beyond its soak. Reports are no condition: where nobody can write any, they are not
-/// waited for.
+/// waited for. Where the other nodes write theirs, and this node did before, the silence of the new proxy is a doubt.
 const REPORT_LIMIT_SECONDS: i64 = 30;
 
 /// How old the last renewal of the Lease may be. Kubelet renews it every ten seconds.
 const LEASE_AGE_SECONDS: i64 = 20;
-
-/// Files that a proxy may have open beside those of its connections, and those of each: both ends, and twice as many while
-/// they are handed over.
-const FILES: u32 = 1024;
-const FILES_OF_A_CONNECTION: u32 = 4;
 
 /// How far the first node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +65,14 @@ pub(super) fn progress(node: &NodeFacts, template: &str, times: Times, facts: &W
         .report
         .as_ref()
         .is_none_or(|report| report.template == template);
-    if !has_reported && over <= REPORT_LIMIT_SECONDS {
-        return Progress::Awaits("the report of its new proxy".to_owned());
+    if !has_reported {
+        let awaited = "the report of its new proxy".to_owned();
+        if over <= REPORT_LIMIT_SECONDS {
+            return Progress::Awaits(awaited);
+        }
+        if do_others_report(node, template, facts) {
+            return within(over <= DOUBT_LIMIT_SECONDS, awaited);
+        }
     }
     Progress::Soaked
 }
@@ -103,18 +107,23 @@ fn doubt(
     if let Some(address) = report.not_listening.first() {
         return Some(format!("its new proxy to listen on {address}"));
     }
-    let files = report
-        .connections
-        .saturating_mul(FILES_OF_A_CONNECTION)
-        .saturating_add(FILES);
-    if report.open_files > files {
-        return Some(format!(
-            "its new proxy to close files: it has {} open for {} connections",
-            report.open_files, report.connections
-        ));
+    if let Some(excess) = excess(report, template, facts) {
+        return Some(excess.awaits);
     }
     let member = worse(report, template, facts)?;
     Some(format!("member {member} to be Up, as most other nodes see it"))
+}
+
+/// Whether most nodes with other proxies have reported since the document last changed, such as when the gate opened: each
+/// proxy reports a new revision.
+fn do_others_report(first: &NodeFacts, template: &str, facts: &WaveFacts) -> bool {
+    let nodes = facts.nodes.iter();
+    let nodes = nodes.filter(|node| node.aside.is_none() && node.name != first.name);
+    let others = nodes.filter_map(|node| node.report.as_ref());
+    let (current, late): (Vec<_>, Vec<_>) = others
+        .filter(|report| report.template != template)
+        .partition(|report| report.is_current);
+    current.len() > late.len()
 }
 
 /// A member that is not Up here, but on most of the nodes whose proxies are not of this template.
