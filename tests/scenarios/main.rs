@@ -46,6 +46,7 @@ mod serving {
 /// As `protecting`, with faults and upgrades of minutes, which `cargo xtask soak` runs.
 mod soak {
     mod a_master_lost_for_minutes_costs_no_worker;
+    mod a_proxy_that_does_nothing_harms_one_node_at_most;
     mod many_upgrades_end_no_connection;
 }
 

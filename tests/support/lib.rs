@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod attempts;
 pub mod audit;
+pub mod broken_releases;
 pub mod demo;
 pub mod documents;
 pub mod edits;

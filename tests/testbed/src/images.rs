@@ -3,6 +3,7 @@
 //! No registry is involved: the tars are imported into each host's containerd.
 
 mod archive;
+mod broken;
 
 use std::fs;
 use std::io::Write as _;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use self::archive::Image;
+pub use self::broken::{Broken, broken};
 use crate::progress::Progress;
 use crate::{binaries, quiet, setup};
 
@@ -108,64 +110,6 @@ pub fn build_tagged(progress: &Progress, tag: &str) -> Result<Vec<PathBuf>> {
     )
 }
 
-/// What is wrong with a release of the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// Its program ends at once with an error: it does not know its arguments.
-    Ends,
-    /// Its program runs and does nothing, not even for the probes.
-    Idles,
-    /// Its program is for another architecture.
-    IsForeign,
-}
-
-impl Broken {
-    /// The tag of its image.
-    pub fn tag(self) -> &'static str {
-        match self {
-            Self::Ends => "ends",
-            Self::Idles => "idles",
-            Self::IsForeign => "foreign",
-        }
-    }
-
-    /// The name of its image.
-    pub fn image(self) -> String {
-        format!("{REGISTRY}/{PROXY}:{}", self.tag())
-    }
-
-    /// The program in it.
-    fn program(self, progress: &Progress) -> Result<Vec<u8>> {
-        let package = match self {
-            Self::Ends => "trivet-operator",
-            Self::Idles => "trivet-pause",
-            Self::IsForeign => PROXY,
-        };
-        let mut bytes = read(&program(progress, package)?)?;
-        if self == Self::IsForeign {
-            let machine = bytes
-                .get_mut(ELF_MACHINE)
-                .context("a program has an ELF header")?;
-            machine.copy_from_slice(&NO_MACHINE);
-        }
-        Ok(bytes)
-    }
-}
-
-/// Where an ELF header has the architecture, and one that no kernel runs.
-const ELF_MACHINE: std::ops::Range<usize> = 18..20;
-const NO_MACHINE: [u8; 2] = [0xff, 0xfe];
-
-/// The image of a broken release of the proxy.
-pub fn broken(progress: &Progress, broken: Broken) -> Result<PathBuf> {
-    let beside = program(progress, "trivet-pause")?;
-    let directory = beside
-        .parent()
-        .context("a binary lies in a directory")?
-        .join("images");
-    archive_with(&directory, &broken.program(progress)?, PROXY, broken.tag())
-}
-
 /// Builds each (package, image) and writes its archive next to its binary, under the workspace's target directory.
 fn images(progress: &Progress, wanted: &[(&str, &str)], tag: &str) -> Result<Vec<PathBuf>> {
     let write = |(package, image): &(&str, &str)| archive_of(&program(progress, package)?, image, tag);
@@ -180,23 +124,28 @@ fn archive_of(binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
 
 /// Writes the archive of an image with one program into a directory.
 pub(crate) fn archive_into(directory: &Path, binary: &Path, image: &str, tag: &str) -> Result<PathBuf> {
-    archive_with(directory, &read(binary)?, image, tag)
+    let program = read(binary)?;
+    archive_with(
+        directory,
+        &Image {
+            registry: REGISTRY,
+            name: image,
+            tag,
+            program: &program,
+            beside: &[],
+            environment: &[],
+        },
+    )
 }
 
 fn read(binary: &Path) -> Result<Vec<u8>> {
     fs::read(binary).with_context(|| format!("failed to read {}", binary.display()))
 }
 
-/// The same with these bytes as the program.
-fn archive_with(directory: &Path, program: &[u8], image: &str, tag: &str) -> Result<PathBuf> {
-    let archive = archive_path(directory, image, tag)?;
-    let bytes = archive::docker_archive(&Image {
-        registry: REGISTRY,
-        name: image,
-        tag,
-        program,
-    })?;
-    write_whole(&archive, &bytes)?;
+/// Writes the archive of an image into a directory.
+fn archive_with(directory: &Path, image: &Image<'_>) -> Result<PathBuf> {
+    let archive = archive_path(directory, image.name, image.tag)?;
+    write_whole(&archive, &archive::docker_archive(image)?)?;
     Ok(archive)
 }
 

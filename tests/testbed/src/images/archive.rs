@@ -6,12 +6,17 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// An image with a single file in it, its entry point.
+/// An image with a program in it, its entry point, and the files that it needs besides.
+#[derive(Clone, Copy)]
 pub(super) struct Image<'a> {
     pub(super) registry: &'a str,
     pub(super) name: &'a str,
     pub(super) tag: &'a str,
     pub(super) program: &'a [u8],
+    /// Files by their absolute paths.
+    pub(super) beside: &'a [(String, Vec<u8>)],
+    /// Variables of the program, each as `NAME=value`.
+    pub(super) environment: &'a [String],
 }
 
 /// One file of a tar, at its root.
@@ -23,16 +28,24 @@ struct Entry<'a> {
 
 /// The archive, as `ctr images import` takes it.
 pub(super) fn docker_archive(image: &Image<'_>) -> Result<Vec<u8>> {
-    let layer = tar(&[Entry {
+    let program = Entry {
         path: image.name,
         mode: 0o755,
         bytes: image.program,
-    }])?;
+    };
+    let beside = image.beside.iter().map(|(path, bytes)| Entry {
+        path: path.trim_start_matches('/'),
+        mode: 0o755,
+        bytes,
+    });
+    let files: Vec<_> = std::iter::once(program).chain(beside).collect();
+    let layer = tar(&files)?;
     let config = serde_json::to_vec(&json!({
         "architecture": architecture(),
         "os": "linux",
         "config": {
             "Entrypoint": [format!("/{}", image.name)],
+            "Env": image.environment,
             // In the configuration, so that one binary under two tags is two images, as two releases are.
             "Labels": { "org.opencontainers.image.version": image.tag },
         },
@@ -111,6 +124,8 @@ mod tests {
         name: "trivet-proxy",
         tag: "0.1.0",
         program: b"\x7fELF",
+        beside: &[],
+        environment: &[],
     };
 
     fn unpack(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
@@ -158,6 +173,19 @@ mod tests {
             .header()
             .mode();
         assert_eq!(mode.unwrap(), 0o755);
+    }
+
+    #[test]
+    fn a_program_that_needs_files_and_variables_has_them() {
+        let image = Image {
+            beside: &[("/lib64/ld.so".to_owned(), b"loader".to_vec())],
+            environment: &["FAULT=some".to_owned()],
+            ..PROXY
+        };
+        let files = unpack(&docker_archive(&image).unwrap());
+        let (_, config) = manifest_and_config(&files);
+        assert_eq!(config["config"]["Env"], json!(["FAULT=some"]));
+        assert_eq!(unpack(&files["layer.tar"])["lib64/ld.so"], b"loader");
     }
 
     #[test]
