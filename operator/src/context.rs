@@ -15,6 +15,7 @@ use crate::api::client::Access;
 use crate::api::events::Notice;
 use crate::apply::LastApply;
 use crate::observe::bootstrap::Look;
+use crate::observe::unstarted::Unstarted;
 use crate::plan::Memory;
 use crate::plan::stalls::Stalls;
 use crate::prober::{Prober, in_force_key};
@@ -78,6 +79,8 @@ pub struct PoolState {
     pub last_writer: Option<LastApply>,
     /// When the events of the DaemonSet were last looked at, and what they said.
     pub refused_pod: Option<(Instant, Option<String>)>,
+    /// When kubelet's events about pods that do not start were last looked at, and what they said.
+    pub unstarted: Option<(Instant, Unstarted)>,
     /// The last look at the writer's pods.
     pub writer_pods: Option<Look>,
     /// The last good template that was read, with its hash.

@@ -39,6 +39,7 @@ pub mod in_force;
 pub mod proxies;
 pub mod replacement;
 pub mod rivals;
+pub mod unstarted;
 pub mod wave;
 mod words;
 

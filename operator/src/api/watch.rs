@@ -106,7 +106,11 @@ pub fn trim_pod(pod: &mut Pod) {
     if let Some(status) = &mut pod.status {
         let mut conditions = status.conditions.take().unwrap_or_default();
         conditions.retain(|condition| matches!(condition.type_.as_str(), "Ready" | "PodScheduled"));
+        // A pod that kubelet has refused has no containers, and says why in these.
         *status = PodStatus {
+            phase: status.phase.take(),
+            reason: status.reason.take(),
+            message: status.message.take(),
             conditions: Some(conditions),
             container_statuses: status.container_statuses.take(),
             ..PodStatus::default()

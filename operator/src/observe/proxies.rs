@@ -3,15 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use trivet_crds::{BOOTSTRAP_LABEL, POOL_LABEL, STANDBY_LABEL, TEMPLATE_LABEL, data_plane_name};
 
 use super::Error;
+use super::unstarted::{self, Unstarted};
 use super::words::{EVENTS_INTERVAL, failure, refusal};
 use crate::api::watch;
 use crate::context::Context;
@@ -19,6 +22,9 @@ use crate::plan::scope::{Placement, Scope, VIRTUAL_NODES};
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
+
+/// How long a pass waits for nodes and pods after a start.
+const CACHES_WAIT: Duration = Duration::from_secs(5);
 
 /// The label of a pod with the generation of its template.
 const POD_GENERATION: &str = "pod-template-generation";
@@ -33,8 +39,10 @@ pub struct Proxies {
     pub daemon_set: Option<DaemonSet>,
     /// The pods on nodes that cannot have an available proxy. By node name.
     pub uncounted: Vec<Uncounted>,
-    /// Why pods fail. Empty if all of them are available, or if the reasons cannot be read.
+    /// Why pods fail. Empty if all of them are available and new, or if the reasons cannot be read.
     pub failures: Vec<String>,
+    /// Kubelet's words about pods that do not start.
+    pub unstarted: Unstarted,
 }
 
 /// A pod of the DaemonSet that cannot be available because of its node.
@@ -65,6 +73,7 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
             ..Proxies::default()
         });
     };
+    wait_for_caches(ctx).await;
     let mut pods = pods_of(ctx, pool);
     // The cache has no fixed order, and a message in another order would change the status.
     pods.sort_by_key(|pod| {
@@ -74,7 +83,14 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
     let node = |pod: &Pod| ctx.nodes.get(&ObjectRef::new(node_of(pod)?));
 
     let mut proxies = Proxies::default();
-    let is_available = status.number_unavailable.unwrap_or_default() == 0;
+    // Beside an old pod that is available a new one may fail.
+    let is_available = status.number_unavailable.unwrap_or_default() == 0
+        && status.updated_number_scheduled.unwrap_or_default() >= status.desired_number_scheduled;
+    let counted = pods
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|pod| node(pod).is_some_and(|node| why_uncounted(&node).is_none()));
+    proxies.unstarted = unstarted::observe(ctx, pool, counted).await;
     if status.current_number_scheduled < status.desired_number_scheduled {
         proxies.failures.extend(refused_pod(ctx, pool).await);
     }
@@ -95,13 +111,22 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
                 },
             ),
             None if is_available || proxies.failures.len() >= LIMIT => {}
-            None => proxies.failures.extend(failure(pod)),
+            None => proxies
+                .failures
+                .extend(failure(pod).or_else(|| by_events(pod, &proxies.unstarted))),
         }
     }
     Ok(Proxies {
         daemon_set,
         ..proxies
     })
+}
+
+/// Waits until nodes and pods have been read: to an operator that has just started, a pool must not look as if nobody served.
+/// What cannot be read must not hold up what follows from the spec alone.
+async fn wait_for_caches(ctx: &Context) {
+    let read = async { tokio::join!(ctx.readiness.read("Node"), ctx.readiness.read("Pod")) };
+    timeout(CACHES_WAIT, read).await.ok();
 }
 
 /// The nodes on which a pod of `pool` has started; `None` while the pods have not been read.
@@ -200,6 +225,12 @@ fn is_deleted(pod: &Pod, uncounted: &[Uncounted], surplus: &mut usize) -> bool {
     counts
 }
 
+/// Why the pod does not start, by kubelet's events.
+fn by_events(pod: &Pod, unstarted: &Unstarted) -> Option<String> {
+    let words = unstarted.get(&pod.name_any())?;
+    Some(format!("{}: {words}", node_of(pod)?))
+}
+
 /// During a rollout a node has two pods. The status of the DaemonSet counts only the older one, which comes first.
 fn add(uncounted: &mut Vec<Uncounted>, new: Uncounted) {
     if uncounted.last().is_none_or(|last| last.node != new.node) {
@@ -224,13 +255,22 @@ pub(super) fn is_updated(pod: &Pod, daemon_set: &DaemonSet) -> bool {
 
 /// Whether the pod has the condition Ready.
 pub(super) fn is_ready(pod: &Pod) -> bool {
+    ready(pod).is_some()
+}
+
+/// When kubelet found the pod Ready, by the node's clock, if it is.
+pub(super) fn ready_at(pod: &Pod) -> Option<Timestamp> {
+    Some(ready(pod)?.last_transition_time.as_ref()?.0)
+}
+
+fn ready(pod: &Pod) -> Option<&PodCondition> {
     let conditions = pod
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
     conditions
         .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The node of the pod.

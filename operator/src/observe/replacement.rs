@@ -1,13 +1,15 @@
 //! How far the DaemonSet controller is with replacing the pods of earlier templates. Pods and nodes come from the caches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::proxies::{Proxies, is_ready, is_updated, node_of, pods_of};
+use super::proxies::{Proxies, is_ready, is_updated, node_of, pods_of, ready_at};
 use crate::context::Context;
 
 /// How far the replacement of a pool's pods is.
@@ -15,8 +17,8 @@ use crate::context::Context;
 pub struct Replacement {
     /// Whether a node that can have an available proxy has a pod of an earlier template, and nobody has deleted that yet.
     pub is_under_way: bool,
-    /// The names of the pods of the newest template that are Ready beside such a pod.
-    pub ready: BTreeSet<String>,
+    /// The names of the pods of the newest template that are Ready beside such a pod, and for how long they have been.
+    pub ready: BTreeMap<String, Duration>,
 }
 
 /// How far the replacement of the pods of `pool` is.
@@ -25,10 +27,15 @@ pub fn observe(ctx: &Context, pool: &str, proxies: &Proxies) -> Replacement {
         return Replacement::default();
     };
     let uncounted = proxies.uncounted.iter().map(|pod| pod.node.as_str()).collect();
-    replacement(&pods_of(ctx, pool), daemon_set, &uncounted)
+    replacement(&pods_of(ctx, pool), daemon_set, &uncounted, Timestamp::now())
 }
 
-fn replacement(pods: &[Arc<Pod>], daemon_set: &DaemonSet, uncounted: &BTreeSet<&str>) -> Replacement {
+fn replacement(
+    pods: &[Arc<Pod>],
+    daemon_set: &DaemonSet,
+    uncounted: &BTreeSet<&str>,
+    now: Timestamp,
+) -> Replacement {
     // A pod that is being deleted waits for its kubelet alone.
     let kept = || {
         pods.iter()
@@ -43,9 +50,16 @@ fn replacement(pods: &[Arc<Pod>], daemon_set: &DaemonSet, uncounted: &BTreeSet<&
         is_under_way: !earlier.is_subset(uncounted),
         ready: kept()
             .filter(|pod| is_updated(pod, daemon_set) && is_ready(pod) && is_beside_earlier(pod))
-            .map(|pod| pod.name_any())
+            .map(|pod| (pod.name_any(), ready_for(pod, now)))
             .collect(),
     }
+}
+
+/// For how long the pod has been Ready, by the clocks of its node and of the operator: the difference of the two costs a wake
+/// that is too early or too late.
+fn ready_for(pod: &Pod, now: Timestamp) -> Duration {
+    let at = ready_at(pod).map_or(now, |at| at.min(now));
+    now.duration_since(at).unsigned_abs()
 }
 
 #[cfg(test)]
@@ -75,8 +89,8 @@ mod tests {
         }))
         .unwrap();
         let pods: Vec<_> = pods.into_iter().map(Arc::new).collect();
-        let found = replacement(&pods, &daemon_set, &["lost"].into());
-        (found.is_under_way, found.ready.into_iter().collect())
+        let found = replacement(&pods, &daemon_set, &["lost"].into(), Timestamp::now());
+        (found.is_under_way, found.ready.into_keys().collect())
     }
 
     #[test]
@@ -117,7 +131,23 @@ mod tests {
     #[test]
     fn without_a_generation_nothing_is_known() {
         let pods = [pod("a", "w1", "1", "True"), pod("b", "w1", "2", "True")].map(Arc::new);
-        let found = replacement(&pods, &DaemonSet::default(), &BTreeSet::new());
-        assert_eq!(found.ready, BTreeSet::new());
+        let found = replacement(&pods, &DaemonSet::default(), &BTreeSet::new(), Timestamp::now());
+        assert_eq!(found.ready, BTreeMap::new());
+    }
+
+    #[test]
+    fn how_long_a_pod_has_been_ready_is_what_its_condition_says() {
+        let mut pod = pod("a", "w1", "2", "True");
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+        assert_eq!(ready_for(&pod, now), Duration::ZERO, "it does not say");
+        let condition = &mut pod.status.as_mut().unwrap().conditions.as_mut().unwrap()[0];
+        condition.last_transition_time = serde_json::from_value(json!("2026-01-01T00:00:50Z")).unwrap();
+        assert_eq!(ready_for(&pod, now), Duration::from_secs(10));
+        let earlier = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(
+            ready_for(&pod, earlier),
+            Duration::ZERO,
+            "the node's clock is ahead"
+        );
     }
 }

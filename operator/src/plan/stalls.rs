@@ -1,6 +1,6 @@
 //! Decides when a replacement has stalled. Pure: time is an argument, and no wall clock counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,7 +18,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// The new pods whose predecessors are still there, by name, each with its next wake.
 ///
-/// It is lost with the operator, and the next one waits anew.
+/// It is lost with the operator. The next one takes from the pods for how long they have been Ready, so that an operator that is
+/// restarted again and again wakes the controller too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stalls(BTreeMap<String, Stall>);
 
@@ -41,14 +42,19 @@ pub struct Decision {
 }
 
 impl Stalls {
-    /// Adds that the pods `ready` wait at `now`, and that no others do. They are available `min_ready` after they became
-    /// Ready.
-    pub fn observe(&mut self, ready: &BTreeSet<String>, min_ready: Duration, now: Instant) -> Decision {
-        self.0.retain(|pod, _| ready.contains(pod));
+    /// Adds that these pods wait at `now`, and that no others do. Each has been Ready for so long, as far as that is known, and
+    /// is available `min_ready` after it became Ready.
+    pub fn observe(
+        &mut self,
+        ready: &BTreeMap<String, Duration>,
+        min_ready: Duration,
+        now: Instant,
+    ) -> Decision {
+        self.0.retain(|pod, _| ready.contains_key(pod));
         let mut overdue = Vec::new();
-        for pod in ready {
+        for (pod, since) in ready {
             let stall = self.0.entry(pod.clone()).or_insert(Stall {
-                due: now + min_ready + GRACE,
+                due: now + (min_ready + GRACE).saturating_sub(*since),
                 pause: FIRST_PAUSE,
             });
             if stall.due <= now {
@@ -71,6 +77,13 @@ mod tests {
 
     const MIN_READY: Duration = Duration::from_secs(5);
 
+    /// Pods that became Ready just now.
+    fn each(pods: &[&str]) -> BTreeMap<String, Duration> {
+        pods.iter()
+            .map(|pod| ((*pod).to_owned(), Duration::ZERO))
+            .collect()
+    }
+
     /// A day of looks, ten seconds apart. `ready` has the pods that wait at each second; returns the seconds with a wake.
     fn wakes(ready: impl Fn(u64) -> Vec<&'static str>) -> Vec<u64> {
         let start = Instant::now();
@@ -78,7 +91,7 @@ mod tests {
         let seconds = (0..24 * 60 * 60).step_by(10);
         seconds
             .filter(|second| {
-                let ready = ready(*second).into_iter().map(str::to_owned).collect();
+                let ready = each(&ready(*second));
                 let decision = stalls.observe(&ready, MIN_READY, start + Duration::from_secs(*second));
                 !decision.overdue.is_empty()
             })
@@ -89,7 +102,7 @@ mod tests {
     fn a_settled_pool_is_never_woken() {
         assert_eq!(wakes(|_| Vec::new()), [0; 0]);
         assert_eq!(
-            Stalls::default().observe(&BTreeSet::new(), MIN_READY, Instant::now()),
+            Stalls::default().observe(&BTreeMap::new(), MIN_READY, Instant::now()),
             Decision::default()
         );
     }
@@ -139,12 +152,20 @@ mod tests {
         let start = Instant::now();
         let mut stalls = Stalls::default();
         let mut look = |pods: &[&str], second| {
-            let ready = pods.iter().map(|pod| (*pod).to_owned()).collect();
-            let decision = stalls.observe(&ready, MIN_READY, start + Duration::from_secs(second));
+            let decision = stalls.observe(&each(pods), MIN_READY, start + Duration::from_secs(second));
             (decision.overdue, decision.next_look.map(|wait| wait.as_secs()))
         };
         assert_eq!(look(&["a"], 0), (Vec::new(), Some(15)));
         assert_eq!(look(&["a", "b"], 4), (Vec::new(), Some(11)));
         assert_eq!(look(&["a", "b"], 15), (vec!["a".to_owned()], Some(4)));
+    }
+
+    #[test]
+    fn a_pod_that_has_waited_for_an_operator_before_is_overdue_for_the_next_one() {
+        let waits = |seconds| [("a".to_owned(), Duration::from_secs(seconds))].into();
+        let look = |seconds| Stalls::default().observe(&waits(seconds), MIN_READY, Instant::now());
+        assert_eq!(look(14).next_look, Some(Duration::from_secs(1)));
+        assert_eq!(look(15).overdue, ["a"]);
+        assert_eq!(look(100_000).overdue, ["a"]);
     }
 }
