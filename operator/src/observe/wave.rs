@@ -18,7 +18,8 @@ use trivet_crds::wire::{Document, GatePolicy, RolloutTarget};
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL};
 
 use super::availability::{counts, is_complete, is_seen};
-use super::proxies::{Proxies, is_ready, node_of, pods_of, why_no_pods};
+use super::proxies::{Proxies, is_ready, node_of, pods_of, ready_at, why_no_pods};
+use super::unstarted::Unstarted;
 use super::words::failure;
 use crate::api::watch;
 use crate::context::Context;
@@ -38,6 +39,8 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
         .unwrap_or_default();
     let facts = WaveFacts {
         now: now.as_second(),
+        is_blind: !(ctx.readiness.has_read("Node") && ctx.readiness.has_read("Pod")),
+        lacks_reports: !ctx.reports.has_read(),
         soak: ctx.settings.rollout_soak_seconds,
         target,
         ..WaveFacts::default()
@@ -54,9 +57,11 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
     WaveFacts {
         good,
         is_complete: is_seen(daemon_set) && is_complete(&counts(daemon_set, &proxies.uncounted)),
+        desired: desired(daemon_set),
         nodes: nodes(
             ctx,
             pool,
+            proxies,
             &in_place.hash,
             (document.map_or(0, |document| document.revision), now),
         ),
@@ -66,6 +71,12 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
         lease_renewed,
         ..facts
     }
+}
+
+fn desired(daemon_set: &DaemonSet) -> u32 {
+    let status = daemon_set.status.as_ref();
+    let desired = status.map(|status| status.desired_number_scheduled);
+    desired.unwrap_or_default().try_into().unwrap_or_default()
 }
 
 /// The template of a DaemonSet.
@@ -169,7 +180,13 @@ async fn lease_renewed(ctx: &Context, target: &RolloutTarget, in_place: &str) ->
 }
 
 /// The nodes that have a pod of `pool`, by name, while the document has this revision.
-fn nodes(ctx: &Context, pool: &str, template: &str, (revision, now): (u64, Timestamp)) -> Vec<NodeFacts> {
+fn nodes(
+    ctx: &Context,
+    pool: &str,
+    proxies: &Proxies,
+    template: &str,
+    (revision, now): (u64, Timestamp),
+) -> Vec<NodeFacts> {
     let node_count = u32::try_from(ctx.nodes.len()).unwrap_or(u32::MAX);
     let reports = ctx.reports.of(pool).into_iter();
     let fresh = reports.filter(|report| report.is_fresh(node_count, now));
@@ -185,12 +202,13 @@ fn nodes(ctx: &Context, pool: &str, template: &str, (revision, now): (u64, Times
             report: reports.remove(name),
             ..NodeFacts::default()
         });
-        add(facts, &pod, template);
+        add(facts, &pod, template, &proxies.unstarted);
     }
     nodes.into_values().collect()
 }
 
-fn add(facts: &mut NodeFacts, pod: &Pod, template: &str) {
+/// Adds a pod. `unstarted` has the words of kubelet's events about pods that do not start.
+fn add(facts: &mut NodeFacts, pod: &Pod, template: &str, unstarted: &Unstarted) {
     // One that is being deleted takes nothing, and waits for its kubelet alone.
     if pod.metadata.deletion_timestamp.is_some() {
         return;
@@ -205,7 +223,8 @@ fn add(facts: &mut NodeFacts, pod: &Pod, template: &str) {
         facts.earlier_ready_at = facts.earlier_ready_at.max(pod.ready_at);
         return;
     }
-    let own = newcomer(pod);
+    let mut own = newcomer(pod);
+    own.words = own.words.or_else(|| unstarted.get(&pod.name_any()).cloned());
     // A pod that has failed stays beside its successor for a moment.
     if facts.newcomer.as_ref().is_none_or(|other| !other.is_running) {
         facts.newcomer = Some(own);
@@ -241,17 +260,12 @@ fn newcomer(pod: &Pod) -> Newcomer {
     let restarts: i32 = containers().map(|container| container.restart_count).sum();
     let ends = u32::try_from(restarts).unwrap_or_default();
     let ends = ends.saturating_add(u32::try_from(containers().filter(has_ended).count()).unwrap_or_default());
-    let conditions = status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
-    let ready_at = ready.find_map(|condition| Some(condition.last_transition_time.as_ref()?.0.as_second()));
-    let is_ready = is_ready(pod);
     Newcomer {
+        created_at: pod.creation_timestamp().map(|time| time.0.as_second()),
         is_running,
         has_started: is_running || ends > 0,
-        is_ready,
-        ready_at: ready_at.filter(|_| is_ready),
+        is_ready: is_ready(pod),
+        ready_at: ready_at(pod).map(Timestamp::as_second),
         ends,
         words: failure(pod).map(|words| {
             // The sentence names the node already.

@@ -42,7 +42,7 @@ fn ended() -> serde_json::Value {
 fn facts(pods: &[Pod]) -> NodeFacts {
     let mut facts = NodeFacts::default();
     for pod in pods {
-        add(&mut facts, pod, "b");
+        add(&mut facts, pod, "b", &Unstarted::new());
     }
     facts
 }

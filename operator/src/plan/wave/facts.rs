@@ -13,6 +13,12 @@ use super::record::Record;
 pub struct WaveFacts {
     /// The time, in Unix seconds by the operator's clock.
     pub now: i64,
+    /// Whether an operator that has just started has not read all nodes and pods yet. Then `nodes` means nothing.
+    pub is_blind: bool,
+    /// Whether it has not read the proxies' reports yet. Where there are none to be had, it never reads them.
+    pub lacks_reports: bool,
+    /// How many nodes should have a proxy, those left aside included; of them `maxParallel` may be a percentage.
+    pub desired: u32,
     /// The template of the DaemonSet in place; `None` if there is no DaemonSet.
     pub in_place: Option<Template>,
     /// The last good template, if it is not the one in place and can be read.
@@ -71,6 +77,8 @@ pub enum Aside {
 /// A pod of the template that is rolled out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Newcomer {
+    /// When it was created, by the API server's clock.
+    pub created_at: Option<i64>,
     /// Whether its container runs.
     pub is_running: bool,
     /// Whether its container has run at any time.
