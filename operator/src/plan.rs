@@ -43,6 +43,7 @@ pub use self::members::Member;
 use self::members::Wanted;
 use self::permission::Permission;
 pub use self::rejection::Rejection;
+use self::wave::Wish;
 
 /// What one pass changes, and what it has found.
 #[derive(Clone, Debug)]
@@ -134,6 +135,7 @@ impl Proxies {
         Self {
             rollout: PoolRollout {
                 min_ready_seconds: waves.min_ready_seconds,
+                max_parallel: waves.max_surge,
                 ..spec.rollout.clone()
             },
             template: waves.template,
@@ -208,7 +210,12 @@ fn obey(
     let is_permission_used = is_guard_overruled || fitness == Fitness::Permitted;
 
     let records = revision::records(facts, memory);
-    let waves = wave::decide(&facts.template, &spec.rollout, &facts.waves, memory.vigil.lasts());
+    let wish = Wish {
+        template: &facts.template,
+        rollout: &spec.rollout,
+        retry: &permission::retry(pool),
+    };
+    let waves = wave::decide(&wish, &facts.waves, memory.vigil.lasts());
     let next = Next {
         revision: revision::next(facts, &records),
         rollout: waves.target.clone(),
@@ -258,7 +265,7 @@ fn obey(
             version: facts.current.version.clone(),
             // The writer's pods run with what the spec asks for.
             writer: standbys.target.filter(|_| waves.template.is_none()),
-            proxies: Some(Proxies::decided(spec, waves)),
+            proxies: (!waves.is_blind).then(|| Proxies::decided(spec, waves)),
         }),
         members,
     })

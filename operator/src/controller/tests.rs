@@ -249,6 +249,7 @@ async fn served(spec: &ApiserverPoolSpec, server: &Server) -> (Context, Writer<N
     let (cached, mut pods) = reflector::store();
     let ctx = Context { pods: cached, ..ctx };
     ctx.readiness.observe("Pod", &Ok(Event::<Pod>::InitDone));
+    ctx.reports.observe(Event::InitDone);
     let worker = json!({ "metadata": { "name": "w1", "labels": { "kubernetes.io/os": "linux" } }, "status": {
         "allocatable": { "pods": "110" }, "conditions": [{ "type": "Ready", "status": "True" }],
     } });
@@ -360,6 +361,30 @@ async fn the_standbys_follow_the_proxies_and_go_after_them() {
     assert_eq!(selector["trivet.dev/no-node"], "true");
     reconcile_once(&spec, &ctx).await;
     assert_eq!(server.writes(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_has_not_read_the_pods_yet_leaves_a_rollout_alone() {
+    let server = Server::default();
+    let mut spec = with_static_pods();
+    spec.node_bootstrap = trivet_crds::pool::NodeBootstrap::default();
+    let (ctx, _nodes, _pods) = served(&spec, &server).await;
+    spec.proxy.image = Some("registry.example.com/proxy:2".to_owned());
+    reconcile_once(&spec, &ctx).await;
+    server.edit(SET, &on_one_node(0));
+    server.writes();
+    let target = server.document().rollout;
+    assert_eq!(target.gate, Gate::closed());
+
+    // To it the pool looks as if nobody served.
+    let next = Context {
+        nodes: ctx.nodes.clone(),
+        ..blind_context(&server).0
+    };
+    reconcile_once(&spec, &next).await;
+    assert_eq!(server.document().rollout, target);
+    // The next operator of this test trusts another authority.
+    assert_eq!(server.writes(), ["configmaps"]);
 }
 
 /// The condition Progressing of the last pass.

@@ -12,6 +12,14 @@ use super::facts::Memory;
 /// The annotation. Its value is the pool's generation.
 pub const ALLOW_SHRINK: &str = "trivet.dev/allow-shrink";
 
+/// The annotation with which the owner lets a template that has failed begin once more. Its value is the pool's generation.
+pub const RETRY_ROLLOUT: &str = "trivet.dev/retry-rollout";
+
+/// The name of the owner's request to try a failed template once more; empty if there is none.
+pub fn retry(pool: &ApiserverPool) -> String {
+    named_generation(pool, RETRY_ROLLOUT).map_or_else(String::new, |generation| name(pool, generation))
+}
+
 /// What the annotation says for this generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Permission {
@@ -29,8 +37,7 @@ impl Permission {
         let Some(generation) = named_generation(pool, ALLOW_SHRINK) else {
             return Self::None;
         };
-        // A pool that is created anew counts its generations from 1 again.
-        let name = format!("{}/{generation}", pool.uid().unwrap_or_default());
+        let name = name(pool, generation);
         if memory.used_permission == name {
             Self::Used
         } else {
@@ -69,10 +76,39 @@ impl Permission {
     }
 }
 
+/// A pool that is created anew counts its generations from 1 again.
+fn name(pool: &ApiserverPool, generation: i64) -> String {
+    format!("{}/{generation}", pool.uid().unwrap_or_default())
+}
+
 /// The generation of `pool`, if this annotation of it names that one: so it holds for one state of the spec and not for
 /// later ones.
 pub fn named_generation(pool: &ApiserverPool, annotation: &str) -> Option<i64> {
     let said = pool.annotations().get(annotation)?;
     let generation = pool.metadata.generation?;
     (said.trim() == generation.to_string()).then_some(generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_request_to_try_a_template_once_more_is_one_for_a_generation() {
+        let with = |annotation: &str| -> ApiserverPool {
+            serde_json::from_value(json!({
+                "apiVersion": "trivet.dev/v1alpha1", "kind": "ApiserverPool", "spec": {},
+                "metadata": { "name": "default", "uid": "u", "generation": 7,
+                              "annotations": { RETRY_ROLLOUT: annotation } },
+            }))
+            .unwrap()
+        };
+        assert_eq!(retry(&with("7")), "u/7");
+        assert_eq!(retry(&with("6")), "");
+        let mut without = with("7");
+        without.metadata.annotations = None;
+        assert_eq!(retry(&without), "");
+    }
 }

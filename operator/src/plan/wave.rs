@@ -7,7 +7,10 @@
 //! - The gate is closed until a Ready node has a running pod of the template. Then it opens on that one node.
 //! - There the template soaks. Then the gate opens everywhere, and `maxParallel` sets the pace.
 //! - A bad sign halts the rollout: the DaemonSet gets the last good template back, whose pods still hold the listeners where
-//!   they have given, and take back. The failed template is not tried again until another one was rolled out.
+//!   they have given, and take back. The failed template is not tried again until another one was rolled out, or until the
+//!   owner asks for it.
+//! - Nodes that are not Ready, and some that cannot start the new pod (`stuck`), are named and hold nothing up. A rollout that
+//!   waits for such nodes alone is over after `progressDeadlineSeconds`: its template is good.
 //!
 //! Nobody is protected where nobody serves: then the gate is open. All that must outlive this operator is in the document
 //! and in the [`Record`] on the DaemonSet; the last good template itself is in the DaemonSet controller's own
@@ -15,8 +18,10 @@
 
 mod facts;
 mod first;
+mod phase;
 mod record;
 mod signs;
+mod stuck;
 mod usage;
 mod vigil;
 
@@ -30,12 +35,14 @@ use trivet_crds::wire::{Gate, GatePolicy, MAX_GATE_NODES, RolloutTarget};
 
 pub use self::facts::{Aside, Newcomer, NodeFacts, Reported, Template, WaveFacts};
 use self::first::{Progress, Times};
+pub use self::phase::Phase;
 pub use self::record::{Halt, Record};
 use self::signs::Sign;
+use self::stuck::Stuck;
 pub use self::vigil::Vigil;
 
-/// How long an operator must have looked before it takes a lack of progress for a failure: after a start, or after an outage
-/// of the API, nodes get the time to go on.
+/// How long an operator must have looked before it takes a lack of progress for a failure, or a lack of reports for none to be
+/// had: after a start, or after an outage of the API, nodes get the time to go on.
 const WATCHED: Duration = Duration::from_secs(30);
 
 /// How much longer than a soak a new pod of the first node is ready before its predecessor is deleted. It is not more, because
@@ -51,6 +58,17 @@ const SOON: Duration = Duration::from_secs(5);
 /// The reason where a rollout stands because its template has failed.
 pub const ROLLOUT_HALTED: &str = "RolloutHalted";
 
+/// What the owner wants of the proxies' template.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// The hash of the template that the spec asks for.
+    pub template: &'a str,
+    /// How it is rolled out.
+    pub rollout: &'a PoolRollout,
+    /// The name of the owner's request to try a template once more that has failed; empty if there is none.
+    pub retry: &'a str,
+}
+
 /// What the DaemonSet, the document and the record should be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
@@ -63,85 +81,26 @@ pub struct Decision {
     /// How long a new pod must be ready before the DaemonSet controller deletes the old one of its node, where that is longer
     /// than the spec says: while the first node soaks, its old proxy stays ready to take back.
     pub min_ready_seconds: u32,
+    /// On how many nodes at once the DaemonSet controller replaces pods: `maxParallel`, and nodes that are in its way.
+    pub max_surge: String,
     /// How far the rollout is.
     pub phase: Phase,
     /// Whether a new template begins with this pass.
     pub begins: bool,
+    /// Whether the DaemonSet stays as it is, because too little is known.
+    pub is_blind: bool,
     /// When something becomes due by itself.
     pub next_look: Option<Duration>,
 }
 
-/// How far a rollout is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// The template in place is good, and it is the one that the spec asks for.
-    #[default]
-    Settled,
-    /// Pods are replaced without waves: nobody served before, or the template is known to be good.
-    Ungated,
-    /// The new template waits for a Ready node with a running pod of it.
-    Starts,
-    /// One node has the new template, and waits for something.
-    First {
-        /// The node.
-        node: String,
-        /// What for.
-        awaits: String,
-    },
-    /// The new template has soaked, and the other nodes get it.
-    Rest {
-        /// How many nodes have a ready proxy of it.
-        done: usize,
-        /// Those that have none yet and are waited for.
-        awaited: Vec<String>,
-    },
-    /// The owner has paused rollouts, and this template waits.
-    Paused,
-    /// The template has failed, and the last good one comes back.
-    RollsBack(Halt),
-    /// It has failed, and nothing more happens until the next edit.
-    Halted {
-        /// Why.
-        halt: Halt,
-        /// Whether the last good one is back. It is not where it cannot be read.
-        is_rolled_back: bool,
-    },
-}
-
-impl Phase {
-    /// Whether the template in place is good, and is the one that the spec asks for.
-    pub fn is_settled(&self) -> bool {
-        *self == Self::Settled
-    }
-
-    /// The failed template, if the rollout stands because of one.
-    pub fn halt(&self) -> Option<&Halt> {
-        match self {
-            Self::RollsBack(halt) | Self::Halted { halt, .. } => Some(halt),
-            Self::Settled
-            | Self::Ungated
-            | Self::Starts
-            | Self::First { .. }
-            | Self::Rest { .. }
-            | Self::Paused => None,
-        }
-    }
-
-    fn next_look(&self) -> Option<Duration> {
-        match self {
-            Self::Starts | Self::First { .. } | Self::RollsBack(_) => Some(SOON),
-            Self::Settled | Self::Ungated | Self::Rest { .. } | Self::Paused | Self::Halted { .. } => None,
-        }
-    }
-}
-
-/// Decides for a pool whose spec asks for the template with the hash `wanted`.
+/// Decides for a pool whose owner has this `wish`.
 ///
 /// `watched` is for how long this operator has looked without a gap.
-pub fn decide(wanted: &str, rollout: &PoolRollout, facts: &WaveFacts, watched: Duration) -> Decision {
+pub fn decide(wish: &Wish<'_>, facts: &WaveFacts, watched: Duration) -> Decision {
     let waves = Waves {
-        wanted,
-        rollout,
+        wanted: wish.template,
+        retry: wish.retry,
+        rollout: wish.rollout,
         facts,
         watched,
         record: facts.record.clone(),
@@ -154,10 +113,15 @@ pub fn decide(wanted: &str, rollout: &PoolRollout, facts: &WaveFacts, watched: D
 pub fn decide_in_place(rollout: &PoolRollout, facts: &WaveFacts, watched: Duration) -> Option<Decision> {
     let in_place = facts.in_place.as_ref()?;
     let good = &facts.record.good;
-    if good.is_empty() || *good == in_place.hash {
+    if good.is_empty() || *good == in_place.hash || facts.is_blind {
         return None;
     }
-    let decision = decide(&in_place.hash, rollout, facts, watched);
+    let wish = Wish {
+        template: &in_place.hash,
+        rollout,
+        retry: &facts.record.retried,
+    };
+    let decision = decide(&wish, facts, watched);
     let template = decision.template.unwrap_or_else(|| Arc::clone(&in_place.content));
     Some(Decision {
         template: Some(template),
@@ -168,6 +132,7 @@ pub fn decide_in_place(rollout: &PoolRollout, facts: &WaveFacts, watched: Durati
 /// A decision in the making.
 struct Waves<'a> {
     wanted: &'a str,
+    retry: &'a str,
     rollout: &'a PoolRollout,
     facts: &'a WaveFacts,
     watched: Duration,
@@ -180,6 +145,10 @@ impl<'a> Waves<'a> {
         let Some(in_place) = &facts.in_place else {
             return self.put_wanted(Gate::default(), Phase::Ungated);
         };
+        if facts.is_blind {
+            return self.stay(in_place);
+        }
+        self.obey_retry();
         let is_failed = self.failed().is_some_and(|halt| halt.template == in_place.hash);
         if facts.is_complete && self.gate().is_open() && !is_failed && self.record.good != in_place.hash {
             self.record.complete(&in_place.hash);
@@ -200,6 +169,43 @@ impl<'a> Waves<'a> {
         self.go_on(in_place)
     }
 
+    /// Everything stays as it is: to an operator that has not read the pods it looks as if nobody served.
+    fn stay(self, in_place: &Template) -> Decision {
+        let (gate, target) = (self.gate(), self.facts.target.clone());
+        let is_wanted = self.wanted == in_place.hash;
+        let phase = match (gate.policy, gate.nodes.first()) {
+            (GatePolicy::Nodes, Some(node)) => Phase::First {
+                node: node.clone(),
+                awaits: "the operator to read nodes and pods".to_owned(),
+            },
+            (GatePolicy::Closed, _) => Phase::Starts,
+            (GatePolicy::Nodes | GatePolicy::Open, _) if is_wanted && self.record.good == in_place.hash => {
+                Phase::Settled
+            }
+            (GatePolicy::Nodes | GatePolicy::Open, _) => Phase::Ungated,
+        };
+        let kept = self.keep_in_place(in_place, gate, phase);
+        let is_known = !target.template.is_empty();
+        Decision {
+            target: if is_known { target } else { kept.target },
+            is_blind: true,
+            ..kept
+        }
+    }
+
+    /// Lets a template that has failed begin once more, if the owner asks for it. A request that stands is obeyed once.
+    fn obey_retry(&mut self) {
+        if self.retry.is_empty() {
+            self.record.retried.clear();
+            return;
+        }
+        let is_wanted = self.failed().is_some_and(|halt| halt.template == self.wanted);
+        if is_wanted && self.record.retried != self.retry {
+            self.record.halted = None;
+            self.retry.clone_into(&mut self.record.retried);
+        }
+    }
+
     fn failed(&self) -> Option<&Halt> {
         self.record.halted.as_ref()
     }
@@ -213,6 +219,12 @@ impl<'a> Waves<'a> {
             RolloutPolicy::Automatic => false,
             RolloutPolicy::Paused => true,
         }
+    }
+
+    /// The nodes that cannot start the template in place.
+    fn stuck(&self) -> Stuck<'a> {
+        let is_good = self.record.good == self.hash();
+        Stuck::of(self.facts, self.rollout, is_good || self.has_soaked())
     }
 
     fn has_soaked(&self) -> bool {
@@ -262,14 +274,44 @@ impl<'a> Waves<'a> {
         let is_tried =
             matches!(phase, Phase::Starts | Phase::First { .. }) && self.are_old_ones_settled(&hash);
         let (spec, hold) = (self.rollout.min_ready_seconds, self.hold_seconds());
+        let max_surge = self.max_surge(&hash, &phase);
+        let next_look = self.next_look(&phase);
         Decision {
             template,
+            max_surge,
             target: RolloutTarget { template: hash, gate },
             record: self.record,
             min_ready_seconds: if is_tried { spec.max(hold) } else { spec },
-            next_look: phase.next_look(),
+            next_look,
             phase,
             begins: false,
+            is_blind: false,
+        }
+    }
+
+    fn max_surge(&self, template: &str, phase: &Phase) -> String {
+        let makes_room = match phase {
+            Phase::Ungated
+            | Phase::Starts
+            | Phase::First { .. }
+            | Phase::Rest { .. }
+            | Phase::RollsBack(_) => self.hash() == template,
+            Phase::Settled | Phase::Paused | Phase::Halted { .. } => false,
+        };
+        let stuck = if makes_room {
+            self.stuck()
+        } else {
+            Stuck::default()
+        };
+        stuck.max_surge(self.rollout, self.facts.desired)
+    }
+
+    /// When something becomes due by itself: among others, a node that does not start its pod is stuck soon.
+    fn next_look(&self, phase: &Phase) -> Option<Duration> {
+        match phase {
+            Phase::Starts | Phase::First { .. } | Phase::RollsBack(_) => Some(SOON),
+            Phase::Rest { .. } => stuck::is_soon(self.facts).then_some(SOON),
+            Phase::Settled | Phase::Ungated | Phase::Paused | Phase::Halted { .. } => None,
         }
     }
 
@@ -383,8 +425,11 @@ impl<'a> Waves<'a> {
     fn first(mut self, in_place: &Template, name: &str) -> Decision {
         let facts = self.facts;
         let node = facts.nodes.iter().find(|node| node.name == name);
-        let Some(node) = node.filter(|node| node.aside != Some(Aside::RunsNoPods)) else {
-            // It is gone. Another one is the first.
+        let is_of_use = |node: &&NodeFacts| {
+            node.aside != Some(Aside::RunsNoPods) && (node.aside.is_some() || !self.stuck().has(node))
+        };
+        let Some(node) = node.filter(is_of_use) else {
+            // It is gone, or cannot start the pod that it has now. Another one is the first.
             return self.start(in_place);
         };
         if node.aside == Some(Aside::NotReady) {
@@ -404,6 +449,9 @@ impl<'a> Waves<'a> {
                 self.halt(in_place, Sign { node, cause })
             }
             Progress::Failed(cause) => self.only(name, cause),
+            Progress::Soaked if facts.lacks_reports && self.watched < WATCHED => {
+                self.only(name, "the operator to read the proxies' reports".to_owned())
+            }
             Progress::Soaked => {
                 self.record.ready_since = 0;
                 self.record.advance(facts.now);
@@ -439,11 +487,6 @@ impl<'a> Waves<'a> {
             .filter(|node| node.is_done())
             .map(|node| &node.name)
             .collect();
-        let awaited: Vec<_> = facts
-            .nodes
-            .iter()
-            .filter(|node| node.aside.is_none() && !node.is_done())
-            .collect();
         self.record.soaked.clone_from(&in_place.hash);
         let count = u32::try_from(done.len()).unwrap_or(u32::MAX);
         if count > self.record.done {
@@ -454,6 +497,17 @@ impl<'a> Waves<'a> {
             let nodes = done.into_iter().cloned().collect();
             let policy = GatePolicy::Nodes;
             return self.put_wanted(Gate { policy, nodes }, Phase::Paused);
+        }
+        let stuck = self.stuck();
+        let awaited: Vec<_> = facts
+            .nodes
+            .iter()
+            .filter(|node| node.aside.is_none() && !node.is_done() && !stuck.has(node))
+            .collect();
+        let names = stuck.names();
+        if awaited.is_empty() && !names.is_empty() && !done.is_empty() && self.is_overdue() {
+            self.record.complete(&in_place.hash);
+            return self.put_wanted(Gate::default(), Phase::Settled);
         }
         if let Some(node) = awaited.first().filter(|_| self.is_overdue()) {
             let words = node
@@ -470,6 +524,7 @@ impl<'a> Waves<'a> {
         let phase = Phase::Rest {
             done: done.len(),
             awaited: awaited.into_iter().map(|node| node.name.clone()).collect(),
+            stuck: names,
         };
         self.put_wanted(Gate::default(), phase)
     }

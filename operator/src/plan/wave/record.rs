@@ -27,6 +27,9 @@ pub struct Record {
     /// The last template that has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<Halt>,
+    /// The owner's last request to try a failed template once more that was obeyed, while it stands.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub retried: String,
 }
 
 /// A template that is not rolled out, and why.
@@ -47,6 +50,7 @@ impl Record {
         *self = Self {
             good: std::mem::take(&mut self.good),
             halted: self.halted.take(),
+            retried: std::mem::take(&mut self.retried),
             ..Self::default()
         };
         self.since = now;
@@ -56,6 +60,7 @@ impl Record {
     pub(super) fn complete(&mut self, template: &str) {
         *self = Self {
             good: template.to_owned(),
+            retried: std::mem::take(&mut self.retried),
             ..Self::default()
         };
     }

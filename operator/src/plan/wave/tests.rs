@@ -1,6 +1,9 @@
 //! Rollouts from their first pass to their last, as a cluster, its DaemonSet controller and its nodes would act.
 
+mod controller;
 mod histories;
+mod starts_anew;
+mod stuck_nodes;
 mod usage;
 mod words;
 
@@ -19,6 +22,8 @@ const WATCHED_LONG: Duration = Duration::from_secs(3600);
 struct Cluster {
     wanted: String,
     rollout: PoolRollout,
+    /// The owner's request to try a failed template once more.
+    retry: String,
     facts: WaveFacts,
     /// The templates that have been in place: the DaemonSet controller's revisions.
     revisions: BTreeSet<String>,
@@ -66,6 +71,7 @@ impl Cluster {
         Self {
             wanted: "a".to_owned(),
             rollout: PoolRollout::default(),
+            retry: String::new(),
             facts: WaveFacts {
                 now: 1000,
                 in_place: Some(template("a")),
@@ -139,7 +145,12 @@ impl Cluster {
             .as_ref()
             .is_some_and(|in_place| in_place.hash == *good);
         facts.good = (is_there && !is_in_place).then(|| content(good));
-        decide(&self.wanted, &self.rollout, &facts, watched)
+        let wish = Wish {
+            template: &self.wanted,
+            rollout: &self.rollout,
+            retry: &self.retry,
+        };
+        decide(&wish, &facts, watched)
     }
 
     /// A pass whose writes arrive.
@@ -190,6 +201,15 @@ impl Cluster {
     /// The template of the DaemonSet.
     fn in_place(&self) -> &str {
         &self.facts.in_place.as_ref().unwrap().hash
+    }
+}
+
+/// The phase in which one node is done and these are waited for.
+fn rest(awaited: &[String]) -> Phase {
+    Phase::Rest {
+        done: 1,
+        awaited: awaited.to_vec(),
+        stuck: Vec::new(),
     }
 }
 
@@ -255,7 +275,7 @@ fn a_good_template_soaks_on_one_node_and_then_goes_everywhere() {
     assert!(decision.target.gate.is_open());
     assert_eq!(decision.min_ready_seconds, cluster.rollout.min_ready_seconds);
     let awaited = vec!["w1".to_owned(), "w3".to_owned()];
-    assert_eq!(decision.phase, Phase::Rest { done: 1, awaited });
+    assert_eq!(decision.phase, rest(&awaited));
     for name in ["w1", "w3"] {
         cluster.node(name).newcomer = Some(ready());
     }
@@ -382,7 +402,7 @@ fn a_node_that_is_not_ready_is_never_the_first_and_holds_up_no_wave() {
     cluster.node("w2").newcomer = Some(ready());
     let decision = cluster.wait(SOAK_SECONDS + 5);
     let awaited = vec!["w3".to_owned()];
-    assert_eq!(decision.phase, Phase::Rest { done: 1, awaited });
+    assert_eq!(decision.phase, rest(&awaited));
 }
 
 #[test]

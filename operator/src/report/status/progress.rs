@@ -10,8 +10,8 @@ use super::undated::Undated;
 use crate::apply::{BOOTSTRAP_FORBIDDEN, Kind};
 use crate::plan::Verdict;
 use crate::plan::bootstrap::Phase;
+use crate::plan::permission::RETRY_ROLLOUT;
 use crate::plan::wave::{self, Halt, ROLLOUT_HALTED};
-use crate::render::daemon_set::ROLLOUT;
 use crate::reports::words::{NAMES_LIMIT, listed};
 
 pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
@@ -70,20 +70,28 @@ fn waves(seen: &Seen<'_>, available: &str) -> Option<Undated> {
         wave::Phase::Settled | wave::Phase::Ungated => None,
         wave::Phase::Starts => Some(goes_on(
             "RollingOut",
-            format!("wave 1: the new template waits for a ready node with a running pod of it{aside}"),
+            format!(
+                "wave 1: the new template waits for a ready node with a running pod of it{aside}{}",
+                failures(seen)
+            ),
         )),
         wave::Phase::First { node, awaits } => Some(goes_on(
             "RollingOut",
             format!("wave 1: node {node} alone has the new template; the others wait for {awaits}{aside}"),
         )),
-        wave::Phase::Rest { done, awaited } => {
-            let all = done.saturating_add(awaited.len());
-            let which = match awaited.len() {
-                0 => String::new(),
-                _ => format!(", waits for {}", listed(awaited.iter().cloned())),
+        wave::Phase::Rest { done, awaited, stuck } => {
+            let all = done.saturating_add(awaited.len()).saturating_add(stuck.len());
+            let which = |what, nodes: &[String]| match nodes {
+                [] => String::new(),
+                nodes => format!("{what}{}", listed(nodes.iter().cloned())),
             };
-            let message =
-                format!("wave 2: {done} of {all} nodes serve with the new template{which}; {available}");
+            let (awaited, stuck) = (
+                which(", waits for ", awaited),
+                which("; these cannot start it and are not waited for: ", stuck),
+            );
+            let message = format!(
+                "wave 2: {done} of {all} nodes serve with the new template{awaited}{stuck}; {available}"
+            );
             Some(goes_on("RollingOut", message))
         }
         wave::Phase::Paused => Some(stands(
@@ -101,12 +109,21 @@ fn waves(seen: &Seen<'_>, available: &str) -> Option<Undated> {
                 "the last good template cannot be read, so each node keeps the proxy that it has"
             };
             let message = format!(
-                "{}; {back}, and this one is not tried again: edit spec.proxy, or delete the annotation {ROLLOUT} of the \
-                 DaemonSet to try it once more",
-                failed(halt)
+                "{}; {back}, and this one is not tried again: edit spec.proxy; or, where the cause was another, set the \
+                 annotation {RETRY_ROLLOUT} of the pool to {} to try it once more (remove it first if it stands)",
+                failed(halt),
+                seen.generation.unwrap_or_default()
             );
             Some(stands(ROLLOUT_HALTED, message))
         }
+    }
+}
+
+/// The end of a message: why pods do not start.
+fn failures(seen: &Seen<'_>) -> String {
+    match seen.failures {
+        [] => String::new(),
+        failures => format!("; {}", failures.join("; ")),
     }
 }
 

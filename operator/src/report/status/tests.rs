@@ -644,6 +644,7 @@ fn progressing_tells_the_wave_its_node_and_what_it_waits_for() {
     let rest = wave::Phase::Rest {
         done: 2,
         awaited: vec!["w3".to_owned()],
+        stuck: vec!["w4".to_owned()],
     };
     let halted = |is_rolled_back| wave::Phase::Halted {
         halt: halt(),
@@ -666,7 +667,7 @@ fn progressing_tells_the_wave_its_node_and_what_it_waits_for() {
             rest,
             "True",
             "RollingOut",
-            "2 of 3 nodes serve with the new template, waits for w3",
+            "2 of 4 nodes serve with the new template, waits for w3; these cannot start it and are not waited for: w4",
         ),
         (
             wave::Phase::Paused,
@@ -684,7 +685,8 @@ fn progressing_tells_the_wave_its_node_and_what_it_waits_for() {
             halted(true),
             "False",
             "RolloutHalted",
-            "the last good template is back",
+            "the last good template is back, and this one is not tried again: edit spec.proxy; or, where the cause was \
+             another, set the annotation trivet.dev/retry-rollout of the pool to 7",
         ),
         (halted(false), "False", "RolloutHalted", "cannot be read"),
     ] {
