@@ -392,6 +392,7 @@ impl Installation {
         self.disturb(|cluster| cluster.hosts().iter().try_for_each(lift_all))
             .await?;
         self.masters_ready().await?;
+        self.uncordon_all().await?;
         self.wake_kubelets().await?;
         self.nodes_ready().await
     }

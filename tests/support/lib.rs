@@ -21,6 +21,7 @@ mod keep_alive;
 pub mod local_ports;
 pub mod node_fault;
 pub mod observe;
+pub mod operators;
 pub mod outage;
 pub mod pods;
 pub mod power_cut;

@@ -22,6 +22,9 @@ const CACHE: &str = "/var/lib/trivet/default";
 /// Where the proxies of a node meet, as each host sees it.
 const HAND_OVER: &str = "/run/trivet/default";
 
+/// Where containerd puts the file systems of containers.
+const CONTAINERS: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+
 /// Kubelet's directory of static pods.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
@@ -43,6 +46,8 @@ const TAKEN: Duration = Duration::from_secs(10);
 pub enum NodeFault {
     /// The disk with the cached documents is full, and none of them is left on it.
     DiskFull,
+    /// The disk on which containerd makes the file systems of containers is full: those that run go on, and none starts.
+    NoRoomForContainers,
     /// Every file of the cache is damaged.
     CacheCorrupt,
     /// The cache has a document of another cluster, with a higher revision than that of this cluster.
@@ -65,6 +70,11 @@ impl NodeFault {
                 // The smallest size of a tmpfs is a page.
                 "mkdir -p $cache; mount -t tmpfs -o size=16k,mode=755 tmpfs $cache
                  ! head -c 1M /dev/zero >$cache/filler 2>/dev/null"
+            }
+            // Without a free inode. What would fill it instead, containerd would take for its own garbage.
+            Self::NoRoomForContainers => {
+                "mount -t tmpfs -o nr_inodes=1,mode=700 tmpfs $containers
+                 ! mkdir $containers/full 2>/dev/null"
             }
             Self::CacheCorrupt => {
                 // Without a document there is nothing to damage.
@@ -124,7 +134,7 @@ pub fn turn_ipv6_on(host: &Host) -> Result<()> {
 /// Lifts every fault of a host. Nothing happens to one that has none.
 pub fn lift_all(host: &Host) -> Result<()> {
     turn_ipv6_on(host)?;
-    let script = "for directory in $cache $hand_over $manifests; do
+    let script = "for directory in $cache $hand_over $manifests $containers; do
              while mountpoint -q $directory; do umount --lazy $directory; done
          done
          if [ -d $manifests.away ]; then mv $manifests.away $manifests; fi
@@ -137,7 +147,7 @@ pub fn lift_all(host: &Host) -> Result<()> {
 /// Runs this in a host, stopping at the first command that fails.
 fn run(host: &Host, script: &str) -> Result<()> {
     let script = format!(
-        "cache={CACHE} hand_over={HAND_OVER} manifests={MANIFESTS} garbage={GARBAGE}
+        "cache={CACHE} hand_over={HAND_OVER} manifests={MANIFESTS} containers={CONTAINERS} garbage={GARBAGE}
          # Of the whole file system: a container may be given a mount of its own that is writable.
          read_only() {{ mount -t tmpfs -o mode=755 tmpfs $1; mount -o remount,ro $1; }}
          {script}"

@@ -11,7 +11,7 @@ use trivet_crds::POOL_LABEL;
 use crate::installation::{Installation, NAMESPACE, POOL};
 
 /// The label of the operator's pod.
-const OPERATOR: &str = "app.kubernetes.io/name=trivet-operator";
+pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=trivet-operator";
 
 /// A pod and how often its containers were restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]

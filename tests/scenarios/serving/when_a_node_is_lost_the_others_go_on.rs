@@ -1,104 +1,110 @@
-//! A node that is lost is named, does not make the pool unready, and does not hold up a rollout on the others. Until the
-//! API knows of the loss nothing changes, and the operator writes nothing.
+//! Neither a node that is lost nor one whose disk is full holds up a rollout on the others. Both are named, the template is
+//! neither halted nor taken back, no client is refused, and an operator that is killed ten times meanwhile changes
+//! nothing. The two nodes get the template once they are repaired. Until the API knows of the loss nothing changes, and the
+//! operator of a pool at rest writes nothing.
 //!
 //! The last scenario by its name: nobody waits until the rollout is undone.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Api;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Event, Node};
 use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use trivet_crds::POOL_LABEL;
-use trivet_instruments::eventually;
+use trivet_crds::data_plane_name;
+use trivet_crds::wire::{GatePolicy, RolloutTarget};
+use trivet_instruments::{Attempts, eventually};
 use trivet_testbed::Component;
+use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::audit;
+use trivet_tests::documents::Documents;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
+use trivet_tests::node_fault::{NodeFault, lift_all};
+use trivet_tests::rollout::is_of;
 use trivet_tests::say::say;
 
-/// The grace before a silent node is NotReady is 50 s, and the machine may be busy.
-const NOT_READY: Duration = Duration::from_secs(90);
+/// The node whose kubelet dies.
+const LOST: &str = "w2";
 
-/// The node's pods become NotReady with it; what the pool makes of that must hold for a while.
-const HOLDS: Duration = Duration::from_secs(10);
+/// One of these gets a full disk: the one where the operator does not run.
+const MAY_BE_FULL: [&str; 2] = ["cp2", "cp3"];
 
-/// Four nodes, one after another, and the soak on the first.
-const ROLLED_OUT: Duration = Duration::from_secs(180);
+/// The operator is killed so often.
+const KILLS: usize = 10;
 
 /// The user of the operator.
 const OPERATOR: &str = "system:serviceaccount:trivet-system:trivet-operator";
 
 /// The operator's resync, which is half a minute, and some seconds.
-const RESYNCED: SignedDuration = SignedDuration::from_secs(35);
+const RESYNCED: Duration = Duration::from_secs(33);
+
+/// The lost node and the full one may be those on which the DaemonSet controller begins. A silent node is NotReady after
+/// 50 s, and the machine may be busy.
+const FIRST: Duration = Duration::from_secs(100);
+
+/// The operator's next passes.
+const TOLD: Duration = Duration::from_secs(30);
+
+/// New connections a second on each node.
+const RATE: u32 = 10;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_node_is_named_and_a_rollout_reaches_the_others() -> Result<()> {
+async fn a_lost_node_and_a_full_one_are_named_and_a_rollout_reaches_the_others() -> Result<()> {
     let installation = Installation::serving().await?.told().await?;
     installation
-        .disturb(|cluster| cluster.kill("w2", Component::Kubelet.program()))
+        .disturb(|cluster| cluster.kill(LOST, Component::Kubelet.program()))
         .await?;
-    let outcome = the_others_go_on(&installation).await;
+    let outcome = all(&installation).await;
     installation
-        .disturb(|cluster| cluster.start_component("w2", Component::Kubelet))
+        .disturb(|cluster| {
+            cluster.hosts().iter().try_for_each(lift_all)?;
+            cluster.start_component(LOST, Component::Kubelet)
+        })
         .await?;
+    installation.uncordon_all().await?;
     outcome
 }
 
-async fn the_others_go_on(installation: &Installation) -> Result<()> {
-    let nodes = Api::<Node>::all(installation.kubernetes("cp1").await?);
-    let (from, start, mut lost) = (Timestamp::now(), Instant::now(), None);
-    while lost.is_none_or(|(at, _): (Instant, Timestamp)| at.elapsed() < HOLDS) {
-        ensure!(start.elapsed() < NOT_READY + HOLDS, "w2 is still Ready");
+async fn all(installation: &Installation) -> Result<()> {
+    rests(installation).await?;
+
+    let operator = installation.operators_host("cp1").await?;
+    let full = MAY_BE_FULL.into_iter().find(|node| *node != operator);
+    let full = full.context("the operator runs everywhere")?;
+    // The next operators must be able to start.
+    installation.cordon(&[LOST.to_owned(), full.to_owned()]).await?;
+    installation
+        .disturb(move |cluster| NodeFault::NoRoomForContainers.inject(&cluster.host(full)?))
+        .await?;
+    let clients = Clients::start(installation)?;
+    let rollout = Rollout::begin(installation).await?;
+    rollout.kill_operators().await?;
+    rollout.reaches_all_but(full).await?;
+    clients.lost_nothing().await?;
+    rollout.reaches_them_once_they_are_repaired(full).await
+}
+
+/// A pool at rest makes the operator write nothing, a lost node included of which the API does not know.
+async fn rests(installation: &Installation) -> Result<()> {
+    let (from, start) = (Timestamp::now(), Instant::now());
+    while start.elapsed() < RESYNCED {
         let status = installation.pool_status().await?;
         let found = condition(&status, "Ready")?;
         ensure!(found.status == "True", "the pool left Ready: {found:?}");
-        lost = match lost {
-            None => not_ready_since(&nodes.get("w2").await?)?.map(|since| (Instant::now(), since)),
-            known => known,
-        };
-        sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_secs(1)).await;
     }
-    let (_, until) = lost.context("w2 is still Ready")?;
-    nothing_was_written(installation, from, until)?;
-    let now = installation.pool_status().await?;
-    let message = &condition(&now, "Ready")?.message;
-    say(format!("w2 is lost, {}: {message}", now.proxies_summary));
-    ensure!(now.proxies_summary == "4/4", "PROXIES is {}", now.proxies_summary);
-    ensure!(message.contains("w2 (not Ready)"), "w2 is not named: {message}");
-
-    installation
-        .edit_pool(json!({ "proxy": { "logLevel": "debug" } }))
-        .await?;
-    let start = Instant::now();
-    let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
-    let all = ListParams::default().labels(&format!("{POOL_LABEL}={POOL}"));
-    eventually(ROLLED_OUT, "the new template on four nodes", async || {
-        let pods = pods.list(&all).await?;
-        let new = pods
-            .iter()
-            .filter(|pod| has_new_template(pod) && pod_is_ready(pod));
-        let nodes: Vec<_> = new
-            .filter_map(|pod| pod.spec.as_ref()?.node_name.clone())
-            .collect();
-        ensure!(nodes.len() == 4, "it is on {nodes:?}");
-        Ok(())
-    })
-    .await?;
-    installation.pool_ready().await?;
-    say(format!(
-        "the new template is on the other four after {:.1} s",
-        start.elapsed().as_secs_f32()
-    ));
-    Ok(())
-}
-
-/// At rest the operator writes nothing.
-fn nothing_was_written(installation: &Installation, from: Timestamp, until: Timestamp) -> Result<()> {
+    let nodes = Api::<Node>::all(installation.kubernetes("cp1").await?);
+    let until = not_ready_since(&nodes.get(LOST).await?)?.unwrap_or_else(Timestamp::now);
     let rest = until.duration_since(from);
-    ensure!(rest >= RESYNCED, "the pool was at rest for {rest:#} only");
+    ensure!(
+        rest >= SignedDuration::from_secs(30),
+        "the pool was at rest for {rest:#} only"
+    );
     let writes = audit::writes_by(OPERATOR, from..until, &installation.cluster().masters())?;
     ensure!(
         writes.is_empty(),
@@ -108,6 +114,193 @@ fn nothing_was_written(installation: &Installation, from: Timestamp, until: Time
     Ok(())
 }
 
+/// A good template on its way.
+struct Rollout<'a> {
+    installation: &'a Installation,
+    begun: Instant,
+    from: Timestamp,
+    template: String,
+    /// How many templates the DaemonSet had before.
+    generation: i64,
+}
+
+impl<'a> Rollout<'a> {
+    /// Asks for the template, and kills the operator that is about to begin.
+    async fn begin(installation: &'a Installation) -> Result<Self> {
+        let before = installation.template().await?;
+        let generation = template_generation(&daemon_set(installation).await?)?;
+        let (begun, from) = (Instant::now(), Timestamp::now());
+        installation
+            .edit_pool(json!({ "proxy": { "logLevel": "debug" } }))
+            .await?;
+        installation.kill_operator().await?;
+        let template = installation.other_template(&before).await?;
+        Ok(Self {
+            installation,
+            begun,
+            from,
+            template,
+            generation,
+        })
+    }
+
+    /// Kills operators from the moment when the gate opens on the first node, while that soaks, and while the others get the
+    /// template.
+    async fn kill_operators(&self) -> Result<()> {
+        let mut documents = Documents::watch(self.installation.kubernetes("cp1").await?);
+        let mut seen = BTreeSet::new();
+        for number in 2..=KILLS {
+            if number > 2 {
+                self.installation.operator_works().await?;
+            }
+            let published = documents
+                .until(FIRST, |document| {
+                    let RolloutTarget { template, gate } = &document.rollout;
+                    *template == self.template && (number > 2 || gate.policy != GatePolicy::Closed)
+                })
+                .await?;
+            let policy = published.document.rollout.gate.policy;
+            self.installation.kill_operator().await?;
+            seen.insert(format!("{policy:?}"));
+            say(format!(
+                "kill {number} of the operator: {:.0} s after the edit, the gate is {policy:?}",
+                self.begun.elapsed().as_secs_f32()
+            ));
+        }
+        let both = ["Nodes", "Open"].iter().all(|policy| seen.contains(*policy));
+        ensure!(both, "it was killed only while the gate was {seen:?}");
+        Ok(())
+    }
+
+    /// All but two nodes have the template, and the pool names those and says why.
+    async fn reaches_all_but(&self, full: &str) -> Result<()> {
+        let nodes = self.installation.hosts().into_iter();
+        let nodes: Vec<_> = nodes
+            .map(|host| host.name().to_string())
+            .filter(|node| node != LOST && node != full)
+            .collect();
+        self.installation
+            .rolled_out(&nodes, is_of(&self.template))
+            .await?;
+        let took = self.begun.elapsed().as_secs_f32();
+        let stuck = format!("these cannot start it and are not waited for: {full}");
+        let told = eventually(TOLD, "both nodes named", async || {
+            let status = self.installation.pool_status().await?;
+            let progressing = condition(&status, "Progressing")?;
+            ensure!(progressing.status == "True", "{progressing:?}");
+            ensure!(progressing.message.contains(&stuck), "{progressing:?}");
+            let available = condition(&status, "ProxiesAvailable")?;
+            let words = [full, "no space left on device", "w2 (not Ready)"];
+            let is_named = words.iter().all(|word| available.message.contains(word));
+            ensure!(available.status == "False" && is_named, "{available:?}");
+            Ok(format!("{}\n{}", progressing.message, available.message))
+        })
+        .await?;
+        say(format!(
+            "the template is on {nodes:?} {took:.0} s after the edit: {told}"
+        ));
+        self.began_once().await
+    }
+
+    /// The DaemonSet has had this template and no other since, and it is no failed one.
+    async fn began_once(&self) -> Result<()> {
+        let set = daemon_set(self.installation).await?;
+        let generation = template_generation(&set)?;
+        ensure!(
+            generation == self.generation + 1,
+            "the DaemonSet had {} templates",
+            generation - self.generation
+        );
+        let record = set.annotations().get("trivet.dev/rollout");
+        let record = record.context("the operator has noted nothing")?;
+        ensure!(!record.contains("halted"), "{record}");
+        let events = Api::<Event>::namespaced(self.installation.kubernetes("cp1").await?, "default");
+        for (reason, most) in [("RolloutStarted", 1), ("RolloutHalted", 0)] {
+            let events = events
+                .list(&ListParams::default().fields(&format!("reason={reason}")))
+                .await?;
+            let is_of_now = |event: &&Event| {
+                let created = event.creation_timestamp();
+                created.is_some_and(|created| created.0 >= self.from)
+            };
+            let count = events.iter().filter(is_of_now).count();
+            ensure!(count <= most, "{count} events {reason}: {events:?}");
+        }
+        Ok(())
+    }
+
+    /// The node with room gets the template at once, and the pool is Ready but for the lost one, which it names.
+    async fn reaches_them_once_they_are_repaired(&self, full: &'static str) -> Result<()> {
+        let begun = Instant::now();
+        self.installation
+            .disturb(move |cluster| lift_all(&cluster.host(full)?))
+            .await?;
+        self.installation.pool_ready().await?;
+        let status = self.installation.pool_status().await?;
+        let message = &condition(&status, "Ready")?.message;
+        let took = begun.elapsed().as_secs_f32();
+        say(format!(
+            "{full} has its proxy {took:.0} s after there is room, {}: {message}",
+            status.proxies_summary
+        ));
+        ensure!(
+            status.proxies_summary == "4/4",
+            "PROXIES is {}",
+            status.proxies_summary
+        );
+        ensure!(message.contains("w2 (not Ready)"), "w2 is not named: {message}");
+
+        let begun = Instant::now();
+        self.installation
+            .disturb(|cluster| cluster.start_component(LOST, Component::Kubelet))
+            .await?;
+        self.installation
+            .rolled_out(&[LOST.to_owned()], is_of(&self.template))
+            .await?;
+        let took = begun.elapsed().as_secs_f32();
+        say(format!("w2 has it {took:.0} s after its kubelet is back"));
+        Ok(())
+    }
+}
+
+/// Clients of every node; the lost node's proxy serves on.
+struct Clients(Vec<(String, Attempts)>);
+
+impl Clients {
+    fn start(installation: &Installation) -> Result<Self> {
+        let client = installation.client()?;
+        let started = installation.hosts().into_iter().map(|host| {
+            let attempts = attempts::start(&host, &client, LOOPBACKS[0], RATE);
+            (host.name().to_string(), attempts)
+        });
+        Ok(Self(started.collect()))
+    }
+
+    async fn lost_nothing(self) -> Result<()> {
+        for (node, attempts) in self.0 {
+            let record = attempts.finish().await?;
+            record.all_succeeded(&node)?;
+            say(format!(
+                "{node}: 0 of {} new connections failed, slowest {:.2} s",
+                record.attempts().len(),
+                record.slowest().as_secs_f32()
+            ));
+        }
+        Ok(())
+    }
+}
+
+async fn daemon_set(installation: &Installation) -> Result<DaemonSet> {
+    let sets = Api::<DaemonSet>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
+    Ok(sets.get(&data_plane_name(POOL)).await?)
+}
+
+/// It grows with each change of the template.
+fn template_generation(set: &DaemonSet) -> Result<i64> {
+    let generation = set.annotations().get("deprecated.daemonset.template.generation");
+    Ok(generation.context("the DaemonSet counts no templates")?.parse()?)
+}
+
 /// Since when a node is not Ready, by the API; none if it is Ready.
 fn not_ready_since(node: &Node) -> Result<Option<Timestamp>> {
     let conditions = node
@@ -115,25 +308,10 @@ fn not_ready_since(node: &Node) -> Result<Option<Timestamp>> {
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
     let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
-    let ready = ready.next().context("w2 has no condition Ready")?;
+    let ready = ready.next().context("the node has no condition Ready")?;
     if ready.status == "True" {
         return Ok(None);
     }
     let since = ready.last_transition_time.as_ref();
-    Ok(Some(since.context("w2 is not Ready since no time")?.0))
-}
-
-fn has_new_template(pod: &Pod) -> bool {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let mut arguments = containers.flat_map(|container| container.args.iter().flatten());
-    pod.metadata.deletion_timestamp.is_none() && arguments.any(|word| word == "debug")
-}
-
-fn pod_is_ready(pod: &Pod) -> bool {
-    let status = pod.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    Ok(Some(since.context("it is not Ready since no time")?.0))
 }
