@@ -128,6 +128,7 @@ impl Context {
             self.prober.forget(&name);
             self.prober.forget(&in_force_key(&name));
             self.metrics.forget(&name);
+            self.reports.forget(&name);
         }
     }
 }

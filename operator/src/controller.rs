@@ -24,7 +24,7 @@ use crate::context::Context;
 use crate::logging::chain;
 use crate::observe::replacement::Replacement;
 use crate::observe::{self, bootstrap, observe, proxies, replacement};
-use crate::plan::{Plan, Verdict, plan};
+use crate::plan::{Facts, Plan, Verdict, plan};
 use crate::render::render;
 use crate::report::{self, Pass, report};
 use crate::wake::wake;
@@ -169,6 +169,8 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
     let (proxies, writer) = tokio::try_join!(proxies::observe(ctx, &name), bootstrap::observe(ctx, &name))?;
     let facts = observe(pool, ctx, (&proxies, &writer), state.memory).await?;
     let plan = plan(pool, &facts)?;
+    log_restore(&name, &facts, &plan);
+    ctx.reports.set_in_force(&name, plan.revision);
     let live = Live {
         object: proxies.daemon_set.clone(),
         last: state.last_apply,
@@ -215,6 +217,23 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
         || Ok(Action::requeue(next_pass(&plan, &replacement, next_wake))),
         |failure| Err(failure.into()),
     )
+}
+
+/// Logs that what is in force is written again, because it came back from a backup.
+fn log_restore(pool: &str, facts: &Facts, plan: &Plan) {
+    let in_force = facts.current.document.as_ref();
+    let (Some(in_force), Some(rollout)) = (in_force, &plan.rollout) else {
+        return;
+    };
+    let (from, to) = (in_force.revision, rollout.document.revision);
+    if from < to && in_force.same_content(&rollout.document) {
+        tracing::info!(
+            pool,
+            from,
+            to,
+            "writing the document anew: proxies follow a later one, as after a restore from a backup"
+        );
+    }
 }
 
 fn next_pass(plan: &Plan, replacement: &Replacement, next_wake: Option<Duration>) -> Duration {

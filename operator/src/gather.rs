@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use trivet_crds::report::ProxyReport;
 
 use crate::api::backoff::Backoff;
+use crate::api::watch::anew_after_outages;
 use crate::context::Context;
 use crate::logging::chain;
 use crate::reports::vanished::vanished;
@@ -44,7 +45,8 @@ pub async fn run(ctx: &Context, news: mpsc::Sender<()>) {
 async fn follow(ctx: &Context, news: mpsc::Sender<()>) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let api: Api<ProxyReport> = Api::all(ctx.client.clone());
-    let mut events = Box::pin(watcher(api, config).backoff(Backoff::default()));
+    let begin = || watcher(api.clone(), config.clone());
+    let mut events = Box::pin(anew_after_outages(begin).backoff(Backoff::default()));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {

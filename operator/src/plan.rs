@@ -17,6 +17,7 @@ pub mod members;
 pub mod permission;
 pub mod ports;
 pub mod rejection;
+pub mod restored;
 pub mod revision;
 pub mod rival;
 pub mod scope;
@@ -150,7 +151,7 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let spec = &pool.spec;
     let wanted = members::wanted(spec, facts);
     let dropped = shrink::dropped(spec, facts, &wanted.members);
-    let memory = history::remember(facts, &dropped, spec);
+    let memory = history::remember(facts, &dropped, pool);
     match obey(pool, facts, &wanted, &dropped, &memory) {
         Ok(plan) => Ok(plan),
         Err(Obstacle::Rejection(rejection)) => rejected(rejection, pool, facts, memory),
@@ -215,8 +216,10 @@ fn obey(
         rollout: &spec.rollout,
         retry: &permission::retry(pool),
     };
-    let waves = wave::decide(&wish, &facts.waves, memory.vigil.lasts());
+    let waves = restored::waves(facts, &records);
+    let waves = wave::decide(&wish, &waves, memory.vigil.lasts());
     let next = Next {
+        lasting: restored::lasting(facts, &records),
         revision: revision::next(facts, &records),
         rollout: waves.target.clone(),
     };
@@ -299,7 +302,8 @@ fn rejected(
         memory.judged = pool.metadata.generation;
     }
     let Growth { document, notes } = growth(pool, facts, &memory)?;
-    let waves = wave::decide_in_place(&pool.spec.rollout, &facts.waves, memory.vigil.lasts());
+    let waves = restored::waves(facts, &revision::records(facts, &memory));
+    let waves = wave::decide_in_place(&pool.spec.rollout, &waves, memory.vigil.lasts());
     let document = with_target(document, waves.as_ref(), facts, &memory)?;
     let members = document
         .as_ref()

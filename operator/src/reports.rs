@@ -114,13 +114,27 @@ pub struct Reports(Mutex<Known>);
 struct Known {
     reports: BTreeMap<String, NodeReport>,
     relisted: BTreeMap<String, NodeReport>,
+    /// The revision of the document in force, by pool, as the last pass has left it.
+    in_force: BTreeMap<String, u64>,
     has_read: bool,
     is_failing: bool,
 }
 
+impl Known {
+    /// Whether this report starts a pass: the pool's status has something else to say, or the proxy follows a later document
+    /// than the one in force, as after a restore from a backup.
+    fn is_news(&self, before: Option<&NodeReport>, report: &NodeReport) -> bool {
+        let in_force = self.in_force.get(&report.pool);
+        let is_later = in_force.is_some_and(|in_force| report.revision > *in_force);
+        before.is_none_or(|before| {
+            !report.says_the_same(before) || is_later && report.revision != before.revision
+        })
+    }
+}
+
 impl Reports {
-    /// Folds one event of the watch in. Returns whether a pool's status has something else to say. Counts, revisions and
-    /// times are no reason for a pass over the pool.
+    /// Folds one event of the watch in. Returns whether it starts a pass over the pools. Counts, times and revisions up to
+    /// the one in force are no reason for one.
     pub fn observe(&self, event: Event<ProxyReport>) -> bool {
         let mut known = self.lock();
         match event {
@@ -139,21 +153,30 @@ impl Reports {
                 }
                 let before = std::mem::replace(&mut known.reports, relisted);
                 known.has_read = true;
-                let is_same = |(name, report): (&String, &NodeReport)| {
-                    before
-                        .get(name)
-                        .is_some_and(|before| report.says_the_same(before))
-                };
-                before.len() != known.reports.len() || !known.reports.iter().all(is_same)
+                let mut reports = known.reports.iter();
+                let is_news = reports.any(|(name, report)| known.is_news(before.get(name), report));
+                is_news || before.len() != known.reports.len()
             }
             Event::Apply(report) => {
                 let (name, mut report) = (report.name_any(), NodeReport::from(report));
-                report.replace(known.reports.get(&name));
-                let before = known.reports.insert(name, report.clone());
-                before.is_none_or(|before| !report.says_the_same(&before))
+                let before = known.reports.get(&name);
+                report.replace(before);
+                let is_news = known.is_news(before, &report);
+                known.reports.insert(name, report);
+                is_news
             }
             Event::Delete(report) => known.reports.remove(&report.name_any()).is_some(),
         }
+    }
+
+    /// Records the revision of the document in force for this pool.
+    pub fn set_in_force(&self, pool: &str, revision: u64) {
+        self.lock().in_force.insert(pool.to_owned(), revision);
+    }
+
+    /// Forgets what is in force for a pool that no longer exists.
+    pub fn forget(&self, pool: &str) {
+        self.lock().in_force.remove(pool);
     }
 
     /// Records that the watch works or fails. Returns whether that is news.
@@ -272,6 +295,43 @@ mod tests {
         assert!(relist(&["w1", "w2"]));
         assert!(reports.observe(Event::Delete(report("w2"))));
         assert!(!reports.observe(Event::Delete(report("w2"))));
+    }
+
+    #[test]
+    fn a_revision_above_the_one_in_force_starts_a_pass_once() {
+        let reports = Reports::default();
+        let of = |revision: u64| {
+            let mut changed = serde_json::to_value(report("w1")).unwrap();
+            changed["revision"] = revision.into();
+            serde_json::from_value::<ProxyReport>(changed).unwrap()
+        };
+        let pool = NodeReport::from(report("w1")).pool;
+        reports.observe(Event::Apply(of(3)));
+        assert!(
+            !reports.observe(Event::Apply(of(9))),
+            "what is in force is not known"
+        );
+        reports.set_in_force(&pool, 7);
+        assert!(!reports.observe(Event::Apply(of(9))), "it is no change");
+        assert!(!reports.observe(Event::Apply(of(7))));
+        assert!(reports.observe(Event::Apply(of(8))));
+        assert!(!reports.observe(Event::Apply(of(8))));
+        reports.observe(Event::Init);
+        reports.observe(Event::InitApply(of(9)));
+        assert!(reports.observe(Event::InitDone));
+    }
+
+    #[test]
+    fn a_report_of_an_earlier_release_is_read_and_what_a_later_one_adds_is_left() {
+        let text = json!({
+            "metadata": { "name": "default.w1" },
+            "poolName": "default", "nodeName": "w1", "revision": 5, "observedTime": "2026-11-29T00:00:00Z",
+            "aFieldOfALaterRelease": { "a": [1] },
+        });
+        let report = NodeReport::from(serde_json::from_value::<ProxyReport>(text).unwrap());
+        assert_eq!((report.revision, report.template.as_str()), (5, ""));
+        assert_eq!(report.standby, StandbyState::Absent);
+        assert!(report.not_up.is_empty() && report.troubles.is_empty());
     }
 
     #[test]

@@ -32,6 +32,10 @@ const WATCH_SECONDS: u32 = 30;
 /// takes about 20 KB.
 const PAGE: u32 = 100;
 
+/// A watch that has failed for this long begins anew with a list: etcd may have been restored meanwhile. An apiserver takes a
+/// resourceVersion of the future, and then tells nothing until its own is above, and never what was before.
+const OUTAGE: Duration = Duration::from_secs(3);
+
 /// The resource with the number of pods that a node can run.
 const PODS: &str = "pods";
 
@@ -53,12 +57,34 @@ where
 {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let config = label.into_iter().fold(config, watcher::Config::labels);
-    watcher(api, config)
+    anew_after_outages(move || watcher(api.clone(), config.clone()))
         .backoff(Backoff::default())
         .filter_map(move |item| {
             readiness.observe(kind, &item);
             std::future::ready(item.ok().map(Ok))
         })
+}
+
+/// The items of the stream that `begin` makes. After an outage the next one takes its place.
+pub fn anew_after_outages<T, E, S>(begin: impl Fn() -> S + Send) -> impl Stream<Item = Result<T, E>> + Send
+where
+    S: Stream<Item = Result<T, E>> + Send,
+{
+    let mut items = Box::pin(begin());
+    let mut failing_since = None;
+    futures::stream::poll_fn(move |task| {
+        let item = ready!(items.poll_next_unpin(task));
+        let now = Instant::now();
+        match &item {
+            Some(Ok(_)) => failing_since = None,
+            Some(Err(_)) if now >= *failing_since.get_or_insert(now) + OUTAGE => {
+                items = Box::pin(begin());
+                failing_since = None;
+            }
+            Some(Err(_)) | None => {}
+        }
+        Poll::Ready(item)
+    })
 }
 
 /// Drops the parts of a node that no code reads, so that the cache of a large cluster stays small.
@@ -264,6 +290,8 @@ fn fingerprint(node: &Node) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
 
     use super::*;
@@ -364,6 +392,26 @@ mod tests {
         .unwrap();
         trim_pod(&mut pod);
         assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some("w1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_failed_for_seconds_begins_anew_and_one_that_broke_goes_on() {
+        for (seconds, wanted) in [(0, 1), (2, 1), (3, 2), (60, 2)] {
+            let begun = AtomicUsize::new(0);
+            let begin = || {
+                begun.fetch_add(1, Ordering::Relaxed);
+                let pause = |second| tokio::time::sleep(Duration::from_secs(second));
+                let items = [(Err(()), 0), (Err(()), seconds), (Ok(()), 0)].into_iter();
+                futures::stream::iter(items).then(move |(item, second)| async move {
+                    pause(second).await;
+                    item
+                })
+            };
+            // The row of failures ends with the first item.
+            let mut items = Box::pin(anew_after_outages(begin));
+            while items.next().await.is_some_and(|item| item.is_err()) && begun.load(Ordering::Relaxed) < 2 {}
+            assert_eq!(begun.load(Ordering::Relaxed), wanted, "{seconds} s");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,7 +50,13 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
             .filter_map(|(place, revision)| Some((place.into(), revision?)))
             .collect(),
         version: map.and_then(ResourceExt::resource_version),
+        created: map.and_then(created).unwrap_or_default(),
     }
+}
+
+/// When the API server has created the object, in Unix seconds.
+fn created(map: &ConfigMap) -> Option<u64> {
+    u64::try_from(map.creation_timestamp()?.0.as_second()).ok()
 }
 
 /// The revision in a text, even if the text is not a valid document: the next revision must be higher than that too.
@@ -140,6 +146,14 @@ mod tests {
         assert_eq!(current.members[1].node_name, "n1");
         assert_eq!(current.members[1].zone, "a");
         assert_eq!(current.marks.explicit, ["extra".to_owned()].into());
+    }
+
+    #[test]
+    fn the_time_at_which_a_config_map_was_created_is_read() {
+        let mut map = map("");
+        assert_eq!(current(&pool(), Some(&map)).created, 0);
+        map.metadata.creation_timestamp = serde_json::from_value(json!("1970-01-01T00:01:40Z")).unwrap();
+        assert_eq!(current(&pool(), Some(&map)).created, 100);
     }
 
     #[test]

@@ -10,27 +10,29 @@ use trivet_crds::wire::{self, DisabledMember, Document, Listener, MAX_DISABLED};
 use super::facts::Facts;
 use super::members::Member;
 use super::rejection::Rejection;
-use super::revision;
 
 /// From here on the number of nodes is told in steps of this size, below in powers of two.
 const NODES_STEP: u32 = 512;
 
 /// What a document has besides what follows from pool and members.
 #[derive(Clone, Debug)]
-pub struct Next {
-    /// Its revision, if it asks something else than the current one.
+pub struct Next<'a> {
+    /// The one in force, if it may stay.
+    pub lasting: Option<&'a Document>,
+    /// The revision of one that takes its place.
     pub revision: u64,
     /// Which proxies should serve.
     pub rollout: wire::RolloutTarget,
 }
 
-/// The document for these members: the current one if that asks the same of the proxies, else the next revision.
+/// The document for these members: the one in force if that may stay and asks the same of the proxies, else the next
+/// revision.
 pub fn build(
     pool: &ApiserverPool,
     listeners: Vec<Listener>,
     members: &[Member],
     facts: &Facts,
-    next: Next,
+    next: Next<'_>,
 ) -> Result<Document, wire::Error> {
     let spec = &pool.spec;
     let current = facts.current.document.as_ref();
@@ -49,7 +51,7 @@ pub fn build(
         tls: tls(spec, facts),
         rollout: next.rollout,
     };
-    match revision::followed(facts) {
+    match next.lasting {
         Some(current) if current.same_content(&document) => Ok(current.clone()),
         Some(_) | None => document.seal(),
     }

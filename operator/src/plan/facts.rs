@@ -114,6 +114,8 @@ pub struct Current {
     pub told: Vec<(Cow<'static, str>, u64)>,
     /// The ConfigMap's resourceVersion.
     pub version: Option<String>,
+    /// When the API server has created the ConfigMap, in Unix seconds; 0 if there is none.
+    pub created: u64,
 }
 
 impl Current {
@@ -162,6 +164,8 @@ pub struct Memory {
     pub unseen_since: Option<Instant>,
     /// The generation of the spec that the operator has rejected while it saw the members in force.
     pub judged: Option<i64>,
+    /// The generation of the spec that the last pass was for.
+    pub generation: Option<i64>,
     /// How long the proxies have been available with their template.
     pub soak: Soak,
     /// For how long this operator has looked.

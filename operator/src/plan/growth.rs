@@ -12,7 +12,7 @@ use trivet_crds::wire::{self, Document, MAX_MEMBERS};
 use super::additions::additions;
 use super::facts::{Facts, Memory};
 use super::members::Member;
-use super::{last_good, ports, revision, sight};
+use super::{last_good, ports, restored, revision, sight};
 use crate::health::Healths;
 
 /// A message names up to this many members.
@@ -21,7 +21,7 @@ const NAMES_LIMIT: usize = 5;
 /// What discovery adds, and what the owner should know of it.
 #[derive(Clone, Debug, Default)]
 pub struct Growth {
-    /// The next document; `None` if nothing is added.
+    /// The next document; `None` if nothing is added, and proxies follow the one in force.
     pub document: Option<Document>,
     /// What stays in force, and what is added to it or not.
     pub notes: Vec<String>,
@@ -59,14 +59,15 @@ pub fn growth(pool: &ApiserverPool, facts: &Facts, memory: &Memory) -> Result<Gr
     if !added.left_out.is_empty() {
         notes.push(list(&added.left_out));
     }
-    if added.grown.is_empty() {
+    let records = revision::records(facts, memory);
+    if added.grown.is_empty() && !restored::is_of_backup(document, facts, &records) {
         return Ok(Growth {
             document: None,
             notes,
         });
     }
     let document = Document {
-        revision: revision::next(facts, &revision::records(facts, memory)),
+        revision: revision::next(facts, &records),
         ..added.document
     };
     Ok(Growth {

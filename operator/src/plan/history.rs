@@ -9,20 +9,28 @@
 
 use std::time::Duration;
 
-use trivet_crds::pool::{ApiserverPoolSpec, MemberSource};
+use trivet_crds::pool::{ApiserverPool, MemberSource};
 use trivet_crds::wire;
 
 use super::facts::{Facts, Memory};
 use super::{last_good, members, sight};
 
-/// The memory with what this pass has seen. `dropped` are the members in force that discovery's source has not by `spec`.
-pub fn remember(facts: &Facts, dropped: &[&wire::Member], spec: &ApiserverPoolSpec) -> Memory {
+/// The memory with what this pass has seen. `dropped` are the members in force that discovery's source has not by the spec
+/// of `pool`.
+pub fn remember(facts: &Facts, dropped: &[&wire::Member], pool: &ApiserverPool) -> Memory {
     let mut memory = facts.memory.clone();
+    let generation = pool.metadata.generation;
+    if generation < memory.generation {
+        // A restored pool gives the numbers of its later generations to other edits.
+        memory.judged = None;
+        memory.used_permission.clear();
+    }
+    memory.generation = generation;
     let leaving = std::mem::take(&mut memory.leaving).into_iter();
     let gone = leaving.filter(|old| !facts.current.has(old));
     memory.removals.extend(gone.map(|old| (old, facts.now)));
     let by_last_good = last_good::discovery(&facts.current).removal_delay_seconds;
-    let delay = members::removal_delay(spec).max(Duration::from_secs(by_last_good.into()));
+    let delay = members::removal_delay(&pool.spec).max(Duration::from_secs(by_last_good.into()));
     memory
         .removals
         .retain(|(_, at)| facts.now.saturating_duration_since(*at) < delay);

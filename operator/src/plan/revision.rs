@@ -4,6 +4,7 @@
 //! every earlier revision, also where the earlier ones are lost, as in a new cluster on old machines. A value far ahead of
 //! the clock is a mistake. Counting on from it would make the mistake permanent, so it is ignored and told. The document in
 //! force is the exception: proxies have it, and follow none that is lower.
+//! [`super::restored`] says when the document in force is followed no longer.
 
 use trivet_crds::wire::{Document, MAX_ADVANCE_SECONDS, MAX_REVISION};
 

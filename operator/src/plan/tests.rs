@@ -206,6 +206,7 @@ impl World {
                 marks: rollout.marks.clone(),
                 told: vec![("the ConfigMap".into(), rollout.document.revision)],
                 version: None,
+                created: self.facts.current.created,
             };
         }
         plan

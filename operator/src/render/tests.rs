@@ -51,6 +51,7 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
         ..facts()
     };
     let next = document::Next {
+        lasting: None,
         revision: 1,
         rollout: wire::RolloutTarget {
             template: facts.template.clone(),

@@ -38,6 +38,27 @@ fn a_permission_is_used_once_also_after_a_restart() {
 }
 
 #[test]
+fn after_a_restore_the_generation_of_a_used_permission_is_one_of_another_edit() {
+    let mut world = World::with_masters(4);
+    world.pool.metadata.generation = Some(5);
+    world.discover(&[1, 2, 3]);
+    world.allow_shrink("5");
+    world.pass();
+    assert_eq!(world.names().len(), 3);
+
+    // The backup is older than the permission.
+    world.facts.current.marks.used_permission.clear();
+    world.pool.metadata.generation = Some(4);
+    world.pool.metadata.annotations = None;
+    world.pass();
+    world.pool.metadata.generation = Some(5);
+    world.allow_shrink("5");
+    world.discover(&[1, 2]);
+    world.pass();
+    assert_eq!(world.names(), ["cp1", "cp2"]);
+}
+
+#[test]
 fn a_used_permission_outlives_a_lost_config_map() {
     let mut world = World::with_masters(4);
     world.discover(&[1, 2, 3]);

@@ -142,7 +142,152 @@ fn a_rejected_spec_claims_no_revision_that_is_not_credible() {
     assert_eq!(plan.revision, NOW - 9);
 }
 
+#[test]
+fn a_document_of_a_backup_gets_a_new_revision_though_it_asks_the_same() {
+    let tell = |place: &'static str| {
+        let mut world = with_revision(NOW - 100);
+        match place {
+            "memory" => world.facts.memory.revision = NOW - 50,
+            _ => world.facts.current.told.push((place.into(), NOW - 50)),
+        }
+        world
+    };
+    for place in ["the report of node w1", "the pool's status", "memory"] {
+        let mut world = tell(place);
+        let before = world.facts.current.document.clone().unwrap();
+        let plan = world.pass();
+        let rollout = plan.rollout.unwrap();
+        assert!(!rollout.is_written && plan.revision == NOW, "{place}");
+        assert!(rollout.document.same_content(&before));
+        // The report and the status still tell of the past.
+        world.facts.current.told.push((place.into(), NOW - 50));
+        assert!(world.pass().rollout.unwrap().is_written, "{place}: once");
+    }
+    let mut world = tell("the report of node w1");
+    world.facts.unix_seconds = NOW - 200;
+    assert_eq!(world.pass().revision, NOW - 49, "whatever the clock says");
+}
+
+#[test]
+fn a_revision_that_is_not_credible_is_no_sign_of_a_backup() {
+    let mut world = with_revision(NOW - 100);
+    let place = "the report of node w1";
+    world.facts.current.told.push((place.into(), NOW + DAY + 1));
+    let plan = world.pass();
+    assert!(plan.rollout.as_ref().unwrap().is_written);
+    assert!(notes(&plan).contains(place), "{plan:?}");
+}
+
+#[test]
+fn a_document_that_is_older_than_its_config_map_is_one_of_a_backup() {
+    for (created, is_of_backup) in [(NOW - 100, false), (NOW - 90, false), (NOW - 89, true)] {
+        let mut world = with_revision(NOW - 100);
+        world.facts.current.created = created;
+        let plan = world.pass();
+        assert_eq!(!plan.rollout.unwrap().is_written, is_of_backup, "{created}");
+        assert!(world.pass().rollout.unwrap().is_written, "once");
+    }
+}
+
+#[test]
+fn a_document_of_a_backup_gets_a_new_revision_while_a_spec_is_rejected() {
+    let mut world = with_revision(NOW - 100);
+    for number in 1..=3 {
+        world.list(&format!("cp{number}"), &[], PoolMemberState::Disabled);
+    }
+    let before = world.facts.current.document.clone().unwrap();
+    assert!(!rejected(&world.pass()).is_empty());
+    assert_eq!(world.facts.current.document.as_ref(), Some(&before));
+    let report = ("the report of node w1".into(), NOW - 50);
+    world.facts.current.told.push(report);
+    let plan = world.pass();
+    assert!(!rejected(&plan).is_empty());
+    assert_eq!(plan.revision, NOW);
+    assert!(plan.rollout.unwrap().document.same_content(&before));
+}
+
+#[test]
+fn a_rollout_of_a_backup_goes_on_and_is_not_taken_for_one_without_progress() {
+    let template = wave::Template {
+        hash: "b".to_owned(),
+        ..wave::Template::default()
+    };
+    let first = wave::NodeFacts {
+        name: "w1".to_owned(),
+        has_earlier: true,
+        newcomer: Some(wave::Newcomer {
+            is_running: true,
+            has_started: true,
+            ..wave::Newcomer::default()
+        }),
+        ..wave::NodeFacts::default()
+    };
+    let now = i64::try_from(NOW).unwrap();
+    for is_restored in [true, false] {
+        let mut world = with_revision(NOW - 4000);
+        world.facts.template = "b".to_owned();
+        world.facts.waves = WaveFacts {
+            now,
+            in_place: Some(template.clone()),
+            soak: 30,
+            record: wave::Record {
+                good: "a".to_owned(),
+                since: now - 3600,
+                ready_since: now - 3600,
+                ..wave::Record::default()
+            },
+            target: wire::RolloutTarget {
+                template: "b".to_owned(),
+                gate: wire::Gate::of_node("w1"),
+            },
+            nodes: vec![first.clone()],
+            ..WaveFacts::default()
+        };
+        for seconds in [0, 30] {
+            let looked = world.facts.now + Duration::from_secs(seconds);
+            world.facts.memory.vigil.observe(looked);
+            world.facts.now = looked;
+        }
+        if is_restored {
+            world
+                .facts
+                .current
+                .told
+                .push(("the report of node w1".into(), NOW - 50));
+        }
+        let plan = world.pass();
+        assert_eq!(plan.waves.halt().is_none(), is_restored, "{:?}", plan.waves);
+        let record = plan.rollout.unwrap().proxies.unwrap().record;
+        assert_eq!(record.since == now, is_restored, "{record:?}");
+    }
+}
+
 proptest! {
+    /// Whatever is restored and whenever, the document in force is the one that proxies follow, or above it.
+    #[test]
+    fn whatever_is_restored_proxies_follow(
+        steps in proptest::collection::vec((any::<bool>(), 0..20usize, 0..100u64), 1..20),
+    ) {
+        let mut world = with_revision(NOW);
+        let mut followed = world.facts.current.document.clone().unwrap();
+        let mut backups = vec![world.facts.current.clone()];
+        for (is_restore, which, seconds) in steps {
+            world.facts.unix_seconds += seconds;
+            if is_restore {
+                world.facts.current = backups[which % backups.len()].clone();
+                world.facts.memory = Memory::default();
+            } else {
+                world.pool.spec.connection.drain_timeout_seconds += 1;
+            }
+            world.facts.current.told.push(("the report of node w1".into(), followed.revision));
+            world.pass();
+            let document = world.facts.current.document.clone().unwrap();
+            prop_assert!(document == followed || document.revision > followed.revision, "{document:?}");
+            followed = document;
+            backups.push(world.facts.current.clone());
+        }
+    }
+
     /// What proxies follow is always below what comes next, whatever the clock does.
     #[test]
     fn whatever_the_clock_does_revisions_grow(jumps in proptest::collection::vec(-3_000_000..3_000_000i64, 1..20)) {
