@@ -113,8 +113,8 @@ pub enum Error {
     /// The apiserver did not answer in time.
     #[error("no answer in time")]
     Stalled,
-    /// The apiserver ended a watch at once.
-    #[error("the watch ended at once")]
+    /// The apiserver ended a watch before its time.
+    #[error("the watch ended before its time")]
     EndedEarly,
 }
 

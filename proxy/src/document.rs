@@ -115,6 +115,20 @@ impl Documents {
         self.stale.subscribe()
     }
 
+    /// The revision of the ConfigMap in the API, if it is older than the document in force: it came back from a backup. A
+    /// mounted ConfigMap does not tell, because it lags behind, and one with another authority is of another cluster.
+    pub fn older_in_api(&self) -> Option<u64> {
+        let in_force = self.in_force()?;
+        let is_own = |stale: &&StaleDocument| {
+            stale.source == Source::Watch
+                && !stale.is_twin
+                && stale::authority(&stale.settings) == stale::authority(&in_force.settings)
+        };
+        let stale = self.stale.borrow();
+        let older = stale.iter().find(is_own);
+        older.map(|stale| stale.settings.document.revision)
+    }
+
     /// The document in force now.
     pub fn in_force(&self) -> Option<InForce> {
         self.current.borrow().clone()

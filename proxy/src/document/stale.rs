@@ -216,7 +216,7 @@ fn warning(stale: &StaleDocument, in_force: &InForce, step: Step) -> (&'static s
     )
 }
 
-fn authority(settings: &Settings) -> &str {
+pub(super) fn authority(settings: &Settings) -> &str {
     settings.document.tls.ca_bundle.trim()
 }
 

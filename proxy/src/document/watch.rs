@@ -26,8 +26,9 @@ use crate::{
 /// How long a watch may last beyond its `timeoutSeconds` before it counts as stalled.
 const WATCH_SLACK: Duration = Duration::from_secs(5);
 
-/// A watch that ends earlier counts as failed: to start the next one at once would be a busy loop.
-const SERVED: Duration = Duration::from_secs(1);
+/// A watch that ends by more than this before its `timeoutSeconds` counts as failed. The apiserver may have lost its store to
+/// a backup: then it takes the resourceVersion for one of the future, and the next watch would tell nothing.
+const EARLY: Duration = Duration::from_secs(5);
 
 /// Which ConfigMap to follow, and with which credentials.
 #[derive(Clone, Debug)]
@@ -128,15 +129,15 @@ impl Follower {
         }
         loop {
             let started = Instant::now();
-            self.watch_once(&mut api, &mut version).await?;
-            if started.elapsed() < SERVED {
+            let time = schedule::watch_time(rand::random());
+            self.watch_once(&mut api, &mut version, time).await?;
+            if started.elapsed() + EARLY < time {
                 return Err(Error::EndedEarly);
             }
         }
     }
 
-    async fn watch_once(&mut self, api: &mut Api, version: &mut String) -> Result<(), Error> {
-        let time = schedule::watch_time(rand::random());
+    async fn watch_once(&mut self, api: &mut Api, version: &mut String, time: Duration) -> Result<(), Error> {
         let end = Instant::now() + time + WATCH_SLACK;
         let path = self.target.watch_path(version, time.as_secs());
         let mut events = api.watch(&path).await?;

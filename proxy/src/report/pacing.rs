@@ -23,6 +23,8 @@ pub(super) type Draw = (u32, f64);
 pub(super) struct Pacing {
     /// Before this time nothing is written.
     earliest: Instant,
+    /// Before this time nothing is written, though the last write has not failed.
+    gap_end: Instant,
     /// When the report is written again though nothing has changed.
     regular: Instant,
     /// When the change since the last write is written.
@@ -35,6 +37,7 @@ impl Pacing {
     pub(super) fn new(now: Instant, nodes: u32, chance: f64) -> Self {
         Self {
             earliest: now,
+            gap_end: now,
             regular: now + part(spread(nodes), chance),
             change: None,
             failures: 0,
@@ -48,6 +51,13 @@ impl Pacing {
         } else if self.change.is_none() {
             self.change = Some(now.max(self.earliest) + part(spread(nodes), chance));
         }
+    }
+
+    /// Takes in that the cause of earlier failures is over: the next change does not wait for what they have put off.
+    pub(super) fn recover(&mut self) {
+        self.failures = 0;
+        self.earliest = self.gap_end;
+        self.change = None;
     }
 
     /// Whether to write now.
@@ -72,7 +82,8 @@ impl Pacing {
         };
         // A failed write is also no longer a pending change: it is tried again at the end of the pause.
         self.change = None;
-        self.earliest = now + gap + part(pause.saturating_sub(gap), chance);
+        self.gap_end = now + gap;
+        self.earliest = self.gap_end + part(pause.saturating_sub(gap), chance);
         self.regular = if succeeded {
             now + (interval / 2 + part(interval / 2, chance)).max(gap)
         } else {
@@ -112,6 +123,9 @@ mod tests {
         for (look, (changes, succeeds, chance)) in (0_u32..1800).zip(script.iter().cycle()) {
             let now = start + LOOK * look;
             is_pending |= *changes;
+            if *chance > 0.8 {
+                pacing.recover();
+            }
             pacing.look(is_pending, now, (nodes, *chance));
             if pacing.is_due(now) {
                 made.extend(last.replace(now).map(|last| now - last));
@@ -160,6 +174,25 @@ mod tests {
             pacing.look(true, changed, (nodes, chance));
             prop_assert!(pacing.is_due(changed + gap(nodes) + spread(nodes)));
         }
+    }
+
+    #[test]
+    fn a_change_after_an_outage_does_not_wait_for_what_the_failures_have_put_off() {
+        let mut now = Instant::now();
+        let mut pacing = Pacing::new(now, 3, 0.5);
+        for _ in 0..6 {
+            now += Duration::from_secs(300);
+            pacing.look(true, now, (3, 1.0));
+            assert!(pacing.is_due(now));
+            pacing.attempted(false, now, (3, 1.0));
+        }
+        pacing.look(true, now, (3, 1.0));
+        let soon = now + SHORTEST_GAP + spread(3);
+        assert!(!pacing.is_due(soon));
+        pacing.recover();
+        pacing.look(true, now, (3, 1.0));
+        assert!(pacing.is_due(soon));
+        assert!(!pacing.is_due(now), "the gap still holds");
     }
 
     #[test]

@@ -435,6 +435,22 @@ async fn an_older_document_whose_authority_both_know_does_not_replace_the_newer_
 }
 
 #[test]
+fn only_the_api_tells_that_a_document_came_back_from_a_backup() {
+    let (own, other) = (Authority::new(), Authority::new());
+    let documents = Documents::new(None, Arc::default(), Arc::default());
+    let offer = |authority, revision, source| documents.offer(&document_of(authority, revision), source);
+    assert_eq!(documents.older_in_api(), None);
+    offer(&own, 20, Source::Watch);
+    offer(&own, 7, Source::File);
+    offer(&other, 8, Source::Watch);
+    assert_eq!(documents.older_in_api(), None, "a lag, and another cluster");
+    offer(&own, 9, Source::Watch);
+    assert_eq!(documents.older_in_api(), Some(9));
+    offer(&own, 21, Source::Watch);
+    assert_eq!(documents.older_in_api(), None);
+}
+
+#[test]
 fn a_document_that_was_replaced_for_its_authority_does_not_come_back() {
     let of = document_of;
     let (old, new) = (Authority::new(), Authority::new());
