@@ -26,4 +26,5 @@ mod status;
 mod support;
 mod systemd;
 mod unix_sockets_denied;
+mod versions;
 mod watching;
