@@ -21,6 +21,7 @@ mod protecting {
     mod a_path_that_drops_large_packets_is_left;
     mod a_real_client_misses_no_event;
     mod a_rolling_restart_fails_no_request;
+    mod after_a_restore_from_a_backup_proxies_follow_again;
     mod an_upgrade_ends_no_connection;
     mod an_upgrade_refuses_no_client;
     mod each_node_judges_a_partition_for_itself;

@@ -37,6 +37,13 @@ impl Tools {
         finish(command, manifest).await
     }
 
+    /// The same by server-side apply, which leaves no annotation behind and takes fields over from whoever has them.
+    pub async fn apply_at_the_server(&self, manifest: &str) -> Result<String> {
+        let mut command = self.kubectl_command()?;
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        finish(command, manifest).await
+    }
+
     /// What kubectl prints when this user would create the objects of a manifest, or the API server's refusal.
     pub async fn create_as(&self, user: &str, manifest: &str) -> Result<String> {
         let mut command = self.kubectl_command()?;

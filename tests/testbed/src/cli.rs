@@ -169,6 +169,14 @@ enum Verb {
         #[arg(long, value_name = "SECONDS")]
         without_api: Option<u64>,
     },
+    /// Keep a copy of what every master's etcd has, in place of an earlier copy
+    ///
+    /// The etcds are stopped for a moment, and the apiservers wait for them.
+    BackupEtcd,
+    /// Put the copy back: the cluster has what it had when `backup-etcd` ran
+    ///
+    /// No apiserver runs meanwhile, and controllers, schedulers, kubelets and kube-proxies are started anew.
+    RestoreEtcd,
     /// Let a master's kubelet run its control plane as static pods, as kubeadm does
     ///
     /// After a reboot nothing but kubelet brings them back. `kill`, `stop`, `start` and `restart` act on them as before: the
@@ -297,6 +305,8 @@ impl Testbed {
             Verb::Sever { host, from } => inject(&host, Fault::Sever(from))?,
             Verb::Heal { host } => fault::heal(&Cluster::load()?.host(&host)?)?,
             Verb::Reboot { hosts, without_api } => reboot(&hosts, without_api)?,
+            Verb::BackupEtcd => Cluster::load()?.backup_etcd()?,
+            Verb::RestoreEtcd => Cluster::load()?.restore_etcd()?,
             Verb::Static { master } => Cluster::load()?.run_as_static_pods(&master)?,
             Verb::Processes { master } => Cluster::load()?.run_as_processes(&master)?,
             Verb::AddMaster { name } => Cluster::load()?.add_master(&name)?,

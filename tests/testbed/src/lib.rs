@@ -11,6 +11,7 @@ mod cluster;
 mod component;
 mod control;
 mod down;
+mod etcd;
 pub mod fault;
 mod host;
 pub mod images;
