@@ -1,12 +1,15 @@
 //! The release before, whose proxies share their port, is replaced by this one and restored, and no client is refused.
+//! Edits reach the proxies of either release from the operator of the other.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use trivet_instruments::eventually;
 use trivet_testbed::{Progress, images, skew};
 use trivet_tests::installation::{CHART, Installation, NAMESPACE, RELEASE, Server};
+use trivet_tests::proxies::all_follow;
 use trivet_tests::rollout::ProxyPod;
 use trivet_tests::steady_clients::SteadyClients;
 
@@ -60,6 +63,7 @@ async fn there_and_back(installation: &Installation, before: &skew::Release) -> 
     install(installation, &before.chart, skew::TAG).await?;
     let delete = format!("delete pods --namespace {NAMESPACE} {PODS_OF_THIS_RELEASE} --wait=false");
     operates(installation, skew::TAG).await?;
+    reaches(installation, images::VERSION, 300).await?;
     installation.tools().kubectl(&delete).await?;
     runs(installation, skew::TAG).await?;
     clients
@@ -68,6 +72,7 @@ async fn there_and_back(installation: &Installation, before: &skew::Release) -> 
 
     let clients = SteadyClients::start(installation)?;
     install(installation, Path::new(CHART), images::VERSION).await?;
+    reaches(installation, skew::TAG, 350).await?;
     runs(installation, images::VERSION).await?;
     clients.none_was_refused("from the release before", LIMIT).await?;
 
@@ -105,6 +110,28 @@ async fn operates(installation: &Installation, tag: &str) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Edits the pool while proxies of this tag serve, and waits until they follow the other release's operator.
+async fn reaches(installation: &Installation, tag: &str, hedge_delay: u32) -> Result<()> {
+    let before = installation.config_revision().await?;
+    let edit = json!({ "connection": { "hedgeDelayMilliseconds": hedge_delay } });
+    installation.edit_pool(edit).await?;
+    let revision = eventually(STANDS, "the edit in the pool's status", async || {
+        let revision = installation.config_revision().await?;
+        ensure!(revision > before, "it is still {revision}");
+        Ok(revision)
+    })
+    .await?;
+    all_follow(&installation.workers(), revision, STANDS).await?;
+    let images =
+        "get pods --selector trivet.dev/pool=default --output jsonpath={.items[*].spec.containers[0].image}";
+    let images = installation
+        .tools()
+        .kubectl(&format!("{images} --namespace {NAMESPACE}"))
+        .await?;
+    ensure!(images.contains(&format!(":{tag}")), "the proxies are {images}");
+    Ok(())
 }
 
 /// Waits until each worker has one proxy of this tag.
