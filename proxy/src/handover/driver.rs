@@ -433,11 +433,15 @@ impl Driver {
     }
 
     /// Leaves out the time in which this process stood still: what others have said since is read, but where the whole machine
-    /// did, they have said nothing yet.
+    /// did, they have said nothing yet. How long this process may leave is no limit on others.
     fn catch_up(&mut self) {
-        let lapsed = self.lapses.since(self.listeners.upstreams().clock());
-        for at in self.timers.values_mut() {
-            *at += lapsed;
+        let time = self.lapses.since(self.listeners.upstreams().clock());
+        let of_others = self
+            .timers
+            .iter_mut()
+            .filter(|(timer, _)| **timer != Timer::Leave);
+        for (_, at) in of_others {
+            *at += time;
         }
     }
 
