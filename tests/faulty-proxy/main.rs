@@ -67,14 +67,15 @@ fn begin() -> Result<()> {
     }
 }
 
-/// Lets each read of a relay find nothing: the process listens, accepts, dials and probes, and moves no byte.
+/// Lets each read of a relay fail: the process listens, accepts, dials and probes, and moves no byte. It must not find nothing
+/// instead: tokio wakes a relay for a connection that was closed until it has read the end.
 fn forward_nothing() -> Result<()> {
     let of_a_relay = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ge, READ_OF_A_RELAY)?;
-    let nothing_there = SeccompAction::Errno(nix::libc::EAGAIN.unsigned_abs());
+    let fails = SeccompAction::Errno(nix::libc::EIO.unsigned_abs());
     let filter = SeccompFilter::new(
         [(SYS_recvfrom, vec![SeccompRule::new(vec![of_a_relay])?])].into(),
         SeccompAction::Allow,
-        nothing_there,
+        fails,
         env::consts::ARCH.try_into()?,
     )?;
     seccompiler::apply_filter(&BpfProgram::try_from(filter)?).context("failed to apply the filter")
