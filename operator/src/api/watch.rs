@@ -397,9 +397,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_failed_for_seconds_begins_anew_and_one_that_broke_goes_on() {
         for (seconds, wanted) in [(0, 1), (2, 1), (3, 2), (60, 2)] {
-            let begun = AtomicUsize::new(0);
+            let streams = AtomicUsize::new(0);
             let begin = || {
-                begun.fetch_add(1, Ordering::Relaxed);
+                streams.fetch_add(1, Ordering::Relaxed);
                 let pause = |second| tokio::time::sleep(Duration::from_secs(second));
                 let items = [(Err(()), 0), (Err(()), seconds), (Ok(()), 0)].into_iter();
                 futures::stream::iter(items).then(move |(item, second)| async move {
@@ -409,8 +409,10 @@ mod tests {
             };
             // The row of failures ends with the first item.
             let mut items = Box::pin(anew_after_outages(begin));
-            while items.next().await.is_some_and(|item| item.is_err()) && begun.load(Ordering::Relaxed) < 2 {}
-            assert_eq!(begun.load(Ordering::Relaxed), wanted, "{seconds} s");
+            while items.next().await.is_some_and(|item| item.is_err()) && streams.load(Ordering::Relaxed) < 2
+            {
+            }
+            assert_eq!(streams.load(Ordering::Relaxed), wanted, "{seconds} s");
         }
     }
 

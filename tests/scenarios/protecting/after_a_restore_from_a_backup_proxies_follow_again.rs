@@ -160,7 +160,10 @@ impl Dump {
         ] {
             let list = format!("get {what} --namespace {NAMESPACE} --output json");
             let list: Value = serde_json::from_str(&installation.tools().kubectl(&list).await?)?;
-            let items = list["items"].as_array().context("a list has items")?;
+            let items = list
+                .get("items")
+                .and_then(Value::as_array)
+                .context("a list has items")?;
             objects.extend(items.iter().cloned().map(without_identity));
         }
         Ok(Self { objects })
@@ -178,7 +181,7 @@ impl Dump {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": self.objects });
         tools.apply_at_the_server(&list.to_string()).await?;
         let pool = self.objects.last().context("the pool is the last object")?;
-        let status = Patch::Merge(json!({ "status": pool["status"] }));
+        let status = Patch::Merge(json!({ "status": pool.get("status") }));
         let pools = installation.pools("cp1").await?;
         pools.patch_status(POOL, &PatchParams::default(), &status).await?;
         Ok(())
@@ -187,7 +190,7 @@ impl Dump {
 
 /// An object as another cluster would get it.
 fn without_identity(mut object: Value) -> Value {
-    if let Some(metadata) = object["metadata"].as_object_mut() {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         for field in [
             "uid",
             "resourceVersion",
