@@ -20,8 +20,7 @@ pub const TAG: &str = "before";
 /// Its programs, which are its images.
 const PROGRAMS: [&str; 2] = ["trivet-operator", "trivet-proxy"];
 
-/// What its build is told over its own profile: it is compiled unoptimised, which takes a third of the time. Nobody measures
-/// how quick it is.
+/// What its build is told over its own profile: it is compiled unoptimised, because nobody measures how quick it is.
 const PROFILE: [&str; 7] = [
     "profile.release.opt-level=0",
     "profile.release.package.trivet-proxy.codegen-units=16",
@@ -61,7 +60,7 @@ impl Release {
     }
 }
 
-/// Finds the release before in the cache, or builds it (two minutes on two cores).
+/// Finds the release before in the cache, or builds it, which takes minutes.
 pub fn before(progress: &Progress) -> Result<Release> {
     let commit = COMMIT.trim();
     let cache = binaries::cache_directory()?;
