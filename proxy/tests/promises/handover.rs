@@ -308,17 +308,17 @@ async fn proxies_that_serve_alone_meet_once_they_can_and_no_client_is_refused() 
         eventually("it serves alone", async || process.node.ready().await).await;
     }
     std::fs::remove_file(&directory).unwrap();
-    let met = async || {
+    let have_met = async || {
         let processes = inquiry::ask(&directory, END_LIMIT).await;
-        processes.is_ok_and(|met| met.holder.rank.generation == 2 && met.peers.len() == 1)
+        processes.is_ok_and(|found| found.holder.rank.generation == 2 && found.peers.len() == 1)
     };
-    let meet = async {
-        while !met().await {
+    let until_then = async {
+        while !have_met().await {
             assert_eq!(node.who().await.unwrap(), "cp1");
             sleep(BETWEEN * 10).await;
         }
     };
-    timeout(MEET_LIMIT, meet).await.unwrap();
+    timeout(MEET_LIMIT, until_then).await.unwrap();
     assert!(both[0].node.ready().await && both[1].node.ready().await);
     let [old, new] = both;
     // They cannot meet any more, and the one that serves goes on.
