@@ -5,6 +5,7 @@
 
 mod content;
 mod pacing;
+mod undeclared;
 mod usage;
 
 use std::{sync::Arc, time::Duration};
@@ -23,6 +24,7 @@ use trivet_crds::{
 use self::{
     content::{Gist, Process, content, gist},
     pacing::Pacing,
+    undeclared::Undeclared,
     usage::{Marks, Usage},
 };
 use crate::{
@@ -74,6 +76,7 @@ impl Reporter {
         let mut older_in_api = None;
         let mut is_failing = false;
         let mut marks = Marks::default();
+        let mut undeclared = Undeclared::default();
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -96,7 +99,7 @@ impl Reporter {
             if !pacing.is_due(now) {
                 continue;
             }
-            let outcome = self.write(report).await;
+            let outcome = self.write(report, &mut undeclared).await;
             let succeeded = outcome.is_ok();
             self.tell(outcome, is_failing);
             is_failing = !succeeded;
@@ -130,17 +133,37 @@ impl Reporter {
         content(&self.subject.status(), &process, usage)
     }
 
-    async fn write(&self, mut report: ReportContent) -> Result<(), Error> {
+    /// Writes the report, without the fields that the apiservers do not know.
+    async fn write(&self, mut report: ReportContent, undeclared: &mut Undeclared) -> Result<(), Error> {
         report.observed_time = clock::rfc3339(clock::unix_seconds());
-        let object = serde_json::to_vec(&report.object()?)?;
         let name = name(&report.pool_name, &report.node_name);
         // The name has only the characters of a DNS name.
         let path = format!("/apis/{GROUP}/{VERSION}/{PLURAL}/{name}?fieldManager={MANAGER}&force=true");
-        let write = async {
+        loop {
+            let mut object = report.object()?;
+            undeclared.remove_from(&mut object, Instant::now());
+            let written = self.apply(&path, serde_json::to_vec(&object)?).await;
+            let Err(Error::Refused(refusal)) = &written else {
+                return written;
+            };
+            let fields = undeclared.learn(refusal, Instant::now());
+            if fields.is_empty() {
+                return written;
+            }
+            let fields = fields.join(", ");
+            warn!(
+                fields,
+                "the ProxyReport of this cluster is of an earlier release: reporting without some fields"
+            );
+        }
+    }
+
+    async fn apply(&self, path: &str, object: Vec<u8>) -> Result<(), Error> {
+        let apply = async {
             let mut api = Api::connect(&self.upstreams, &self.credentials).await?;
-            api.request(Verb::Apply(Bytes::from(object)), &path).await
+            api.request(Verb::Apply(Bytes::from(object)), path).await
         };
-        timeout(WRITE_LIMIT, write)
+        timeout(WRITE_LIMIT, apply)
             .await
             .map_err(|_elapsed| Error::Stalled)?
             .map(drop)
