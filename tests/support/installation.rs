@@ -143,9 +143,13 @@ impl Installation {
     pub async fn told(mut self) -> Result<Self> {
         eventually(PROXY_STARTED, "the restarts counted", async || {
             let now = self.proxies(FIRST_MASTER).await?;
+            let pods = self.proxy_pods().await?;
             for (name, before) in &self.restarted {
                 let now = now.get(name);
                 ensure!(now.is_some_and(|now| now != before), "{name}'s proxy: {now:?}");
+                // Until then the pool's status may be from before the restart.
+                let is_ready = pods.iter().any(|pod| pod.node == *name && pod.is_ready);
+                ensure!(is_ready, "{name}'s proxy is not ready");
             }
             Ok(())
         })
