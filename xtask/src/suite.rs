@@ -114,14 +114,13 @@ struct Suite<'root> {
 impl Suite<'_> {
     fn run(&mut self, tier: Tier, keep: bool) -> Result<()> {
         self.packages()?;
-        // What it compiles is ready when the cluster needs it: the end of a build seldom uses all processors, and most tests
-        // wait more than they work.
-        let images = match tier {
-            Tier::All => Some(images::start_beside()?),
-            Tier::Unit | Tier::Cluster => None,
-        };
+        // What it compiles is ready when the cluster needs it: most tests wait more than they work.
+        let mut images = None;
         if tier != Tier::Cluster {
             self.checks()?;
+            if tier == Tier::All {
+                images = Some(images::start_beside()?);
+            }
             self.unit()?;
         }
         if tier != Tier::Unit {
