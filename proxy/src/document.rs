@@ -118,15 +118,26 @@ impl Documents {
     /// The revision of the ConfigMap in the API, if it is older than the document in force: it came back from a backup. A
     /// mounted ConfigMap does not tell, because it lags behind, and one with another authority is of another cluster.
     pub fn older_in_api(&self) -> Option<u64> {
+        let (revision, has_authority_in_force) = self.stale_in_api()?;
+        has_authority_in_force.then_some(revision)
+    }
+
+    /// Whether the ConfigMap in the API has another authority than the document in force, and a lower revision: one of the two
+    /// is of another cluster, and it is not known yet which.
+    pub fn is_contested(&self) -> bool {
+        self.stale_in_api()
+            .is_some_and(|(_, has_authority_in_force)| !has_authority_in_force)
+    }
+
+    /// The revision of the ConfigMap in the API, if it is older than the document in force, and whether it has its authority.
+    fn stale_in_api(&self) -> Option<(u64, bool)> {
         let in_force = self.in_force()?;
-        let is_own = |stale: &&StaleDocument| {
-            stale.source == Source::Watch
-                && !stale.is_twin
-                && stale::authority(&stale.settings) == stale::authority(&in_force.settings)
-        };
         let stale = self.stale.borrow();
-        let older = stale.iter().find(is_own);
-        older.map(|stale| stale.settings.document.revision)
+        let in_api = stale
+            .iter()
+            .find(|stale| stale.source == Source::Watch && !stale.is_twin)?;
+        let has_its_authority = stale::authority(&in_api.settings) == stale::authority(&in_force.settings);
+        Some((in_api.settings.document.revision, has_its_authority))
     }
 
     /// The document in force now.
