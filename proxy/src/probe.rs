@@ -104,11 +104,11 @@ impl Prober {
         let clock = reporter.upstreams.clock();
         let asked = Instant::now();
         let mut ready = pin!(readiness.get(address, READINESS, settings));
-        if let Ok(answer) = clock.timeout(overdue_after / 2, &mut ready).await {
+        if let Ok(answer) = clock.timeout(overdue_after / 2, ready.as_mut()).await {
             return reporter.readiness(asked, answer);
         }
         reporter.waits();
-        if let Ok(answer) = clock.timeout(overdue_after / 2, &mut ready).await {
+        if let Ok(answer) = clock.timeout(overdue_after / 2, ready.as_mut()).await {
             return reporter.readiness(asked, answer);
         }
         if overdue_after >= READINESS_LIMIT {
@@ -158,7 +158,7 @@ async fn sign_of_life(
     let within = settings.probe_timeout + GRACE;
     let limit = Instant::now() + within;
     match clock
-        .timeout(within, connection.get(address, LIVENESS, settings))
+        .timeout(within, pin!(connection.get(address, LIVENESS, settings)))
         .await
     {
         Ok(Ok(reply)) => Sign::Answer(reply),

@@ -6,6 +6,7 @@
 //! this clock. Limits on this process itself, as that of a drain, are not: kubelet's grace goes on.
 
 use std::{
+    pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -80,12 +81,15 @@ impl LoopClock {
         Lapses { known: self.lapsed() }
     }
 
-    /// As [`tokio::time::timeout`] is, by this clock.
-    pub async fn timeout<T>(&self, within: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
-        let mut work = std::pin::pin!(work);
+    /// As [`tokio::time::timeout`] is, by this clock. The caller pins the work: taken by value, it would be in the future twice.
+    pub async fn timeout<T>(
+        &self,
+        within: Duration,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Elapsed> {
         let (mut lapses, mut deadline) = (self.lapses(), Instant::now() + within);
         loop {
-            match timeout_at(deadline, &mut work).await {
+            match timeout_at(deadline, work.as_mut()).await {
                 Ok(done) => return Ok(done),
                 Err(elapsed) => match lapses.since(self) {
                     Duration::ZERO => return Err(elapsed),
@@ -129,7 +133,7 @@ impl Drop for Running<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, sync::Arc};
+    use std::{future::pending, pin::pin, sync::Arc};
 
     use tokio::{
         task::{JoinHandle, yield_now},
@@ -171,7 +175,8 @@ mod tests {
     async fn a_limit_moves_by_a_lapse_and_not_by_time_that_passes() {
         let (clock, _task) = running().await;
         let started = Instant::now();
-        let waits = clock.timeout(2 * SECOND, pending::<()>());
+        let never = pin!(pending::<()>());
+        let waits = clock.timeout(2 * SECOND, never);
         let (elapsed, ()) = tokio::join!(waits, async {
             sleep(SECOND).await;
             advance(10 * SECOND).await;
@@ -190,6 +195,7 @@ mod tests {
                 sleep(SECOND / 10).await;
             }
         };
+        let work = pin!(work);
         let (done, ()) = tokio::join!(clock.timeout(SECOND, work), async {
             yield_now().await;
             advance(10 * SECOND).await;

@@ -3,7 +3,7 @@
 //! No upstream is dialled before it, so that a client that says nothing, as a TCP check does, costs no apiserver a
 //! connection. A server that speaks first is therefore not served: the server of TLS and of HTTP waits for its client.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{io::Interest, net::TcpStream, time::error::Elapsed};
@@ -72,7 +72,7 @@ impl Heard {
 
 /// Reads the client's first flight.
 pub async fn read(client: &TcpStream, heard: &mut Heard, clock: &LoopClock) -> Result<Flight, Ending> {
-    match clock.timeout(SPEAK_WITHIN, read_all(client, heard)).await {
+    match clock.timeout(SPEAK_WITHIN, pin!(read_all(client, heard))).await {
         Ok(result) => result,
         Err(Elapsed { .. }) => Err(Ending::ClientSilent),
     }

@@ -210,7 +210,7 @@ impl Walk {
             let clock = Arc::clone(self.upstreams.clock());
             let dial = async move {
                 let started = Instant::now();
-                let connect = socket::connect(candidate.address, options);
+                let connect = pin!(socket::connect(candidate.address, options));
                 let result = match clock.timeout(limit, connect).await {
                     Ok(result) => result,
                     Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
