@@ -37,7 +37,7 @@ impl Tools {
         finish(command, manifest).await
     }
 
-    /// The same by server-side apply, which leaves no annotation behind and takes fields over from whoever has them.
+    /// The same by server-side apply, which leaves no annotation behind and takes fields over from their owners.
     pub async fn apply_at_the_server(&self, manifest: &str) -> Result<String> {
         let mut command = self.kubectl_command()?;
         command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);

@@ -59,7 +59,7 @@ pub struct Lapses {
 }
 
 impl LoopClock {
-    /// Looks at the clock, without end: whoever looks next would take the time before for a lapse.
+    /// Looks at the clock, without end. Without these looks a later one would take the time before it for a lapse.
     pub async fn run(&self) {
         let _running = Running(self);
         *self.turns() = Some(Turns::new(Instant::now()));
