@@ -57,7 +57,8 @@ pub async fn open(
     if silent.take().is_some() {
         upstreams.earn_hedge();
     }
-    let (first, mut walk) = if let Some((early, mut walk)) = early {
+    let (first, mut walk) = if let Some(early) = early {
+        let (early, mut walk) = *early;
         walk.start_over(early.guard.id());
         (early, walk)
     } else {
@@ -93,18 +94,20 @@ async fn told_to_end(silent: Option<&SilentClient>) -> Ending {
     }
 }
 
-/// Reads the client's first flight. Where no upstream is expected to answer, one must connect before that.
+/// Reads the client's first flight. Where no upstream is expected to answer, one must connect before that: it is boxed,
+/// because all opens are as large as the largest.
 async fn hear(
     client: &TcpStream,
     heard: &mut Heard,
     upstreams: &Arc<Upstreams>,
     settings: &Settings,
-) -> Result<(Option<(Connected, Walk)>, Flight), Ending> {
+) -> Result<(Option<Box<(Connected, Walk)>>, Flight), Ending> {
     let early = if upstreams.expects_answers() {
         None
     } else {
         let mut walk = Walk::new(upstreams, settings);
-        Some((walk.next(&[]).await.ok_or(Ending::NoUpstream)?, walk))
+        let first = walk.next(&[]).await.ok_or(Ending::NoUpstream)?;
+        Some(Box::new((first, walk)))
     };
     Ok((early, first_flight::read(client, heard, upstreams.clock()).await?))
 }
