@@ -558,6 +558,7 @@ mod tests {
     fn every_example_is_a_pool_that_is_accepted() {
         for example in [
             include_str!("../../examples/pool-default.yaml"),
+            EVERY_FIELD,
             include_str!("../../examples/pool-members.yaml"),
             include_str!("../../examples/pool-zones.yaml"),
         ] {
@@ -567,6 +568,71 @@ mod tests {
             assert_eq!(refusals(spec.clone(), None), Vec::<String>::new(), "{spec}");
             serde_json::from_value::<ApiserverPool>(defaulted(&pool)).unwrap();
         }
+    }
+
+    /// The example with a value for each field.
+    const EVERY_FIELD: &str = include_str!("../../examples/pool-every-field.yaml");
+
+    #[test]
+    fn one_example_has_every_field() {
+        let example: Value = serde_saphyr::from_str(EVERY_FIELD).unwrap();
+        let mut missing = Vec::new();
+        walk("spec", &schema()["properties"]["spec"], &mut |path, field| {
+            let is_leaf = field.get("properties").is_none() && field.pointer("/items/properties").is_none();
+            // A list entry that is no object is its list's value.
+            let pointer = path.replace("[]", ".0").replace('.', "/");
+            if is_leaf && example.pointer(&format!("/{pointer}")).is_none() {
+                missing.push(path.to_owned());
+            }
+        });
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_affinity_is_checked_before_it_chooses_no_node() {
+        let affinity = |term: Value| {
+            let required = json!({ "nodeSelectorTerms": [term] });
+            json!({ "proxy": { "affinity": { "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": required,
+            } } } })
+        };
+        let expression = |operator: &str, values: &[&str]| {
+            affinity(json!({ "matchExpressions": [{ "key": "a", "operator": operator, "values": values }] }))
+        };
+        for (operator, values) in [
+            ("In", vec!["x", "y"]),
+            ("NotIn", vec!["x"]),
+            ("Exists", vec![]),
+            ("DoesNotExist", vec![]),
+            ("Gt", vec!["-7"]),
+            ("Lt", vec!["7"]),
+        ] {
+            assert_eq!(
+                refusals(expression(operator, &values), None),
+                Vec::<String>::new(),
+                "{operator}"
+            );
+        }
+        let start = "spec.proxy.affinity: In and NotIn need values";
+        for (operator, values) in [
+            ("In", vec![]),
+            ("NotIn", vec![]),
+            ("Exists", vec!["x"]),
+            ("DoesNotExist", vec!["x"]),
+            ("Gt", vec!["x"]),
+            ("Lt", vec!["1", "2"]),
+        ] {
+            refused(expression(operator, &values), start);
+        }
+        refused(affinity(json!({})), "spec.proxy.affinity: a term without");
+        let field = |key: &str| {
+            affinity(json!({ "matchFields": [{ "key": key, "operator": "In", "values": ["w1"] }] }))
+        };
+        assert_eq!(refusals(field("metadata.name"), None), Vec::<String>::new());
+        refused(
+            field("metadata.labels"),
+            "spec.proxy.affinity: matchFields compares",
+        );
     }
 
     #[test]

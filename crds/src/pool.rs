@@ -4,6 +4,7 @@
 //! list entries are applied in code and not by the schema (see `crdgen`). Every rule is CEL in the schema: without a
 //! webhook a pool can be edited whenever an apiserver answers.
 
+mod affinity;
 mod node_bootstrap;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::affinity::{
+    NodeSelectorOperator, ProxyAffinity, ProxyNodeAffinity, ProxyNodeSelector, ProxyNodeSelectorRequirement,
+    ProxyNodeSelectorTerm,
+};
 pub use self::node_bootstrap::{BootstrapPolicy, NodeBootstrap};
 
 /// What the cluster's owner wants: which apiservers, how they are judged, and how the proxies run.
@@ -69,6 +74,10 @@ pub use self::node_bootstrap::{BootstrapPolicy, NodeBootstrap};
     reason = "each printer column has a type of its own"
 )]
 pub struct ApiserverPoolSpec {
+    /// Managed: the operator follows the spec. Paused: members and templates stay as they are, whatever the spec, the nodes or
+    /// discovery say, while you repair something; a rollout that is under way goes to no further node, and comes back if it
+    /// fails. Proxies go on, and so does the status.
+    pub management: ManagementPolicy,
     /// Apiservers by name, merged over the discovered ones: an entry replaces the discovered member of the same name,
     /// and any that has the same address and port.
     #[schemars(length(max = 32))]
@@ -91,6 +100,16 @@ pub struct ApiserverPoolSpec {
     pub rollout: PoolRollout,
     /// How a node reaches the API before its kubelet knows the proxies' pods.
     pub node_bootstrap: NodeBootstrap,
+}
+
+/// Whether the operator follows the spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ManagementPolicy {
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
+    Managed,
+    #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
+    Paused,
 }
 
 /// One apiserver of the pool.
@@ -287,6 +306,9 @@ pub struct ProxyTemplate {
     #[schemars(extend("maxProperties" = 16))]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// Which of these nodes get a proxy, where labels alone do not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<ProxyAffinity>,
     /// Unset: every taint is tolerated, because a node without a proxy is cut off.
     #[schemars(length(max = 32))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -503,6 +525,7 @@ fn loopback_addresses() -> Vec<String> {
 impl Default for ApiserverPoolSpec {
     fn default() -> Self {
         Self {
+            management: ManagementPolicy::Managed,
             members: Vec::new(),
             discovery: Discovery::default(),
             listeners: vec![PoolListener::default()],
@@ -585,6 +608,7 @@ impl Default for ProxyTemplate {
                 ..ResourceRequirements::default()
             },
             node_selector: BTreeMap::new(),
+            affinity: None,
             tolerations: None,
             priority_class_name: "system-node-critical".to_owned(),
             app_armor_profile: AppArmorProfile {

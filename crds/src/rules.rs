@@ -74,6 +74,21 @@ pub(crate) const RULES: &[Rule] = &[
         message: "spec.proxy.nodeSelector: proxies run on Linux nodes only; remove kubernetes.io/os",
     },
     Rule {
+        at: "/spec/proxy/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/*",
+        cel: "(has(self.matchExpressions) && self.matchExpressions.size() > 0) || (has(self.matchFields) && self.matchFields.size() > 0)",
+        message: "spec.proxy.affinity: a term without matchExpressions and matchFields matches no node; remove it, or give it a requirement",
+    },
+    Rule {
+        at: "/spec/proxy/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/*/matchExpressions/*",
+        cel: "self.operator in ['Exists', 'DoesNotExist'] ? (!has(self.values) || self.values.size() == 0) : self.operator in ['Gt', 'Lt'] ? (has(self.values) && self.values.size() == 1 && self.values[0].matches('^-?[0-9]+$')) : (has(self.values) && self.values.size() > 0)",
+        message: "spec.proxy.affinity: In and NotIn need values, Gt and Lt one whole number, Exists and DoesNotExist none; correct values of the requirement",
+    },
+    Rule {
+        at: "/spec/proxy/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/*/matchFields/*",
+        cel: "self.key == 'metadata.name' && self.operator in ['In', 'NotIn'] && has(self.values) && self.values.size() == 1",
+        message: "spec.proxy.affinity: matchFields compares metadata.name, by In or NotIn with one value; for labels use matchExpressions",
+    },
+    Rule {
         at: "/spec/nodeBootstrap/manifestPath",
         cel: "self.matches('^(/[A-Za-z0-9][-._A-Za-z0-9]*){2,8}$')",
         message: "spec.nodeBootstrap.manifestPath: must be an absolute path without a slash at its end, such as /etc/kubernetes/manifests, in which each part begins with a letter or a digit; take the staticPodPath of the nodes' kubelets",

@@ -239,7 +239,7 @@ fn log_restore(pool: &str, facts: &Facts, plan: &Plan) {
 fn next_pass(plan: &Plan, replacement: &Replacement, next_wake: Option<Duration>) -> Duration {
     let at_most = match plan.verdict {
         Verdict::Accepted { .. } if replacement.is_under_way => REPLACING_RESYNC,
-        Verdict::Accepted { .. } => RESYNC,
+        Verdict::Accepted { .. } | Verdict::Paused { .. } => RESYNC,
         Verdict::Rejected { .. } => REJECTED_RESYNC,
     };
     let due = [plan.next_look, next_wake].into_iter().flatten().min();

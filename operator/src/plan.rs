@@ -14,6 +14,7 @@ pub mod history;
 pub mod last_good;
 pub mod masters;
 pub mod members;
+mod paused;
 pub mod permission;
 pub mod ports;
 pub mod rejection;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, PoolRollout, ProxyTemplate};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ManagementPolicy, PoolRollout, ProxyTemplate};
 use trivet_crds::wire::{self, Document};
 
 use self::bootstrap::{Availability, BootstrapFacts, Phase, Target};
@@ -80,6 +81,11 @@ pub enum Verdict {
         notes: Vec<String>,
         /// Removals that discovery wanted and did not get, one sentence each.
         refused_removals: Vec<String>,
+    },
+    /// The owner has paused the management of the pool: what was in force stays.
+    Paused {
+        /// What stays.
+        notes: Vec<String>,
     },
     /// It is not: what was in force stays.
     Rejected {
@@ -152,6 +158,9 @@ pub fn plan(pool: &ApiserverPool, facts: &Facts) -> Result<Plan, wire::Error> {
     let wanted = members::wanted(spec, facts);
     let dropped = shrink::dropped(spec, facts, &wanted.members);
     let memory = history::remember(facts, &dropped, pool);
+    if pool.spec.management == ManagementPolicy::Paused {
+        return paused::plan(pool, facts, memory);
+    }
     match obey(pool, facts, &wanted, &dropped, &memory) {
         Ok(plan) => Ok(plan),
         Err(Obstacle::Rejection(rejection)) => rejected(rejection, pool, facts, memory),
@@ -297,13 +306,26 @@ fn rejected(
     facts: &Facts,
     mut memory: Memory,
 ) -> Result<Plan, wire::Error> {
-    let listeners = document::listeners(&pool.spec).unwrap_or_default();
     if matches!(rejection, Rejection::NoHealthyMember { .. }) && sight::reaches_a_member(facts) {
         memory.judged = pool.metadata.generation;
     }
     let Growth { document, notes } = growth(pool, facts, &memory)?;
+    let verdict = Verdict::Rejected { rejection, notes };
+    stand_still(verdict, document, &pool.spec.rollout, pool, facts, memory)
+}
+
+/// The plan that leaves in force what is, but for `document` if there is one. A rollout that has begun goes on by `rollout`.
+fn stand_still(
+    verdict: Verdict,
+    document: Option<Document>,
+    rollout: &PoolRollout,
+    pool: &ApiserverPool,
+    facts: &Facts,
+    mut memory: Memory,
+) -> Result<Plan, wire::Error> {
+    let listeners = document::listeners(&pool.spec).unwrap_or_default();
     let waves = restored::waves(facts, &revision::records(facts, &memory));
-    let waves = wave::decide_in_place(&pool.spec.rollout, &waves, memory.vigil.lasts());
+    let waves = wave::decide_in_place(rollout, &waves, memory.vigil.lasts());
     let document = with_target(document, waves.as_ref(), facts, &memory)?;
     let members = document
         .as_ref()
@@ -314,7 +336,7 @@ fn rejected(
     }
     let revision = document.as_ref().map(|document| document.revision);
     Ok(Plan {
-        verdict: Verdict::Rejected { rejection, notes },
+        verdict,
         revision: revision.unwrap_or_else(|| revision_in_force(facts, &memory)),
         next_look: waves.as_ref().and_then(|waves| waves.next_look),
         waves: waves

@@ -16,7 +16,9 @@ use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Toleration,
 };
 use kube::ResourceExt;
-use trivet_crds::pool::{NodeScope, ProxyTemplate};
+use trivet_crds::pool::{
+    NodeScope, ProxyAffinity, ProxyNodeSelectorRequirement, ProxyNodeSelectorTerm, ProxyTemplate,
+};
 
 use super::masters::CONTROL_PLANE_LABELS;
 pub use taints::is_decisive;
@@ -56,14 +58,10 @@ impl Scope {
             NodeScope::AllNodes => {}
             NodeScope::WorkersOnly => requirements.extend(CONTROL_PLANE_LABELS.map(absent)),
         }
-        let term = NodeSelectorTerm {
-            match_expressions: Some(requirements),
-            ..NodeSelectorTerm::default()
-        };
         Self {
             node_selector,
             required: Some(NodeSelector {
-                node_selector_terms: vec![term],
+                node_selector_terms: terms(proxy.affinity.as_ref(), &requirements),
             }),
             tolerations: proxy
                 .tolerations
@@ -132,6 +130,44 @@ impl Scope {
             expressions.retain(|requirement| *requirement != no_virtual_node());
         }
         scope
+    }
+}
+
+/// The terms of the spec, each with these requirements too; without terms one with these alone.
+fn terms(
+    affinity: Option<&ProxyAffinity>,
+    requirements: &[NodeSelectorRequirement],
+) -> Vec<NodeSelectorTerm> {
+    let of_spec = affinity.and_then(|affinity| {
+        let required = &affinity.node_affinity;
+        required
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
+    let term = |term: &ProxyNodeSelectorTerm| {
+        let expressions = term.match_expressions.iter().map(requirement);
+        let fields: Vec<_> = term.match_fields.iter().map(requirement).collect();
+        NodeSelectorTerm {
+            match_expressions: Some(expressions.chain(requirements.iter().cloned()).collect()),
+            match_fields: (!fields.is_empty()).then_some(fields),
+        }
+    };
+    match of_spec {
+        Some(selector) => selector.node_selector_terms.iter().map(term).collect(),
+        None => vec![term(&ProxyNodeSelectorTerm::default())],
+    }
+}
+
+fn requirement(of_spec: &ProxyNodeSelectorRequirement) -> NodeSelectorRequirement {
+    let ProxyNodeSelectorRequirement {
+        key,
+        operator,
+        values,
+    } = of_spec;
+    NodeSelectorRequirement {
+        key: key.clone(),
+        operator: operator.as_str().to_owned(),
+        values: (!values.is_empty()).then(|| values.clone()),
     }
 }
 

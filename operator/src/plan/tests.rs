@@ -25,6 +25,7 @@ mod disabled;
 mod edits;
 mod fitness;
 mod identity;
+mod paused;
 mod permissions;
 mod rejections;
 mod revisions;
@@ -243,7 +244,7 @@ impl World {
 
 fn notes(plan: &Plan) -> String {
     match &plan.verdict {
-        Verdict::Accepted { notes, .. } => notes.join("; "),
+        Verdict::Accepted { notes, .. } | Verdict::Paused { notes } => notes.join("; "),
         Verdict::Rejected { .. } => String::new(),
     }
 }
@@ -251,14 +252,14 @@ fn notes(plan: &Plan) -> String {
 fn rejected(plan: &Plan) -> &'static str {
     match &plan.verdict {
         Verdict::Rejected { rejection, .. } => rejection.reason(),
-        Verdict::Accepted { .. } => "",
+        Verdict::Accepted { .. } | Verdict::Paused { .. } => "",
     }
 }
 
 fn refused_removals(plan: &Plan) -> &[String] {
     match &plan.verdict {
         Verdict::Accepted { refused_removals, .. } => refused_removals,
-        Verdict::Rejected { .. } => &[],
+        Verdict::Rejected { .. } | Verdict::Paused { .. } => &[],
     }
 }
 

@@ -46,6 +46,7 @@ pub fn health_changes(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoo
 pub fn warnings(plan: &Plan, failure: Option<&apply::Error>) -> Vec<Warning> {
     let mut warnings = match &plan.verdict {
         Verdict::Rejected { rejection, .. } => vec![(rejection.reason(), rejection.to_string())],
+        Verdict::Paused { .. } => Vec::new(),
         Verdict::Accepted { refused_removals, .. } => refused_removals
             .iter()
             .map(|note| (REFUSED_SHRINK, note.clone()))

@@ -306,6 +306,54 @@ fn the_annotation_allows_one_generation() {
     }
 }
 
+/// A spec whose affinity has these terms.
+fn affinity(terms: &Value) -> Value {
+    let required =
+        json!({ "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } });
+    json!({ "nodeAffinity": required })
+}
+
+#[test]
+fn each_term_of_the_affinity_leads_to_nodes_that_a_kubelet_runs_and_that_are_in_scope() {
+    let by_label = json!({ "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] });
+    let by_name = json!({ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["cp1"] }] });
+    let scope = |node_scope: &str, terms: &Value| {
+        Scope::wanted(&proxy(
+            &json!({ "nodeScope": node_scope, "affinity": affinity(terms) }),
+        ))
+    };
+    let both = scope("AllNodes", &json!([by_label, by_name]));
+    assert!(is_placed(&both, &worker("w1")) && is_placed(&both, &master("cp1")));
+    assert!(!is_placed(&both, &master("cp2")));
+    let virtual_node = node(
+        "w1",
+        &json!({ "zone": "a", "type": "virtual-kubelet" }),
+        &json!([]),
+    );
+    assert!(!is_placed(&both, &virtual_node));
+    let workers = scope("WorkersOnly", &json!([by_label, by_name]));
+    assert!(is_placed(&workers, &worker("w1")) && !is_placed(&workers, &master("cp1")));
+}
+
+#[test]
+fn an_affinity_that_takes_a_proxy_away_is_rejected_and_one_that_takes_none_is_not() {
+    let facts = serving(&json!({}));
+    let expression = |operator: &str, values: &Value| {
+        affinity(
+            &json!([{ "matchExpressions": [{ "key": "zone", "operator": operator, "values": values }] }]),
+        )
+    };
+    let typo = lost(&json!({ "affinity": expression("In", &json!(["typo"])) }), &facts);
+    assert_eq!(typo.len(), facts.nodes.len(), "{typo:?}");
+    assert!(
+        lost(
+            &json!({ "affinity": expression("NotIn", &json!(["typo"])) }),
+            &facts
+        )
+        .is_empty()
+    );
+}
+
 #[test]
 fn a_wider_scope_is_obeyed() {
     let facts =
@@ -414,9 +462,18 @@ fn any_scope() -> impl Strategy<Value = Value> {
         Just(json!([{ "key": "own", "operator": "Exists" }])),
         Just(json!([{ "key": "own", "operator": "Exists", "effect": "NoSchedule" }])),
     ];
-    (selector, scope, tolerations).prop_map(
-        |(selector, scope, tolerations)| json!({ "nodeSelector": selector, "nodeScope": scope, "tolerations": tolerations }),
-    )
+    let affinity = prop_oneof![
+        Just(Value::Null),
+        Just(affinity(
+            &json!([{ "matchExpressions": [{ "key": "disk", "operator": "Exists" }] }])
+        )),
+        Just(affinity(
+            &json!([{ "matchFields": [{ "key": "metadata.name", "operator": "NotIn", "values": ["n0"] }] }])
+        )),
+    ];
+    (selector, scope, tolerations, affinity).prop_map(|(selector, scope, tolerations, affinity)| {
+        json!({ "nodeSelector": selector, "nodeScope": scope, "tolerations": tolerations, "affinity": affinity })
+    })
 }
 
 fn any_node() -> impl Strategy<Value = (Value, Value)> {

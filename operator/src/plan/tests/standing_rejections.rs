@@ -79,7 +79,7 @@ impl World {
 fn told(plan: &Plan) -> String {
     match &plan.verdict {
         Verdict::Rejected { notes, .. } => notes.join("; "),
-        Verdict::Accepted { .. } => panic!("{plan:?}"),
+        Verdict::Accepted { .. } | Verdict::Paused { .. } => panic!("{plan:?}"),
     }
 }
 

@@ -22,6 +22,9 @@ pub const PROGRESSING: &str = "Progressing";
 /// Accepted, proxies available, and at least one active member Up as far as the operator can judge.
 pub const READY: &str = "Ready";
 
+/// The reason where the owner has paused the management of the pool.
+pub const PAUSED: &str = "Paused";
+
 /// The longest message: short enough for people to read. The API server allows 32 KiB.
 const MESSAGE_LIMIT: usize = 2048;
 
@@ -54,10 +57,15 @@ fn accepted(seen: &Seen<'_>) -> Undated {
                 }),
             }
         }
-        (Verdict::Accepted { .. }, Some(words)) => Undated {
+        (Verdict::Accepted { .. } | Verdict::Paused { .. }, Some(words)) => Undated {
             holds: false,
             reason: "ApplyFailed",
             message: format!("{words}; the last good configuration stays in force"),
+        },
+        (Verdict::Paused { notes }, None) => Undated {
+            holds: true,
+            reason: PAUSED,
+            message: notes.join("; "),
         },
         (
             Verdict::Accepted {

@@ -5,6 +5,7 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 
 use super::Seen;
+use super::conditions::PAUSED;
 use super::proxies;
 use super::undated::Undated;
 use crate::apply::{BOOTSTRAP_FORBIDDEN, Kind};
@@ -15,15 +16,19 @@ use crate::plan::wave::{self, Halt, ROLLOUT_HALTED};
 use crate::reports::words::{NAMES_LIMIT, listed};
 
 pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
-    if let Verdict::Rejected { rejection, .. } = &seen.plan.verdict {
-        let message = "the spec is not obeyed, see Accepted; proxies and standbys stay as they are";
-        let halted = seen.plan.waves.halt().map(|halt| {
-            format!(
-                "the spec is not obeyed, see Accepted; {}, and the last good template comes back",
-                failed(halt)
-            )
+    let standing = match &seen.plan.verdict {
+        Verdict::Accepted { .. } => None,
+        Verdict::Paused { .. } => Some((PAUSED, "spec.management is Paused")),
+        Verdict::Rejected { rejection, .. } => {
+            Some((rejection.reason(), "the spec is not obeyed, see Accepted"))
+        }
+    };
+    if let Some((reason, why)) = standing {
+        let stays = "proxies and standbys stay as they are".to_owned();
+        let what = seen.plan.waves.halt().map_or(stays, |halt| {
+            format!("{}, and the last good template comes back", failed(halt))
         });
-        return stands(rejection.reason(), halted.unwrap_or_else(|| message.to_owned()));
+        return stands(reason, format!("{why}; {what}"));
     }
     if let Some(refused) = seen.refused {
         let stays = match refused.kind {
