@@ -11,10 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::shutdown::Signals;
 use crate::api::client::Access;
+use crate::api::fence::Fence;
 use crate::cli::Run;
 use crate::context::{Context, PoolStates};
 use crate::controller::{self, News, Writers};
 use crate::gather;
+use crate::leader::Leadership;
+use crate::leader::campaign::Campaign;
 use crate::prober::Prober;
 use crate::render::Settings;
 use crate::reports::Reports;
@@ -23,6 +26,9 @@ use crate::serve::readiness::Readiness;
 use crate::serve::{self, Telemetry};
 
 mod shutdown;
+
+/// Where the kernel tells the name of this host, which in a pod is the pod's name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Runs the operator until it is asked to stop.
 pub fn run(run: Run) -> anyhow::Result<()> {
@@ -49,6 +55,8 @@ pub struct Bound {
     ctx: Arc<Context>,
     writers: Writers,
     health_news: mpsc::Receiver<()>,
+    leads: mpsc::Receiver<()>,
+    campaign: Campaign,
     server: serve::Bound,
 }
 
@@ -56,16 +64,26 @@ impl Bound {
     /// Finds the cluster and binds the port. Nothing is watched yet.
     pub async fn bind(run: Run) -> anyhow::Result<Self> {
         let access = Access::infer(run.tls_server_name.clone()).await?;
-        let client = access.client()?;
-        let metrics = Arc::new(Metrics::default());
+        let (metrics, watchdog) = (Arc::new(Metrics::default()), Arc::default());
         let telemetry = Telemetry {
-            watchdog: Arc::default(),
-            readiness: Arc::new(Readiness::new(Arc::clone(&metrics))),
+            readiness: Arc::new(Readiness::new(Arc::clone(&metrics), Arc::clone(&watchdog))),
+            watchdog,
             metrics,
         };
         let server = serve::Bound::bind(run.address, telemetry.clone()).await?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), ?run, "operator starts");
 
+        let (leadership, leads) = Leadership::new();
+        let leadership = Arc::new(leadership);
+        let fence = Fence::new(Arc::clone(&leadership), Arc::clone(&telemetry.metrics));
+        let client = access.client(fence)?;
+        let campaign = Campaign::new(
+            access.client_of_the_lease()?,
+            &run.namespace,
+            &run.identity.clone().unwrap_or_else(host_name),
+            Arc::clone(&leadership),
+            (Arc::clone(&telemetry.metrics), Arc::clone(&telemetry.watchdog)),
+        );
         let (pools, pools_writer) = reflector::store();
         let (nodes, nodes_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
@@ -78,6 +96,7 @@ impl Bound {
         let ctx = Arc::new(Context {
             recorder: Recorder::new(client.clone(), crate::MANAGER.into()),
             client,
+            leadership,
             access,
             nodes,
             pods,
@@ -99,6 +118,8 @@ impl Bound {
             ctx,
             writers,
             health_news,
+            leads,
+            campaign,
             server,
         })
     }
@@ -109,6 +130,8 @@ impl Bound {
             ctx,
             writers,
             health_news,
+            leads,
+            campaign,
             server,
         } = self;
         let mut parts = JoinSet::new();
@@ -139,11 +162,17 @@ impl Bound {
                 .await;
             ("reports", Ok(()))
         });
+        let (stop, remembering) = (shutdown.clone(), Arc::clone(&ctx));
+        parts.spawn(async move {
+            campaign.run(stop, || remembering.forget_all()).await;
+            ("election", Ok(()))
+        });
         let stop = shutdown.clone();
         parts.spawn(async move {
             let news = News {
                 health: health_news,
                 reports: reports_changed,
+                leads,
             };
             controller::run(ctx, writers, news, stop).await;
             ("controller", Ok(()))
@@ -156,5 +185,16 @@ impl Bound {
             outcome = outcome.and(ended);
         }
         outcome
+    }
+}
+
+/// The name of this host. The identity is unique without it.
+fn host_name() -> String {
+    let name = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() {
+        crate::MANAGER.to_owned()
+    } else {
+        name.to_owned()
     }
 }

@@ -38,6 +38,11 @@ pub const BOOTSTRAP_FORBIDDEN: &str = "BootstrapForbidden";
 /// The chart's admission policy that limits what the operator writes. The API server names it in its refusals.
 const WRITES_POLICY: &str = "trivet-daemonset-writes";
 
+/// The resourceVersion of a write of an object that does not exist, so that it creates the object and never replaces one that
+/// another leader has created since: the API server compares it with that of an object that is there, and none has the first
+/// revision of etcd.
+const ABSENT: &str = "1";
+
 /// Why an object is not as rendered.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to apply {kind} {name}")]
@@ -102,7 +107,8 @@ impl Live {
         let Some(rendered) = to_write else {
             return Ok(());
         };
-        let written = put(client, kind, &rendered).await?;
+        let version = object.as_ref().and_then(ResourceExt::resource_version);
+        let written = put(client, kind, &rendered, version).await?;
         self.last = Some(LastApply::new(rendered, &written));
         self.object = Some(written);
         Ok(())
@@ -161,7 +167,9 @@ async fn put_all(client: &Client, desired: Desired, applied: &mut Applied) -> Re
         writer,
     } = desired;
     if let Some(config_map) = &config_map {
-        put(client, Kind::ConfigMap, config_map).await?;
+        // The one that the plan was made for.
+        let version = config_map.resource_version();
+        put(client, Kind::ConfigMap, config_map, version).await?;
     }
     let proxies = &mut applied.proxies;
     proxies.put(client, Kind::DaemonSet, daemon_set).await?;
@@ -188,16 +196,19 @@ fn owned(object: &DaemonSet) -> Option<FieldsV1> {
     entries.iter().find(is_ours)?.fields_v1.clone()
 }
 
-async fn put<K>(client: &Client, kind: Kind, object: &K) -> Result<K, Error>
+/// Writes `object` over this version of it; `None`: there is none.
+async fn put<K>(client: &Client, kind: Kind, object: &K, version: Option<String>) -> Result<K, Error>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     K: Clone + Debug + DeserializeOwned + Serialize,
 {
     let name = object.name_any();
     let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let mut object = object.clone();
+    object.meta_mut().resource_version = Some(version.unwrap_or_else(|| ABSENT.to_owned()));
     // With force, so that this also repairs an object that was edited by hand or is left from an earlier installation.
     let params = PatchParams::apply(MANAGER).force();
-    let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
+    let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
     applied.map_err(|source| Error { kind, name, source })
 }
 

@@ -19,8 +19,9 @@ pub enum Command {
     /// Watch ApiserverPools and nodes, write each pool's ConfigMap and DaemonSet, and report in the pool's status.
     ///
     /// Inside a cluster the operator uses its service account, elsewhere the kubeconfig of $KUBECONFIG or
-    /// ~/.kube/config. It ends on SIGTERM once the passes under way are done; a second signal ends it at once. Nodes keep
-    /// their proxies and their last configuration while no operator runs.
+    /// ~/.kube/config. Of several operators one writes, the holder of the Lease trivet-operator in the namespace; the others
+    /// watch. It ends on SIGTERM once the passes under way are done, and gives the Lease to the next one; a second signal ends it
+    /// at once. Nodes keep their proxies and their last configuration while no operator runs.
     ///
     /// Exit codes: 0 stopped by a signal, 64 a flag is wrong, 1 any other error.
     #[command(after_help = "Example, from a machine with a kubeconfig:\n  \
@@ -34,6 +35,11 @@ pub struct Run {
     /// The namespace of the pools' ConfigMaps and DaemonSets, which is the one that Trivet is installed in
     #[arg(long, env = "POD_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub namespace: String,
+
+    /// The name of this operator in the Lease trivet-operator, by which several operators elect the one that writes. In a pod the
+    /// pod's name, elsewhere the host's
+    #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub identity: Option<String>,
 
     /// The image of the proxies, for pools that name none
     #[arg(long, env = "PROXY_IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]

@@ -14,6 +14,7 @@ use crate::api::backoff::Backoff;
 use crate::api::client::Access;
 use crate::api::events::Notice;
 use crate::apply::LastApply;
+use crate::leader::Leadership;
 use crate::observe::bootstrap::Look;
 use crate::observe::unstarted::Unstarted;
 use crate::plan::Memory;
@@ -28,8 +29,10 @@ use crate::serve::watchdog::Watchdog;
 
 /// What all passes share.
 pub struct Context {
-    /// The operator's own client.
+    /// The operator's own client. It writes only while this operator leads.
     pub client: Client,
+    /// Whether this operator leads.
+    pub leadership: Arc<Leadership>,
     /// How to reach the cluster, and which authorities to trust.
     pub access: Access,
     /// All nodes that have been read.
@@ -67,6 +70,10 @@ pub struct PoolState {
     pub names: Names,
     /// The status that the last pass wrote. The pool in the cache may be older.
     pub status: Option<ApiserverPoolStatus>,
+    /// The version of the pool in the cache at the last write of the status, and the version after it.
+    pub versions: Option<(Option<String>, Option<String>)>,
+    /// Whether the objects of the pool are taken in this term.
+    pub is_taken: bool,
     /// The refusals that have an event already: each gets one.
     pub reported: Vec<String>,
     /// The names of the members in force at the last events about members.
@@ -120,15 +127,30 @@ impl PoolStates {
     }
 }
 
+/// The word for the passes over `pool` in `/livez`.
+pub fn pass_of(pool: &str) -> String {
+    format!("pool {pool}")
+}
+
 impl Context {
     /// Forgets pools that no longer exist. Their proxies keep running.
     pub fn forget_deleted(&self) {
         let existing = self.pools.state().iter().map(|pool| pool.name_any()).collect();
-        for name in self.pool_states.retain(&existing) {
+        self.forget_all_but(&existing);
+    }
+
+    /// Forgets what this operator remembers of all pools: another one may have led since.
+    pub fn forget_all(&self) {
+        self.forget_all_but(&BTreeSet::new());
+    }
+
+    fn forget_all_but(&self, existing: &BTreeSet<String>) {
+        for name in self.pool_states.retain(existing) {
             self.prober.forget(&name);
             self.prober.forget(&in_force_key(&name));
             self.metrics.forget(&name);
             self.reports.forget(&name);
+            self.watchdog.forget(&pass_of(&name));
         }
     }
 }

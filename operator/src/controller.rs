@@ -7,13 +7,12 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::core::PartialObjectMeta;
-use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates};
 use kube::{Api, Resource, ResourceExt};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trivet_crds::pool::ApiserverPool;
 use trivet_crds::{POOL_LABEL, wire};
@@ -21,13 +20,17 @@ use trivet_crds::{POOL_LABEL, wire};
 use crate::api::watch::{NodesSeen, paced, trim_node, trim_pod, watch};
 use crate::apply::{self, Applied, Live, apply};
 use crate::context::Context;
-use crate::logging::chain;
+use crate::leader::take;
 use crate::observe::replacement::Replacement;
 use crate::observe::{self, bootstrap, observe, proxies, replacement};
 use crate::plan::{Facts, Plan, Verdict, plan};
 use crate::render::render;
 use crate::report::{self, Pass, report};
 use crate::wake::wake;
+
+mod pass;
+
+use self::pass::{pass, retry};
 
 /// Some things change without an event: the cluster's authorities, DNS names, and whatever a silently dead watch misses.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -63,11 +66,16 @@ pub struct News {
     pub health: mpsc::Receiver<()>,
     /// The proxies report something else of their nodes.
     pub reports: mpsc::Receiver<()>,
+    /// This operator begins to lead.
+    pub leads: mpsc::Receiver<()>,
 }
 
 /// Why a pass failed. It is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The objects of the pool could not be taken from an earlier leader.
+    #[error("failed to begin the first pass of a term")]
+    Take(#[from] take::Error),
     /// What the plan depends on could not be read.
     #[error("failed to observe")]
     Observe(#[from] observe::Error),
@@ -86,10 +94,21 @@ impl Error {
     /// One fixed word for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Take(_) => "TakeFailed",
             Self::Observe(error) => error.reason(),
             Self::Document(error) => error.reason(),
             Self::Apply(error) => error.reason(),
             Self::Report(_) => "StatusFailed",
+        }
+    }
+
+    /// The write that failed.
+    fn write(&self) -> Option<&kube::Error> {
+        match self {
+            Self::Take(error) => Some(&error.source),
+            Self::Apply(error) => Some(&error.source),
+            Self::Report(error) => Some(&error.source),
+            Self::Observe(_) | Self::Document(_) => None,
         }
     }
 }
@@ -134,6 +153,7 @@ pub async fn run(ctx: Arc<Context>, writers: Writers, news: News, shutdown: Canc
         .watches_stream(sets, pool_of)
         .reconcile_all_on(node_changes(&ctx, writers.nodes))
         .reconcile_all_on(receive(news.health))
+        .reconcile_all_on(receive(news.leads))
         .reconcile_all_on(paced(receive(news.reports), REPORTS_PACE))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(pass, retry, Arc::clone(&ctx));
@@ -148,22 +168,8 @@ pub async fn run(ctx: Arc<Context>, writers: Writers, news: News, shutdown: Canc
     tokio::join!(passes, pods.for_each(|_| std::future::ready(())));
 }
 
-/// One pass, measured and logged.
-async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let name = pool.name_any();
-    let _work = ctx.watchdog.begin(&format!("pool {name}"));
-    let begun = Instant::now();
-    let outcome = Box::pin(reconcile(&pool, &ctx)).await;
-    let failure = outcome.as_ref().err().map(Error::reason);
-    ctx.metrics.passed(&name, begun.elapsed(), failure);
-    if let Err(error) = &outcome {
-        tracing::warn!(pool = name, error = chain(error), "pass failed and is retried");
-    }
-    outcome
-}
-
 /// One pass: read, decide, write the difference, report.
-async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error> {
+async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Error> {
     let name = pool.name_any();
     let state = ctx.pool_states.of(&name);
     let (proxies, writer) = tokio::try_join!(proxies::observe(ctx, &name), bootstrap::observe(ctx, &name))?;
@@ -197,7 +203,7 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
         state.memory = plan.memory.clone();
     });
     let replacement = replacement::observe(ctx, &name, &proxies);
-    let next_wake = wake(ctx, &name, proxies.daemon_set.as_ref(), &replacement).await;
+    let next_wake = wake(ctx, &name, applied.proxies.object.as_ref(), &replacement).await;
     let pass = Pass {
         plan: &plan,
         facts: &facts,
@@ -214,7 +220,7 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Action, Error>
         report(ctx, pool, pass).await?;
     }
     applied.failure.map_or_else(
-        || Ok(Action::requeue(next_pass(&plan, &replacement, next_wake))),
+        || Ok(next_pass(&plan, &replacement, next_wake)),
         |failure| Err(failure.into()),
     )
 }
@@ -244,13 +250,6 @@ fn next_pass(plan: &Plan, replacement: &Replacement, next_wake: Option<Duration>
     };
     let due = [plan.next_look, next_wake].into_iter().flatten().min();
     due.map_or(at_most, |wait| wait.clamp(SOONEST, at_most))
-}
-
-fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> Action {
-    let wait = ctx.pool_states.change(&pool.name_any(), |state| {
-        state.backoff.after_failure(Instant::now(), rand::random())
-    });
-    Action::requeue(wait)
 }
 
 /// The pool of a ConfigMap or DaemonSet. The label names it, because there is no ownerReference.

@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use trivet_crds::report::ProxyReport;
 
 use crate::api::backoff::Backoff;
-use crate::api::watch::anew_after_outages;
+use crate::api::fence::is_fenced;
+use crate::api::watch::{anew_after_outages, polled};
 use crate::context::Context;
 use crate::logging::chain;
 use crate::reports::vanished::vanished;
@@ -35,6 +36,10 @@ const DELETIONS: usize = 100;
 /// The word of this watch in metrics and logs.
 const KIND: &str = "ProxyReport";
 
+/// The words of the two loops in `/livez`.
+const WATCH_LOOP: &str = "watch ProxyReport";
+const SWEEP_LOOP: &str = "deletion of reports";
+
 /// Reads the reports and deletes those that nobody can write any more, without end. Sends word when a pool's status has
 /// something else to say.
 pub async fn run(ctx: &Context, news: mpsc::Sender<()>) {
@@ -46,7 +51,8 @@ async fn follow(ctx: &Context, news: mpsc::Sender<()>) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let api: Api<ProxyReport> = Api::all(ctx.client.clone());
     let begin = || watcher(api.clone(), config.clone());
-    let mut events = Box::pin(anew_after_outages(begin).backoff(Backoff::default()));
+    let events = anew_after_outages(begin).backoff(Backoff::default());
+    let mut events = Box::pin(polled(events, || ctx.watchdog.beat(WATCH_LOOP)));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
@@ -96,6 +102,7 @@ async fn sweep(ctx: &Context) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
+        ctx.watchdog.beat(SWEEP_LOOP);
         sweep_once(ctx).await;
     }
 }
@@ -105,6 +112,9 @@ async fn sweep_once(ctx: &Context) {
     if !(has_read("Node") && has_read("Pod") && has_read("ApiserverPool")) {
         return;
     }
+    let Some(_work) = ctx.leadership.enter(Instant::now()) else {
+        return;
+    };
     let api: Api<ProxyReport> = Api::all(ctx.client.clone());
     let names = vanished(
         &ctx.reports.all(),
@@ -113,9 +123,12 @@ async fn sweep_once(ctx: &Context) {
         &ctx.pools.state(),
     );
     for name in names.into_iter().take(DELETIONS) {
+        ctx.watchdog.beat(SWEEP_LOOP);
         match api.delete(&name, &DeleteParams::default()).await {
             Ok(_) => tracing::info!(name, "deleted the report of a proxy that is gone"),
             Err(kube::Error::Api(status)) if status.code == 404 => {}
+            // The next leader deletes them.
+            Err(error) if is_fenced(&error) => return,
             Err(error) => {
                 // The others would only wait for the same error.
                 tracing::warn!(name, error = chain(&error), "failed to delete a report");

@@ -1,7 +1,8 @@
 //! The operator, as a library so that its parts can be tested and rendered without a cluster.
 //!
 //! One pass over a pool is observe → plan → render → apply → report, see [`controller`]. `plan`, `render` and
-//! `report::status` are pure. `wake` helps the DaemonSet controller on. `api` talks to the Kubernetes API, and `serve` answers kubelet and Prometheus.
+//! `report::status` are pure. `wake` helps the DaemonSet controller on. `leader` decides which of several operators writes.
+//! `api` talks to the Kubernetes API, and `serve` answers kubelet and Prometheus.
 
 pub mod api;
 pub mod app;
@@ -11,6 +12,7 @@ pub mod context;
 pub mod controller;
 pub mod gather;
 pub mod health;
+pub mod leader;
 pub mod logging;
 pub mod observe;
 pub mod plan;

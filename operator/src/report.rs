@@ -28,7 +28,8 @@ use crate::reports::{NodeReport, standbys, troubles};
 #[error("failed to write the status of pool {pool}")]
 pub struct Error {
     pool: String,
-    source: kube::Error,
+    /// Why.
+    pub source: kube::Error,
 }
 
 /// The facts and the results of a pass.
@@ -116,7 +117,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     let written = if pool.status.as_ref() == Some(&new) {
         Ok(())
     } else {
-        write(ctx, &name, &new).await
+        write(ctx, pool, &new).await
     };
     log(&name, &notices);
     let notices = unsent
@@ -175,23 +176,31 @@ fn now() -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-async fn write(ctx: &Context, name: &str, status: &ApiserverPoolStatus) -> Result<(), Error> {
+/// Writes the status over the version of the pool that the pass has seen, or that its last write has left.
+async fn write(ctx: &Context, pool: &ApiserverPool, status: &ApiserverPoolStatus) -> Result<(), Error> {
+    let name = pool.name_any();
     let api: Api<ApiserverPool> = Api::all(ctx.client.clone());
+    let seen = pool.resource_version();
+    let versions = ctx.pool_states.change(&name, |state| state.versions.clone());
+    let version = versions
+        .filter(|(before, _)| *before == seen)
+        .map_or_else(|| seen.clone(), |(_, after)| after);
     let patch = json!({
         "apiVersion": format!("{}/v1alpha1", trivet_crds::GROUP),
         "kind": "ApiserverPool",
-        "metadata": { "name": name },
+        "metadata": { "name": name, "resourceVersion": version },
         "status": status,
     });
     let params = PatchParams::apply(MANAGER).force();
-    match api.patch_status(name, &params, &Patch::Apply(patch)).await {
+    match api.patch_status(&name, &params, &Patch::Apply(patch)).await {
         // The pool was deleted meanwhile.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(Error {
-            pool: name.to_owned(),
-            source,
-        }),
-        Ok(_) => Ok(()),
+        Err(source) => Err(Error { pool: name, source }),
+        Ok(written) => {
+            let versions = Some((seen, written.resource_version()));
+            ctx.pool_states.change(&name, |state| state.versions = versions);
+            Ok(())
+        }
     }
 }
 

@@ -70,7 +70,11 @@ fn min_ready(daemon_set: &DaemonSet) -> Duration {
 /// Writes the annotation alone. It is not part of the applied object: an apply neither removes nor repeats it.
 async fn annotate(ctx: &Context, daemon_set: &DaemonSet) -> Result<(), kube::Error> {
     let api: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let patch = json!({ "metadata": { "annotations": { WOKEN: Timestamp::now().to_string() } } });
+    let patch = json!({ "metadata": {
+        // A write that is late must not touch what another leader has written since.
+        "resourceVersion": daemon_set.resource_version(),
+        "annotations": { WOKEN: Timestamp::now().to_string() },
+    } });
     let params = PatchParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()

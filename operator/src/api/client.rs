@@ -1,13 +1,21 @@
 //! The operator's client of the Kubernetes API, and the authorities that it trusts.
 //!
-//! kube's default client takes up to 295 s to notice that an apiserver is silent. This one has time-outs for the connect and
-//! for the head of each response, and uses the kernel's timers for all bytes in flight, so that a silent apiserver delays a
-//! pass by seconds only.
+//! kube's default client takes up to 295 s to notice that an apiserver is silent. This one notices within ten seconds:
+//!
+//! | what is silent | noticed by | after |
+//! |---|---|---|
+//! | the host, before a connection | the connect's time-out | 2 s |
+//! | the apiserver, or its host, before the head of a response | the answer's time-out | 5 s |
+//! | the same in the body, as in the middle of a list | the bound of each gap in a body | 5 s |
+//! | the host of a watch that is at rest | the kernel's keepalive, which the user time-out ends | 9 s |
+//!
+//! A watch whose apiserver hangs is told from one at rest only by its end, which the API server is asked for every 30 s
+//! ([`super::watch`]); meanwhile each pass and the election read on connections of their own.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::Uri;
+use http::{Request, Uri};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -15,8 +23,11 @@ use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
-use tower::ServiceBuilder;
+use tower::{BoxError, ServiceBuilder, service_fn};
+use tower_http::timeout::TimeoutBody;
 use trivet_trust::Trust;
+
+use super::fence::Fence;
 
 /// Covers one lost SYN, which the kernel sends again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,6 +41,12 @@ const USER_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the head of a response may take. A hung apiserver accepts and never responds; the response to a list of
 /// thousands of nodes starts within a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest gap in the body of a response that is no watch. An apiserver writes a list as fast as its client reads.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
+
+/// The longest gap in a watch, above the time after which the API server ends it and kube gives it up.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +107,14 @@ impl Access {
         Ok(Self { config })
     }
 
-    /// A client with the operator's own credentials.
-    pub fn client(&self) -> Result<Client, Error> {
-        build(&self.config)
+    /// A client with the operator's own credentials. It writes only what the fence lets pass.
+    pub fn client(&self, fence: Fence) -> Result<Client, Error> {
+        build(&self.config, Some(fence))
+    }
+
+    /// The client of the election: the Lease is written also by those who do not lead.
+    pub fn client_of_the_lease(&self) -> Result<Client, Error> {
+        build(&self.config, None)
     }
 
     /// The cluster's authorities, PEM, as they are now: a mounted bundle is replaced when the authorities change.
@@ -130,7 +152,7 @@ pub fn anonymous(url: Uri, trust: &Trust) -> Client {
     ClientBuilder::new(service, config.default_namespace.clone()).build()
 }
 
-fn build(config: &Config) -> Result<Client, Error> {
+fn build(config: &Config, fence: Option<Fence>) -> Result<Client, Error> {
     let failed = |error| Error::Client {
         url: config.cluster_url.clone(),
         source: Box::new(error),
@@ -140,13 +162,36 @@ fn build(config: &Config) -> Result<Client, Error> {
     let https = config
         .rustls_https_connector_with_connector(connector())
         .map_err(failed)?;
+    let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https);
+    // The fence is asked last, after a token may have been waited for.
+    let send = service_fn(move |request: Request<Body>| {
+        let verdict = fence
+            .as_ref()
+            .map_or(Ok(()), |fence| fence.check(request.method()));
+        let gap = longest_gap(request.uri());
+        let answer = verdict.map(|()| http.request(request));
+        async move {
+            let response = answer?.await?;
+            Ok::<_, BoxError>(response.map(|body| TimeoutBody::new(gap, body)))
+        }
+    });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(failed)?)
         .layer(config.extra_headers_layer().map_err(failed)?)
         .timeout(ANSWER_TIMEOUT)
-        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
+        .service(send);
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+}
+
+/// How long the body of the response to a request for `uri` may pause.
+fn longest_gap(uri: &Uri) -> Duration {
+    let mut fields = uri.query().unwrap_or_default().split('&');
+    if fields.any(|field| field == "watch=true") {
+        LONGEST_REST
+    } else {
+        LONGEST_GAP
+    }
 }
 
 /// Connects with bounds on the connect and on every byte in flight.
@@ -179,15 +224,4 @@ fn pem(der: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_wrapped_as_pem() {
-        let text = pem(&[0; 60]);
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "-----BEGIN CERTIFICATE-----");
-        assert_eq!((lines[1].len(), lines[2].len()), (64, 16));
-        assert_eq!(lines[3], "-----END CERTIFICATE-----");
-    }
-}
+mod tests;

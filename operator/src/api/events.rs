@@ -7,6 +7,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use trivet_crds::pool::ApiserverPool;
 
+use crate::api::fence::is_fenced;
 use crate::logging::chain;
 
 /// The longest note that the API server takes, in characters.
@@ -48,6 +49,10 @@ pub async fn publish(recorder: &Recorder, pool: &ApiserverPool, notices: Vec<Not
     let mut notices = VecDeque::from(notices);
     while let Some(notice) = notices.pop_front() {
         if let Err(error) = recorder.publish(&event(notice.clone()), &regarding).await {
+            if is_fenced(&error) {
+                // The next leader tells what it finds.
+                return Vec::new();
+            }
             tracing::warn!(pool = name, error = chain(&error), "failed to publish an event");
             if !is_refused(&error) {
                 notices.push_front(notice);

@@ -57,12 +57,27 @@ where
 {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let config = label.into_iter().fold(config, watcher::Config::labels);
-    anew_after_outages(move || watcher(api.clone(), config.clone()))
+    let looked_at = Arc::clone(&readiness);
+    let items = anew_after_outages(move || watcher(api.clone(), config.clone()))
         .backoff(Backoff::default())
         .filter_map(move |item| {
             readiness.observe(kind, &item);
             std::future::ready(item.ok().map(Ok))
-        })
+        });
+    polled(items, move || looked_at.polled(kind))
+}
+
+/// The same items. `beat` is called whenever the stream is looked at, which for a watch is at least when the API server ends it
+/// or its back-off is over: a watch that nobody looks at makes no progress, however often the API server answers.
+pub fn polled<S>(items: S, beat: impl Fn() + Send) -> impl Stream<Item = S::Item> + Send
+where
+    S: Stream + Send,
+{
+    let mut items = Box::pin(items);
+    futures::stream::poll_fn(move |task| {
+        beat();
+        items.poll_next_unpin(task)
+    })
 }
 
 /// The items of the stream that `begin` makes. After an outage the next one takes its place.
@@ -414,6 +429,18 @@ mod tests {
             }
             assert_eq!(streams.load(Ordering::Relaxed), wanted, "{seconds} s");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_is_looked_at_also_while_it_brings_nothing() {
+        let polls = AtomicUsize::new(0);
+        let ends = futures::stream::iter(0..3).then(|_| tokio::time::sleep(Duration::from_secs(30)));
+        let quiet = ends.filter(|()| std::future::ready(false));
+        let mut items = Box::pin(polled(quiet, || {
+            polls.fetch_add(1, Ordering::Relaxed);
+        }));
+        assert!(items.next().await.is_none());
+        assert!(polls.load(Ordering::Relaxed) >= 3, "{polls:?}");
     }
 
     #[tokio::test(start_paused = true)]

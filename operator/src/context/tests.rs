@@ -12,28 +12,40 @@ use tower::{BoxError, service_fn};
 use super::*;
 use crate::cli::PullPolicy;
 
-/// A context that has read nothing. `answer` gets the method and the path of each request, and its body.
-pub(crate) fn context(
-    answer: impl Fn(&str, &str, &str) -> (u16, String) + Clone + Send + 'static,
-) -> Context {
+/// The status of an answer that never comes: the connection is reset.
+pub(crate) const RESET: u16 = 0;
+
+/// A client whose API server is a closure: it gets the method and the path of each request, and its body.
+pub(crate) fn client(answer: impl Fn(&str, &str, &str) -> (u16, String) + Clone + Send + 'static) -> Client {
     let service = service_fn(move |request: Request<Body>| {
         let answer = answer.clone();
         async move {
             let (parts, body) = request.into_parts();
             let body = String::from_utf8(body.collect_bytes().await?.to_vec())?;
             let (code, body) = answer(parts.method.as_str(), parts.uri.path(), &body);
+            if code == RESET {
+                return Err(BoxError::from("connection reset"));
+            }
             Response::builder()
                 .status(code)
                 .body(Body::from(body.into_bytes()))
                 .map_err(BoxError::from)
         }
     });
-    let client = Client::new(service, "default");
+    Client::new(service, "default")
+}
+
+/// A context that has read nothing, of an operator that leads.
+pub(crate) fn context(
+    answer: impl Fn(&str, &str, &str) -> (u16, String) + Clone + Send + 'static,
+) -> Context {
+    let client = client(answer);
     let mut config = Config::new(Uri::from_static("https://unused"));
     config.root_cert = Some(Vec::new());
     Context {
         recorder: Recorder::new(client.clone(), crate::MANAGER.into()),
         client,
+        leadership: Arc::new(crate::leader::tests::leader("operator")),
         access: Access::try_new(config).unwrap(),
         nodes: reflector::store().0,
         pods: reflector::store().0,

@@ -5,16 +5,23 @@ use std::sync::Mutex;
 
 use http::Uri;
 use kube::Config;
+use kube::runtime::controller::Action;
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use trivet_crds::TEMPLATE_LABEL;
 use trivet_crds::pool::ApiserverPoolSpec;
 use trivet_crds::wire::{Document, Gate};
 
+mod cuts;
+mod two_operators;
+
+use super::pass::pass_in;
 use super::*;
 use crate::api::client::Access;
 use crate::context::tests::context;
+use crate::leader::take::LEADER_TERM;
 use crate::render::daemon_set::ROLLOUT;
 
 /// An API server that keeps what is applied.
@@ -27,6 +34,8 @@ struct Server {
     forbids_writer: Arc<Mutex<bool>>,
     /// What the DaemonSet controller keeps of the proxies' templates.
     revisions: Arc<Mutex<Vec<Value>>>,
+    /// The last resourceVersion. The first revision of etcd is no object's.
+    version: Arc<Mutex<u32>>,
 }
 
 const MAP: &str = "/api/v1/namespaces/trivet-system/configmaps/trivet-default";
@@ -41,26 +50,41 @@ impl Server {
                 return (200, json!(pool(ApiserverPoolSpec::default())).to_string());
             }
             if path == WRITER && *self.forbids_writer.lock().unwrap() {
-                let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
-                                     "message": "trivet-daemonset-writes denies it", "reason": "Forbidden" });
-                return (403, status.to_string());
+                return refusal(403, "trivet-daemonset-writes denies it");
             }
             if [MAP, SET, WRITER].contains(&path) {
-                let written: Value = serde_json::from_str(body).unwrap();
+                let mut written: Value = serde_json::from_str(body).unwrap();
+                let live = objects.get(path);
+                let seen = &written["metadata"]["resourceVersion"];
+                // As the API server: an object that is absent is created, whatever version the write names.
+                if live.is_some_and(|live| !seen.is_null() && live["metadata"]["resourceVersion"] != *seen) {
+                    return refusal(409, "Conflict");
+                }
                 if path == SET && written.get("spec").is_some() {
                     self.keep_revision(&written["spec"]["template"]);
                 }
+                let mut version = self.version.lock().unwrap();
+                *version = (*version).max(1) + 1;
+                written["metadata"]["resourceVersion"] = version.to_string().into();
                 // Unlike an apply, a merge does not name its kind.
                 if written.get("kind").is_some() {
+                    if let Some(term) = live
+                        .map(|live| live["metadata"]["annotations"][LEADER_TERM].clone())
+                        .filter(Value::is_string)
+                    {
+                        written["metadata"]["annotations"][LEADER_TERM] = term;
+                    }
                     objects.insert(path.to_owned(), written);
                 } else {
                     merge(objects.get_mut(path).unwrap(), &written);
                 }
+                let answer = objects[path].to_string();
                 let kind = match path.rsplit('/').nth(1).unwrap() {
                     _ if path == WRITER => "writer",
                     kind => kind,
                 };
                 self.writes.lock().unwrap().push(kind.to_owned());
+                return (200, answer);
             }
             return (200, body.to_owned());
         }
@@ -72,10 +96,8 @@ impl Server {
             let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
             return (200, list.to_string());
         }
-        if path == SET || path == WRITER {
-            let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
-                                 "message": "no", "reason": "NotFound" });
-            return (404, status.to_string());
+        if [MAP, SET, WRITER].contains(&path) {
+            return refusal(404, "no");
         }
         let items: Vec<_> = objects
             .get(MAP)
@@ -147,6 +169,17 @@ impl Server {
     }
 }
 
+fn refusal(code: u16, message: &str) -> (u16, String) {
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "Forbidden",
+    };
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                         "message": message, "reason": reason });
+    (code, status.to_string())
+}
+
 /// A JSON merge patch.
 fn merge(object: &mut Value, patch: &Value) {
     let Some(fields) = patch.as_object() else {
@@ -194,7 +227,7 @@ fn blind_context(server: &Server) -> (Context, Writer<Node>) {
     (ctx, writer)
 }
 
-async fn reconcile_once(spec: &ApiserverPoolSpec, ctx: &Context) -> Action {
+async fn reconcile_once(spec: &ApiserverPoolSpec, ctx: &Context) -> Duration {
     Box::pin(reconcile(&pool(spec.clone()), ctx)).await.unwrap()
 }
 

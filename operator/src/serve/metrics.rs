@@ -25,6 +25,9 @@ pub struct Metrics {
     last_events: Arc<LastEvents>,
     refused: Family<PoolReasonLabels, Counter>,
     revisions: Family<PoolLabel, Gauge>,
+    leads: Gauge,
+    leader_transitions: Counter,
+    fenced: Family<ReasonLabel, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,6 +39,11 @@ struct PoolLabel {
 struct PoolReasonLabels {
     pool: String,
     reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +63,9 @@ impl Default for Metrics {
             last_events: Arc::default(),
             refused: Family::default(),
             revisions: Family::default(),
+            leads: Gauge::default(),
+            leader_transitions: Counter::default(),
+            fenced: Family::default(),
         };
         metrics.register();
         metrics
@@ -112,6 +123,21 @@ impl Metrics {
         });
     }
 
+    /// Records whether this operator leads.
+    pub fn leads(&self, leads: bool) {
+        self.leads.set(i64::from(leads));
+    }
+
+    /// Counts that the Lease has another holder.
+    pub fn leader_changed(&self) {
+        self.leader_transitions.inc();
+    }
+
+    /// Counts a write that an operator must not send, or that was too late.
+    pub fn fenced(&self, reason: &'static str) {
+        self.fenced.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
     /// All metrics in the text format of OpenMetrics.
     pub fn to_text(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
@@ -146,6 +172,21 @@ impl Metrics {
             "document_revision",
             "Revision of each pool's wire document",
             self.revisions.clone(),
+        );
+        registry.register(
+            "leader",
+            "1 for the operator that leads, 0 for one that watches",
+            self.leads.clone(),
+        );
+        registry.register(
+            "leader_transitions",
+            "Changes of the holder of the Lease that this operator has seen",
+            self.leader_transitions.clone(),
+        );
+        registry.register(
+            "fenced_writes",
+            "Writes that were not sent because this operator did not lead, or refused because the object had changed",
+            self.fenced.clone(),
         );
         registry.register_collector(Box::new(Arc::clone(&self.last_events)));
     }
@@ -193,6 +234,9 @@ mod tests {
         metrics.watch_moved("Node", Instant::now());
         metrics.refused("default", "RefusedShrink");
         metrics.revision("default", 12);
+        metrics.leads(true);
+        metrics.leader_changed();
+        metrics.fenced("Conflict");
         let text = metrics.to_text().unwrap();
         for line in [
             "trivet_operator_reconciles_total{pool=\"default\"} 1",
@@ -201,6 +245,9 @@ mod tests {
             "trivet_operator_watch_last_event_age_seconds{kind=\"Node\"} ",
             "trivet_operator_refusals_total{pool=\"default\",reason=\"RefusedShrink\"} 1",
             "trivet_operator_document_revision{pool=\"default\"} 12",
+            "trivet_operator_leader 1",
+            "trivet_operator_leader_transitions_total 1",
+            "trivet_operator_fenced_writes_total{reason=\"Conflict\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");
         }

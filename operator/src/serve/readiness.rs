@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
+use super::watchdog::Watchdog;
 use crate::logging::chain;
 
 /// The kinds that are watched.
@@ -19,20 +20,22 @@ pub const KINDS: [&str; 5] = ["ApiserverPool", "Node", "ConfigMap", "DaemonSet",
 #[derive(Debug)]
 pub struct Readiness {
     metrics: Arc<Metrics>,
+    watchdog: Arc<Watchdog>,
     unread: watch::Sender<BTreeSet<&'static str>>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self::new(Arc::default())
+        Self::new(Arc::default(), Arc::default())
     }
 }
 
 impl Readiness {
-    /// No kind has been read. `metrics` counts the events and errors of the watches.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    /// No kind has been read. `metrics` counts the events and errors of the watches, and `watchdog` sees that they go on.
+    pub fn new(metrics: Arc<Metrics>, watchdog: Arc<Watchdog>) -> Self {
         Self {
             metrics,
+            watchdog,
             unread: watch::Sender::new(KINDS.into()),
         }
     }
@@ -55,6 +58,11 @@ impl Readiness {
             .wait_for(|unread| !unread.contains(kind))
             .await
             .ok();
+    }
+
+    /// Records that the watch of this kind is looked at.
+    pub fn polled(&self, kind: &'static str) {
+        self.watchdog.beat(&format!("watch {kind}"));
     }
 
     /// Records an event or error of the watch of this kind.

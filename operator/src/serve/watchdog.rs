@@ -1,4 +1,5 @@
-//! Detects loops that make no progress, for `/livez`.
+//! Detects loops that make no progress, for `/livez`: the passes over each pool, the watches, the probes, the reports and the
+//! election.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Work that takes longer is stuck, because every call in it has a time-out of seconds.
+/// Work that takes longer, or that does not begin for so long after it is due, is stuck: every call in it has a time-out of
+/// seconds.
 const STUCK: Duration = Duration::from_secs(120);
 
 /// Records the progress of loops. A stuck loop is a reason to restart the operator; an API server that does not answer is
@@ -29,6 +31,16 @@ impl Watchdog {
             watchdog: Arc::clone(self),
             name: name.to_owned(),
         }
+    }
+
+    /// Records that the work `name` is due after `wait`. It counts as stuck if it does not begin in time then.
+    pub fn expect(&self, name: &str, wait: Duration) {
+        self.with(|running| running.insert(name.to_owned(), Instant::now() + wait));
+    }
+
+    /// Records that the work `name` is not due any more.
+    pub fn forget(&self, name: &str) {
+        self.with(|running| running.remove(name));
     }
 
     /// The names of what is stuck at `now`.
@@ -73,6 +85,21 @@ mod tests {
         tokio::time::advance(STUCK + Duration::from_secs(1)).await;
         assert_eq!(watchdog.stuck(Instant::now()), ["pool default"]);
         drop(work);
+        assert!(watchdog.stuck(Instant::now()).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_does_not_begin_though_it_is_due_is_stuck() {
+        let watchdog = Arc::new(Watchdog::default());
+        let wait = Duration::from_secs(30);
+        watchdog.expect("pool default", wait);
+        tokio::time::advance(wait + STUCK).await;
+        assert!(watchdog.stuck(Instant::now()).is_empty());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(watchdog.stuck(Instant::now()), ["pool default"]);
+        watchdog.forget("pool default");
+        assert!(watchdog.stuck(Instant::now()).is_empty());
+        drop(watchdog.begin("pool default"));
         assert!(watchdog.stuck(Instant::now()).is_empty());
     }
 }

@@ -1,0 +1,92 @@
+//! One pass over one pool: whether this operator may make it, how it ends, and when the next one is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use tokio::time::Instant;
+use trivet_crds::pool::ApiserverPool;
+
+use super::{Error, reconcile};
+use crate::api::fence::{is_conflict, is_fenced};
+use crate::context::{Context, pass_of};
+use crate::leader::election::Term;
+use crate::leader::take::take;
+use crate::logging::chain;
+
+/// The pause after a write that came too late: somebody else has written since the pass has read.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(500);
+
+/// One pass, measured and logged, if this operator leads. The beginning of a term starts a pass over every pool.
+pub(super) async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let name = pool.name_any();
+    let word = pass_of(&name);
+    let begun = Instant::now();
+    let Some(work) = ctx.leadership.enter(begun) else {
+        ctx.watchdog.forget(&word);
+        return Ok(Action::await_change());
+    };
+    let under_way = ctx.watchdog.begin(&word);
+    let outcome = Box::pin(pass_in(&work.term, &pool, &ctx)).await;
+    let next = judge(outcome, &name, begun, &ctx);
+    drop(under_way);
+    if let Ok(next) = &next {
+        ctx.watchdog.expect(&word, *next);
+    }
+    // Last: what is due is forgotten with the term.
+    drop(work);
+    next.map(Action::requeue)
+}
+
+/// Counts and logs a pass. A write that was too late is no failure: the pass runs again.
+fn judge(
+    outcome: Result<Duration, Error>,
+    pool: &str,
+    begun: Instant,
+    ctx: &Context,
+) -> Result<Duration, Error> {
+    let late = outcome.as_ref().err().and_then(Error::write);
+    if late.is_some_and(is_fenced) {
+        tracing::debug!(pool, "pass ended: this operator leads no longer");
+        return Ok(CONFLICT_PAUSE);
+    }
+    if let Some(error) = late.filter(|error| is_conflict(error)) {
+        ctx.metrics.fenced("Conflict");
+        tracing::debug!(
+            pool,
+            error = chain(error),
+            "pass runs again: an object has changed since it was read"
+        );
+        return Ok(CONFLICT_PAUSE);
+    }
+    let failure = outcome.as_ref().err();
+    ctx.metrics
+        .passed(pool, begun.elapsed(), failure.map(Error::reason));
+    if let Some(error) = failure {
+        tracing::warn!(pool, error = chain(error), "pass failed and is retried");
+    }
+    outcome
+}
+
+/// One pass of this term. Returns the time until the next one.
+pub(super) async fn pass_in(term: &Term, pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Error> {
+    if let Some(wait) = take(ctx, &pool.name_any(), term).await? {
+        tracing::info!(
+            ?wait,
+            "waiting for the end of an operator of a release without election"
+        );
+        return Ok(wait);
+    }
+    reconcile(pool, ctx).await
+}
+
+/// The pause after a pass that failed.
+pub(super) fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> Action {
+    let name = pool.name_any();
+    let wait = ctx.pool_states.change(&name, |state| {
+        state.backoff.after_failure(Instant::now(), rand::random())
+    });
+    ctx.watchdog.expect(&pass_of(&name), wait);
+    Action::requeue(wait)
+}
