@@ -1,5 +1,6 @@
 //! Which apiserver a client uses, by the apiservers' own audit logs, because a client behind a proxy cannot see it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
@@ -11,6 +12,9 @@ use trivet_testbed::Host;
 
 /// Where the testbed's apiservers write their audit log.
 const LOG: &str = "/var/log/audit.log";
+
+/// The claim of a token with the name of its pod.
+const POD: &str = "authentication.kubernetes.io/pod-name";
 
 /// How many bytes of the end of a log are read: several minutes of a small cluster. A Lease is renewed every ten seconds.
 const TAIL: u64 = 4 << 20;
@@ -29,6 +33,16 @@ struct Event {
 #[derive(Deserialize)]
 struct User {
     username: String,
+    #[serde(default)]
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// Whether its token is that of this pod.
+    fn is_pod(&self, pod: &str) -> bool {
+        let pods = self.extra.get(POD);
+        pods.is_some_and(|pods| pods.iter().any(|name| name == pod))
+    }
 }
 
 /// The master whose apiserver took the last Lease renewal of `node`; none if the logs have no recent one.
@@ -51,7 +65,8 @@ pub fn serves_stream(pod: &str, subresource: &str, masters: &[Host]) -> Result<O
     Ok(last.map(|(_, master)| master))
 }
 
-/// The writes of `user` in a span of time, through any master: verb and path.
+/// The writes of `user` in a span of time, through any master: verb and path. The Leases by which leaders are elected do not
+/// count.
 pub fn writes_by(user: &str, span: Range<Timestamp>, masters: &[Host]) -> Result<Vec<String>> {
     let mut writes = Vec::new();
     for master in masters {
@@ -60,19 +75,55 @@ pub fn writes_by(user: &str, span: Range<Timestamp>, masters: &[Host]) -> Result
     Ok(writes)
 }
 
+/// The writes of a pod in a span of time, as above, those that the API server has refused too.
+pub fn writes_of_pod(pod: &str, span: &Range<Timestamp>, masters: &[Host]) -> Result<Vec<String>> {
+    let mut writes = Vec::new();
+    for master in masters {
+        let log = tail(master)?;
+        let of_pod = events(&log, pod).filter(|event| event.user.is_pod(pod) && is_write(event, span));
+        writes.extend(of_pod.map(|event| told(&event)));
+    }
+    Ok(writes)
+}
+
+/// How often a pod has asked for its Lease in a span of time.
+pub fn looks_at_lease(pod: &str, span: &Range<Timestamp>, masters: &[Host]) -> Result<usize> {
+    let mut looks = 0;
+    for master in masters {
+        let log = tail(master)?;
+        let is_look = |event: &Event| {
+            let is_of_span = span.contains(&event.request_received_timestamp);
+            event.user.is_pod(pod) && event.verb == "get" && is_election(event) && is_of_span
+        };
+        looks += events(&log, pod).filter(is_look).count();
+    }
+    Ok(looks)
+}
+
+/// The events with this word.
+fn events<'a>(log: &'a str, word: &'a str) -> impl Iterator<Item = Event> + 'a {
+    let lines = log.lines().filter(move |line| line.contains(word));
+    lines.filter_map(|line| serde_json::from_str::<Event>(line).ok())
+}
+
+fn is_write(event: &Event, span: &Range<Timestamp>) -> bool {
+    let reads = ["get", "list", "watch"];
+    span.contains(&event.request_received_timestamp)
+        && !reads.contains(&event.verb.as_str())
+        && !is_election(event)
+}
+
+fn is_election(event: &Event) -> bool {
+    event.request_uri.contains("/namespaces/trivet-system/leases")
+}
+
+fn told(event: &Event) -> String {
+    format!("{} {}", event.verb, event.request_uri)
+}
+
 fn writes_in(log: &str, user: &str, span: &Range<Timestamp>) -> Vec<String> {
-    let is_write = |event: &Event| {
-        let reads = ["get", "list", "watch"];
-        event.user.username == user
-            && span.contains(&event.request_received_timestamp)
-            && !reads.contains(&event.verb.as_str())
-    };
-    log.lines()
-        .filter(|line| line.contains(user))
-        .filter_map(|line| serde_json::from_str::<Event>(line).ok())
-        .filter(is_write)
-        .map(|event| format!("{} {}", event.verb, event.request_uri))
-        .collect()
+    let of_user = events(log, user).filter(|event| event.user.username == user && is_write(event, span));
+    of_user.map(|event| told(&event)).collect()
 }
 
 fn last_stream(log: &str, pod: &str, subresource: &str) -> Option<Timestamp> {
@@ -168,6 +219,37 @@ mod tests {
             writes[0].starts_with("patch ") && writes[0].contains("/late?"),
             "{writes:?}"
         );
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_token_and_its_lease_is_no_write() {
+        let event = |verb: &str, pod: &str, path: &str, second: u8| {
+            format!(
+                r#"{{"verb":"{verb}","user":{{"username":"operator","extra":{{"authentication.kubernetes.io/pod-name":["{pod}"]}}}},"requestURI":"{path}","requestReceivedTimestamp":"2026-01-01T00:00:{second:02}.000000Z"}}"#
+            )
+        };
+        let lease = "/apis/coordination.k8s.io/v1/namespaces/trivet-system/leases/trivet-operator?";
+        let log = [
+            event("patch", "a", "/api/v1/namespaces/trivet-system/configmaps/a", 11),
+            event("patch", "b", "/api/v1/namespaces/trivet-system/configmaps/b", 11),
+            event("update", "a", lease, 12),
+            event("get", "a", lease, 13),
+            event(
+                "patch",
+                "a",
+                "/api/v1/namespaces/trivet-system/configmaps/late",
+                21,
+            ),
+        ]
+        .join("\n");
+        let second = |second| format!("2026-01-01T00:00:{second}Z").parse().unwrap();
+        let span = second(10)..second(20);
+        let of_pod = events(&log, "a").filter(|event| event.user.is_pod("a"));
+        let (writes, others): (Vec<_>, Vec<_>) = of_pod.partition(|event| is_write(event, &span));
+        assert_eq!(writes.len(), 1);
+        assert!(told(&writes[0]).ends_with("configmaps/a"));
+        assert_eq!(others.iter().filter(|event| is_election(event)).count(), 2);
+        assert_eq!(writes_in(&log, "operator", &span).len(), 2);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The operator, killed, and where the next one may run.
+//! The operators: which of them leads, one that is killed, and where the next one may run.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -15,46 +16,114 @@ use crate::installation::{Installation, NAMESPACE};
 use crate::pods::OPERATOR;
 
 /// The name of its program.
-const PROGRAM: &str = "trivet-operator";
+pub const PROGRAM: &str = "trivet-operator";
 
-/// A pod is placed and started on a busy machine.
+/// The Lease by which they elect the one that writes.
+pub const LEASE: &str = "trivet-operator";
+
+/// A pod is placed and started on a busy machine, or an operator waits until the Lease of one that was killed expires.
 const STARTS: Duration = Duration::from_secs(30);
 
 /// What an operator needs from its start to its first passes.
 const WORKS: Duration = Duration::from_millis(1500);
 
+/// One operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// Its pod.
+    pub pod: String,
+    /// The node of its pod.
+    pub node: String,
+}
+
 impl Installation {
-    /// Waits until there is an operator that has worked for a moment.
+    /// The operator that leads.
+    pub async fn leader(&self) -> Result<Operator> {
+        self.operators("cp1")
+            .await?
+            .into_iter()
+            .next()
+            .context("no operator leads")
+    }
+
+    /// All operators whose pods stay, through a master that is not at fault: the one that leads first; none if none leads.
+    pub async fn operators(&self, master: &str) -> Result<Vec<Operator>> {
+        let kubernetes = self.kubernetes(master).await?;
+        let pods = Api::<Pod>::namespaced(kubernetes.clone(), NAMESPACE);
+        let pods = pods.list(&ListParams::default().labels(OPERATOR)).await;
+        let pods = pods.context("failed to list the operators' pods")?;
+        let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
+        let operator = |pod: &Pod| {
+            let node = pod.spec.as_ref()?.node_name.clone()?;
+            let pod = pod.name_any();
+            Some(Operator { pod, node })
+        };
+        let all: Vec<_> = pods.iter().filter(stays).filter_map(operator).collect();
+        let lease = Api::<Lease>::namespaced(kubernetes, NAMESPACE)
+            .get_opt(LEASE)
+            .await?;
+        let holder = lease
+            .and_then(|lease| lease.spec?.holder_identity)
+            .unwrap_or_default();
+        let leads = |operator: &&Operator| is_of(&holder, &operator.pod);
+        let Some(leader) = all.iter().find(leads).cloned() else {
+            return Ok(Vec::new());
+        };
+        let others = all.into_iter().filter(|operator| *operator != leader);
+        Ok(std::iter::once(leader.clone()).chain(others).collect())
+    }
+
+    /// Waits until an operator leads that has worked for a moment.
     pub async fn operator_works(&self) -> Result<()> {
-        eventually(STARTS, "an operator", async || {
-            let (_, node) = self.operator().await?;
+        eventually(STARTS, "an operator that leads", async || {
+            let Operator { pod, node } = self.leader().await?;
             let pid = self.cluster().host(&node)?.pid(PROGRAM)?;
-            pid.map(drop).with_context(|| format!("none runs on {node} yet"))
+            pid.map(drop)
+                .with_context(|| format!("{pod} does not run on {node}"))
         })
         .await?;
         sleep(WORKS).await;
         Ok(())
     }
 
-    /// Kills the operator with SIGKILL. The next one is another pod, because kubelet starts a container that ends again and
-    /// again ever later.
+    /// Kills the operator that leads with SIGKILL. The next one is another pod, because kubelet starts a container that ends
+    /// again and again ever later. Its Lease is released for it, so that the next one leads at once: that it is taken from one
+    /// that is silent takes 15 s each time, and has a scenario of its own.
     pub async fn kill_operator(&self) -> Result<()> {
-        let (pod, node) = self.operator().await?;
+        let Operator { pod, node } = self.leader().await?;
         self.disturb(move |cluster| cluster.kill(&node, PROGRAM)).await?;
         let delete = format!("delete pod {pod} --namespace {NAMESPACE} --grace-period=1 --wait=false");
-        self.tools().kubectl(&delete).await.map(drop)
+        self.tools().kubectl(&delete).await?;
+        self.release_for(&pod).await
     }
 
-    /// The operator's pod and its node.
-    async fn operator(&self) -> Result<(String, String)> {
-        let pods = Api::<Pod>::namespaced(self.kubernetes("cp1").await?, NAMESPACE);
-        let pods = pods.list(&ListParams::default().labels(OPERATOR)).await?;
-        let mut pods = pods
-            .iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
-        let pod = pods.next().context("there is no operator")?;
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-        Ok((pod.name_any(), node.context("it has no node yet")?))
+    /// Releases the Lease for an operator that was killed, unless another one has it.
+    async fn release_for(&self, pod: &str) -> Result<()> {
+        let leases = Api::<Lease>::namespaced(self.kubernetes("cp1").await?, NAMESPACE);
+        let lease = leases.get(LEASE).await?;
+        let version = lease.resource_version();
+        let holder = lease
+            .spec
+            .and_then(|spec| spec.holder_identity)
+            .unwrap_or_default();
+        if is_of(&holder, pod) {
+            let patch =
+                json!({ "metadata": { "resourceVersion": version }, "spec": { "holderIdentity": "" } });
+            leases
+                .patch(LEASE, &PatchParams::default(), &Patch::Merge(patch))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until another operator than `before` leads; returns it.
+    pub async fn other_leader(&self, before: &Operator, within: Duration) -> Result<Operator> {
+        eventually(within, "another operator that leads", async || {
+            let leader = self.leader().await?;
+            ensure!(leader != *before, "{} still leads", leader.pod);
+            Ok(leader)
+        })
+        .await
     }
 
     /// Keeps pods that are no DaemonSet's from starting on these nodes.
@@ -87,5 +156,25 @@ impl Installation {
         let patch = Patch::Merge(json!({ "spec": { "unschedulable": is_cordoned } }));
         nodes.patch(node, &PatchParams::default(), &patch).await?;
         Ok(())
+    }
+}
+
+/// Whether a process of this pod has this identity, which is the pod's name and a random number.
+fn is_of(identity: &str, pod: &str) -> bool {
+    identity.rsplit_once('_').is_some_and(|(name, _)| name == pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_names_its_pod() {
+        assert!(is_of(
+            "trivet-operator-6d8-x2x9k_00ff",
+            "trivet-operator-6d8-x2x9k"
+        ));
+        assert!(!is_of("trivet-operator-6d8-x2x9k_00ff", "trivet-operator-6d8"));
+        assert!(!is_of("", ""));
     }
 }

@@ -1,4 +1,4 @@
-//! Trivet's pods: where the operator runs, and whether the proxies are still the same ones.
+//! Trivet's pods: whether the proxies are still the same ones.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use trivet_crds::POOL_LABEL;
 
 use crate::installation::{Installation, NAMESPACE, POOL};
 
-/// The label of the operator's pod.
+/// The label of the operators' pods.
 pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=trivet-operator";
 
 /// A pod and how often its containers were restarted.
@@ -39,19 +39,6 @@ impl Installation {
         let is_there = |node: &String| hosts.iter().any(|host| host.name().to_string() == *node);
         let found = pods.iter().filter_map(identify);
         Ok(found.filter(|(node, _)| is_there(node)).collect())
-    }
-
-    /// The host that the operator runs on, through a master that is not at fault.
-    pub async fn operators_host(&self, master: &str) -> Result<String> {
-        let pods = Api::<Pod>::namespaced(self.kubernetes(master).await?, NAMESPACE);
-        let pods = pods
-            .list(&ListParams::default().labels(OPERATOR))
-            .await
-            .context("failed to list the operator's pods")?;
-        let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
-        let pod = pods.iter().find(stays).context("there is no operator")?;
-        let host = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-        host.context("the operator has no node yet")
     }
 }
 

@@ -23,7 +23,7 @@ async fn a_killed_apiserver_costs_no_worker_without_an_operator_either() -> Resu
     scale_operator(&installation, 0).await?;
     let outcome = costs_only_the_worker_without_trivet(&installation, Fault::Kill).await;
     installation.masters_ready().await?;
-    scale_operator(&installation, 1).await?;
+    scale_operator(&installation, 2).await?;
     outcome
 }
 

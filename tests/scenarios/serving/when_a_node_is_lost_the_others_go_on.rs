@@ -31,7 +31,7 @@ use trivet_tests::say::say;
 /// The node whose kubelet dies.
 const LOST: &str = "w2";
 
-/// One of these gets a full disk: the one where the operator does not run.
+/// One of these gets a full disk: one where no operator leads.
 const MAY_BE_FULL: [&str; 2] = ["cp2", "cp3"];
 
 /// The operator is killed so often.
@@ -73,8 +73,8 @@ async fn a_lost_node_and_a_full_one_are_named_and_a_rollout_reaches_the_others()
 async fn all(installation: &Installation) -> Result<()> {
     rests(installation).await?;
 
-    let operator = installation.operators_host("cp1").await?;
-    let full = MAY_BE_FULL.into_iter().find(|node| *node != operator);
+    let leader = installation.leader().await?.node;
+    let full = MAY_BE_FULL.into_iter().find(|node| *node != leader);
     let full = full.context("the operator runs everywhere")?;
     // The next operators must be able to start.
     installation.cordon(&[LOST.to_owned(), full.to_owned()]).await?;
@@ -85,6 +85,7 @@ async fn all(installation: &Installation) -> Result<()> {
     let rollout = Rollout::begin(installation).await?;
     rollout.kill_operators().await?;
     rollout.reaches_all_but(full).await?;
+    operators_roll(installation).await?;
     clients.lost_nothing().await?;
     rollout.reaches_them_once_they_are_repaired(full).await
 }
@@ -111,6 +112,22 @@ async fn rests(installation: &Installation) -> Result<()> {
         "a settled pool makes the operator write: {writes:?}"
     );
     say(format!("the operator wrote nothing for {} s", rest.as_secs()));
+    Ok(())
+}
+
+/// The operators are replaced although a node is unreachable.
+async fn operators_roll(installation: &Installation) -> Result<()> {
+    let (tools, begun) = (installation.tools(), Instant::now());
+    for command in [
+        format!("rollout restart deployment trivet-operator --namespace {NAMESPACE}"),
+        format!("rollout status deployment trivet-operator --namespace {NAMESPACE} --timeout=60s"),
+    ] {
+        tools.kubectl(&command).await?;
+    }
+    let took = begun.elapsed().as_secs_f32();
+    say(format!(
+        "the operators' Deployment rolled in {took:.0} s while {LOST} was unreachable"
+    ));
     Ok(())
 }
 

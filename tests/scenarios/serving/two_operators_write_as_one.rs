@@ -1,0 +1,218 @@
+//! Of several operators one writes. One of another release, with another image for the proxies, changes nothing while it
+//! leads. One that is stopped is succeeded within twenty seconds, and writes nothing of its own once it goes on.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+use trivet_crds::data_plane_name;
+use trivet_instruments::eventually;
+use trivet_tests::audit;
+use trivet_tests::documents::Documents;
+use trivet_tests::installation::{Installation, NAMESPACE, POOL};
+use trivet_tests::operators::{Operator, PROGRAM};
+use trivet_tests::say::say;
+
+/// The operator of another release, as a Deployment beside that of the chart.
+const RIVAL: &str = "another-operator";
+
+/// The image that it would give the proxies. The chart's policy allows it.
+const ITS_IMAGE: &str = "--proxy-image=trivet.dev/trivet-proxy:another";
+
+/// A pod is placed and started, and has read everything.
+const READY: Duration = Duration::from_secs(30);
+
+/// From an edit to the ConfigMap, on a busy machine.
+const OBEYED: Duration = Duration::from_secs(10);
+
+/// The Lease expires after 15 s, and the others look at it every two.
+const SUCCEEDED: Duration = Duration::from_secs(20);
+
+/// How long an operator may lead without a renewal.
+const DEADLINE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Looks at the Lease of an operator that goes on: it knows then that another one leads.
+const LOOKS: usize = 2;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_operator_writes_and_the_next_one_goes_on_where_it_is_stopped() -> Result<()> {
+    let installation = Installation::serving().await?;
+    installation.operator_works().await?;
+    let generation = generation(&installation).await?;
+    let outcome = a_rival_changes_nothing(&installation).await;
+    remove_rival(&installation).await?;
+    outcome?;
+    a_stopped_leader_is_succeeded(&installation).await?;
+    let now = self::generation(&installation).await?;
+    ensure!(
+        now == generation,
+        "the proxies' DaemonSet had {} other templates",
+        now - generation
+    );
+    Ok(())
+}
+
+async fn a_rival_changes_nothing(installation: &Installation) -> Result<()> {
+    let from = Timestamp::now();
+    let rival = start_rival(installation).await?;
+    let (before, leader) = (generation(installation).await?, installation.leader().await?);
+    let took = obeys_an_edit(installation, 300).await?;
+    let now = installation.leader().await?;
+    ensure!(now == leader, "{} led, and {} leads", leader.pod, now.pod);
+    let writes = audit::writes_of_pod(
+        &rival,
+        &(from..Timestamp::now()),
+        &installation.cluster().masters(),
+    )?;
+    ensure!(writes.is_empty(), "{rival} does not lead, and writes: {writes:?}");
+    let after = generation(installation).await?;
+    ensure!(after == before, "the DaemonSet was written");
+    say(format!(
+        "beside {rival} with another image {} leads: an edit is obeyed after {:.1} s, the template stays",
+        leader.pod,
+        took.as_secs_f32()
+    ));
+    Ok(())
+}
+
+async fn a_stopped_leader_is_succeeded(installation: &Installation) -> Result<()> {
+    let old = installation.leader().await?;
+    let (node, stopped) = (old.node.clone(), Timestamp::now());
+    installation
+        .disturb(move |cluster| cluster.stop(&node, PROGRAM))
+        .await?;
+    let outcome = is_succeeded(installation, &old).await;
+    let (node, continued) = (old.node.clone(), Timestamp::now());
+    installation
+        .disturb(move |cluster| cluster.cont(&node, PROGRAM))
+        .await?;
+    outcome?;
+
+    let masters = installation.cluster().masters();
+    eventually(READY, "the old leader at work", async || {
+        let looks = audit::looks_at_lease(&old.pod, &(continued..Timestamp::now()), &masters)?;
+        ensure!(looks >= LOOKS, "it has looked at the Lease {looks} times");
+        Ok(())
+    })
+    .await?;
+    let after_deadline = (stopped + DEADLINE)..Timestamp::now();
+    let writes = audit::writes_of_pod(&old.pod, &after_deadline, &masters)?;
+    ensure!(
+        writes.is_empty(),
+        "{} leads no longer, and writes: {writes:?}",
+        old.pod
+    );
+    let before = audit::writes_of_pod(&old.pod, &(Timestamp::UNIX_EPOCH..stopped), &masters)?;
+    ensure!(
+        !before.is_empty(),
+        "the audit logs show no write of {} as it led",
+        old.pod
+    );
+    say(format!(
+        "{} was stopped for {} s, and has written nothing since its deadline",
+        old.pod,
+        continued.duration_since(stopped).as_secs()
+    ));
+    Ok(())
+}
+
+async fn is_succeeded(installation: &Installation, old: &Operator) -> Result<()> {
+    let begun = Instant::now();
+    let new = installation.other_leader(old, SUCCEEDED).await?;
+    let succeeded = begun.elapsed();
+    // One that the old leader finds undone when it goes on, unless another one has obeyed it.
+    let took = obeys_an_edit(installation, 250).await?;
+    say(format!(
+        "{} leads {:.1} s after {} was stopped, and obeys an edit after {:.1} s",
+        new.pod,
+        succeeded.as_secs_f32(),
+        old.pod,
+        took.as_secs_f32()
+    ));
+    Ok(())
+}
+
+/// Edits what restarts no proxy. Returns the time until the document has it.
+async fn obeys_an_edit(installation: &Installation, hedge_delay: u32) -> Result<Duration> {
+    let mut documents = Documents::watch(installation.kubernetes("cp1").await?);
+    let begun = Instant::now();
+    installation
+        .edit_pool(json!({ "connection": { "hedgeDelayMilliseconds": hedge_delay } }))
+        .await?;
+    documents
+        .until(OBEYED, |document| {
+            document.connection.hedge_delay_milliseconds == hedge_delay
+        })
+        .await?;
+    Ok(begun.elapsed())
+}
+
+/// Starts the rival and waits until it has read everything; returns its pod.
+async fn start_rival(installation: &Installation) -> Result<String> {
+    let kubernetes = installation.kubernetes("cp1").await?;
+    let deployments = Api::<Deployment>::namespaced(kubernetes.clone(), NAMESPACE);
+    let mut deployment = serde_json::to_value(deployments.get(PROGRAM).await?)?;
+    deployment["metadata"] = json!({ "name": RIVAL });
+    deployment["status"] = json!(null);
+    let labels = json!({ "app.kubernetes.io/name": RIVAL });
+    deployment["spec"]["replicas"] = 1.into();
+    deployment["spec"]["selector"] = json!({ "matchLabels": labels });
+    let template = &mut deployment["spec"]["template"];
+    template["metadata"] = json!({ "labels": labels });
+    let args = template["spec"]["containers"][0]["args"].as_array_mut();
+    let args = args.context("the operator has no flags")?;
+    let image = args
+        .iter_mut()
+        .find(|arg| arg.as_str().is_some_and(|arg| arg.starts_with("--proxy-image=")));
+    *image.context("the operator has no flag --proxy-image")? = ITS_IMAGE.into();
+    deployments
+        .create(&PostParams::default(), &serde_json::from_value(deployment)?)
+        .await?;
+    let pods = Api::<Pod>::namespaced(kubernetes, NAMESPACE);
+    let of_rival = ListParams::default().labels(&format!("app.kubernetes.io/name={RIVAL}"));
+    eventually(READY, "the other operator ready", async || {
+        let pods = pods.list(&of_rival).await?;
+        let pod = pods.items.first().context("it has no pod")?;
+        let conditions = pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
+        let is_ready = conditions
+            .into_iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        ensure!(is_ready, "{} is not ready", pod.name_any());
+        Ok(pod.name_any())
+    })
+    .await
+}
+
+/// Removes the rival for good: it must not lead once the leader is stopped.
+async fn remove_rival(installation: &Installation) -> Result<()> {
+    let kubernetes = installation.kubernetes("cp1").await?;
+    let deployments = Api::<Deployment>::namespaced(kubernetes.clone(), NAMESPACE);
+    match deployments.delete(RIVAL, &DeleteParams::background()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        deleted => drop(deleted?),
+    }
+    let pods = Api::<Pod>::namespaced(kubernetes, NAMESPACE);
+    let of_rival = ListParams::default().labels(&format!("app.kubernetes.io/name={RIVAL}"));
+    eventually(READY, "the end of the other operator", async || {
+        let pods = pods.list(&of_rival).await?;
+        ensure!(pods.items.is_empty(), "it has a pod");
+        Ok(())
+    })
+    .await
+}
+
+/// The generation of the proxies' DaemonSet: it grows with each change of its spec.
+async fn generation(installation: &Installation) -> Result<i64> {
+    let sets = Api::<DaemonSet>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
+    let set = sets.get(&data_plane_name(POOL)).await?;
+    set.metadata.generation.context("the DaemonSet has no generation")
+}
