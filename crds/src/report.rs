@@ -41,6 +41,10 @@ pub const MAX_MESSAGE: usize = 512;
 /// An older one says that nobody reports, and nothing about the standby.
 pub const STALE_AFTER_INTERVALS: u64 = 3;
 
+/// A proxy that has had no client for this long reports at once when one comes, in seconds. So a longer idle time in a report
+/// still holds while no later report is there.
+pub const RESTS_AFTER_SECONDS: u32 = 60;
+
 /// The reason of the warning of a proxy that has no file left, and so accepts nobody.
 pub const FILES_EXHAUSTED: &str = "FilesExhausted";
 
@@ -105,6 +109,11 @@ pub struct ReportContent {
     #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
     #[serde(default)]
     pub connections: u32,
+    /// How long no client has connected or been connected, in seconds, when the report was written. 0 while one is, and from a
+    /// proxy of an earlier release. A report is written when this passes 60, and when a client comes after that.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
+    #[serde(default)]
+    pub idle_seconds: u32,
     /// The open files of the proxy when the report was written. A report is written when they exceed what
     /// the connections explain, and at each doubling of that.
     #[cfg_attr(feature = "crd", schemars(range(min = 0)))]

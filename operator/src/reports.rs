@@ -39,6 +39,8 @@ pub struct NodeReport {
     pub earlier_mebibytes: u32,
     /// The connections of its clients.
     pub connections: u32,
+    /// How long there has been none, in seconds.
+    pub idle_seconds: u32,
     /// Whether a standby takes over.
     pub standby: StandbyState,
     /// What is wrong on the node.
@@ -66,6 +68,7 @@ impl From<ProxyReport> for NodeReport {
             memory_mebibytes: content.memory_mebibytes,
             earlier_mebibytes: 0,
             connections: content.connections,
+            idle_seconds: content.idle_seconds,
             standby: content.standby,
             observed: content.observed_time.parse().ok(),
         }

@@ -279,6 +279,11 @@ impl Listeners {
         self.clients.connections.len()
     }
 
+    /// How many clients have connected since the start. One that another process had before does not count.
+    pub fn admitted(&self) -> u64 {
+        self.clients.slots.admitted()
+    }
+
     /// The most connections that are held at once; 0 before the first document.
     pub fn limit(&self) -> u32 {
         self.clients.slots.limit()

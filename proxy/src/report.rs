@@ -4,6 +4,7 @@
 //! path of a client, and a failure changes nothing but a counter. Without a token there is no report.
 
 mod content;
+mod idle;
 mod pacing;
 mod undeclared;
 mod usage;
@@ -23,6 +24,7 @@ use trivet_crds::{
 
 use self::{
     content::{Gist, Process, content, gist},
+    idle::Idle,
     pacing::Pacing,
     undeclared::Undeclared,
     usage::{Marks, Usage},
@@ -77,15 +79,21 @@ impl Reporter {
         let mut is_failing = false;
         let mut marks = Marks::default();
         let mut undeclared = Undeclared::default();
+        let mut idle = Idle::new(Instant::now());
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let Some(report) = self.report().await else {
+            let listeners = &self.subject.listeners;
+            let (open, admitted) = (listeners.connections(), listeners.admitted());
+            let Some(mut report) = self.report().await else {
                 // Another process reports. What it writes is not what this one wrote last.
                 written = None;
+                idle.reset(admitted, Instant::now());
                 continue;
             };
+            idle.look(open, admitted, Instant::now());
+            report.idle_seconds = idle.seconds(Instant::now());
             marks.raise(&report);
             let older = self.subject.documents.older_in_api();
             if older != std::mem::replace(&mut older_in_api, older) && older.is_some() {

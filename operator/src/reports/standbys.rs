@@ -83,6 +83,7 @@ mod tests {
             memory_mebibytes: 0,
             earlier_mebibytes: 0,
             connections: 0,
+            idle_seconds: 0,
             standby,
             troubles: Vec::new(),
             observed: Timestamp::from_second(observed).ok(),

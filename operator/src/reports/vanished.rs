@@ -58,6 +58,7 @@ mod tests {
             memory_mebibytes: 0,
             earlier_mebibytes: 0,
             connections: 0,
+            idle_seconds: 0,
             troubles: Vec::new(),
             standby: StandbyState::Absent,
             observed: None,

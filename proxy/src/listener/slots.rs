@@ -44,6 +44,11 @@ impl Slots {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// How many clients have been admitted since the start.
+    pub fn admitted(&self) -> u64 {
+        self.silent().serial
+    }
+
     /// Holds at most so many connections from now on.
     pub fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);

@@ -7,7 +7,10 @@ use trivet_crds::report::{
     ReportedHealth, ReportedListener, ReportedMember, ReportedWarning, StandbyState,
 };
 
-use super::usage::{Marks, Usage};
+use super::{
+    idle::rests,
+    usage::{Marks, Usage},
+};
 use crate::{
     balance::{Standing, health::State},
     status::{ListenerStatus, Status, UpstreamStatus},
@@ -56,6 +59,8 @@ pub(super) fn content(status: &Status, process: &Process, usage: Usage) -> Optio
         members: status.upstreams.iter().take(MAX_MEMBERS).map(member).collect(),
         members_summary: summary(&status.upstreams),
         connections: count(status.clients.open),
+        // Of more than one look.
+        idle_seconds: 0,
         open_files: usage.open_files,
         memory_mebibytes: usage.memory_mebibytes,
         warnings: status
@@ -84,6 +89,8 @@ pub(super) struct Gist {
     members_summary: String,
     /// With the message, which changes when the cause does, as from a full disk to one that is read-only.
     warnings: Vec<(String, String)>,
+    /// Whether it has had no client for a while.
+    rests: bool,
     marks: Marks,
 }
 
@@ -93,6 +100,7 @@ pub(super) fn gist(report: &ReportContent, marks: Marks) -> Gist {
         marks,
         document: (report.pool_name.clone(), report.revision),
         standby: report.standby,
+        rests: rests(report.idle_seconds),
         listeners: report
             .listeners
             .iter()
@@ -282,6 +290,15 @@ mod tests {
             gist(&named, Marks::default()),
             gist(&report(json!([])), Marks::default())
         );
+        let idle = |idle_seconds| {
+            let report = ReportContent {
+                idle_seconds,
+                ..report(json!([]))
+            };
+            gist(&report, Marks::default())
+        };
+        assert_ne!(idle(59), idle(60));
+        assert_eq!(idle(60), idle(900));
         let other = content(&status(json!([])), &ready, Usage::default()).unwrap();
         assert_ne!(
             gist(&other, Marks::default()),
