@@ -7,6 +7,7 @@ pub mod arrival;
 pub mod confinement;
 pub mod directory;
 pub mod file;
+pub mod leftovers;
 pub mod members;
 pub mod names;
 mod pod;

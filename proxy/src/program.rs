@@ -3,6 +3,7 @@
 mod cli;
 mod inquiry;
 mod printing;
+mod retirement;
 mod standby;
 mod stop;
 
@@ -54,6 +55,8 @@ pub fn main() -> ExitCode {
         Command::Manifest(manifest) => printing::manifest(*manifest),
         Command::WriteManifest(write) => standby::write(*write),
         Command::RemoveManifest(remove) => standby::remove(&remove),
+        Command::RemoveStandby(remove) => retirement::remove_standby(&remove),
+        Command::RemoveState(remove) => retirement::remove_state(&remove),
         Command::Hold => hold(),
         Command::Explain(explain) => runtime().and_then(|runtime| inquiry::explain(&runtime, explain)),
     };

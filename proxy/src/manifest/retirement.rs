@@ -1,4 +1,4 @@
-//! Whether a node can do without its standby.
+//! Whether a node can do without its standby, and what of a retired pool is still there.
 
 use std::fmt;
 
@@ -33,6 +33,57 @@ pub fn obstacle(answer: Result<&Processes, &Error>) -> Option<Obstacle> {
             Class::Static => Some(Obstacle::StandbyServes),
             Class::Unknown => Some(Obstacle::UnknownClass),
         },
+    }
+}
+
+/// Why the node of a retired pool is not without proxies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// A static pod is there.
+    Standby,
+    /// A proxy that is no static pod serves.
+    Proxy(Class),
+    /// Somebody serves, and does not say who is there.
+    Untold(String),
+}
+
+/// Whether a standby is there, by what the process that serves says. Where nobody serves there is none.
+pub fn standby_remains(answer: Result<&Processes, &Error>) -> Option<Remains> {
+    match answer {
+        Err(Error::NoHolder) => None,
+        Err(error) => Some(Remains::Untold(cause::chain(error))),
+        Ok(processes) => {
+            let mut all = std::iter::once(&processes.holder).chain(&processes.peers);
+            let has_standby = all.any(|process| process.rank.class == Class::Static);
+            has_standby.then_some(Remains::Standby)
+        }
+    }
+}
+
+/// Whether any proxy is there.
+pub fn proxy_remains(answer: Result<&Processes, &Error>) -> Option<Remains> {
+    match answer {
+        Err(Error::NoHolder) => None,
+        Err(error) => Some(Remains::Untold(cause::chain(error))),
+        Ok(processes) => Some(match processes.holder.rank.class {
+            Class::Static => Remains::Standby,
+            class @ (Class::DaemonSet | Class::Unit | Class::Unknown) => Remains::Proxy(class),
+        }),
+    }
+}
+
+impl fmt::Display for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standby => f.write_str(
+                "a standby runs: kubelet has not ended it yet, or its manifest is not one that this pool has written",
+            ),
+            Self::Proxy(Class::Unit) => f.write_str(
+                "a proxy serves that is no pod: a unit of systemd, or a program that was started by hand",
+            ),
+            Self::Proxy(_) => f.write_str("a proxy serves, or ends"),
+            Self::Untold(cause) => write!(f, "nobody says whether a proxy is there: {cause}"),
+        }
     }
 }
 
@@ -96,6 +147,45 @@ mod tests {
     #[test]
     fn a_standby_of_a_proxy_that_ends_stays() {
         assert_eq!(served_by("DaemonSet", true), Some(Obstacle::Leaves));
+    }
+
+    fn processes(holder: &str, peers: &[&str]) -> Processes {
+        let process = |class: &&str| json!({"id": "a", "rank": {"class": class}});
+        let peers: Vec<_> = peers.iter().map(process).collect();
+        serde_json::from_value(json!({"holder": process(&holder), "peers": peers})).unwrap()
+    }
+
+    #[test]
+    fn a_standby_remains_until_nobody_knows_of_one() {
+        for (holder, peers, remains) in [
+            ("DaemonSet", &["Static"][..], Some(Remains::Standby)),
+            ("Static", &[], Some(Remains::Standby)),
+            ("DaemonSet", &["DaemonSet"], None),
+        ] {
+            assert_eq!(
+                standby_remains(Ok(&processes(holder, peers))),
+                remains,
+                "{holder}"
+            );
+        }
+        assert_eq!(standby_remains(Err(&Error::NoHolder)), None);
+        assert!(matches!(
+            standby_remains(Err(&Error::Silent)),
+            Some(Remains::Untold(_))
+        ));
+    }
+
+    #[test]
+    fn a_proxy_remains_while_anybody_serves_or_hangs() {
+        let remains = |holder| proxy_remains(Ok(&processes(holder, &[])));
+        assert_eq!(remains("DaemonSet"), Some(Remains::Proxy(Class::DaemonSet)));
+        assert_eq!(remains("Unit"), Some(Remains::Proxy(Class::Unit)));
+        assert_eq!(remains("Static"), Some(Remains::Standby));
+        assert!(matches!(
+            proxy_remains(Err(&Error::Silent)),
+            Some(Remains::Untold(_))
+        ));
+        assert_eq!(proxy_remains(Err(&Error::NoHolder)), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod manifest;
+mod retirement;
 mod standby;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
     manifest::{ManifestArguments, Print},
+    retirement::{StandbyArguments, StateArguments},
     standby::{RemoveArguments, WriteArguments},
 };
 use crate::{admin::Question, log::LogFormat};
@@ -90,6 +92,15 @@ pub(crate) enum Command {
     WriteManifest(Box<WriteArguments>),
     /// Remove all manifests of a pool from kubelet's directory of static pods.
     RemoveManifest(RemoveArguments),
+    /// Remove all manifests of a retired pool, and wait until its standbys have ended.
+    ///
+    /// The operator's remover runs this on each node. Unlike remove-manifest it does not ask whether the node has another proxy.
+    RemoveStandby(StandbyArguments),
+    /// Wait until no proxy of a retired pool runs on this node, and remove what they leave: their cache, and the directory in
+    /// which they met. Runs until SIGTERM.
+    ///
+    /// The operator's remover runs this on each node, before the proxies are deleted. It needs no API server.
+    RemoveState(StateArguments),
     /// Do nothing until SIGTERM or SIGINT: keeps a pod that has done its work from being started again.
     ///
     /// The operator's bootstrap DaemonSet runs this beside nothing else: it mounts nothing and needs no right, while the

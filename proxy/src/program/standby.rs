@@ -1,6 +1,6 @@
 //! `trivet-proxy write-manifest` and `trivet-proxy remove-manifest`: the standby's manifest in kubelet's directory.
 
-mod wait;
+pub(super) mod wait;
 
 use std::{
     fs::{self, OpenOptions},
@@ -165,7 +165,7 @@ pub(crate) fn remove(place: &RemoveArguments) -> Result<ExitCode> {
 }
 
 /// The outcome, or none where SIGTERM comes first.
-async fn stopped<T>(waited: impl Future<Output = T>, stop: Stop) -> Option<T> {
+pub(super) async fn stopped<T>(waited: impl Future<Output = T>, stop: Stop) -> Option<T> {
     tokio::select! {
         waited = waited => Some(waited),
         () = stop.requested() => None,
@@ -178,7 +178,7 @@ fn interrupted() -> ExitCode {
 }
 
 /// Says it in the log and in the status of the pod, where the operator reads it.
-fn tell(termination_log: &Path, sentence: &str) {
+pub(super) fn tell(termination_log: &Path, sentence: &str) {
     println!("{sentence}");
     let written = OpenOptions::new()
         .write(true)
@@ -200,7 +200,10 @@ fn older(
     Ok(manifests)
 }
 
-fn take_away(directory: &ManifestDirectory, manifests: &[ManifestName]) -> Result<(), directory::Error> {
+pub(super) fn take_away(
+    directory: &ManifestDirectory,
+    manifests: &[ManifestName],
+) -> Result<(), directory::Error> {
     for name in manifests {
         if directory.remove(name)? {
             println!("removed {}", name.file());

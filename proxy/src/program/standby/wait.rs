@@ -17,18 +17,18 @@ const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// Whom to ask, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wait<'a> {
+pub(in crate::program) struct Wait<'a> {
     /// The directory in which the proxies of the node meet.
-    pub(super) handover_dir: &'a Path,
+    pub(in crate::program) handover_dir: &'a Path,
     /// The longest wait for the first answer that will do.
-    pub(super) within: Duration,
+    pub(in crate::program) within: Duration,
     /// How long all answers must do.
-    pub(super) steady: Duration,
+    pub(in crate::program) steady: Duration,
 }
 
 /// How a wait ends.
 #[derive(Debug)]
-pub(super) enum Waited<O> {
+pub(in crate::program) enum Waited<O> {
     /// The answers did for long enough.
     Done,
     /// The last answer did not, for this reason.
@@ -37,7 +37,7 @@ pub(super) enum Waited<O> {
 
 impl Wait<'_> {
     /// Asks until `obstacle` finds nothing against the answers. `words` says what is waited for.
-    pub(super) async fn until<O>(
+    pub(in crate::program) async fn until<O>(
         &self,
         obstacle: impl Fn(Result<&Processes, &Error>) -> Option<O>,
         words: impl Fn(&O) -> String,
