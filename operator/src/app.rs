@@ -21,6 +21,7 @@ use crate::leader::campaign::Campaign;
 use crate::prober::Prober;
 use crate::render::Settings;
 use crate::reports::Reports;
+use crate::retire;
 use crate::serve::metrics::Metrics;
 use crate::serve::readiness::Readiness;
 use crate::serve::{self, Telemetry};
@@ -166,6 +167,11 @@ impl Bound {
         parts.spawn(async move {
             campaign.run(stop, || remembering.forget_all()).await;
             ("election", Ok(()))
+        });
+        let (stop, retiring) = (shutdown.clone(), Arc::clone(&ctx));
+        parts.spawn(async move {
+            stop.run_until_cancelled(retire::run(&retiring)).await;
+            ("retirement", Ok(()))
         });
         let stop = shutdown.clone();
         parts.spawn(async move {

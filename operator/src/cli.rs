@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use trivet_crds::report::RESTS_AFTER_SECONDS;
 
 /// Keeps every node of a Kubernetes cluster talking to a live apiserver.
 #[derive(Debug, Parser)]
@@ -27,6 +28,47 @@ pub enum Command {
     #[command(after_help = "Example, from a machine with a kubeconfig:\n  \
         trivet-operator run --namespace trivet-system --proxy-image trivet.dev/trivet-proxy:0.1.0")]
     Run(Run),
+    /// Retire all proxies of a namespace, where no operator does it any more: after `helm uninstall`.
+    ///
+    /// It removes the manifests of standbys, the proxies, and what both leave on every node, and ends when nothing is left. It
+    /// refuses while a pool exists, or while a node uses its proxy; the annotation trivet.dev/retire=now on the DaemonSet of
+    /// the proxies overrides the latter. What is done stays done, so it can be run again.
+    ///
+    /// Exit codes: 0 nothing is left, 64 a flag is wrong, 1 refused, or any other error.
+    #[command(
+        after_help = "The chart leaves a CronJob that never runs by itself for it:\n  \
+        kubectl -n trivet-system create job retire-trivet --from=cronjob/trivet-retirement"
+    )]
+    Retire(Retire),
+}
+
+/// The flags of `retire`.
+#[derive(Clone, Debug, Args)]
+pub struct Retire {
+    /// The namespace that Trivet was installed in
+    #[arg(long, env = "POD_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub namespace: String,
+
+    /// How long every node must have been without a client
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = idle_seconds())]
+    pub retire_after_seconds: u32,
+
+    /// The name that the API server's certificate must cover, where that is not its address
+    #[arg(long, value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+
+    /// The lowest level that is logged
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+
+    /// text for people, json for programs
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// A proxy reports a client at once only after it has been idle for a minute, so a shorter time could miss one.
+fn idle_seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(RESTS_AFTER_SECONDS)..=86400)
 }
 
 /// The flags of `run`.
@@ -70,6 +112,10 @@ pub struct Run {
     /// of a pool counts if it is longer
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
     pub rollout_soak_seconds: u32,
+
+    /// How long every node must have been without a client before the proxies of a deleted pool are retired
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = idle_seconds())]
+    pub retire_after_seconds: u32,
 
     /// The name that the API server's certificate must cover, where that is not its address
     #[arg(long, value_name = "NAME")]
@@ -145,10 +191,10 @@ mod tests {
             "--proxy-image",
             "proxy:1",
         ];
-        let Cli {
-            command: Command::Run(run),
-        } = Cli::try_parse_from(needed.iter().chain(flags))?;
-        Ok(run)
+        match Cli::try_parse_from(needed.iter().chain(flags))?.command {
+            Command::Run(run) => Ok(run),
+            Command::Retire(retire) => panic!("{retire:?}"),
+        }
     }
 
     #[test]
@@ -184,6 +230,8 @@ mod tests {
         assert!(message.contains("--proxy-image-pull-policy"), "{message}");
         assert!(message.contains("Sometimes"), "{message}");
         assert!(message.contains("IfNotPresent"), "{message}");
+        let message = parse(&["--retire-after-seconds=59"]).unwrap_err().to_string();
+        assert!(message.contains("59 is not in 60..=86400"), "{message}");
         assert!(
             parse(&["--address", "nowhere"])
                 .unwrap_err()

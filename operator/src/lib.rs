@@ -22,6 +22,7 @@ pub mod render;
 pub mod report;
 pub mod reports;
 pub mod resolve;
+pub mod retire;
 pub mod serve;
 pub mod wake;
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use trivet_operator::app;
 use trivet_operator::cli::{Cli, Command};
-use trivet_operator::logging;
+use trivet_operator::{logging, retire};
 
 /// `EX_USAGE` of sysexits: the command line is wrong, so a restart does not help.
 const BAD_USAGE: u8 = 64;
@@ -23,9 +23,17 @@ fn main() -> ExitCode {
             };
         }
     };
-    let Command::Run(run) = cli.command;
-    logging::start(run.log_level, run.log_format);
-    match app::run(run) {
+    let outcome = match cli.command {
+        Command::Run(run) => {
+            logging::start(run.log_level, run.log_format);
+            app::run(run)
+        }
+        Command::Retire(retire) => {
+            logging::start(retire.log_level, retire.log_format);
+            retire::command::run(&retire)
+        }
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "operator ends");

@@ -41,7 +41,7 @@ pub mod replacement;
 pub mod rivals;
 pub mod unstarted;
 pub mod wave;
-mod words;
+pub(crate) mod words;
 
 use self::bootstrap::Bootstrap;
 use self::proxies::Proxies;

@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod config_map;
 pub mod daemon_set;
 mod pod;
+pub mod remover;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub standby_soak: Duration,
     /// How long a new proxy runs on the first node of a rollout before the other nodes get it, in seconds.
     pub rollout_soak_seconds: u32,
+    /// How long every node must have been without a client before the proxies of a deleted pool are retired.
+    pub retire_after_seconds: u32,
 }
 
 impl From<&Run> for Settings {
@@ -50,6 +53,7 @@ impl From<&Run> for Settings {
             has_node_bootstrap: run.node_bootstrap,
             standby_soak: Duration::from_secs(run.standby_soak_seconds),
             rollout_soak_seconds: run.rollout_soak_seconds,
+            retire_after_seconds: run.retire_after_seconds,
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod power_cut;
 pub mod printed_manifest;
 pub mod proxies;
 pub mod real_client;
+pub mod retirement;
 pub mod rollout;
 pub mod say;
 pub mod serving;

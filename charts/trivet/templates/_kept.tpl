@@ -10,6 +10,11 @@ That is why the CRDs in crds/ carry the annotation even for those who never use 
 Without a cluster (helm template) `lookup` finds nothing and everything is rendered.
 */}}
 
+{{/* The names of the admission policies, and of their bindings. */}}
+{{- define "trivet.policies" -}}
+{{- list "trivet-namespace" "trivet-daemonset-deletion" "trivet-daemonset-writes" "trivet-proxy-reports" "trivet-configmap-deletion" | toJson }}
+{{- end }}
+
 {{/* "true" if the object exists and Helm would not adopt it. Takes (list $ apiVersion kind namespace name). */}}
 {{- define "trivet.foreign" -}}
 {{- $root := index . 0 }}
@@ -37,22 +42,27 @@ customresourcedefinition/{{ $name }}
 {{- end }}
 {{- end }}
 {{- $namespace := .Release.Namespace }}
-{{- if include "trivet.foreign" (list $root "v1" "ServiceAccount" $namespace "trivet-proxy") }}
-serviceaccount/trivet-proxy
+{{- range $name := list "trivet-proxy" "trivet-retirement" }}
+{{- if include "trivet.foreign" (list $root "v1" "ServiceAccount" $namespace $name) }}
+serviceaccount/{{ $name }}
 {{- end }}
 {{- range $kind := list "Role" "RoleBinding" }}
-{{- if include "trivet.foreign" (list $root "rbac.authorization.k8s.io/v1" $kind $namespace "trivet-proxy") }}
-{{ lower $kind }}/trivet-proxy
+{{- if include "trivet.foreign" (list $root "rbac.authorization.k8s.io/v1" $kind $namespace $name) }}
+{{ lower $kind }}/{{ $name }}
 {{- end }}
 {{- end }}
 {{- range $kind := list "ClusterRole" "ClusterRoleBinding" }}
-{{- if include "trivet.foreign" (list $root "rbac.authorization.k8s.io/v1" $kind "" "trivet-proxy") }}
-{{ lower $kind }}/trivet-proxy
+{{- if include "trivet.foreign" (list $root "rbac.authorization.k8s.io/v1" $kind "" $name) }}
+{{ lower $kind }}/{{ $name }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if include "trivet.foreign" (list $root "batch/v1" "CronJob" $namespace "trivet-retirement") }}
+cronjob/trivet-retirement
 {{- end }}
 {{- if .Values.admissionPolicies.enabled }}
 {{- range $kind := list "ValidatingAdmissionPolicy" "ValidatingAdmissionPolicyBinding" }}
-{{- range $name := list "trivet-namespace" "trivet-daemonset-deletion" "trivet-daemonset-writes" "trivet-proxy-reports" }}
+{{- range $name := include "trivet.policies" $root | fromJsonArray }}
 {{- if include "trivet.foreign" (list $root "admissionregistration.k8s.io/v1" $kind "" $name) }}
 {{ lower $kind }}/{{ $name }}
 {{- end }}

@@ -61,6 +61,7 @@ pub(crate) fn context(
             has_node_bootstrap: true,
             standby_soak: std::time::Duration::from_secs(300),
             rollout_soak_seconds: 30,
+            retire_after_seconds: 600,
         },
         metrics: Arc::default(),
         readiness: Arc::default(),

@@ -146,7 +146,7 @@ pub fn nodes(ctx: &Context, pool: &str) -> Option<BTreeSet<String>> {
 }
 
 /// The pods of `pool`, in no fixed order.
-pub(super) fn pods_of(ctx: &Context, pool: &str) -> Vec<Arc<Pod>> {
+pub(crate) fn pods_of(ctx: &Context, pool: &str) -> Vec<Arc<Pod>> {
     let mut pods = ctx.pods.state();
     pods.retain(|pod| is_proxy_of(pod, pool));
     pods
@@ -154,7 +154,7 @@ pub(super) fn pods_of(ctx: &Context, pool: &str) -> Vec<Arc<Pod>> {
 
 /// Whether this is a pod of the proxies' DaemonSet. A standby or a writer is none, whatever other labels it has, and neither
 /// is any other static pod: the mirror pod of one has the labels of a file on the node.
-fn is_proxy_of(pod: &Pod, pool: &str) -> bool {
+pub(crate) fn is_proxy_of(pod: &Pod, pool: &str) -> bool {
     let labels = pod.labels();
     labels.get(POOL_LABEL).is_some_and(|label| label == pool)
         && !labels.contains_key(STANDBY_LABEL)
@@ -254,7 +254,7 @@ pub(super) fn is_updated(pod: &Pod, daemon_set: &DaemonSet) -> bool {
 }
 
 /// Whether the pod has the condition Ready.
-pub(super) fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     ready(pod).is_some()
 }
 
@@ -274,7 +274,7 @@ fn ready(pod: &Pod) -> Option<&PodCondition> {
 }
 
 /// The node of the pod.
-pub(super) fn node_of(pod: &Pod) -> Option<&str> {
+pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 

@@ -50,7 +50,7 @@ pub(super) fn latest<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<
 }
 
 /// The message of kubelet or the scheduler about a pod that does not run.
-pub(super) fn failure(pod: &Pod) -> Option<String> {
+pub(crate) fn failure(pod: &Pod) -> Option<String> {
     let node = node_of(pod).map_or_else(|| pod.name_any(), str::to_owned);
     let status = pod.status.as_ref()?;
     let containers = [&status.init_container_statuses, &status.container_statuses];

@@ -21,7 +21,8 @@ pub enum Task {
     Write,
     /// They remove it.
     Remove,
-    /// There are none: the manifests are removed. The operator may delete no DaemonSet, so this one is without nodes.
+    /// There are none: the manifests are removed. The operator deletes no DaemonSet of a pool that exists, so this one is
+    /// without nodes.
     Rest,
 }
 

@@ -27,6 +27,7 @@ fn settings() -> Settings {
         has_node_bootstrap: true,
         standby_soak: Duration::from_secs(300),
         rollout_soak_seconds: 30,
+        retire_after_seconds: 600,
     }
 }
 
@@ -68,7 +69,7 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
     }
 }
 
-fn rendered(spec: &ApiserverPoolSpec) -> Desired {
+pub(super) fn rendered(spec: &ApiserverPoolSpec) -> Desired {
     render(&rollout(spec, &[member("cp1", "10.0.0.11")]), &settings()).unwrap()
 }
 
