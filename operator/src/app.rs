@@ -18,6 +18,7 @@ use crate::controller::{self, News, Writers};
 use crate::gather;
 use crate::leader::Leadership;
 use crate::leader::campaign::Campaign;
+use crate::marks;
 use crate::prober::Prober;
 use crate::render::Settings;
 use crate::reports::Reports;
@@ -170,7 +171,8 @@ impl Bound {
         });
         let (stop, retiring) = (shutdown.clone(), Arc::clone(&ctx));
         parts.spawn(async move {
-            stop.run_until_cancelled(retire::run(&retiring)).await;
+            let beside = async { tokio::join!(retire::run(&retiring), marks::run(&retiring)) };
+            stop.run_until_cancelled(beside).await;
             ("retirement", Ok(()))
         });
         let stop = shutdown.clone();

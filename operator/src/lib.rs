@@ -14,6 +14,7 @@ pub mod gather;
 pub mod health;
 pub mod leader;
 pub mod logging;
+pub mod marks;
 pub mod observe;
 pub mod plan;
 pub mod probe;

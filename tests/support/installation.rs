@@ -245,6 +245,11 @@ impl Installation {
         observe::client(&self.cluster.kubeconfig_of(master)?).await
     }
 
+    /// The same with a token instead of the administrator's certificate.
+    pub async fn kubernetes_with(&self, master: &str, token: &str) -> Result<Kubernetes> {
+        observe::client_with(&self.cluster.kubeconfig_of(master)?, token).await
+    }
+
     /// A client for attempts, which can tell the masters apart.
     pub fn client(&self) -> Result<Client> {
         let path = self

@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config, ResourceExt as _};
@@ -33,12 +33,28 @@ const FIRST_LISTS: Duration = Duration::from_secs(20);
 /// A client that talks to the cluster of a kubeconfig file.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let failed = || format!("failed to use {}", kubeconfig.display());
+    Client::try_from(config(kubeconfig).await?).with_context(failed)
+}
+
+/// The same with a token, and with nothing else that says who asks.
+pub async fn client_with(kubeconfig: &Path, token: &str) -> Result<Client> {
+    let mut config = config(kubeconfig).await?;
+    config.auth_info = AuthInfo {
+        token: Some(token.to_owned().into()),
+        ..AuthInfo::default()
+    };
+    let failed = || format!("failed to use {} with a token", kubeconfig.display());
+    Client::try_from(config).with_context(failed)
+}
+
+async fn config(kubeconfig: &Path) -> Result<Config> {
+    let failed = || format!("failed to use {}", kubeconfig.display());
     let file = Kubeconfig::read_from(kubeconfig).with_context(failed)?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
         .await
         .with_context(failed)?;
     config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config).with_context(failed)
+    Ok(config)
 }
 
 /// An observation under way.

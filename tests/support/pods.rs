@@ -40,6 +40,13 @@ impl Installation {
         let found = pods.iter().filter_map(identify);
         Ok(found.filter(|(node, _)| is_there(node)).collect())
     }
+
+    /// Lets the API server delete these pods, whatever serves their nodes: a selector of kubectl.
+    pub async fn allow_pods_to_go(&self, which: &str) -> Result<()> {
+        let annotate =
+            format!("annotate pods {which} --namespace {NAMESPACE} --overwrite trivet.dev/allow-delete=true");
+        self.tools().kubectl(&annotate).await.map(drop)
+    }
 }
 
 /// Fails unless every proxy of `before` still runs, with its connections.

@@ -19,6 +19,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use trivet_crds::STANDBY;
 
 use crate::api::backoff::Backoff;
 use crate::plan::scope::is_decisive;
@@ -137,9 +138,10 @@ pub fn trim_node(node: &mut Node) {
 
 /// Drops the parts of a proxy's pod that no code reads. A pod that is not scheduled yet keeps the name of its intended node.
 pub fn trim_pod(pod: &mut Pod) {
-    let mirror = pod.annotations_mut().remove_entry(MIRROR);
+    let read = [MIRROR, STANDBY].map(|key| pod.annotations_mut().remove_entry(key));
     trim_metadata(&mut pod.metadata);
-    pod.metadata.annotations = mirror.map(|mirror| [mirror].into());
+    let read: BTreeMap<_, _> = read.into_iter().flatten().collect();
+    pod.metadata.annotations = (!read.is_empty()).then_some(read);
     pod.spec = pod.spec.take().map(|spec| PodSpec {
         node_name: node_of(&spec),
         ..PodSpec::default()

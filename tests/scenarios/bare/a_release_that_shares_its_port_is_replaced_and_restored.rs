@@ -64,6 +64,7 @@ async fn there_and_back(installation: &Installation, before: &skew::Release) -> 
     let delete = format!("delete pods --namespace {NAMESPACE} {PODS_OF_THIS_RELEASE} --wait=false");
     operates(installation, skew::TAG).await?;
     reaches(installation, images::VERSION, 300).await?;
+    installation.allow_pods_to_go(PODS_OF_THIS_RELEASE).await?;
     installation.tools().kubectl(&delete).await?;
     runs(installation, skew::TAG).await?;
     clients

@@ -187,13 +187,14 @@ async fn lift(installation: &Installation) -> Result<()> {
 /// Starts new proxies where those that run have mounts of the faults.
 async fn replace_proxies(installation: &Installation) -> Result<()> {
     let tools = installation.tools();
-    let delete = |node: &str| {
-        let delete = format!(
-            "delete pods --namespace {NAMESPACE} --selector {POOL_LABEL}={POOL} --field-selector spec.nodeName={node} \
-             --grace-period=1 --wait"
-        );
+    let delete = |node: &'static str| {
         let tools = &tools;
-        async move { tools.kubectl(&delete).await }
+        async move {
+            let which = format!("--selector {POOL_LABEL}={POOL} --field-selector spec.nodeName={node}");
+            installation.allow_pods_to_go(&which).await?;
+            let delete = format!("delete pods --namespace {NAMESPACE} {which} --grace-period=1 --wait");
+            tools.kubectl(&delete).await
+        }
     };
     try_join_all(KEPT_MOUNTS.map(delete)).await.map(drop)
 }

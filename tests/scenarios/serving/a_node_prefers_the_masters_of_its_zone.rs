@@ -68,10 +68,9 @@ async fn label(installation: &Installation, value: impl Fn(&str) -> String) -> R
 /// A pod is told its zone when it is scheduled, and never again.
 async fn replace_proxies(installation: &Installation) -> Result<()> {
     for (worker, ..) in ZONES {
-        let delete = format!(
-            "delete pods --namespace {NAMESPACE} --selector {POOL_LABEL}={POOL} \
-             --field-selector spec.nodeName={worker} --wait"
-        );
+        let which = format!("--selector {POOL_LABEL}={POOL} --field-selector spec.nodeName={worker}");
+        installation.allow_pods_to_go(&which).await?;
+        let delete = format!("delete pods --namespace {NAMESPACE} {which} --wait");
         installation.tools().kubectl(&delete).await?;
     }
     Ok(())

@@ -30,6 +30,9 @@ const KILLS: usize = 20;
 const DELETIONS: usize = 5;
 const STOPS: usize = 3;
 
+/// The node reports its standby within seconds, and the operator marks the pod then.
+const MARKED: Duration = Duration::from_secs(60);
+
 /// How long a process is stopped.
 const STOPPED: Duration = Duration::from_secs(20);
 
@@ -72,13 +75,22 @@ async fn killed_and_deleted(installation: &Installation, host: &Host) -> Result<
 
     let clients = Clients::start(installation, host)?;
     let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
-    for _ in 0..DELETIONS {
+    for number in 0..DELETIONS {
         let pid = daemon_set_serves(host).await?;
         let name = host.name().to_string();
         let all = installation.proxy_pods().await?;
         let pod = all.iter().find(|pod| pod.node == name && !pod.is_leaving);
         let pod = pod.with_context(|| format!("{name} has no proxy"))?;
-        pods.delete(&pod.name, &DeleteParams::default()).await?;
+        if number > 0 {
+            // The first deletion shows that nobody has to ask where a standby is there.
+            let ask = format!("--field-selector metadata.name={}", pod.name);
+            installation.allow_pods_to_go(&ask).await?;
+        }
+        eventually(MARKED, "the deletion of a proxy beside a standby", async || {
+            pods.delete(&pod.name, &DeleteParams::default()).await?;
+            Ok(())
+        })
+        .await?;
         another_serves(host, pid).await?;
         sleep(AFTERWARDS).await;
     }

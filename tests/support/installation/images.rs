@@ -35,6 +35,8 @@ impl Installation {
             self.point_workers(&Server::Master(FIRST_MASTER.to_owned()))
                 .await?;
             // The tag is the same, so nothing rolls out by itself. Where nothing runs, nothing is deleted.
+            // Where nothing runs, nothing is allowed to go either.
+            self.allow_pods_to_go("--all").await.ok();
             let delete = format!("delete pods --all --namespace {NAMESPACE} --ignore-not-found");
             self.tools().kubectl(&delete).await?;
         }
