@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{ChildStdout, Command, Output, Stdio},
 };
 
 use nix::{
@@ -299,6 +300,86 @@ async fn a_node_on_which_no_proxy_answers_keeps_its_standby() {
     let output = remove(&node, directory.path(), "1").await;
     failed(&output, &["no process serves there", "the manifests stay"]);
     assert!(directory.path().join(OLDER).exists());
+}
+
+/// The command that removes what the pool of a node leaves. The directory in which its proxies meet has the pool's name.
+fn remove_state(node: &Node, caches: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["remove-state", "--pool", "handover", "--run-root"]);
+    command.arg(node.path("")).arg("--cache-root").arg(caches);
+    command
+}
+
+/// Reads lines until one begins so.
+async fn until(mut lines: BufReader<ChildStdout>, begins: &'static str) -> BufReader<ChildStdout> {
+    let read = tokio::task::spawn_blocking(move || {
+        loop {
+            let mut line = String::new();
+            assert!(
+                lines.read_line(&mut line).unwrap() > 0,
+                "no line begins with {begins}"
+            );
+            if line.starts_with(begins) {
+                return lines;
+            }
+        }
+    });
+    read.await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_retired_pool_leaves_goes_once_its_last_proxy_has_ended() {
+    let (mut node, _apiserver) = serving().await;
+    let caches = tempfile::tempdir().unwrap();
+    for pool in ["handover", "other"] {
+        fs::create_dir(caches.path().join(pool)).unwrap();
+    }
+    let mut check = remove_state(&node, caches.path());
+    check.arg("--check");
+    failed(&run(check).await, &["left: "]);
+
+    let mut remover = remove_state(&node, caches.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(remover.stdout.take().unwrap());
+    let lines = until(lines, "waiting: a proxy serves").await;
+    assert!(node.path("handover").exists());
+    node.stop().await;
+    let _lines = until(until(lines, "removed ").await, "removed ").await;
+    assert_eq!(files(caches.path()), ["other"]);
+    let mut check = remove_state(&node, caches.path());
+    check.arg("--check");
+    succeeded(&run(check).await, &["nothing is left"]);
+
+    let pid = Pid::from_raw(remover.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || remover.wait().unwrap());
+    assert!(ended.await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_standbys_of_a_retired_pool_go_with_their_manifests() {
+    let (pod, _apiserver) = serving().await;
+    let mut standby = standby_of(&pod, "00000001").await;
+    let directory = directory_with_an_older_manifest();
+    let remove = |seconds| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["remove-standby", "--pool", "default", "--directory"]);
+        command
+            .arg(directory.path())
+            .arg("--handover-dir")
+            .arg(pod.path("handover"));
+        command.args(["--wait-seconds", seconds]);
+        run(command)
+    };
+    failed(
+        &remove("0").await,
+        &[&format!("removed {OLDER}"), "a standby runs"],
+    );
+    assert_eq!(files(directory.path()), OTHERS);
+    standby.stop().await;
+    succeeded(&remove("60").await, &["no standby of pool default is left"]);
 }
 
 /// Without the node's disk a standby knows the members by its manifest.
