@@ -140,12 +140,12 @@ fn nothing_on(host: &Host, directories: &BTreeSet<String>) -> Result<()> {
     };
     let mounts = of_kernel("mountinfo")?;
     // The fifth word is where something is mounted.
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     let is_left = |place: &&str| {
         let is_of_pod = directories.iter().any(|directory| place.contains(directory));
         is_of_pod || place.contains("/trivet/")
     };
-    let mount = places.into_iter().find(is_left);
+    let mount = places.find(is_left);
     ensure!(mount.is_none(), "{name}: mount {mount:?}");
     let sockets = of_kernel("net/unix")?;
     let socket = sockets.lines().find(|line| line.contains("trivet"));
