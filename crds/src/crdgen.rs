@@ -67,7 +67,7 @@ pub fn proxy_report() -> Result<Value, Error> {
                     column("Node", "string", ".nodeName", "The node that reports"),
                     column("Pool", "string", ".poolName", "The pool"),
                     column("Revision", "integer", ".revision", "The document that the proxy follows"),
-                    column("Members", "string", ".membersSummary", "Members that are Up from this node, of all active ones"),
+                    column("Members", "string", ".membersOverview", "Members that are Up from this node, of all active ones, and which are not"),
                     column("Connections", "integer", ".connections", "Connections of clients when this was written"),
                     column("Standby", "string", ".standby", "Whether another process of the node takes over when this one ends"),
                     column("Age", "date", ".observedTime", "Time since the proxy has written this"),
@@ -161,6 +161,9 @@ fn conform(schema: &mut Value, place: Place) {
     }
     fields.remove("nullable");
     fields.remove("title");
+    if let Some(Value::Array(words)) = fields.get_mut("enum") {
+        words.retain(|word| !word.is_null());
+    }
     if let Some(Value::String(description)) = fields.get_mut("description") {
         *description = unwrap_lines(description);
     }

@@ -55,6 +55,13 @@ pub use self::node_bootstrap::{BootstrapPolicy, NodeBootstrap};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
+        name = "Synced",
+        type_ = "string",
+        priority = 1,
+        description = "Whether every proxy of a Ready node follows the newest document",
+        json_path = ".status.conditions[?(@.type==\"ConfigSynced\")].status"
+    ),
+    printcolumn(
         name = "Endpoint",
         type_ = "string",
         priority = 1,
@@ -412,8 +419,11 @@ pub struct ApiserverPoolStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready (the summary), Accepted (the spec is obeyed), ProxiesAvailable (every node that should have a proxy has a
-    /// ready one), Progressing (proxies and standbys are as the spec wants them, or on their way there).
+    /// Ready (the summary), Accepted (the spec is obeyed), MembersAvailable (every active member is Up on every node),
+    /// ProxiesAvailable (every node that should have a proxy has a ready one), ConfigSynced (every proxy of a Ready node
+    /// follows the document configRevision), MembersDrained (no member that drains, is disabled or was removed has a client
+    /// left), CertificateMatches (the apiservers' certificates are valid and cover the listeners), Progressing (proxies and
+    /// standbys are as the spec wants them, or on their way there).
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -461,8 +471,20 @@ pub struct MemberStatus {
     pub zone: String,
     /// What the owner wants of it.
     pub state: PoolMemberState,
-    /// What the operator's own probe sees. Each proxy judges for itself.
+    /// What most nodes see that report, or where none does, the operator's own probe. Each proxy judges for itself.
     pub health: MemberHealth,
+    /// The release that its apiserver names; absent where it names none to strangers.
+    #[schemars(length(max = 64))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Ready nodes whose proxies have had a verified answer from it at the last probe.
+    #[schemars(range(min = 0))]
+    #[serde(default)]
+    pub reachable_nodes: i32,
+    /// Ready nodes whose proxies report it.
+    #[schemars(range(min = 0))]
+    #[serde(default)]
+    pub reporting_nodes: i32,
     /// When health last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
@@ -504,6 +526,10 @@ pub struct ProxiesStatus {
     /// Proxies of the newest template.
     #[schemars(range(min = 0))]
     pub updated: i32,
+    /// Ready nodes whose proxy follows the document configRevision.
+    #[schemars(range(min = 0))]
+    #[serde(default)]
+    pub synced: i32,
     /// Nodes without an available proxy.
     #[schemars(range(min = 0))]
     pub unavailable: i32,

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod fence;
+mod member;
 #[cfg(feature = "crd")]
 mod object;
 pub mod usage;
@@ -12,6 +13,10 @@ pub mod usage;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use self::member::{
+    CertificateState, LastAnswer, MAX_UNCOVERED, ReportedCertificate, ReportedHealth, ReportedMember,
+    ReportedStanding,
+};
 #[cfg(feature = "crd")]
 pub use self::object::ProxyReport;
 use crate::GROUP;
@@ -37,6 +42,9 @@ pub const MAX_WARNINGS: usize = 16;
 /// The longest message in a report, in characters.
 pub const MAX_MESSAGE: usize = 512;
 
+/// The longest overview of the members, in characters.
+pub const MAX_OVERVIEW: usize = 256;
+
 /// How old a report becomes at most while its proxy can write it: three times the longest interval between two writes.
 /// An older one says that nobody reports, and nothing about the standby.
 pub const STALE_AFTER_INTERVALS: u64 = 3;
@@ -47,6 +55,12 @@ pub const RESTS_AFTER_SECONDS: u32 = 60;
 
 /// The reason of the warning of a proxy that has no file left, and so accepts nobody.
 pub const FILES_EXHAUSTED: &str = "FilesExhausted";
+
+/// The reason of the warning of a proxy that no other process of its node can meet.
+pub const HANDOVER_PATH_UNWRITABLE: &str = "HandoverPathUnwritable";
+
+/// The reason of the warning of a proxy that does not see which connections the other processes of its node have.
+pub const ELSEWHERE_UNKNOWN: &str = "OtherConnectionsUnknown";
 
 /// The shortest interval between two reports without a change, in seconds.
 const INTERVAL_SECONDS: u64 = 300;
@@ -105,6 +119,10 @@ pub struct ReportContent {
     #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
     #[serde(default)]
     pub members_summary: String,
+    /// The same, with the names of those that are not Up.
+    #[cfg_attr(feature = "crd", schemars(length(max = 256)))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub members_overview: String,
     /// The connections of clients when the report was written. A report is not written for a change of this count.
     #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
     #[serde(default)]
@@ -195,41 +213,6 @@ pub enum ListenerState {
     Listening,
     #[allow(missing_docs, reason = "the words say it")]
     Failed,
-}
-
-/// A member as one node reaches it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct ReportedMember {
-    /// The member's name.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253)))]
-    pub name: String,
-    /// The address that the node uses, IP and port.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
-    pub address: String,
-    /// Up: it gets connections. Unready: it answers, and gets connections only while none is Up. Down: it does not answer.
-    pub health: ReportedHealth,
-    /// The connections of this node to it when the report was written.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
-    #[serde(default)]
-    pub connections: u32,
-    /// Why it is not Up; absent if it is.
-    #[cfg_attr(feature = "crd", schemars(length(max = 512)))]
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub last_error: String,
-}
-
-/// The health of a member as one node sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-pub enum ReportedHealth {
-    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
-    Up,
-    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
-    Unready,
-    #[allow(missing_docs, reason = "the field's documentation tells the states apart")]
-    Down,
 }
 
 /// A lasting problem of a proxy.

@@ -1,7 +1,10 @@
 //! What the operator knows of each apiserver, folded from its probes.
 //!
 //! The operator's view decides nothing about traffic: each proxy judges for itself. It is shown in the status, and it
-//! holds back an edit or a removal that would leave nobody to talk to.
+//! holds back an edit or a removal that would leave nobody to talk to. What the proxies of Ready nodes see counts as well
+//! ([`sighting`]): the operator's pod is one place of many.
+
+pub mod sighting;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +13,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trivet_crds::pool::MemberHealth;
 
+use self::sighting::Sightings;
+
 /// Silent probes in a row before an apiserver that answered is called Down: one lost answer is no news.
 const SILENT_LIMIT: u32 = 2;
+
+/// The pause between two questions for the release of an apiserver that answers all the time: an upgrade restarts it, and
+/// then it is asked anyway.
+const VERSION_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +65,8 @@ pub struct Health {
     /// Whether a TLS server answered lately, be it the wrong one. A refused connection counts as no answer: firewalls
     /// refuse connections too.
     pub is_reached: bool,
+    /// The release that it names, and when it was asked. It may be another one once it has not answered for a moment.
+    pub version: Option<(String, Instant)>,
     silent: u32,
 }
 
@@ -97,6 +108,9 @@ impl Health {
             verified_at,
             known_since: previous.map_or(now, |old| old.known_since),
             probed_at: now,
+            version: previous
+                .and_then(|old| old.version.clone())
+                .filter(|_| is_reached && verified_at == Some(now)),
             is_reached,
             silent,
         }
@@ -116,67 +130,112 @@ impl Health {
 
 /// What is known of all addresses, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Healths(BTreeMap<SocketAddr, Health>);
+pub struct Healths {
+    probed: BTreeMap<SocketAddr, Health>,
+    seen: Sightings,
+}
 
 impl Healths {
-    /// The member with these addresses: its best address speaks for it.
+    /// What the operator knows of the member with these addresses: its best address speaks for it.
     pub fn of(&self, addresses: &[IpAddr], port: u16) -> Option<&Health> {
         self.at(addresses, port).min_by_key(|health| rank(health.state))
     }
 
-    /// The last verified answer from any of these addresses.
+    /// What the nodes see.
+    pub fn sightings(&self) -> &Sightings {
+        &self.seen
+    }
+
+    /// The release that the member with these addresses names.
+    pub fn version(&self, addresses: &[IpAddr], port: u16) -> Option<&str> {
+        let mut named = self
+            .at(addresses, port)
+            .filter_map(|health| health.version.as_ref());
+        named
+            .find(|(version, _)| !version.is_empty())
+            .map(|(version, _)| version.as_str())
+    }
+
+    /// The last verified answer from any of these addresses, to the operator or to a proxy.
     pub fn verified_at(&self, addresses: &[IpAddr], port: u16) -> Option<Instant> {
         self.at(addresses, port)
             .filter_map(|health| health.verified_at)
+            .chain(self.seen.of(addresses, port).verified_at)
             .max()
     }
 
-    /// Whether the member with these addresses is Up.
+    /// Whether the member with these addresses is Up, for the operator or for most nodes.
     pub fn is_up(&self, addresses: &[IpAddr], port: u16) -> bool {
         self.of(addresses, port)
             .is_some_and(|health| health.state == MemberHealth::Up)
+            || self.seen.of(addresses, port).is_up_for_most()
     }
 
     /// Whether an apiserver of the cluster answers at any of these addresses, ready or not.
     pub fn is_verified(&self, addresses: &[IpAddr], port: u16) -> bool {
-        self.at(addresses, port).any(Health::is_verified)
+        self.at(addresses, port).any(Health::is_verified) || self.seen.of(addresses, port).reachable > 0
     }
 
-    /// Whether all of these addresses have been probed for `delay` without a verified answer.
+    /// Whether all of these addresses have been probed for `delay` without a verified answer, to the operator or to a proxy.
     pub fn is_gone(&self, addresses: &[IpAddr], port: u16, delay: Duration) -> bool {
         addresses.iter().all(|ip| {
-            let health = self.0.get(&SocketAddr::new(*ip, port));
-            health.is_some_and(|health| health.unverified_for() >= delay)
+            let health = self.probed.get(&SocketAddr::new(*ip, port));
+            let seen_at = self.seen.of(&[*ip], port).verified_at;
+            health.is_some_and(|health| {
+                let is_unseen = |seen: Instant| health.probed_at.saturating_duration_since(seen) >= delay;
+                health.unverified_for() >= delay && seen_at.is_none_or(is_unseen)
+            })
         })
     }
 
     /// Whether any of these addresses answers, well or badly.
     pub fn is_reached(&self, addresses: &[IpAddr], port: u16) -> bool {
         self.at(addresses, port).any(|health| health.is_reached)
+            || self.seen.of(addresses, port).reachable > 0
     }
 
-    /// What is known of one address.
+    /// What the operator knows of one address.
     pub fn get(&self, address: &SocketAddr) -> Option<&Health> {
-        self.0.get(address)
+        self.probed.get(address)
     }
 
     /// Folds one answer in; true if the address's state is another one now.
     pub fn observe(&mut self, address: SocketAddr, answer: Answer, now: Instant) -> bool {
-        let old = self.0.get(&address);
+        let old = self.probed.get(&address);
         let new = Health::observe(old, answer, now);
         let changed = old.map(|health| health.state) != Some(new.state);
-        self.0.insert(address, new);
+        self.probed.insert(address, new);
         changed
+    }
+
+    /// Adds what the nodes see.
+    pub fn see(&mut self, seen: Sightings) {
+        self.seen = seen;
+    }
+
+    /// Whether an address that answers is to be asked for its release.
+    pub fn wants_version(&self, address: &SocketAddr, now: Instant) -> bool {
+        self.probed.get(address).is_some_and(|health| {
+            let is_old = |(_, at): &(String, Instant)| now.saturating_duration_since(*at) >= VERSION_INTERVAL;
+            health.is_verified() && health.version.as_ref().is_none_or(is_old)
+        })
+    }
+
+    /// Notes the release that an address names; empty if it names none.
+    pub fn set_version(&mut self, address: &SocketAddr, version: String, now: Instant) {
+        if let Some(health) = self.probed.get_mut(address) {
+            health.version = Some((version, now));
+        }
     }
 
     /// Forgets the addresses that `wanted` does not name.
     pub fn retain(&mut self, wanted: impl Fn(&SocketAddr) -> bool) {
-        self.0.retain(|address, _| wanted(address));
+        self.probed.retain(|address, _| wanted(address));
     }
 
     /// The health of those of these addresses that have been probed.
     fn at(&self, addresses: &[IpAddr], port: u16) -> impl Iterator<Item = &Health> {
-        let health = move |ip: &IpAddr| self.0.get(&SocketAddr::new(*ip, port));
+        let health = move |ip: &IpAddr| self.probed.get(&SocketAddr::new(*ip, port));
         addresses.iter().filter_map(health)
     }
 }
@@ -281,6 +340,25 @@ mod tests {
         }
         let other = IpAddr::from([10, 0, 0, 2]);
         assert!(!healths.is_gone(&[address.ip(), other], 6443, delay));
+    }
+
+    #[test]
+    fn a_release_is_asked_for_once_and_again_after_a_silence() {
+        let (start, address) = (Instant::now(), SocketAddr::from(([10, 0, 0, 1], 6443)));
+        let mut healths = Healths::default();
+        assert!(!healths.wants_version(&address, start), "it has not answered yet");
+        healths.observe(address, Answer::Ready, start);
+        assert!(healths.wants_version(&address, start));
+        healths.set_version(&address, "v1.34.4".to_owned(), start);
+        healths.observe(address, Answer::Ready, start);
+        assert!(!healths.wants_version(&address, start));
+        assert!(healths.wants_version(&address, start + VERSION_INTERVAL));
+        assert_eq!(healths.version(&[address.ip()], 6443), Some("v1.34.4"));
+        let later = start + Duration::from_secs(1);
+        healths.observe(address, Answer::Refused("refused".to_owned()), later);
+        assert_eq!(healths.version(&[address.ip()], 6443), None);
+        healths.observe(address, Answer::Ready, later);
+        assert!(healths.wants_version(&address, later));
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::resolve;
 pub mod availability;
 pub mod bootstrap;
 mod clock;
+mod fleet;
 pub mod in_force;
 pub mod proxies;
 pub mod replacement;
@@ -137,6 +138,7 @@ pub async fn observe(
         endpoints,
         nodes: nodes(ctx),
         node_count: node_count(ctx),
+        fleet: fleet::fleet(ctx, &name, proxies.daemon_set.as_ref()),
         resolved,
         healths: Healths::default(),
         healths_by_last_good: None,
@@ -162,6 +164,13 @@ pub async fn observe(
     (facts.healths, facts.healths_by_last_good) = by_spec_and_last_good;
     facts.waves = waves;
     facts.now = Instant::now();
+    // Proxies verify by the server name of the document in force, whatever the spec asks for.
+    let seen = ctx.reports.sightings(&name, &facts.fleet, facts.now);
+    facts
+        .healths_by_last_good
+        .as_mut()
+        .unwrap_or(&mut facts.healths)
+        .see(seen);
     Ok(facts)
 }
 

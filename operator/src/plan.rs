@@ -14,6 +14,7 @@ pub mod history;
 pub mod last_good;
 pub mod masters;
 pub mod members;
+pub mod membership;
 mod paused;
 pub mod permission;
 pub mod ports;
@@ -259,6 +260,7 @@ fn obey(
         revision: document.revision,
         memory: Memory {
             revision: document.revision,
+            membership: memory.membership.next(&members, document.revision),
             leaving: guarded.removed,
             ..memory.clone()
         },
@@ -289,7 +291,7 @@ fn sight_note(members: &[Member], facts: &Facts) -> Option<String> {
         return None;
     }
     let Some(why) = fitness::unreached(members, &facts.healths) else {
-        let note = "no active member is ready as seen from the operator; proxies use what answers them";
+        let note = "no active member is ready as seen from the operator or from most nodes; proxies use what answers them";
         return Some(note.to_owned());
     };
     Some(format!(
@@ -330,14 +332,16 @@ fn stand_still(
     let members = document
         .as_ref()
         .map_or(&facts.current.members, |document| &document.members);
-    let members = members.iter().map(|member| in_force(member, facts)).collect();
+    let members: Vec<_> = members.iter().map(|member| in_force(member, facts)).collect();
     if let Some(document) = &document {
         memory.revision = document.revision;
     }
     let revision = document.as_ref().map(|document| document.revision);
+    let revision = revision.unwrap_or_else(|| revision_in_force(facts, &memory));
+    memory.membership = memory.membership.next(&members, revision);
     Ok(Plan {
         verdict,
-        revision: revision.unwrap_or_else(|| revision_in_force(facts, &memory)),
+        revision,
         next_look: waves.as_ref().and_then(|waves| waves.next_look),
         waves: waves
             .as_ref()

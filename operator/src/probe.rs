@@ -20,6 +20,9 @@ const LATE: Duration = Duration::from_millis(500);
 /// Characters of an apiserver's words, or of a reason with its certificate's names, that are passed on.
 const WORDS_LIMIT: usize = 400;
 
+/// Characters of a release: what the status takes.
+const VERSION_LIMIT: usize = 64;
+
 /// Asks the apiserver that `client` talks to.
 pub async fn ask(client: &Client) -> Answer {
     let both = async {
@@ -33,6 +36,23 @@ pub async fn ask(client: &Client) -> Answer {
         }
     };
     timeout(TIMEOUT, both).await.unwrap_or(Answer::Silent)
+}
+
+/// The release that the apiserver names to strangers; empty if it names none.
+pub async fn version(client: &Client) -> String {
+    let Ok(request) = Request::get("/version").body(Vec::new()) else {
+        return String::new();
+    };
+    let answered = timeout(TIMEOUT, client.request_text(request)).await;
+    let text = answered.ok().and_then(Result::ok).unwrap_or_default();
+    named(&text)
+}
+
+/// The release in an answer from `/version`.
+fn named(text: &str) -> String {
+    let answer: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let version = answer.get("gitVersion").and_then(serde_json::Value::as_str);
+    version.unwrap_or_default().chars().take(VERSION_LIMIT).collect()
 }
 
 /// What an answer about the server alone means while the one about its readiness is overdue.
@@ -130,6 +150,18 @@ mod tests {
             answered(500, body),
             Answer::NotReady("500 [-]etcd failed: reason withheld".to_owned())
         );
+    }
+
+    #[test]
+    fn a_release_is_what_the_server_says_and_never_a_guess() {
+        assert_eq!(named(r#"{"major":"1","gitVersion":"v1.34.4"}"#), "v1.34.4");
+        assert_eq!(
+            named(&format!(r#"{{"gitVersion":"{}"}}"#, "v".repeat(99))).len(),
+            64
+        );
+        for nothing in ["", "forbidden", "{}", r#"{"gitVersion":1}"#] {
+            assert_eq!(named(nothing), "", "{nothing}");
+        }
     }
 
     #[test]

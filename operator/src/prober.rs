@@ -147,16 +147,28 @@ impl Prober {
 
     async fn probe(&self, pool: String, address: SocketAddr) -> bool {
         let server = self.with(|state| state.get_mut(&pool).and_then(|probed| probed.client(address)));
-        let answer = match server {
+        let answer = match &server {
             Some(server) => probe::ask(&server.0).await,
             None => Answer::Untrusted("the cluster's authorities cannot be used".to_owned()),
         };
-        self.with(|state| {
+        let (changed, wants_version) = self.with(|state| {
             // The pool may be gone by now.
-            state
-                .get_mut(&pool)
-                .is_some_and(|probed| probed.healths.observe(address, answer, Instant::now()))
-        })
+            let healths = state.get_mut(&pool).map(|probed| &mut probed.healths);
+            let now = Instant::now();
+            healths.map_or((false, false), |healths| {
+                let changed = healths.observe(address, answer, now);
+                (changed, healths.wants_version(&address, now))
+            })
+        });
+        if let Some(server) = server.filter(|_| wants_version) {
+            let version = probe::version(&server.0).await;
+            self.with(|state| {
+                if let Some(probed) = state.get_mut(&pool) {
+                    probed.healths.set_version(&address, version, Instant::now());
+                }
+            });
+        }
+        changed
     }
 
     fn with<T>(&self, use_state: impl FnOnce(&mut State) -> T) -> T {

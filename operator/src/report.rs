@@ -12,7 +12,7 @@ use serde_json::json;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 use trivet_crds::wire;
 
-use self::events::{begins, health_changes, membership_changes, notice, unreported, warnings};
+use self::events::{begins, certificate, health_changes, membership_changes, notice, unreported, warnings};
 use self::status::{Refusal, Seen, status};
 use crate::MANAGER;
 use crate::api::events::{log, publish};
@@ -89,7 +89,10 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     let new = status(&Seen {
         generation: pool.metadata.generation,
         plan: pass.plan,
+        server_name: &pool.spec.health_check.tls_server_name,
         healths: &pass.facts.healths,
+        sightings: pass.facts.healths_in_force().sightings(),
+        fleet: &pass.facts.fleet,
         daemon_set: pass.applied.proxies.object.as_ref(),
         writer: pass.applied.writer.object.as_ref(),
         writer_failures: &pass.writer.pods.failures,
@@ -102,6 +105,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     });
     let warnings = warnings(pass.plan, failure);
     let mut notices = health_changes(previous, &new);
+    notices.extend(certificate(previous, &new));
     // A write that fails is tried again, and begins only once it has succeeded.
     let is_written = failure.is_none_or(|failure| failure.kind == Kind::Writer);
     notices.extend(begins(pass.plan).filter(|_| is_written));
@@ -192,7 +196,16 @@ async fn write(ctx: &Context, pool: &ApiserverPool, status: &ApiserverPoolStatus
         "status": status,
     });
     let params = PatchParams::apply(MANAGER).force();
-    match api.patch_status(&name, &params, &Patch::Apply(patch)).await {
+    let mut written = api.patch_status(&name, &params, &Patch::Apply(patch)).await;
+    if written.as_ref().is_err_and(lacks_a_field) {
+        let patch = Patch::Merge(json!({ "status": status }));
+        let params = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        written = api.patch_status(&name, &params, &patch).await;
+    }
+    match written {
         // The pool was deleted meanwhile.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(source) => Err(Error { pool: name, source }),
@@ -202,6 +215,12 @@ async fn write(ctx: &Context, pool: &ApiserverPool, status: &ApiserverPoolStatus
             Ok(())
         }
     }
+}
+
+/// Whether the CRD of the cluster is of an earlier release. An apiserver refuses a server-side apply of a field that its
+/// schema does not declare, and drops such a field of any other patch.
+fn lacks_a_field(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.message.contains("field not declared in schema"))
 }
 
 #[cfg(test)]

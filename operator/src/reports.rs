@@ -1,5 +1,7 @@
 //! What the proxies report, and what follows from it. Pure; [`crate::gather`] reads it.
 
+pub mod fleet;
+pub mod members;
 pub mod standbys;
 pub mod troubles;
 pub mod vanished;
@@ -7,16 +9,23 @@ pub mod words;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use trivet_crds::report::{
-    ProxyReport, ReportedHealth, STALE_AFTER_INTERVALS, StandbyState, interval_seconds,
-};
+use tokio::time::Instant;
+use trivet_crds::report::{ProxyReport, STALE_AFTER_INTERVALS, StandbyState, interval_seconds};
 
+use self::fleet::Fleet;
+use self::members::SeenMember;
 use self::troubles::{Kind, Trouble};
+use crate::health::sighting::{Sighting, Sightings};
+
+/// How long a verified answer that a proxy told of is remembered: longer than any removal delay.
+const ANSWERS_KEPT: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// The part of a report that the operator uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +38,8 @@ pub struct NodeReport {
     pub revision: u64,
     /// The hash of the template of the proxy that serves.
     pub template: String,
-    /// The members that are not Up on the node.
-    pub not_up: BTreeSet<String>,
+    /// The members as the node reaches them.
+    pub members: Vec<SeenMember>,
     /// The open files of its proxy.
     pub open_files: u32,
     /// The memory of its proxy in MiB; 0 if that is not known.
@@ -58,12 +67,7 @@ impl From<ProxyReport> for NodeReport {
             node: content.node_name,
             revision: content.revision,
             template: content.template,
-            not_up: content
-                .members
-                .into_iter()
-                .filter(|member| member.health != ReportedHealth::Up)
-                .map(|member| member.name)
-                .collect(),
+            members: content.members.into_iter().map(SeenMember::from).collect(),
             open_files: content.open_files,
             memory_mebibytes: content.memory_mebibytes,
             earlier_mebibytes: 0,
@@ -103,9 +107,21 @@ impl NodeReport {
         })
     }
 
+    /// The active members that are not Up on the node.
+    pub fn not_up(&self) -> BTreeSet<String> {
+        let ailing = self.members.iter().filter(|member| member.is_ailing());
+        ailing.map(|member| member.name.clone()).collect()
+    }
+
     /// Whether the pool's status says the same of both.
     fn says_the_same(&self, other: &Self) -> bool {
-        (self.standby, &self.troubles) == (other.standby, &other.troubles)
+        let same_members = self.members.len() == other.members.len()
+            && self
+                .members
+                .iter()
+                .zip(&other.members)
+                .all(|(one, other)| one.says_the_same(other));
+        same_members && (self.standby, &self.troubles) == (other.standby, &other.troubles)
     }
 }
 
@@ -119,24 +135,26 @@ struct Known {
     relisted: BTreeMap<String, NodeReport>,
     /// The revision of the document in force, by pool, as the last pass has left it.
     in_force: BTreeMap<String, u64>,
+    /// When a proxy last told of a verified answer, by pool and address.
+    answered: BTreeMap<(String, SocketAddr), Instant>,
     has_read: bool,
     is_failing: bool,
 }
 
 impl Known {
-    /// Whether this report starts a pass: the pool's status has something else to say, or the proxy follows a later document
-    /// than the one in force, as after a restore from a backup.
+    /// Whether this report starts a pass: the pool's status has something else to say, or the proxy has come to follow the
+    /// document in force, or a later one, as after a restore from a backup.
     fn is_news(&self, before: Option<&NodeReport>, report: &NodeReport) -> bool {
         let in_force = self.in_force.get(&report.pool);
-        let is_later = in_force.is_some_and(|in_force| report.revision > *in_force);
+        let has_arrived = in_force.is_some_and(|in_force| report.revision >= *in_force);
         before.is_none_or(|before| {
-            !report.says_the_same(before) || is_later && report.revision != before.revision
+            !report.says_the_same(before) || has_arrived && report.revision != before.revision
         })
     }
 }
 
 impl Reports {
-    /// Folds one event of the watch in. Returns whether it starts a pass over the pools. Counts, times and revisions up to
+    /// Folds one event of the watch in. Returns whether it starts a pass over the pools. Counts, times and revisions below
     /// the one in force are no reason for one.
     pub fn observe(&self, event: Event<ProxyReport>) -> bool {
         let mut known = self.lock();
@@ -179,7 +197,35 @@ impl Reports {
 
     /// Forgets what is in force for a pool that no longer exists.
     pub fn forget(&self, pool: &str) {
-        self.lock().in_force.remove(pool);
+        let mut known = self.lock();
+        known.in_force.remove(pool);
+        known.answered.retain(|(of, _), _| of != pool);
+    }
+
+    /// What the nodes of this fleet see of each apiserver at the time `now`.
+    pub fn sightings(&self, pool: &str, fleet: &Fleet, now: Instant) -> Sightings {
+        let mut seen: BTreeMap<SocketAddr, Sighting> = BTreeMap::new();
+        let mut known = self.lock();
+        for report in fleet.of_ready_nodes() {
+            for member in &report.members {
+                let Some(address) = member.address else { continue };
+                let is_verified = member.is_verified();
+                let sighting = seen.entry(address).or_default();
+                sighting.note(&report.node, member.health, is_verified, &member.last_error);
+                if is_verified {
+                    known.answered.insert((pool.to_owned(), address), now);
+                }
+            }
+        }
+        known
+            .answered
+            .retain(|_, at| now.saturating_duration_since(*at) < ANSWERS_KEPT);
+        for ((of, address), at) in &known.answered {
+            if of == pool {
+                seen.entry(*address).or_default().verified_at = Some(*at);
+            }
+        }
+        Sightings::new(seen)
     }
 
     /// Records that the watch works or fails. Returns whether that is news.
@@ -316,12 +362,85 @@ mod tests {
         );
         reports.set_in_force(&pool, 7);
         assert!(!reports.observe(Event::Apply(of(9))), "it is no change");
-        assert!(!reports.observe(Event::Apply(of(7))));
+        assert!(!reports.observe(Event::Apply(of(6))));
         assert!(reports.observe(Event::Apply(of(8))));
         assert!(!reports.observe(Event::Apply(of(8))));
         reports.observe(Event::Init);
         reports.observe(Event::InitApply(of(9)));
         assert!(reports.observe(Event::InitDone));
+    }
+
+    #[test]
+    fn a_proxy_that_comes_to_follow_the_document_in_force_starts_a_pass_once() {
+        let reports = Reports::default();
+        let of = |revision: u64| {
+            let mut changed = serde_json::to_value(report("w1")).unwrap();
+            changed["revision"] = revision.into();
+            serde_json::from_value::<ProxyReport>(changed).unwrap()
+        };
+        reports.set_in_force("default", 9);
+        reports.observe(Event::Apply(of(7)));
+        assert!(!reports.observe(Event::Apply(of(8))));
+        assert!(reports.observe(Event::Apply(of(9))));
+        assert!(!reports.observe(Event::Apply(of(9))));
+    }
+
+    #[test]
+    fn what_changes_of_a_member_starts_a_pass_and_counts_do_not() {
+        let reports = Reports::default();
+        let apply = |change: serde_json::Value| {
+            let mut changed = serde_json::to_value(report("w1")).unwrap();
+            let mut member = json!({
+                "name": "cp1", "address": "10.0.0.1:6443", "health": "Up", "standing": "Draining",
+                "lastAnswer": "Verified", "connections": 3, "leavingConnections": 3,
+            });
+            let fields = change.as_object().unwrap().clone();
+            member.as_object_mut().unwrap().extend(fields);
+            changed["members"] = json!([member]);
+            reports.observe(Event::Apply(serde_json::from_value(changed).unwrap()))
+        };
+        apply(json!({}));
+        assert!(!apply(
+            json!({ "connections": 2, "leavingConnections": 2, "lastProbeMilliseconds": 7 })
+        ));
+        assert!(apply(json!({ "health": "Down" })));
+        assert!(apply(json!({})));
+        assert!(apply(json!({ "connections": 0, "leavingConnections": 0 })));
+        assert!(apply(json!({})));
+        assert!(apply(json!({ "standing": "Active", "leavingConnections": 0 })));
+        let certificate = json!({ "state": "Verified", "notAfter": "2027-01-01T00:00:00Z" });
+        assert!(apply(json!({ "certificate": certificate })));
+        assert!(!apply(json!({ "certificate": certificate, "connections": 4 })));
+    }
+
+    #[test]
+    fn an_answer_to_a_proxy_is_remembered_once_no_report_tells_of_it_any_more() {
+        let reports = Reports::default();
+        let answered = |answer: &str| {
+            let mut told = serde_json::to_value(report("w1")).unwrap();
+            told["members"] = json!([
+                { "name": "cp1", "address": "10.0.0.1:6443", "health": "Unready", "lastAnswer": answer },
+            ]);
+            reports.observe(Event::Apply(serde_json::from_value(told).unwrap()));
+        };
+        let start = Instant::now();
+        let address = SocketAddr::from(([10, 0, 0, 1], 6443));
+        let look = |seconds| {
+            let fleet = Fleet::of(
+                reports.of("default"),
+                vec!["w1".to_owned()],
+                3,
+                "2026-11-29T00:00:01Z".parse().unwrap(),
+            );
+            let seen = reports.sightings("default", &fleet, start + Duration::from_secs(seconds));
+            seen.of(&[address.ip()], address.port())
+        };
+        answered("Verified");
+        assert_eq!((look(0).reachable, look(0).verified_at), (1, Some(start)));
+        answered("NoAnswer");
+        assert_eq!((look(60).reachable, look(60).verified_at), (0, Some(start)));
+        reports.forget("default");
+        assert_eq!(look(60).verified_at, None);
     }
 
     #[test]
@@ -334,7 +453,7 @@ mod tests {
         let report = NodeReport::from(serde_json::from_value::<ProxyReport>(text).unwrap());
         assert_eq!((report.revision, report.template.as_str()), (5, ""));
         assert_eq!(report.standby, StandbyState::Absent);
-        assert!(report.not_up.is_empty() && report.troubles.is_empty());
+        assert!(report.members.is_empty() && report.troubles.is_empty());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
     metrics::Metrics,
     net::socket,
     readiness::Readiness,
-    report::{HandOver, Reporter},
+    report::{HandOver, Reporter, elsewhere},
     settings,
     source::Source,
     status::Subject,
@@ -86,6 +86,8 @@ pub struct BoundProxy {
     answers: Option<ProbeAnswers>,
     driver: Option<Driver>,
     reporter: Option<Reporter>,
+    /// The name of this process among those of its node.
+    name: String,
     files: u64,
 }
 
@@ -135,6 +137,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         readiness: Arc::clone(&readiness),
         warnings: Arc::clone(&warnings),
     };
+    let name = elsewhere::own_name();
     let reporter = config.watch.as_ref().map(|target| Reporter {
         subject: subject.clone(),
         upstreams: Arc::clone(&upstreams),
@@ -146,6 +149,8 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
                 standing: driver.standing(),
                 standby: driver.standby(),
                 template: handover.template.clone(),
+                directory: handover.directory.clone(),
+                name: name.clone(),
             }),
     });
     let admin = Admin::new(metrics.registry(), Arc::clone(&readiness), subject);
@@ -164,6 +169,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         answers,
         driver,
         reporter,
+        name,
         files,
     })
 }
@@ -254,6 +260,12 @@ impl BoundProxy {
             let (directory, listeners) = (handover.directory.clone(), Arc::clone(&self.listeners));
             let giving = giver::give_while_standing_by(directory, listeners, standing);
             spawn("connections of a standby", giving.boxed());
+            let telling = elsewhere::tell(
+                handover.directory.clone(),
+                self.name.clone(),
+                Arc::clone(&upstreams),
+            );
+            spawn("connections for the report", telling.boxed());
         }
         let clock = Arc::clone(upstreams.clock());
         spawn("clock", async move { clock.run().await }.boxed());

@@ -29,7 +29,7 @@ use crate::{
     clock::event_loop::LoopClock,
     net::socket::Fault,
     settings::Settings,
-    upstream::Upstreams,
+    upstream::{Shown, Upstreams},
 };
 
 /// Verbose, so that the answer is longer than a packet: a path that drops large packets then fails the probe. Apiservers
@@ -253,8 +253,12 @@ impl Reporter {
     fn report(&self, asked: Instant, outcome: Outcome, reply: Option<&Reply>, detail: &str) {
         self.upstreams.metrics().probed(&self.key.member, outcome);
         let verified = reply.is_some_and(Reply::verified);
-        if reply.is_some() {
-            self.upstreams.certificate_shown(self.id, verified);
+        if let Some(reply) = reply {
+            let shown = Shown {
+                status: reply.certificate.clone(),
+                certificate: reply.shown.clone(),
+            };
+            self.upstreams.certificate_shown(self.id, shown);
         }
         self.upstreams.observe(
             Event::Probed {

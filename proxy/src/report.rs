@@ -4,12 +4,14 @@
 //! path of a client, and a failure changes nothing but a counter. Without a token there is no report.
 
 mod content;
+pub mod elsewhere;
 mod idle;
+mod members;
 mod pacing;
 mod undeclared;
 mod usage;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -19,7 +21,9 @@ use tokio::{
 use tracing::{debug, info, warn};
 use trivet_crds::{
     GROUP,
-    report::{PLURAL, ReportContent, StandbyState, VERSION, name},
+    report::{
+        ELSEWHERE_UNKNOWN, MAX_WARNINGS, PLURAL, ReportContent, ReportedWarning, StandbyState, VERSION, name,
+    },
 };
 
 use self::{
@@ -37,8 +41,9 @@ use crate::{
     upstream::Upstreams,
 };
 
-/// The pause between two looks at the proxy for a change.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The pause between two looks at the proxy for a change. A member that falls silent is Down after 2.8 s, and should be in
+/// the report of its node after 5 s.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The limit of one write, from the dial to the answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(15);
@@ -55,6 +60,10 @@ pub struct HandOver {
     pub standby: watch::Receiver<StandbyState>,
     /// The hash of this process's template.
     pub template: String,
+    /// Where the processes of the node meet.
+    pub directory: PathBuf,
+    /// The name of this one among them, see [`elsewhere`].
+    pub name: String,
 }
 
 /// Writes the report.
@@ -137,8 +146,17 @@ impl Reporter {
         if !process.serves {
             return None;
         }
+        let elsewhere = match &self.hand_over {
+            None => Ok(Vec::new()),
+            Some(hand_over) => elsewhere::read(&hand_over.directory, &hand_over.name),
+        };
         let usage = Usage::now().await;
-        let mut report = content(&self.subject.status(), &process, usage)?;
+        let held = elsewhere.as_deref().unwrap_or_default();
+        let mut report = content(&self.subject.status(), &process, usage, held)?;
+        if let Err(error) = elsewhere {
+            report.warnings.insert(0, elsewhere_unknown(&error));
+            report.warnings.truncate(MAX_WARNINGS);
+        }
         if self.subject.documents.is_contested() {
             // Another cluster's revision is none for this one's operator to exceed.
             report.revision = 0;
@@ -205,5 +223,13 @@ impl Reporter {
                 }
             }
         }
+    }
+}
+
+/// A member may have clients of which this report does not tell.
+fn elsewhere_unknown(error: &io::Error) -> ReportedWarning {
+    ReportedWarning {
+        reason: ELSEWHERE_UNKNOWN.to_owned(),
+        message: format!("the connections of other proxies of this node cannot be read: {error}"),
     }
 }

@@ -82,6 +82,13 @@ pub fn sockets(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
     listener.addresses.iter().map(on_port)
 }
 
+/// The addresses of all listeners, each once.
+pub fn listening_on(document: &Document) -> Vec<IpAddr> {
+    let addresses = document.listeners.iter().flat_map(|listener| &listener.addresses);
+    let each_once: BTreeSet<_> = addresses.copied().collect();
+    each_once.into_iter().collect()
+}
+
 /// The ports on which members listen on this node.
 pub fn ports_on_node(document: &Document, node: &str) -> BTreeSet<u16> {
     let members = document.members.iter();

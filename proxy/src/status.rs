@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use trivet_crds::report::{CertificateState, MAX_UNCOVERED, ReportedCertificate};
 
 pub use self::{account::account, overview::overview};
 use crate::{
@@ -21,12 +22,14 @@ use crate::{
         health::State,
         place::{self, Distance},
     },
+    clock,
     document::{Documents, InForce},
     handover::inquiry::Processes,
     listener::{Listeners, holding::Holding},
     readiness::Readiness,
     settings::{self, Settings},
-    upstream::{Origin, Run, Upstreams},
+    trust::{CertificateStatus, Dates},
+    upstream::{Origin, Run, Shown, Upstreams},
     warnings::Warnings,
 };
 
@@ -168,6 +171,9 @@ pub struct UpstreamStatus {
     /// The outcome of its last probe; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe: Option<Observation>,
+    /// The certificate that its best path has shown last; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<ReportedCertificate>,
     /// The latest outcomes of probes and clients, the latest first.
     pub evidence: Vec<Observation>,
 }
@@ -303,6 +309,7 @@ impl Subject {
         let answers = |(view, _): &(View, Vec<Run>)| {
             view.standing == Standing::Active && view.progress.passes > 0 && view.state != State::Down
         };
+        let certificates = self.upstreams.certificates();
         let told = members.iter().enumerate().filter_map(|(index, paths)| {
             let view = balance::best(paths.iter().map(|(view, _)| view))?;
             let mut others = members.iter().enumerate().filter(|(other, _)| *other != index);
@@ -312,7 +319,10 @@ impl Subject {
                 other_answers: others.any(|(_, paths)| paths.iter().any(answers)),
                 now,
             };
-            Some(UpstreamStatus::new(&scene, self.distance(settings, view), paths))
+            Some(UpstreamStatus {
+                certificate: certificates.get(&view.id).map(certificate),
+                ..UpstreamStatus::new(&scene, self.distance(settings, view), paths)
+            })
         });
         told.collect()
     }
@@ -383,8 +393,28 @@ impl UpstreamStatus {
             silent_questions_tolerated: policy.failure_threshold,
             hold_down_milliseconds: milliseconds(scene.held()),
             last_probe: best.last_probe,
+            certificate: None,
             evidence,
         }
+    }
+}
+
+fn certificate(shown: &Shown) -> ReportedCertificate {
+    let Shown { status, certificate } = shown;
+    ReportedCertificate {
+        state: match status {
+            CertificateStatus::Verified => CertificateState::Verified,
+            CertificateStatus::OutOfDate(Dates::Expired) => CertificateState::Expired,
+            CertificateStatus::OutOfDate(Dates::NotYetValid) => CertificateState::NotYetValid,
+            CertificateStatus::Untrusted(_) => CertificateState::Untrusted,
+        },
+        not_after: certificate.not_after.map(clock::rfc3339).unwrap_or_default(),
+        uncovered_addresses: certificate
+            .uncovered
+            .iter()
+            .take(MAX_UNCOVERED)
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 

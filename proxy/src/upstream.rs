@@ -42,6 +42,7 @@ use crate::{
     ending::Ending,
     metrics::{Metrics, members::Series},
     settings::{self, Settings},
+    trust::{Certificate, CertificateStatus},
     vital::VitalTasks,
 };
 
@@ -78,6 +79,21 @@ struct Inner {
     serial: u64,
 }
 
+/// A certificate as a path has shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Whether it is one of this cluster.
+    pub status: CertificateStatus,
+    /// What it says of itself.
+    pub certificate: Certificate,
+}
+
+impl Shown {
+    fn is_refused(&self) -> bool {
+        self.status != CertificateStatus::Verified
+    }
+}
+
 /// What runs for one path.
 #[derive(Debug)]
 struct Live {
@@ -89,8 +105,8 @@ struct Live {
     /// By serial number, so the oldest connection comes first.
     close_signals: BTreeMap<u64, Arc<CloseSignal>>,
     evidence: Evidence,
-    /// Whether the certificate that it showed last does not verify; none before the first.
-    certificate_refused: Option<bool>,
+    /// The certificate that it showed last; none before the first.
+    certificate: Option<Shown>,
     series: Arc<Series>,
 }
 
@@ -296,12 +312,12 @@ impl Upstreams {
     }
 
     /// A path has shown a certificate that verifies, or one that does not. The metric is about the member.
-    pub fn certificate_shown(&self, id: PathId, verified: bool) {
+    pub fn certificate_shown(&self, id: PathId, shown: Shown) {
         let mut inner = self.lock();
         let Some(live) = inner.live.get_mut(&id) else {
             return;
         };
-        live.certificate_refused = Some(!verified);
+        live.certificate = Some(shown);
         let series = Arc::clone(&live.series);
         drop(inner);
         self.show_certificate(&series.member);
@@ -310,11 +326,22 @@ impl Upstreams {
     fn show_certificate(&self, member: &str) {
         let inner = self.lock();
         let paths = inner.live.values().filter(|live| live.key.member == member);
-        let refused = paths.filter_map(|live| live.certificate_refused).max();
+        let refused = paths
+            .filter_map(|live| live.certificate.as_ref().map(Shown::is_refused))
+            .max();
         drop(inner);
         if let Some(refused) = refused {
             self.metrics.certificate(member, !refused);
         }
+    }
+
+    /// The certificates that paths have shown last.
+    pub fn certificates(&self) -> HashMap<PathId, Shown> {
+        let inner = self.lock();
+        let shown = inner.live.iter();
+        shown
+            .filter_map(|(id, live)| Some((*id, live.certificate.clone()?)))
+            .collect()
     }
 
     /// Whether all of these paths are silent.

@@ -5,12 +5,15 @@
 //! error. The watch, which sends a token, verifies during the handshake, as the operator's probes do.
 
 mod algorithms;
+mod certificate;
 mod reason;
 mod verifier;
 
 pub use algorithms::provider;
+pub use certificate::{Certificate, Dates};
 pub use reason::reason;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::{
@@ -28,7 +31,7 @@ pub enum CertificateStatus {
     /// An authority of the cluster signed it for the right name, and it is valid now.
     Verified,
     /// An authority of the cluster signed it for the right name, but its dates or this node's clock are wrong.
-    OutOfDate,
+    OutOfDate(Dates),
     /// It is not a certificate of this cluster, for this reason.
     Untrusted(String),
 }
@@ -113,21 +116,27 @@ impl Trust {
         match verify(now) {
             Ok(_) => CertificateStatus::Verified,
             Err(error) => match valid_time(&error) {
-                Some(time) if verify(time).is_ok() => CertificateStatus::OutOfDate,
+                Some((dates, time)) if verify(time).is_ok() => CertificateStatus::OutOfDate(dates),
                 Some(_) | None => CertificateStatus::Untrusted(reason(&error)),
             },
         }
     }
+
+    /// What the certificate that a member has shown says of itself, whether or not it verifies. `addresses` are those
+    /// under which clients reach the member.
+    pub fn read(&self, chain: &[CertificateDer<'_>], addresses: &[IpAddr]) -> Certificate {
+        Certificate::read(self.verifier.as_ref(), chain, &self.server_name, addresses)
+    }
 }
 
-/// A time at which the certificate is valid, if its dates are why verification failed.
-fn valid_time(error: &rustls::Error) -> Option<UnixTime> {
+/// What is wrong with the dates, and a time at which the certificate is valid, if its dates are why verification failed.
+fn valid_time(error: &rustls::Error) -> Option<(Dates, UnixTime)> {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
-            Some(*not_after)
+            Some((Dates::Expired, *not_after))
         }
         rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
-            Some(*not_before)
+            Some((Dates::NotYetValid, *not_before))
         }
         _ => None,
     }
@@ -188,8 +197,11 @@ mod tests {
 
     #[test]
     fn wrong_dates_are_distinguished_from_a_foreign_certificate() {
-        assert_eq!(judged(NAME, 2020), CertificateStatus::OutOfDate);
-        assert_eq!(judged(NAME, 2030), CertificateStatus::OutOfDate);
+        assert_eq!(
+            judged(NAME, 2020),
+            CertificateStatus::OutOfDate(Dates::NotYetValid)
+        );
+        assert_eq!(judged(NAME, 2030), CertificateStatus::OutOfDate(Dates::Expired));
     }
 
     #[test]
@@ -281,7 +293,11 @@ mod tests {
                 judged_by(&certificate.pem(), certificate.der().clone())
             };
             assert_eq!(judge(NAME, 2030), CertificateStatus::Verified, "{is_ca:?}");
-            assert_eq!(judge(NAME, 2027), CertificateStatus::OutOfDate, "{is_ca:?}");
+            assert_eq!(
+                judge(NAME, 2027),
+                CertificateStatus::OutOfDate(Dates::Expired),
+                "{is_ca:?}"
+            );
             for until in [2027, 2030] {
                 let other = judge("example.com", until);
                 assert!(

@@ -23,6 +23,8 @@ pub fn counts(daemon_set: &DaemonSet, uncounted: &[Uncounted]) -> ProxiesStatus 
         updated: without(status.updated_number_scheduled.unwrap_or_default(), |pod| {
             pod.is_updated
         }),
+        // The nodes say that themselves.
+        synced: 0,
         unavailable: desired.saturating_sub(available).max(0),
     }
 }

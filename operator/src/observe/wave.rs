@@ -282,8 +282,8 @@ fn reported(report: NodeReport, revision: u64) -> Reported {
         is_current: report.revision >= revision,
         memory_mebibytes: report.memory_mebibytes,
         earlier_mebibytes: report.earlier_mebibytes,
+        not_up: report.not_up(),
         template: report.template,
-        not_up: report.not_up,
         not_listening: report
             .troubles
             .into_iter()

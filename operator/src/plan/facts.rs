@@ -13,10 +13,12 @@ use trivet_crds::wire::{self, Document};
 use super::bootstrap::{BootstrapFacts, Soak};
 use super::endpoints::Endpoint;
 use super::masters::Master;
+use super::membership::Membership;
 use super::rival::{Claim, Precedence, Rival};
 use super::scope::in_place::InPlace;
 use super::wave::{Vigil, WaveFacts};
 use crate::health::Healths;
+use crate::reports::fleet::Fleet;
 
 /// The world, as one pass has seen it.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Facts {
     pub endpoints: Option<Vec<Endpoint>>,
     /// How many nodes the cluster has, if that is known.
     pub node_count: Option<u32>,
+    /// The Ready nodes that should have a proxy, and what the proxies report.
+    pub fleet: Fleet,
     /// The DNS names of the spec, resolved, or why not.
     pub resolved: BTreeMap<String, Result<Vec<IpAddr>, String>>,
     /// What is in force.
@@ -160,6 +164,8 @@ pub struct Memory {
     pub used_permission: String,
     /// The highest revision this operator has decided on.
     pub revision: u64,
+    /// The members and their states, and since which revision the document has them so.
+    pub membership: Membership,
     /// Since when the operator reaches none of the members in force.
     pub unseen_since: Option<Instant>,
     /// The generation of the spec that the operator has rejected while it saw the members in force.

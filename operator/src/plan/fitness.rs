@@ -2,8 +2,9 @@
 //!
 //! An edit that leaves no healthy member is most likely a mistake, and is rejected. That takes an operator that reaches the
 //! members: where a NetworkPolicy or a missing address family keeps its pod from them, every edit looks like that mistake.
-//! An operator that reaches none of the members in force either cannot judge, and obeys the edits of the owner. Proxies
-//! use what answers them, and the members that an edit has removed as the last resort.
+//! What the proxies of most nodes see counts as what it sees itself. An operator that reaches none of the members in
+//! force either, and to which no proxy reports one, cannot judge, and obeys the edits of the owner. Proxies use what answers
+//! them, and the members that an edit has removed as the last resort.
 
 use trivet_crds::pool::{MemberSource, PoolMemberState};
 use trivet_crds::wire::{self, MAX_MEMBERS};
@@ -97,7 +98,7 @@ impl Edit<'_> {
     }
 }
 
-/// Whether this member is active and Up as seen from the operator.
+/// Whether this member is active and Up, as seen from the operator or from most nodes.
 pub fn is_healthy(member: &Member, facts: &Facts) -> bool {
     member.state == PoolMemberState::Active && facts.healths.is_up(&member.addresses, member.port)
 }

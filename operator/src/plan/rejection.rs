@@ -17,7 +17,7 @@ pub enum Rejection {
     },
     /// The edit removes members, and none that answers would be left.
     #[error(
-        "without {} no active member would be ready as seen from the operator: \
+        "without {} no active member would be ready as seen from the operator and from most nodes: \
          correct spec.members, or set the annotation trivet.dev/allow-shrink to this object's generation", withdrawn.join(", ")
     )]
     NoHealthyMember {

@@ -1,4 +1,4 @@
-//! What the operator sees of the members in force.
+//! What the operator sees of the members in force, with its own probes or by the reports of proxies.
 //!
 //! An operator that reaches none of them, as behind a NetworkPolicy or without their address family, is blind: that no
 //! member answers says nothing about the members then.

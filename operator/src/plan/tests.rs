@@ -18,6 +18,7 @@ use super::scope::in_place::InPlace;
 use super::wave::WaveFacts;
 use super::*;
 use crate::health::{Answer, Healths};
+use crate::reports::fleet::Fleet;
 
 const DELAY: Duration = Duration::from_secs(300);
 
@@ -29,6 +30,7 @@ mod paused;
 mod permissions;
 mod rejections;
 mod revisions;
+mod sightings;
 mod standing_rejections;
 
 pub(crate) fn facts() -> Facts {
@@ -41,6 +43,7 @@ pub(crate) fn facts() -> Facts {
         nodes: Vec::new(),
         endpoints: None,
         node_count: Some(5),
+        fleet: Fleet::default(),
         resolved: BTreeMap::new(),
         current: Current::default(),
         healths: Healths::default(),

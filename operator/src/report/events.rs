@@ -4,12 +4,22 @@ use std::collections::BTreeSet;
 
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus};
 
+use super::status::certificates::{EXPIRED, EXPIRES_SOON, NOT_YET_VALID};
+use super::status::condition;
+use super::status::conditions::CERTIFICATE_MATCHES;
 use super::status::progress::failed;
 use crate::api::events::Notice;
 use crate::apply;
 use crate::plan::shrink::REFUSED_SHRINK;
 use crate::plan::wave::ROLLOUT_HALTED;
 use crate::plan::{Plan, Verdict};
+
+/// The reasons of CertificateMatches that have an event, and its reason.
+const CERTIFICATE_REASONS: [(&str, &str); 3] = [
+    (EXPIRED, "CertificateExpired"),
+    (NOT_YET_VALID, "CertificateNotYetValid"),
+    (EXPIRES_SOON, "CertificateExpiresSoon"),
+];
 
 /// A warning: its reason word and its sentence.
 pub type Warning = (&'static str, String);
@@ -40,6 +50,21 @@ pub fn health_changes(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoo
     members
         .filter_map(|member| health_change(member, before))
         .collect()
+}
+
+/// The event for a certificate that has begun to be a problem, or to become one soon.
+pub fn certificate(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoolStatus) -> Option<Notice> {
+    let reason_in = |status| condition(status, CERTIFICATE_MATCHES).map(|found| found.reason.as_str());
+    let reason = CERTIFICATE_REASONS
+        .into_iter()
+        .find(|(word, _)| reason_in(after) == Some(*word));
+    let (word, reason) = reason?;
+    (before.and_then(reason_in) != Some(word)).then(|| Notice {
+        is_warning: true,
+        reason,
+        member: String::new(),
+        note: condition(after, CERTIFICATE_MATCHES).map_or_else(String::new, |found| found.message.clone()),
+    })
 }
 
 /// Everything that the plan refuses, and the object that the API server refuses.
@@ -104,17 +129,10 @@ fn health_change(member: &MemberStatus, before: Option<&ApiserverPoolStatus>) ->
     };
     match (was_up, member.health) {
         (Some(true) | None, MemberHealth::Unready | MemberHealth::Down) => {
-            let note = format!(
-                "{} is {:?} as seen from the operator: {}",
-                member.name, member.health, member.message
-            );
+            let note = format!("{} is {:?}: {}", member.name, member.health, member.message);
             notice(true, "MemberUnhealthy", note)
         }
-        (Some(false), MemberHealth::Up) => notice(
-            false,
-            "MemberRecovered",
-            format!("{} is Up as seen from the operator", member.name),
-        ),
+        (Some(false), MemberHealth::Up) => notice(false, "MemberRecovered", format!("{} is Up", member.name)),
         (Some(_) | None, MemberHealth::Up | MemberHealth::Unknown)
         | (Some(false), MemberHealth::Unready | MemberHealth::Down) => None,
     }
@@ -185,6 +203,30 @@ mod tests {
         assert_eq!(reported("Unready", "Down"), None);
         assert_eq!(reported("Down", "Up").as_deref(), Some("MemberRecovered"));
         assert_eq!(reported("Up", "Up"), None);
+    }
+
+    #[test]
+    fn a_certificate_that_becomes_a_problem_gets_one_event() {
+        let with = |reason: &str| -> ApiserverPoolStatus {
+            let condition = json!({
+                "type": "CertificateMatches", "status": "False", "reason": reason, "message": "cp1 expires",
+                "lastTransitionTime": "2026-11-29T00:00:00Z",
+            });
+            serde_json::from_value(json!({ "conditions": [condition] })).unwrap()
+        };
+        let event = |before: Option<&str>, after: &str| {
+            let before = before.map(with);
+            certificate(before.as_ref(), &with(after)).map(|notice| (notice.reason, notice.note))
+        };
+        let soon = Some(("CertificateExpiresSoon", "cp1 expires".to_owned()));
+        assert_eq!(event(None, "ExpiresSoon"), soon);
+        assert_eq!(event(Some("NamesMissing"), "ExpiresSoon"), soon);
+        assert_eq!(event(Some("ExpiresSoon"), "ExpiresSoon"), None);
+        assert_eq!(
+            event(Some("ExpiresSoon"), "Expired").unwrap().0,
+            "CertificateExpired"
+        );
+        assert_eq!(event(None, "NamesMissing"), None);
     }
 
     #[test]

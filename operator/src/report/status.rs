@@ -1,23 +1,26 @@
 //! Builds a pool's status. Pure.
 
+pub(super) mod certificates;
 pub mod conditions;
+mod drained;
+mod members;
 pub(super) mod progress;
 mod proxies;
+mod synced;
 mod undated;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus, PoolMemberState};
+use trivet_crds::pool::{ApiserverPoolStatus, ProxiesStatus};
 
 use crate::apply::Kind;
 use crate::health::Healths;
+use crate::health::sighting::Sightings;
 use crate::observe::availability::counts;
 use crate::observe::proxies::Uncounted;
-use crate::plan::{Member, Plan};
-
-/// The longest message of a member that the schema allows.
-const MESSAGE_LIMIT: usize = 1024;
+use crate::plan::Plan;
+use crate::reports::fleet::Fleet;
 
 /// What a status is built from.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +29,14 @@ pub struct Seen<'a> {
     pub generation: Option<i64>,
     /// What the pass decided.
     pub plan: &'a Plan,
+    /// The name that certificates are verified by.
+    pub server_name: &'a str,
     /// The health of the members.
     pub healths: &'a Healths,
+    /// What the nodes see of them, by the document in force.
+    pub sightings: &'a Sightings,
+    /// The nodes, and what their proxies report.
+    pub fleet: &'a Fleet,
     /// The proxies, once there are any.
     pub daemon_set: Option<&'a DaemonSet>,
     /// The proxies that cannot be available because of their node.
@@ -65,22 +74,25 @@ pub fn status(seen: &Seen<'_>) -> ApiserverPoolStatus {
         .plan
         .members
         .iter()
-        .map(|member| member_status(member, seen))
+        .map(|member| members::status(member, seen))
         .collect();
-    let proxies = seen
-        .daemon_set
-        .map(|daemon_set| counts(daemon_set, seen.uncounted));
+    let revision = revision(seen);
+    let synced = revision.map_or(0, |revision| seen.fleet.synced(revision.unsigned_abs()));
+    let proxies = seen.daemon_set.map(|daemon_set| ProxiesStatus {
+        synced: i32::try_from(synced).unwrap_or(i32::MAX),
+        ..counts(daemon_set, seen.uncounted)
+    });
     let mut status = ApiserverPoolStatus {
         observed_generation: seen.generation,
         conditions: Vec::new(),
-        members_summary: members_summary(&members),
+        members_summary: members::summary(&members),
         members,
         proxies_summary: proxies.as_ref().map_or_else(String::new, |proxies| {
             format!("{}/{}", proxies.ready, proxies.desired)
         }),
         proxies,
         endpoints: seen.plan.endpoints.clone(),
-        config_revision: revision(seen),
+        config_revision: revision,
     };
     status.conditions = conditions::conditions(seen, &status);
     status
@@ -92,57 +104,6 @@ pub fn condition<'a>(status: &'a ApiserverPoolStatus, type_: &str) -> Option<&'a
         .conditions
         .iter()
         .find(|condition| condition.type_ == type_)
-}
-
-fn member_status(member: &Member, seen: &Seen<'_>) -> MemberStatus {
-    let is_disabled = member.state == PoolMemberState::Disabled;
-    let known = seen
-        .healths
-        .of(&member.addresses, member.port)
-        .filter(|_| !is_disabled);
-    let health = known.map_or(MemberHealth::Unknown, |known| known.state);
-    let before = seen
-        .previous
-        .iter()
-        .flat_map(|status| &status.members)
-        .find(|old| old.name == member.name);
-    let unchanged_since = before
-        .filter(|old| old.health == health)
-        .and_then(|old| old.last_transition_time.clone());
-    let probed = known.map_or("", |known| known.message.as_str());
-    let disabled = if is_disabled {
-        "it is Disabled: no proxy uses it"
-    } else {
-        ""
-    };
-    let message = [disabled, probed, &member.note]
-        .into_iter()
-        .filter(|text| !text.is_empty())
-        .collect::<Vec<_>>();
-    MemberStatus {
-        name: member.name.clone(),
-        addresses: member.addresses.iter().map(ToString::to_string).collect(),
-        port: member.port,
-        source: member.source,
-        node_name: member.node_name.clone(),
-        zone: member.zone.clone(),
-        state: member.state,
-        health,
-        last_transition_time: Some(unchanged_since.unwrap_or(Time(seen.now))),
-        message: message.join("; ").chars().take(MESSAGE_LIMIT).collect(),
-    }
-}
-
-fn members_summary(members: &[MemberStatus]) -> String {
-    let active: Vec<_> = members
-        .iter()
-        .filter(|member| member.state == PoolMemberState::Active)
-        .collect();
-    let up = active
-        .iter()
-        .filter(|member| member.health == MemberHealth::Up)
-        .count();
-    format!("{up}/{}", active.len())
 }
 
 /// The revision in force, which is that of the new document unless the API server has refused it.

@@ -131,3 +131,29 @@ async fn members_that_came_by_a_write_without_an_answer_get_their_events() {
     report_on(&ctx, &facts, &Applied::default()).await.unwrap();
     assert_eq!(server.notes(), ["cp1 is a member since revision 1"]);
 }
+
+#[tokio::test]
+async fn under_a_crd_of_an_earlier_release_the_status_is_written_without_its_new_fields() {
+    let merged = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&merged);
+    let ctx = context(move |_, path, body| {
+        if path.contains("/events") {
+            return (201, body.to_owned());
+        }
+        let patch: Value = serde_json::from_str(body).unwrap();
+        if patch["kind"] == "ApiserverPool" {
+            let message = "failed to create typed patch object (default; trivet.dev/v1alpha1, Kind=ApiserverPool): \
+                           .status.members[name=\"cp1\"].reachableNodes: field not declared in schema";
+            let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500,
+                                 "message": message });
+            return (500, status.to_string());
+        }
+        seen.lock().unwrap().push(patch);
+        let pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+        (200, serde_json::to_string(&pool).unwrap())
+    });
+    report_on(&ctx, &one_master(), &Applied::default()).await.unwrap();
+    let merged = merged.lock().unwrap();
+    assert_eq!(merged.len(), 1);
+    assert_eq!(merged[0]["status"]["members"][0]["name"], "cp1");
+}

@@ -68,8 +68,6 @@ impl Standbys {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn report(node: &str, standby: StandbyState, observed: i64) -> NodeReport {
@@ -78,7 +76,7 @@ mod tests {
             node: node.to_owned(),
             revision: 1,
             template: String::new(),
-            not_up: BTreeSet::new(),
+            members: Vec::new(),
             open_files: 0,
             memory_mebibytes: 0,
             earlier_mebibytes: 0,

@@ -53,7 +53,7 @@ mod tests {
             node: node.to_owned(),
             revision: 1,
             template: String::new(),
-            not_up: BTreeSet::new(),
+            members: Vec::new(),
             open_files: 0,
             memory_mebibytes: 0,
             earlier_mebibytes: 0,

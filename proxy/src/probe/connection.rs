@@ -23,8 +23,8 @@ use super::{credential::Credential, reply::Reply};
 use crate::{
     cause,
     net::socket::{self, Fault, UpstreamOptions},
-    settings::Settings,
-    trust::CertificateStatus,
+    settings::{self, Settings},
+    trust::{Certificate, CertificateStatus},
 };
 
 /// Makes the request longer than a packet, so that a path that drops large packets fails the probe.
@@ -82,6 +82,7 @@ struct Open {
     sender: http1::SendRequest<Empty<Bytes>>,
     driver: AbortOnDropHandle<()>,
     chain: Vec<CertificateDer<'static>>,
+    shown: Certificate,
     tls: Tls,
     options: UpstreamOptions,
 }
@@ -215,6 +216,7 @@ impl ProbeConnection {
             status,
             body,
             certificate,
+            shown: open.shown.clone(),
         };
         self.open = Some(open);
         Ok(Exchange {
@@ -234,10 +236,14 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Open, Error> {
         .await
         .map_err(|error| Error::Handshake(address, error))?;
     let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let chain = shown
+    let chain: Vec<_> = shown
         .iter()
         .map(|certificate| certificate.clone().into_owned())
         .collect();
+    // Once for each connection: it does not change with the time.
+    let shown = settings
+        .trust
+        .read(&chain, &settings::listening_on(&settings.document));
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Error::Http(address, error.into()))?;
@@ -251,6 +257,7 @@ async fn open(address: SocketAddr, settings: &Settings) -> Result<Open, Error> {
         sender,
         driver,
         chain,
+        shown,
         tls: settings.document.tls.clone(),
         options: settings.probe_socket,
     })

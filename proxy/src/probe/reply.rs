@@ -2,7 +2,10 @@
 
 use hyper::StatusCode;
 
-use crate::{balance::health::Outcome, trust::CertificateStatus};
+use crate::{
+    balance::health::Outcome,
+    trust::{Certificate, CertificateStatus, Dates},
+};
 
 /// A reply, with the status of the certificate that its connection has shown.
 #[derive(Clone, Debug)]
@@ -13,6 +16,8 @@ pub struct Reply {
     pub body: String,
     /// Whether the certificate is one of this cluster.
     pub certificate: CertificateStatus,
+    /// What the certificate says of itself.
+    pub shown: Certificate,
 }
 
 impl Reply {
@@ -37,7 +42,7 @@ impl Reply {
     /// Whether the certificate is one of this cluster; its dates do not matter.
     pub fn trusted(&self) -> bool {
         match self.certificate {
-            CertificateStatus::Verified | CertificateStatus::OutOfDate => true,
+            CertificateStatus::Verified | CertificateStatus::OutOfDate(_) => true,
             CertificateStatus::Untrusted(_) => false,
         }
     }
@@ -51,8 +56,11 @@ impl Reply {
     pub fn detail(&self) -> String {
         match &self.certificate {
             CertificateStatus::Untrusted(why) => return format!("certificate refused: {why}"),
-            CertificateStatus::OutOfDate => {
-                return "certificate is out of its dates, or this node's clock is wrong".to_owned();
+            CertificateStatus::OutOfDate(Dates::Expired) => {
+                return "certificate has expired, or this node's clock is ahead".to_owned();
+            }
+            CertificateStatus::OutOfDate(Dates::NotYetValid) => {
+                return "certificate is not valid yet, or this node's clock is behind".to_owned();
             }
             CertificateStatus::Verified => {}
         }
@@ -91,6 +99,7 @@ mod tests {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             body: "[-]\u{c}etcd failed\n[-]poststarthook/x failed\n[-] etcd\n".to_owned(),
             certificate: CertificateStatus::Verified,
+            shown: Certificate::default(),
         };
         assert_eq!(reply.failing_checks(), ["poststarthook/x"]);
         assert_eq!(reply.outcome(), Outcome::NotReady);
@@ -101,6 +110,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             body: body.to_owned(),
             certificate: CertificateStatus::Verified,
+            shown: Certificate::default(),
         }
     }
 
@@ -147,7 +157,7 @@ mod tests {
     #[test]
     fn an_expired_certificate_does_not_change_the_outcome() {
         let expired = Reply {
-            certificate: CertificateStatus::OutOfDate,
+            certificate: CertificateStatus::OutOfDate(Dates::Expired),
             ..reply(200, "ok")
         };
         assert_eq!(expired.outcome(), Outcome::Ready);

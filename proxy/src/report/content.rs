@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use trivet_crds::report::{
-    ListenerState, MAX_LISTENERS, MAX_MEMBERS, MAX_MESSAGE, MAX_WARNINGS, ProxyRole, ReportContent,
-    ReportedHealth, ReportedListener, ReportedMember, ReportedWarning, StandbyState,
+    CertificateState, LastAnswer, ListenerState, MAX_LISTENERS, MAX_MESSAGE, MAX_WARNINGS, ProxyRole,
+    ReportContent, ReportedHealth, ReportedListener, ReportedMember, ReportedStanding, ReportedWarning,
+    StandbyState,
 };
 
 use super::{
+    elsewhere::Held,
     idle::rests,
+    members::{members, overview, summary},
     usage::{Marks, Usage},
 };
-use crate::{
-    balance::{Standing, health::State},
-    status::{ListenerStatus, Status, UpstreamStatus},
-};
+use crate::status::{ListenerStatus, Status};
 
 /// What a report says about the process besides its status.
 #[derive(Clone, Debug)]
@@ -38,9 +38,16 @@ impl Default for Process {
     }
 }
 
-/// The report; none while another process serves, or before the first document. The time is added when it is written.
-pub(super) fn content(status: &Status, process: &Process, usage: Usage) -> Option<ReportContent> {
+/// The report; none while another process serves, or before the first document. `elsewhere` are the connections that other
+/// processes of the node have. The time is added when it is written.
+pub(super) fn content(
+    status: &Status,
+    process: &Process,
+    usage: Usage,
+    elsewhere: &[Held],
+) -> Option<ReportContent> {
     let document = status.document.as_ref().filter(|_| process.serves)?;
+    let members = members(&status.upstreams, elsewhere);
     Some(ReportContent {
         pool_name: document.pool.clone(),
         node_name: status.node.clone(),
@@ -56,8 +63,9 @@ pub(super) fn content(status: &Status, process: &Process, usage: Usage) -> Optio
             .take(MAX_LISTENERS)
             .map(listener)
             .collect(),
-        members: status.upstreams.iter().take(MAX_MEMBERS).map(member).collect(),
-        members_summary: summary(&status.upstreams),
+        members_summary: summary(&members),
+        members_overview: overview(&members),
+        members,
         connections: count(status.clients.open),
         // Of more than one look.
         idle_seconds: 0,
@@ -76,22 +84,49 @@ pub(super) fn content(status: &Status, process: &Process, usage: Usage) -> Optio
     })
 }
 
-/// What makes a report worth writing: all but the counts, the messages of members and the time. Of files and memory only
-/// what connections do not explain.
+/// What makes a report worth writing: all but the counts, the messages of members, the durations and the time. Of files and
+/// memory only what connections do not explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Gist {
     document: (String, u64),
     standby: StandbyState,
     /// With the message: a port is at first not bound yet, and then taken by a program that is to be named soon.
     listeners: BTreeMap<String, (ListenerState, String)>,
-    /// The health of each member, and whether it has connections.
-    members: BTreeMap<String, (ReportedHealth, bool)>,
+    members: BTreeMap<String, GistOfMember>,
     members_summary: String,
     /// With the message, which changes when the cause does, as from a full disk to one that is read-only.
     warnings: Vec<(String, String)>,
     /// Whether it has had no client for a while.
     rests: bool,
     marks: Marks,
+}
+
+/// The gist of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct GistOfMember {
+    health: ReportedHealth,
+    standing: Option<ReportedStanding>,
+    last_answer: Option<LastAnswer>,
+    has_connections: bool,
+    has_leaving: bool,
+    /// With the end of its validity: a new one has another.
+    certificate: Option<(CertificateState, String, Vec<String>)>,
+}
+
+impl GistOfMember {
+    fn of(member: &ReportedMember) -> Self {
+        Self {
+            health: member.health,
+            standing: member.standing,
+            last_answer: member.last_answer,
+            has_connections: member.connections > 0,
+            has_leaving: member.leaving_connections > 0,
+            certificate: member.certificate.as_ref().map(|certificate| {
+                let uncovered = certificate.uncovered_addresses.clone();
+                (certificate.state, certificate.not_after.clone(), uncovered)
+            }),
+        }
+    }
 }
 
 /// The gist of a report.
@@ -112,7 +147,7 @@ pub(super) fn gist(report: &ReportContent, marks: Marks) -> Gist {
         members: report
             .members
             .iter()
-            .map(|member| (member.name.clone(), (member.health, member.connections > 0)))
+            .map(|member| (member.name.clone(), GistOfMember::of(member)))
             .collect(),
         members_summary: report.members_summary.clone(),
         warnings: report
@@ -140,51 +175,16 @@ fn listener(listener: &ListenerStatus) -> ReportedListener {
     }
 }
 
-fn member(upstream: &UpstreamStatus) -> ReportedMember {
-    let health = health(&upstream.state);
-    let probe = upstream.last_probe.as_ref().map(|probe| probe.detail.as_str());
-    let detail = probe
-        .filter(|detail| !detail.is_empty())
-        .unwrap_or(&upstream.reason);
-    ReportedMember {
-        name: upstream.member.clone(),
-        address: upstream.address.clone(),
-        health,
-        connections: count(upstream.connections),
-        last_error: match health {
-            ReportedHealth::Up => String::new(),
-            ReportedHealth::Unready | ReportedHealth::Down => short(detail),
-        },
-    }
-}
-
-fn health(state: &str) -> ReportedHealth {
-    if state == State::Up.as_str() {
-        ReportedHealth::Up
-    } else if state == State::Unready.as_str() {
-        ReportedHealth::Unready
-    } else {
-        ReportedHealth::Down
-    }
-}
-
-fn summary(upstreams: &[UpstreamStatus]) -> String {
-    let is_active = |upstream: &&UpstreamStatus| upstream.standing == Standing::Active.as_str();
-    let active = upstreams.iter().filter(is_active);
-    let up = active
-        .clone()
-        .filter(|upstream| health(&upstream.state) == ReportedHealth::Up);
-    format!("{}/{}", up.count(), active.count())
-}
-
-fn count(number: u64) -> u32 {
+/// A number as the schema takes it.
+pub(super) fn count(number: u64) -> u32 {
     // The schema's type is signed.
     u32::try_from(number)
         .unwrap_or(u32::MAX)
         .min(i32::MAX.unsigned_abs())
 }
 
-fn short(text: &str) -> String {
+/// A text as the schema takes it.
+pub(super) fn short(text: &str) -> String {
     text.chars().take(MAX_MESSAGE).collect()
 }
 
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn report(upstreams: Value) -> ReportContent {
-        content(&status(upstreams), &Process::default(), Usage::default()).unwrap()
+        content(&status(upstreams), &Process::default(), Usage::default(), &[]).unwrap()
     }
 
     #[test]
@@ -250,17 +250,17 @@ mod tests {
             serves: false,
             ..Process::default()
         };
-        assert!(content(&status(json!([])), &standby, Usage::default()).is_none());
+        assert!(content(&status(json!([])), &standby, Usage::default(), &[]).is_none());
         let mut without = status(json!([]));
         without.document = None;
-        assert!(content(&without, &Process::default(), Usage::default()).is_none());
+        assert!(content(&without, &Process::default(), Usage::default(), &[]).is_none());
     }
 
     #[test]
     fn a_listener_whose_address_the_node_lacks_is_not_reported_as_listening() {
         let mut lacking = status(json!([]));
         lacking.listeners[1].fault = None;
-        let report = content(&lacking, &Process::default(), Usage::default()).unwrap();
+        let report = content(&lacking, &Process::default(), Usage::default(), &[]).unwrap();
         let addresses: Vec<_> = report
             .listeners
             .iter()
@@ -299,7 +299,7 @@ mod tests {
         };
         assert_ne!(idle(59), idle(60));
         assert_eq!(idle(60), idle(900));
-        let other = content(&status(json!([])), &ready, Usage::default()).unwrap();
+        let other = content(&status(json!([])), &ready, Usage::default(), &[]).unwrap();
         assert_ne!(
             gist(&other, Marks::default()),
             gist(&report(json!([])), Marks::default())

@@ -66,7 +66,7 @@ impl Upstreams {
             cutting: false,
             close_signals: BTreeMap::new(),
             evidence: Evidence::default(),
-            certificate_refused: None,
+            certificate: None,
             series: Arc::new(self.metrics.member(&key.member)),
         };
         let (wake, stop) = (Arc::clone(&live.probe), live.stop.clone());

@@ -1,7 +1,11 @@
 //! Replies to probes: whatever the body says, the status decides, and the log stays one line.
 
 use hyper::StatusCode;
-use trivet_proxy::{balance::health::Outcome, probe::reply::Reply, trust::CertificateStatus};
+use trivet_proxy::{
+    balance::health::Outcome,
+    probe::reply::Reply,
+    trust::{Certificate, CertificateStatus, Dates},
+};
 
 use crate::search::{fuzz, keep};
 
@@ -28,6 +32,7 @@ fn judged(body: &str) {
         status,
         body: body.to_owned(),
         certificate,
+        shown: Certificate::default(),
     };
     for (alive, outcome) in [
         (StatusCode::OK, Outcome::Ready),
@@ -38,7 +43,10 @@ fn judged(body: &str) {
         assert_eq!(reply.outcome(), outcome);
         assert_eq!(reply.detail(), "");
     }
-    let red = reply(StatusCode::INTERNAL_SERVER_ERROR, CertificateStatus::OutOfDate);
+    let red = reply(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        CertificateStatus::OutOfDate(Dates::Expired),
+    );
     let outcome = red.outcome();
     assert!(
         matches!(outcome, Outcome::NotReady | Outcome::EtcdFailed),

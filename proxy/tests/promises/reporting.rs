@@ -69,3 +69,34 @@ async fn a_report_is_applied_on_a_change_of_the_standby_and_none_by_a_standby() 
     })
     .await;
 }
+
+/// Otherwise a member might be called safe to switch off while a proxy that hands over still serves clients by it.
+#[tokio::test]
+async fn connections_that_another_process_of_the_node_has_are_in_the_report() {
+    let mut node = Node::new().of_generation(1);
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    let authorities = node.authority.bundle.clone();
+    node.write(&node.pool().member(&apiserver));
+    node.start().await;
+    eventually("it serves", async || node.ready().await).await;
+    let mut client = node.client_on(&apiserver).await;
+
+    let mut next = node.successor().of_generation(2);
+    next.use_the_api("of the next", &authorities);
+    next.start().await;
+    eventually("the report has the connection of the one before", async || {
+        let last = apiserver.applied().pop();
+        let own = next
+            .status()
+            .await
+            .upstreams
+            .pop()
+            .map(|upstream| upstream.connections);
+        last.is_some_and(|last| {
+            let told = last.object["members"][0]["connections"].as_u64();
+            is_from(&last, "of the next") && told.is_some_and(|told| Some(told) > own)
+        })
+    })
+    .await;
+    assert_eq!(client.who().await.unwrap(), "cp1", "it goes on meanwhile");
+}

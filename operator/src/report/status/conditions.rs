@@ -1,10 +1,10 @@
-//! The conditions: Accepted, ProxiesAvailable, Progressing, and Ready, which summarises the first two.
+//! The conditions. Ready summarises Accepted and ProxiesAvailable.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, PoolMemberState};
 
 use super::undated::Undated;
-use super::{Seen, condition, progress, proxies};
+use super::{Seen, certificates, condition, drained, members, progress, proxies, synced};
 use crate::apply::Kind;
 use crate::plan::Verdict;
 use crate::plan::fitness;
@@ -25,6 +25,18 @@ pub const READY: &str = "Ready";
 /// The reason where the owner has paused the management of the pool.
 pub const PAUSED: &str = "Paused";
 
+/// Every active member is Up on every node that reports.
+pub const MEMBERS_AVAILABLE: &str = "MembersAvailable";
+
+/// Every proxy of a Ready node follows the newest document.
+pub const CONFIG_SYNCED: &str = "ConfigSynced";
+
+/// No member that leaves has a client left.
+pub const MEMBERS_DRAINED: &str = "MembersDrained";
+
+/// The members' certificates are valid and cover the listeners.
+pub const CERTIFICATE_MATCHES: &str = "CertificateMatches";
+
 /// The longest message: short enough for people to read. The API server allows 32 KiB.
 const MESSAGE_LIMIT: usize = 2048;
 
@@ -36,7 +48,11 @@ pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Conditio
     [
         (READY, ready),
         (ACCEPTED, accepted),
+        (MEMBERS_AVAILABLE, members::available(seen)),
         (PROXIES_AVAILABLE, available),
+        (CONFIG_SYNCED, synced::synced(seen)),
+        (MEMBERS_DRAINED, drained::drained(seen)),
+        (CERTIFICATE_MATCHES, certificates::matches(seen)),
         (PROGRESSING, progress::progressing(seen)),
     ]
     .map(|(type_, undated)| dated(type_, undated, seen))
@@ -110,7 +126,7 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
         if let Some(why) = fitness::unreached(&seen.plan.members, seen.healths) {
             return cannot_judge(&why, seen, status);
         }
-        let message = "no active member is Up as seen from the operator; status.members says why".to_owned();
+        let message = "no active member is Up; status.members says why".to_owned();
         return Undated {
             holds: false,
             reason: "NoMemberUp",

@@ -1,13 +1,16 @@
 //! The status in the cases that the owner of a pool meets.
 
+mod nodes;
+
 use serde_json::json;
-use trivet_crds::pool::{MemberHealth, MemberSource};
+use trivet_crds::pool::{MemberHealth, MemberSource, PoolMemberState};
 
 use super::*;
 use crate::health::Answer;
 use crate::plan::bootstrap::Phase;
 use crate::plan::wave;
-use crate::plan::{Memory, Rejection, Verdict};
+use crate::plan::{Member, Memory, Rejection, Verdict};
+use crate::reports::Reports;
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 
@@ -79,6 +82,7 @@ fn daemon_set(desired: i32, available: i32) -> DaemonSet {
 struct Case {
     plan: Plan,
     healths: Healths,
+    fleet: Fleet,
     daemon_set: Option<DaemonSet>,
     uncounted: Vec<Uncounted>,
     failures: Vec<String>,
@@ -97,6 +101,7 @@ impl Case {
                 member(2, PoolMemberState::Active),
             ]),
             healths: healths(&[1, 2], &[]),
+            fleet: Fleet::default(),
             daemon_set: Some(daemon_set(5, 5)),
             uncounted: Vec::new(),
             failures: Vec::new(),
@@ -109,10 +114,14 @@ impl Case {
     }
 
     fn status_at(&self, seconds: i64) -> ApiserverPoolStatus {
+        let sightings = Reports::default().sightings("default", &self.fleet, Instant::now());
         status(&Seen {
             generation: Some(7),
             plan: &self.plan,
+            server_name: "kubernetes",
             healths: &self.healths,
+            sightings: &sightings,
+            fleet: &self.fleet,
             daemon_set: self.daemon_set.as_ref(),
             uncounted: &self.uncounted,
             failures: &self.failures,
