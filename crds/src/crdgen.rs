@@ -493,8 +493,14 @@ mod tests {
         );
         refused(
             json!({ "proxy": { "metrics": { "address": "lo" } } }),
-            "spec.proxy.metrics.address: ",
+            "spec.proxy.metrics.address: must be an IP address",
         );
+        refused(
+            json!({ "proxy": { "metrics": { "exposure": "Node", "address": "0.0.0.0" } } }),
+            "spec.proxy.metrics.address: with exposure Node",
+        );
+        let exposed = json!({ "proxy": { "metrics": { "exposure": "Node", "address": "::1" } } });
+        assert_eq!(refusals(exposed, None), Vec::<String>::new());
         refused(
             json!({ "proxy": { "nodeSelector": { "kubernetes.io/os": "windows" } } }),
             "spec.proxy.nodeSelector: ",

@@ -404,12 +404,27 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyMetrics {
-    /// An address of the node. 0.0.0.0 or :: lets a Prometheus outside the node scrape it, and everyone else too.
+    /// Loopback: only at the address below, without TLS and without authentication. Node: besides at every address of the
+    /// node, over TLS, for callers whose token the API server lets GET /metrics. It needs the chart value
+    /// monitoring.nodeExposure.enabled.
+    pub exposure: MetricsExposure,
+    /// An address of the node. 0.0.0.0 or :: lets a Prometheus outside the node scrape it without authentication, and
+    /// everyone else too: prefer exposure Node.
     #[schemars(length(min = 2, max = 45))]
     pub address: String,
     /// The port, one for each pool.
     #[schemars(range(min = 1024, max = 65535))]
     pub port: u16,
+}
+
+/// Who reads the metrics of the proxies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MetricsExposure {
+    #[default]
+    #[allow(missing_docs, reason = "the field's documentation tells them apart")]
+    Loopback,
+    #[allow(missing_docs, reason = "the field's documentation tells them apart")]
+    Node,
 }
 
 /// What runs for the pool, as the operator last saw it.
@@ -656,6 +671,7 @@ impl Default for ProxyTemplate {
 impl Default for ProxyMetrics {
     fn default() -> Self {
         Self {
+            exposure: MetricsExposure::Loopback,
             address: "127.0.0.1".to_owned(),
             port: 7444,
         }

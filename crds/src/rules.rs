@@ -69,6 +69,11 @@ pub(crate) const RULES: &[Rule] = &[
         message: "spec.proxy.metrics.address: must be an IP address, such as 127.0.0.1, or 0.0.0.0 for all of the node's",
     },
     Rule {
+        at: "/spec/proxy/metrics",
+        cel: "self.exposure != 'Node' || (isIP(self.address) && ip(self.address).isLoopback())",
+        message: "spec.proxy.metrics.address: with exposure Node it must be a loopback address, because the metrics are served at the node's own addresses with authentication; set it to 127.0.0.1, or set exposure to Loopback",
+    },
+    Rule {
         at: "/spec/proxy/nodeSelector",
         cel: "!('kubernetes.io/os' in self) || self['kubernetes.io/os'] == 'linux'",
         message: "spec.proxy.nodeSelector: proxies run on Linux nodes only; remove kubernetes.io/os",

@@ -12,7 +12,7 @@ use trivet_crds::wire::{self, Document, Listener};
 use crate::plan::conflict::{claims, listening};
 use crate::plan::document;
 use crate::plan::rival::{Claim, Precedence, Rival};
-use crate::render::daemon_set::metrics_address;
+use crate::render::daemon_set::metrics_addresses;
 
 /// The precedence of a pool: if two claim the same port, the older one gets it.
 pub fn precedence(pool: &ApiserverPool) -> Precedence {
@@ -24,7 +24,7 @@ pub fn precedence(pool: &ApiserverPool) -> Precedence {
     }
 }
 
-/// Where a pool's proxies listen: at the document's listeners, and for /metrics at the address in their DaemonSet. If the
+/// Where a pool's proxies listen: at the document's listeners, and for /metrics at the addresses in their DaemonSet. If the
 /// document is lost, the proxies still listen at the listeners of the spec, which are immutable.
 pub fn serving(document: Option<&Document>, set: Option<&DaemonSet>, spec: &[Listener]) -> Vec<Claim> {
     let listeners = match (document, set) {
@@ -32,9 +32,9 @@ pub fn serving(document: Option<&Document>, set: Option<&DaemonSet>, spec: &[Lis
         (None, Some(_)) => spec,
         (None, None) => &[],
     };
-    let metrics = set.and_then(metrics_address);
+    let metrics = set.map(metrics_addresses).unwrap_or_default();
     listening(listeners)
-        .chain(metrics.map(|socket| (socket.ip(), socket.port())))
+        .chain(metrics.iter().map(|socket| (socket.ip(), socket.port())))
         .collect()
 }
 
@@ -90,6 +90,7 @@ mod tests {
     use trivet_crds::pool::ApiserverPoolSpec;
 
     use super::*;
+    use crate::plan::conflict::EVERY_ADDRESS;
 
     fn set(pool: &str, metrics: &str) -> DaemonSet {
         serde_json::from_value(json!({
@@ -122,6 +123,19 @@ mod tests {
         assert_eq!(ports(&rival.wanted), [7443, 7443, 7555]);
         // Its document is lost, and its proxies go on with their listeners.
         assert_eq!(ports(&rival.serving), [7443, 7443, 7666]);
+    }
+
+    #[test]
+    fn proxies_that_serve_metrics_at_the_nodes_addresses_hold_the_port_at_each() {
+        let mut set = set("other", "127.0.0.1:7444");
+        let pod = set.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        let addresses = json!([{ "name": "TRIVET_METRICS_NODE_ADDRESSES" }]);
+        pod.containers[0].env = Some(serde_json::from_value(addresses).unwrap());
+        let serving = serving(None, Some(&set), &[]);
+        assert_eq!(
+            serving,
+            [("127.0.0.1".parse().unwrap(), 7444), (EVERY_ADDRESS, 7444)]
+        );
     }
 
     #[test]

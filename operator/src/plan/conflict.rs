@@ -3,12 +3,17 @@
 //! This is decided for each address and port on its own. A pool that serves at one port has no privilege at the next: an
 //! edit of an older pool must not take a port that a younger one serves.
 
-use trivet_crds::pool::ProxyMetrics;
+use std::net::{IpAddr, Ipv4Addr};
+
+use trivet_crds::pool::{MetricsExposure, ProxyMetrics};
 use trivet_crds::wire::Listener;
 
 use super::facts::Facts;
 use super::rejection::Rejection;
 use super::rival::{Claim, Rival};
+
+/// In a claim: whatever addresses a node has.
+pub const EVERY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Rejects a pool that wants to listen where another one does.
 pub fn check(wanted: &[Claim], facts: &Facts) -> Result<(), Rejection> {
@@ -38,11 +43,12 @@ fn loses(claim: &Claim, rival: &Rival, facts: &Facts) -> bool {
 
 /// Everything a pool's proxies bind on a node.
 pub fn claims(listeners: &[Listener], metrics: &ProxyMetrics) -> Vec<Claim> {
-    let metrics = metrics
-        .address
-        .parse()
-        .ok()
-        .map(|address| (address, metrics.port));
+    let of_node = match metrics.exposure {
+        MetricsExposure::Node => Some(EVERY_ADDRESS),
+        MetricsExposure::Loopback => None,
+    };
+    let addresses = metrics.address.parse().ok().into_iter().chain(of_node);
+    let metrics = addresses.map(|address| (address, metrics.port));
     listening(listeners).chain(metrics).collect()
 }
 
@@ -145,6 +151,26 @@ mod tests {
         facts.rivals = vec![other];
         assert!(check(&[claim(7444)], &facts).is_ok());
         assert!(check(&[("0.0.0.0".parse().unwrap(), 7444)], &facts).is_err());
+    }
+
+    #[test]
+    fn metrics_at_the_nodes_addresses_claim_the_port_at_each_of_them() {
+        let of = |exposure| ProxyMetrics {
+            exposure,
+            ..ProxyMetrics::default()
+        };
+        let (loopback, node) = (of(MetricsExposure::Loopback), of(MetricsExposure::Node));
+        assert_eq!(claims(&[], &loopback), [claim(7444)]);
+        assert_eq!(claims(&[], &node), [claim(7444), (EVERY_ADDRESS, 7444)]);
+        // Another pool's loopback address differs, its node does not.
+        let other = Rival {
+            serving: vec![("127.0.0.2".parse().unwrap(), 7444)],
+            ..rival("other", 50, 7443)
+        };
+        let mut facts = facts();
+        facts.rivals = vec![other];
+        assert!(check(&claims(&[], &loopback), &facts).is_ok());
+        assert!(check(&claims(&[], &node), &facts).is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use sha2::{Digest, Sha256};
-use trivet_crds::pool::{ApiserverPool, ProxyTemplate};
+use trivet_crds::pool::{ApiserverPool, MetricsExposure, ProxyTemplate};
 use trivet_crds::wire::Document;
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL, data_plane_name, wire};
 
@@ -27,6 +27,7 @@ use super::pod::{
 };
 use super::{Settings, labels};
 use crate::plan::Proxies;
+use crate::plan::conflict::EVERY_ADDRESS;
 use crate::plan::masters::ZONE_LABEL;
 use crate::plan::scope::Scope;
 use crate::plan::wave::Record;
@@ -57,12 +58,31 @@ const DRAIN_MARGIN_SECONDS: u32 = 10;
 /// The flag with the address and port of /metrics.
 const METRICS_FLAG: &str = "--metrics-address";
 
-/// Where the proxies of a DaemonSet serve /metrics.
-pub fn metrics_address(daemon_set: &DaemonSet) -> Option<SocketAddr> {
-    let pod = daemon_set.spec.as_ref()?.template.spec.as_ref()?;
-    let mut args = pod.containers.first()?.args.iter().flatten();
-    args.find(|arg| *arg == METRICS_FLAG)?;
-    args.next()?.parse().ok()
+/// The variable with the addresses of the node at which a proxy serves /metrics too. It is no flag, because an image of an
+/// earlier release would refuse to start with it.
+const METRICS_NODE_ADDRESSES: &str = "TRIVET_METRICS_NODE_ADDRESSES";
+
+/// The annotation with the port of /metrics, by which a PodMonitor finds the pods that a Prometheus can scrape.
+const METRICS_PORT: &str = "trivet.dev/metrics-port";
+
+/// Where the proxies of a DaemonSet serve /metrics. The addresses of a node are told as the unspecified one.
+pub fn metrics_addresses(daemon_set: &DaemonSet) -> Vec<SocketAddr> {
+    let pod = daemon_set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    let Some(container) = pod.and_then(|pod| pod.containers.first()) else {
+        return Vec::new();
+    };
+    let mut args = container.args.iter().flatten();
+    let flag = args.find(|arg| *arg == METRICS_FLAG).and_then(|_| args.next());
+    let Some(address) = flag.and_then(|value| value.parse::<SocketAddr>().ok()) else {
+        return Vec::new();
+    };
+    let mut variables = container.env.iter().flatten();
+    let is_exposed = variables.any(|variable| variable.name == METRICS_NODE_ADDRESSES);
+    let of_node = is_exposed.then(|| SocketAddr::new(EVERY_ADDRESS, address.port()));
+    std::iter::once(address).chain(of_node).collect()
 }
 
 /// The template of the proxies' pods.
@@ -91,7 +111,9 @@ impl Template {
         let hash = hash(&spec);
         let mut labels = labels(pool);
         labels.insert(TEMPLATE_LABEL.to_owned(), hash.clone());
+        let port = || (METRICS_PORT.to_owned(), proxy.metrics.port.to_string());
         let metadata = ObjectMeta {
+            annotations: is_exposed(proxy).then(|| [port()].into()),
             labels: Some(labels),
             ..ObjectMeta::default()
         };
@@ -102,6 +124,14 @@ impl Template {
                 spec: Some(spec),
             },
         }
+    }
+}
+
+/// Whether a Prometheus outside of the node can scrape the proxies.
+fn is_exposed(proxy: &ProxyTemplate) -> bool {
+    match proxy.metrics.exposure {
+        MetricsExposure::Node => true,
+        MetricsExposure::Loopback => false,
     }
 }
 
@@ -202,21 +232,7 @@ fn container(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Containe
         image: Some(image(proxy, settings)),
         image_pull_policy: Some(settings.pull_policy.as_str().to_owned()),
         args: Some(args(pool, proxy, settings)),
-        env: Some(vec![
-            field("NODE_NAME", "spec.nodeName".to_owned()),
-            // Kubernetes copies the label from the node when it binds the pod, by default from 1.35 on (KEP-4742), so a
-            // proxy needs no right to read nodes. Without the label the variable is empty. This is no flag, because an
-            // image of an earlier release, which spec.proxy.image may name, would refuse to start with it.
-            field("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']")),
-            value("TRIVET_HANDOVER_DIR", HANDOVER_DIR),
-            value("TRIVET_CLASS", "DaemonSet"),
-            value("TRIVET_POOL", pool),
-            field("TRIVET_TEMPLATE", format!("metadata.labels['{TEMPLATE_LABEL}']")),
-            field(
-                "TRIVET_TEMPLATE_GENERATION",
-                format!("metadata.labels['{GENERATION_LABEL}']"),
-            ),
-        ]),
+        env: Some(env(pool, proxy)),
         // Declares no ports: on the host network they become host ports, and the scheduler would then refuse to place the
         // new proxy beside the old one.
         // Each of these probes starts a process in the container, so they are rare once the proxy has started. A startup
@@ -255,6 +271,28 @@ fn container(pool: &str, proxy: &ProxyTemplate, settings: &Settings) -> Containe
         ]),
         ..Container::default()
     }
+}
+
+fn env(pool: &str, proxy: &ProxyTemplate) -> Vec<EnvVar> {
+    let mut env = vec![
+        field("NODE_NAME", "spec.nodeName".to_owned()),
+        // Kubernetes copies the label from the node when it binds the pod, by default from 1.35 on (KEP-4742), so a proxy
+        // needs no right to read nodes. Without the label the variable is empty. This is no flag, because an image of an
+        // earlier release, which spec.proxy.image may name, would refuse to start with it.
+        field("NODE_ZONE", format!("metadata.labels['{ZONE_LABEL}']")),
+        value("TRIVET_HANDOVER_DIR", HANDOVER_DIR),
+        value("TRIVET_CLASS", "DaemonSet"),
+        value("TRIVET_POOL", pool),
+        field("TRIVET_TEMPLATE", format!("metadata.labels['{TEMPLATE_LABEL}']")),
+        field(
+            "TRIVET_TEMPLATE_GENERATION",
+            format!("metadata.labels['{GENERATION_LABEL}']"),
+        ),
+    ];
+    if is_exposed(proxy) {
+        env.push(field(METRICS_NODE_ADDRESSES, "status.hostIPs".to_owned()));
+    }
+    env
 }
 
 /// An environment variable.

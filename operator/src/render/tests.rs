@@ -4,7 +4,9 @@ use k8s_openapi::api::core::v1::{AppArmorProfile, SELinuxOptions};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, Discovery, DiscoveryPolicy, NodeScope};
+use trivet_crds::pool::{
+    ApiserverPool, ApiserverPoolSpec, Discovery, DiscoveryPolicy, MetricsExposure, NodeScope,
+};
 
 use super::*;
 use crate::observe::in_force::current;
@@ -105,6 +107,14 @@ fn a_spec_with_everything_renders_as_committed() {
     };
     let desired = render(&rollout(&spec, &[member("cp1", "10.0.0.11")]), &settings).unwrap();
     insta::assert_yaml_snapshot!("daemon_set_with_everything", desired.daemon_set.unwrap());
+}
+
+#[test]
+fn metrics_at_the_nodes_addresses_are_told_by_a_variable_and_an_annotation() {
+    let mut spec = ApiserverPoolSpec::default();
+    spec.proxy.metrics.exposure = MetricsExposure::Node;
+    let desired = rendered(&spec);
+    insta::assert_yaml_snapshot!("daemon_set_with_metrics_of_the_node", desired.daemon_set.unwrap());
 }
 
 #[test]
