@@ -152,6 +152,7 @@ impl Listeners {
     /// the node's listener. Clients of a passed socket with another address are reset.
     pub fn apply(&self, addresses: &[SocketAddr], members_ports: &BTreeSet<u16>, limit: u32) {
         self.clients.slots.set_limit(limit);
+        self.metrics.connection_limit(limit);
         let bound = self.bound();
         let (refused, addresses): (BTreeSet<SocketAddr>, BTreeSet<_>) =
             addresses.iter().copied().partition(|address| {
@@ -161,6 +162,7 @@ impl Listeners {
         for address in &refused {
             warn!(%address, "not listening on a port on which a member listens on this node");
             self.metrics.listener(&address.to_string(), false);
+            self.metrics.listener_fault(&address.to_string(), true);
         }
         lock(&self.holdings).set_members_ports(refused);
         let mut wanted = self.wanted();

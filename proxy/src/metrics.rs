@@ -8,6 +8,7 @@ mod documents;
 mod durations;
 pub mod members;
 mod reports;
+mod scrapes;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -18,6 +19,7 @@ use prometheus_client::{
 pub use self::durations::Durations;
 use self::{
     clients::ClientMetrics, documents::DocumentMetrics, members::MemberMetrics, reports::ReportMetrics,
+    scrapes::ScrapeMetrics,
 };
 
 /// A metric by reason.
@@ -39,6 +41,7 @@ pub struct Metrics {
     members: MemberMetrics,
     clients: ClientMetrics,
     reports: ReportMetrics,
+    scrapes: ScrapeMetrics,
     lines_lost: Counter,
 }
 
@@ -56,6 +59,7 @@ impl Metrics {
         self.members.register(&mut root);
         self.clients.register(&mut root);
         self.reports.register(&mut root);
+        self.scrapes.register(&mut root);
         root.register(
             "log_lines_lost",
             "Log lines that were dropped because standard error was not read",
@@ -85,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        authn::Answer,
         balance::health::{Outcome, State},
         ending::Ending,
         net::socket::Fault,
@@ -108,6 +113,10 @@ mod tests {
         metrics.turned("cp1", State::Down);
         metrics.ended(Ending::Finished);
         metrics.report_failed("Denied");
+        metrics.listener_fault("127.0.0.1:7443", false);
+        metrics.active("cp1", true);
+        metrics.scraped(Answer::Allowed);
+        metrics.warning("CacheUnwritable", true);
         metrics
     }
 
@@ -151,6 +160,7 @@ mod tests {
             include_str!("metrics/documents.rs"),
             include_str!("metrics/members.rs"),
             include_str!("metrics/reports.rs"),
+            include_str!("metrics/scrapes.rs"),
         ];
         // Split, so that this line does not count itself.
         let call = ["root", ".register("].concat();
@@ -178,6 +188,7 @@ mod tests {
         metrics.member("cp1");
         metrics.state("cp1", State::Up);
         metrics.certificate("cp1", true);
+        metrics.active("cp1", true);
         let series = encode(&metrics.registry())
             .lines()
             .filter(|line| line.contains("member=\"cp1\""))

@@ -66,6 +66,12 @@ impl Settings {
             document,
         })
     }
+
+    /// Whether the document has a member of this name that gets new connections.
+    pub fn has_active(&self, member: &str) -> bool {
+        let mut members = self.document.members.iter();
+        members.any(|known| known.name == member && !drains(known))
+    }
 }
 
 /// The paths to a member: one for each of its addresses, the preferred first.

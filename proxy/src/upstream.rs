@@ -172,6 +172,16 @@ impl Upstreams {
         };
         self.lock().settings = Some(settings);
         self.observe(event, "");
+        // Some that are known already may be Active, or drain, by this document.
+        let known: BTreeSet<_> = self
+            .lock()
+            .live
+            .values()
+            .map(|live| live.key.member.clone())
+            .collect();
+        for member in &known {
+            self.show_state(member);
+        }
     }
 
     /// Keeps the paths of earlier documents for the time when no other path answers.

@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::source::Source;
+use crate::{metrics::Metrics, source::Source};
 
 /// What a warning is about. There is at most one warning per topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +27,10 @@ pub enum Topic {
     Handover,
     /// The metrics address cannot be bound.
     Metrics,
+    /// An address of the node cannot be bound for the metrics.
+    NodeMetrics(IpAddr),
+    /// Nobody can be asked who may read the metrics at the node's addresses.
+    Scrapers,
     /// There is no file left.
     Files,
     /// A source offers a document that is not followed for its revision.
@@ -45,9 +50,20 @@ pub struct Warning {
 
 /// All conditions that last now.
 #[derive(Debug, Default)]
-pub struct Warnings(Mutex<BTreeMap<Topic, Warning>>);
+pub struct Warnings {
+    all: Mutex<BTreeMap<Topic, Warning>>,
+    metrics: Arc<Metrics>,
+}
 
 impl Warnings {
+    /// None yet. `metrics` show which there are.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            all: Mutex::default(),
+            metrics,
+        }
+    }
+
     /// The condition exists. Logs it unless it is known already.
     pub fn raise(&self, topic: Topic, reason: &'static str, message: String) {
         let mut warnings = self.lock();
@@ -57,20 +73,23 @@ impl Warnings {
             Some(_) | None => Instant::now(),
         };
         warn!(reason, detail = message, "this needs attention");
-        warnings.insert(
-            topic,
-            Warning {
-                reason,
-                message,
-                since,
-            },
-        );
+        let warning = Warning {
+            reason,
+            message,
+            since,
+        };
+        if let Some(before) = warnings.insert(topic, warning) {
+            self.show(before.reason, &warnings);
+        }
+        self.show(reason, &warnings);
     }
 
     /// The condition does not exist, or no longer.
     pub fn clear(&self, topic: Topic) {
-        if let Some(Warning { reason, .. }) = self.lock().remove(&topic) {
+        let mut warnings = self.lock();
+        if let Some(Warning { reason, .. }) = warnings.remove(&topic) {
             info!(reason, "this needs no attention any more");
+            self.show(reason, &warnings);
         }
     }
 
@@ -79,8 +98,14 @@ impl Warnings {
         self.lock().values().cloned().collect()
     }
 
+    /// Two topics may have one reason.
+    fn show(&self, reason: &'static str, warnings: &BTreeMap<Topic, Warning>) {
+        let lasts = warnings.values().any(|warning| warning.reason == reason);
+        self.metrics.warning(reason, lasts);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Topic, Warning>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,5 +134,23 @@ mod tests {
         );
         warnings.clear(Topic::CacheWrite);
         assert_eq!(reasons(), [("OlderRevision", "1".to_owned())]);
+    }
+
+    #[test]
+    fn a_reason_is_shown_for_as_long_as_one_topic_has_it() {
+        let metrics = Arc::new(Metrics::default());
+        let warnings = Warnings::new(Arc::clone(&metrics));
+        let shown = |reason: &str| {
+            let text = crate::metrics::encode(&metrics.registry());
+            text.contains(&format!("trivet_proxy_warning{{reason=\"{reason}\"}} 1"))
+        };
+        warnings.raise(Topic::Document(Source::File), "OlderRevision", "1".to_owned());
+        warnings.raise(Topic::Document(Source::Watch), "OlderRevision", "1".to_owned());
+        warnings.clear(Topic::Document(Source::File));
+        assert!(shown("OlderRevision"));
+        warnings.raise(Topic::Document(Source::Watch), "SameRevision", "2".to_owned());
+        assert!(shown("SameRevision") && !shown("OlderRevision"));
+        warnings.clear(Topic::Document(Source::Watch));
+        assert!(!shown("SameRevision"));
     }
 }

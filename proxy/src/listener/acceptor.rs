@@ -250,6 +250,7 @@ impl Acceptor {
         let listener = self.address.to_string();
         let metrics = &self.clients.metrics;
         metrics.listener(&listener, holding.is_bound());
+        metrics.listener_fault(&listener, holding.fault().is_some());
         for stranger in before.strangers() {
             metrics.stranger_gone(&listener, stranger.name());
         }

@@ -13,6 +13,7 @@ use crate::ending::Ending;
 #[derive(Debug)]
 pub(super) struct ClientMetrics {
     open: Gauge,
+    limit: Gauge,
     ended: Family<ReasonLabel, Counter>,
     given: Counter,
     taken: Counter,
@@ -27,6 +28,7 @@ impl Default for ClientMetrics {
     fn default() -> Self {
         Self {
             open: Gauge::default(),
+            limit: Gauge::default(),
             ended: Family::default(),
             given: Counter::default(),
             taken: Counter::default(),
@@ -45,6 +47,11 @@ impl ClientMetrics {
             "client_connections",
             "Client connections that are open or being opened",
             self.open.clone(),
+        );
+        root.register(
+            "client_connections_limit",
+            "The most client connections at once: connection.maxConnections, or what the open files allow; 0 before the first document",
+            self.limit.clone(),
         );
         root.register(
             "connections_ended",
@@ -93,6 +100,11 @@ impl Metrics {
     /// A client was admitted.
     pub fn admitted(&self) {
         self.clients.open.inc();
+    }
+
+    /// At most so many clients are held at once.
+    pub fn connection_limit(&self, limit: u32) {
+        self.clients.limit.set(limit.into());
     }
 
     /// An admitted client's connection ended.

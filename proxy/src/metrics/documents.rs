@@ -48,6 +48,7 @@ pub(super) struct DocumentMetrics {
     rejected: Family<RejectionLabels, Counter>,
     watch_event: Gauge<f64, AtomicU64>,
     listener_bound: Family<ListenerLabel, Gauge>,
+    listener_fault: Family<ListenerLabel, Gauge>,
     listener_stranger: Family<StrangerLabels, Gauge>,
 }
 
@@ -82,6 +83,11 @@ impl DocumentMetrics {
             "listener_bound",
             "1 if the proxy listens on the address, 0 if it should but cannot",
             self.listener_bound.clone(),
+        );
+        root.register(
+            "listener_fault",
+            "1 while the proxy does not hold the address alone, 0 also where the node lacks the address",
+            self.listener_fault.clone(),
         );
         root.register(
             "listener_stranger",
@@ -136,6 +142,16 @@ impl Metrics {
             .set(i64::from(bound));
     }
 
+    /// Something is wrong with a listener's address, or not.
+    pub fn listener_fault(&self, address: &str, is_faulty: bool) {
+        self.documents
+            .listener_fault
+            .get_or_create(&ListenerLabel {
+                listener: address.to_owned(),
+            })
+            .set(i64::from(is_faulty));
+    }
+
     /// Another program listens on the address of a listener.
     pub fn stranger(&self, address: &str, program: &str) {
         self.documents
@@ -157,9 +173,11 @@ impl Metrics {
 
     /// The address is no longer a listener.
     pub fn listener_gone(&self, address: &str) {
-        self.documents.listener_bound.remove(&ListenerLabel {
+        let label = ListenerLabel {
             listener: address.to_owned(),
-        });
+        };
+        self.documents.listener_bound.remove(&label);
+        self.documents.listener_fault.remove(&label);
     }
 }
 

@@ -47,6 +47,7 @@ struct FaultLabels {
 #[derive(Debug)]
 pub(super) struct MemberMetrics {
     state: Family<StateLabels, Gauge>,
+    active: Family<MemberLabel, Gauge>,
     transitions: Family<ToLabels, Counter>,
     connections: Family<MemberLabel, Gauge>,
     opened: Family<MemberLabel, Counter>,
@@ -86,6 +87,7 @@ impl Default for MemberMetrics {
     fn default() -> Self {
         Self {
             state: Family::default(),
+            active: Family::default(),
             transitions: Family::default(),
             connections: Family::default(),
             opened: Family::default(),
@@ -114,6 +116,11 @@ impl MemberMetrics {
             "upstream_state",
             "1 for the state of the member",
             self.state.clone(),
+        );
+        root.register(
+            "upstream_active",
+            "1 if the document in force has the member as Active, 0 if it drains or is kept for the last resort",
+            self.active.clone(),
         );
         root.register(
             "upstream_transitions",
@@ -220,6 +227,7 @@ impl Metrics {
         let label = label(member);
         members.connections.remove(&label);
         members.certificates_refused.remove(&label);
+        members.active.remove(&label);
         for counter in [
             &members.opened,
             &members.hedges,
@@ -241,6 +249,14 @@ impl Metrics {
                 .get_or_create(&state_labels(member, state))
                 .set(i64::from(state == current));
         }
+    }
+
+    /// The document in force has a member as Active, or not.
+    pub fn active(&self, member: &str, is_active: bool) {
+        self.members
+            .active
+            .get_or_create(&label(member))
+            .set(i64::from(is_active));
     }
 
     /// A member changed to another state.

@@ -17,6 +17,7 @@ pub(super) struct ReportMetrics {
     written: Gauge<f64, AtomicU64>,
     writes: Counter,
     failures: Family<ReasonLabel, Counter>,
+    failing: Gauge,
 }
 
 impl ReportMetrics {
@@ -36,6 +37,11 @@ impl ReportMetrics {
             "Reports that could not be written, by reason",
             self.failures.clone(),
         );
+        root.register(
+            "report_failing",
+            "1 while the last attempt to write the report has failed",
+            self.failing.clone(),
+        );
     }
 }
 
@@ -43,6 +49,7 @@ impl Metrics {
     /// A report was written.
     pub fn report_written(&self) {
         self.reports.writes.inc();
+        self.reports.failing.set(0);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         self.reports.written.set(since.unwrap_or_default().as_secs_f64());
     }
@@ -50,5 +57,6 @@ impl Metrics {
     /// A report could not be written.
     pub fn report_failed(&self, reason: &'static str) {
         self.reports.failures.get_or_create(&ReasonLabel { reason }).inc();
+        self.reports.failing.set(1);
     }
 }

@@ -1,6 +1,6 @@
 //! What a report says, and which of it counts as a change. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trivet_crds::report::{
     CertificateState, LastAnswer, ListenerState, MAX_LISTENERS, MAX_MESSAGE, MAX_WARNINGS, ProxyRole,
@@ -48,6 +48,7 @@ pub(super) fn content(
 ) -> Option<ReportContent> {
     let document = status.document.as_ref().filter(|_| process.serves)?;
     let members = members(&status.upstreams, elsewhere);
+    let mut told = BTreeSet::new();
     Some(ReportContent {
         pool_name: document.pool.clone(),
         node_name: status.node.clone(),
@@ -74,6 +75,8 @@ pub(super) fn content(
         warnings: status
             .warnings
             .iter()
+            // The API knows one warning for each reason.
+            .filter(|warning| told.insert(warning.reason.as_str()))
             .take(MAX_WARNINGS)
             .map(|warning| ReportedWarning {
                 reason: warning.reason.clone(),

@@ -80,10 +80,13 @@ impl Upstreams {
     }
 
     /// Sets the state of a member in the metrics. It is that of the best path, so it may change when a path comes or goes.
-    fn show_state(&self, member: &str) {
+    pub(super) fn show_state(&self, member: &str) {
         let health = self.lock().balance.member_health(member);
         if let Some((state, _)) = health {
             self.metrics.state(member, state);
+            let settings = self.settings();
+            let is_active = settings.is_some_and(|settings| settings.has_active(member));
+            self.metrics.active(member, is_active);
         }
     }
 
