@@ -1,12 +1,12 @@
 //! The admin server: `/metrics`, `/livez` and `/readyz` over TCP for Prometheus, and everything over a unix socket for the
 //! proxy's own subcommands. Exec probes use the unix socket because another process of the host could take the TCP port.
 
+mod exposure;
 mod state_file;
 
 use std::{
     convert::Infallible,
     fs, io,
-    net::SocketAddr,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,14 +27,17 @@ use prometheus_client::registry::Registry;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{UnixListener, UnixStream},
     sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-pub use self::state_file::StateFile;
-use crate::{cause, clock, metrics, readiness::Readiness, status::Subject, warnings::Topic};
+pub use self::{
+    exposure::{Exposure, Guard, NodeAddresses},
+    state_file::StateFile,
+};
+use crate::{cause, clock, metrics, readiness::Readiness, status::Subject};
 
 /// The most connections at once per socket, so that scrapers that hang do not take the proxy's file descriptors. Each
 /// socket has a limit of its own; otherwise scrapers could block the exec probes, and kubelet would restart the proxy.
@@ -62,10 +65,12 @@ pub struct Admin {
 }
 
 /// The socket by which a request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum AdminSocket {
     Tcp,
     Unix,
+    /// An address of the node, for callers that this guard lets in.
+    Node(Arc<Guard>),
 }
 
 /// What an exec probe asks.
@@ -140,50 +145,6 @@ impl Admin {
         })
     }
 
-    /// Serves on a TCP address for ever, while this process is the one of its node that serves: the others are told the same
-    /// address. Traffic is forwarded even if the port is taken.
-    pub async fn serve_tcp(self: Arc<Self>, address: SocketAddr) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            self.readiness.serving().await;
-            tokio::select! {
-                () = self.serve_metrics(address, &slots) => {}
-                () = self.readiness.not_serving() => {}
-            }
-            self.subject.warnings.clear(Topic::Metrics);
-            info!(%address, "not serving metrics: another process of this node serves");
-        }
-    }
-
-    async fn serve_metrics(self: &Arc<Self>, address: SocketAddr, slots: &Arc<Semaphore>) {
-        let mut failures = 0_u32;
-        let listener = loop {
-            match TcpListener::bind(address).await {
-                Ok(listener) => break listener,
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    if failures >= TELL_AFTER {
-                        let message = format!(
-                            "--metrics-address {address}: failed to listen: {error}; nobody can scrape this proxy's metrics there; end the other program, or name another port"
-                        );
-                        self.subject
-                            .warnings
-                            .raise(Topic::Metrics, "MetricsUnavailable", message);
-                    }
-                }
-            }
-            sleep(BIND_AGAIN).await;
-        };
-        self.subject.warnings.clear(Topic::Metrics);
-        info!(%address, "serving metrics");
-        loop {
-            match listener.accept().await {
-                Ok((stream, _peer)) => self.serve(stream, AdminSocket::Tcp, slots),
-                Err(error) => pause(&error).await,
-            }
-        }
-    }
-
     /// Binds the unix socket. Where that is impossible but for a reason that the user can mend, exec probes are answered by a
     /// file: a proxy that serves is worth more than `status`.
     pub fn open_for_probes(&self, path: &Path) -> Result<ProbeAnswers, BindError> {
@@ -237,27 +198,43 @@ impl Admin {
         };
         let admin = Arc::clone(self);
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = admin.answer(&request, socket);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(REQUEST_LIMIT);
-            let connection = server.serve_connection(TokioIo::new(stream), service);
-            match timeout(CONNECTION_LIMIT, connection).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(?socket, %error, "admin connection broke"),
-                Err(_elapsed) => debug!(?socket, "admin connection took too long"),
-            }
+            admin.converse(stream, socket).await;
             drop(slot);
         });
     }
 
-    fn answer(&self, request: &Request<Incoming>, socket: AdminSocket) -> Response<Full<Bytes>> {
+    /// Answers the requests of one connection.
+    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin, socket: AdminSocket) {
+        let service = service_fn(|request| {
+            let response = self.respond(request, &socket);
+            async move { Ok::<_, Infallible>(response.await) }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(REQUEST_LIMIT);
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        match timeout(CONNECTION_LIMIT, connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(?socket, %error, "admin connection broke"),
+            Err(_elapsed) => debug!(?socket, "admin connection took too long"),
+        }
+    }
+
+    async fn respond(&self, request: Request<Incoming>, socket: &AdminSocket) -> Response<Full<Bytes>> {
+        if let AdminSocket::Node(guard) = socket
+            && let Some((status, why)) = guard.reviewer.answer(request.headers()).await.refusal()
+        {
+            return refuse(status, why);
+        }
+        self.answer(&request, socket)
+    }
+
+    fn answer(&self, request: &Request<Incoming>, socket: &AdminSocket) -> Response<Full<Bytes>> {
         match (request.uri().path(), socket) {
-            ("/metrics", AdminSocket::Tcp | AdminSocket::Unix) => {
+            ("/metrics", AdminSocket::Tcp | AdminSocket::Unix | AdminSocket::Node(_)) => {
                 typed(metrics::encode(&self.registry), OPEN_METRICS)
             }
+            // What a caller was let in for.
+            (_, AdminSocket::Node(_)) => plain(StatusCode::NOT_FOUND, "try /metrics".to_owned()),
             // The status quotes the apiservers' answers, which only the node's root may read.
             ("/status", AdminSocket::Unix) => match serde_json::to_string_pretty(&self.subject.status()) {
                 Ok(text) => typed(text, "application/json"),
@@ -275,6 +252,16 @@ impl Admin {
             }
         }
     }
+}
+
+/// A refusal that says how to ask.
+fn refuse(status: StatusCode, why: &'static str) -> Response<Full<Bytes>> {
+    let mut response = plain(status, why.to_owned());
+    if status == StatusCode::UNAUTHORIZED {
+        let scheme = header::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
 }
 
 fn agree(objection: Option<String>, agreed: &'static str) -> Response<Full<Bytes>> {

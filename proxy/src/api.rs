@@ -60,6 +60,8 @@ pub enum Verb {
     Get,
     /// Apply this object, JSON.
     Apply(Bytes),
+    /// Create this object, JSON.
+    Create(Bytes),
 }
 
 /// Why an attempt failed, as far as the next one depends on it.
@@ -225,6 +227,10 @@ impl Api {
             Verb::Apply(object) => request
                 .method(Method::PATCH)
                 .header(header::CONTENT_TYPE, "application/apply-patch+yaml")
+                .body(Full::new(object))?,
+            Verb::Create(object) => request
+                .method(Method::POST)
+                .header(header::CONTENT_TYPE, "application/json")
                 .body(Full::new(object))?,
         };
         let address = self.address;

@@ -1,6 +1,12 @@
 //! The whole proxy: bind, run, drain.
 
-use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -12,8 +18,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
-    admin::{self, Admin, ProbeAnswers},
+    admin::{self, Admin, Exposure, Guard, NodeAddresses, ProbeAnswers},
+    api::Credentials,
+    authn::Reviewer,
     balance::place::Place,
+    cause,
     document::{
         Documents, InForce, cache::Cache, file, keeper::Keeper, seed::Seed, stale, watch as config_map,
     },
@@ -59,10 +68,21 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The address of the metrics, if any.
     pub metrics: Option<SocketAddr>,
+    /// Where else they are served at its port, to callers that the API server allows.
+    pub exposed: Option<ExposedMetrics>,
     /// What systemd passed.
     pub service: systemd::Service,
     /// How to hand listeners over to other processes of this node; none: they are shared by `SO_REUSEPORT`.
     pub handover: Option<driver::Config>,
+}
+
+/// Metrics at addresses of the node.
+#[derive(Clone, Debug)]
+pub struct ExposedMetrics {
+    /// The addresses; none is no fault.
+    pub addresses: NodeAddresses,
+    /// With which credentials the API is asked about callers.
+    pub credentials: Credentials,
 }
 
 /// Why a proxy cannot start.
@@ -105,7 +125,7 @@ pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<BoundProxy, E
         config.token_file.clone(),
         watch::Sender::new(proven),
     );
-    let warnings = Arc::new(Warnings::default());
+    let warnings = Arc::new(Warnings::new(Arc::clone(&metrics)));
     let documents = Arc::new(Documents::new(cache, Arc::clone(&metrics), Arc::clone(&warnings)));
     documents.offer_cached();
     if let Some(path) = &config.file
@@ -226,8 +246,9 @@ impl BoundProxy {
                 Arc::clone(&self.admin).answer_probes(answers).boxed(),
             );
         }
-        if let Some(address) = self.config.metrics {
-            spawn("metrics", Arc::clone(&self.admin).serve_tcp(address).boxed());
+        for (address, exposure) in self.scraped() {
+            let serving = Arc::clone(&self.admin).serve_tcp(address, exposure);
+            spawn("metrics", serving.boxed());
         }
         if let Some(path) = self.config.file.clone() {
             spawn(
@@ -288,6 +309,35 @@ impl BoundProxy {
             }
             .boxed(),
         );
+    }
+
+    /// Where the metrics are served, and how.
+    fn scraped(&self) -> Vec<(SocketAddr, Exposure)> {
+        let Some(address) = self.config.metrics else {
+            return Vec::new();
+        };
+        let mut scraped = vec![(address, Exposure::Plain)];
+        if let Some(ExposedMetrics {
+            addresses: NodeAddresses(addresses),
+            credentials,
+        }) = &self.config.exposed
+        {
+            let warnings = Arc::clone(&self.warnings);
+            let reviewer = Reviewer::new(Arc::clone(&self.upstreams), credentials.clone(), warnings);
+            match Guard::new(addresses, reviewer) {
+                Ok(guard) => {
+                    let exposure = Exposure::Reviewed(Arc::new(guard));
+                    let at = |ip: &IpAddr| (SocketAddr::new(*ip, address.port()), exposure.clone());
+                    scraped.extend(addresses.iter().map(at));
+                }
+                // A node must not lose its apiservers for it.
+                Err(error) => warn!(
+                    cause = cause::chain(&error),
+                    "not serving metrics at the node's addresses"
+                ),
+            }
+        }
+        scraped
     }
 
     /// Starts to write the cache, if there is one. Called before anything changes.

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod api;
 pub mod app;
+pub mod authn;
 pub mod balance;
 pub mod cause;
 pub mod clock;

@@ -21,7 +21,8 @@ use self::{
 };
 use crate::{
     admin::{self, BindError},
-    app,
+    api::Credentials,
+    app::{self, ExposedMetrics},
     balance::place::Place,
     clock,
     document::{self, seed::Seed},
@@ -113,6 +114,14 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
             .to_string_lossy()
             .into_owned(),
     };
+    let credentials = Credentials {
+        token_file: run.token_file.clone(),
+        authority_file: run.ca_file.clone(),
+    };
+    let exposed = run.metrics_node_addresses.map(|addresses| ExposedMetrics {
+        addresses,
+        credentials,
+    });
     let config = app::Config {
         file: run.config,
         seed: run.seed.map(Seed::new),
@@ -127,6 +136,7 @@ fn forward(run: RunArguments) -> Result<ExitCode> {
         place: Place { node, zone: run.zone },
         socket: run.socket,
         metrics: run.metrics_address,
+        exposed,
         service,
         handover: run.handover_dir.map(|directory| driver::Config {
             directory,

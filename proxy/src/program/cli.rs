@@ -13,7 +13,10 @@ pub(crate) use self::{
     retirement::{StandbyArguments, StateArguments},
     standby::{RemoveArguments, WriteArguments},
 };
-use crate::{admin::Question, log::LogFormat};
+use crate::{
+    admin::{NodeAddresses, Question},
+    log::LogFormat,
+};
 
 /// The proxy of a node: a layer-4 balancer over all apiservers of a pool.
 ///
@@ -193,6 +196,17 @@ pub(crate) struct RunArguments {
     /// Address at which Prometheus metrics are served, at /metrics.
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics_address: Option<SocketAddr>,
+
+    /// Addresses of this node at which the metrics are served too, at the port of --metrics-address: over TLS, to callers
+    /// with a bearer token that the API server, asked as the user of --token-file, lets GET /metrics. In a cluster it is the
+    /// pod's status.hostIPs
+    #[arg(
+        long,
+        value_name = "IP,…",
+        env = "TRIVET_METRICS_NODE_ADDRESSES",
+        requires = "metrics_address"
+    )]
+    pub(crate) metrics_node_addresses: Option<NodeAddresses>,
 
     /// What to log: error, warn, info (something changed), debug (a line per connection) or trace; or directives as in
     /// `info,trivet_proxy::probe=debug`.

@@ -20,6 +20,7 @@ mod pairs_faults;
 mod relaying;
 mod reporting;
 mod resorting;
+mod scraping;
 mod seeding;
 mod standby;
 mod status;

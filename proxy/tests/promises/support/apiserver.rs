@@ -1,6 +1,7 @@
 //! An apiserver as far as a layer-4 balancer can tell: TLS, `/readyz`, `/livez`, `/whoami`; and every way to be sick.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     net::SocketAddr,
     sync::{
@@ -20,7 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
@@ -59,6 +60,17 @@ pub(crate) struct Applied {
     pub(crate) object: Value,
 }
 
+/// What an apiserver knows of callers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Callers {
+    /// The user of each token.
+    pub(crate) users: HashMap<&'static str, &'static str>,
+    /// The users that may read metrics.
+    pub(crate) readers: Vec<&'static str>,
+    /// Whether the proxy may not ask.
+    pub(crate) forbidden: bool,
+}
+
 /// A running apiserver.
 pub(crate) struct Apiserver {
     pub(crate) name: String,
@@ -67,6 +79,8 @@ pub(crate) struct Apiserver {
     tokens: watch::Sender<Vec<String>>,
     probes: Arc<Mutex<Vec<Option<String>>>>,
     applied: Arc<Mutex<Vec<Applied>>>,
+    callers: watch::Sender<Callers>,
+    reviews: Arc<Mutex<Vec<String>>>,
     served: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
     _process: AbortOnDropHandle<()>,
@@ -80,6 +94,8 @@ struct Server {
     tokens: watch::Receiver<Vec<String>>,
     probes: Arc<Mutex<Vec<Option<String>>>>,
     applied: Arc<Mutex<Vec<Applied>>>,
+    callers: watch::Receiver<Callers>,
+    reviews: Arc<Mutex<Vec<String>>>,
     served: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
 }
@@ -94,6 +110,8 @@ impl Apiserver {
         let (tokens, wanted) = watch::channel(Vec::new());
         let (served, accepted) = (Arc::default(), Arc::default());
         let (probes, applied) = (Arc::default(), Arc::default());
+        let (callers, known) = watch::channel(Callers::default());
+        let reviews = Arc::default();
         let listener = listen(address);
         let address = listener.local_addr().unwrap();
         let process = Server {
@@ -103,6 +121,8 @@ impl Apiserver {
             tokens: wanted,
             probes: Arc::clone(&probes),
             applied: Arc::clone(&applied),
+            callers: known,
+            reviews: Arc::clone(&reviews),
             served: Arc::clone(&served),
             accepted: Arc::clone(&accepted),
         };
@@ -113,6 +133,8 @@ impl Apiserver {
             tokens,
             probes,
             applied,
+            callers,
+            reviews,
             served,
             accepted,
             _process: AbortOnDropHandle::new(tokio::spawn(process.run(listener, address))),
@@ -137,6 +159,16 @@ impl Apiserver {
     /// The objects that clients have applied so far.
     pub(crate) fn applied(&self) -> Vec<Applied> {
         self.applied.lock().unwrap().clone()
+    }
+
+    /// From now on it knows these callers.
+    pub(crate) fn know(&self, callers: Callers) {
+        self.callers.send_replace(callers);
+    }
+
+    /// The tokens that it was asked about.
+    pub(crate) fn reviews(&self) -> Vec<String> {
+        self.reviews.lock().unwrap().clone()
     }
 
     /// Connections that it accepted.
@@ -214,6 +246,9 @@ impl Server {
         if request.method() == Method::PATCH {
             return self.apply(request).await;
         }
+        if request.method() == Method::POST {
+            return self.review(request).await;
+        }
         let mode = *self.mode.borrow();
         let (status, text) = match (request.uri().path(), mode) {
             ("/readyz" | "/livez", _) if !self.authorizes(&request) => (401, "Unauthorized".to_owned()),
@@ -246,6 +281,41 @@ impl Server {
             object: serde_json::from_slice(&body).unwrap(),
         });
         Response::new(Full::new(body))
+    }
+
+    /// Says whose token it is, or whether a user may read metrics.
+    async fn review(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let asked: Value = serde_json::from_slice(&body).unwrap();
+        let callers = self.callers.borrow().clone();
+        let status = match parts.uri.path() {
+            _ if callers.forbidden => {
+                let mut refusal = Response::new(Full::new(Bytes::from("no")));
+                *refusal.status_mut() = StatusCode::FORBIDDEN;
+                return refusal;
+            }
+            "/apis/authentication.k8s.io/v1/tokenreviews" => {
+                let token = asked["spec"]["token"].as_str().unwrap();
+                self.reviews.lock().unwrap().push(token.to_owned());
+                match callers.users.get(token) {
+                    Some(user) => json!({ "authenticated": true, "user": { "username": user } }),
+                    None => json!({ "error": "unknown" }),
+                }
+            }
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
+                assert_eq!(
+                    asked["spec"]["nonResourceAttributes"],
+                    json!({ "path": "/metrics", "verb": "get" })
+                );
+                let user = asked["spec"]["user"].as_str().unwrap();
+                json!({ "allowed": callers.readers.contains(&user) })
+            }
+            other => panic!("nobody creates {other}"),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(json!({ "status": status }).to_string())));
+        *response.status_mut() = StatusCode::CREATED;
+        response
     }
 
     fn authorizes(&self, request: &Request<Incoming>) -> bool {

@@ -15,7 +15,7 @@ use trivet_crds::wire::{
 };
 use trivet_proxy::{
     admin,
-    app::{self, Config},
+    app::{self, Config, ExposedMetrics},
     balance::place::Place,
     document::{seed::Seed, watch::ConfigMapTarget},
     handover::{driver, rank::Class},
@@ -218,6 +218,8 @@ pub(crate) struct Node {
     pub(crate) passed: PassedSockets,
     /// Where the proxy serves metrics over TCP, from its next start on.
     pub(crate) metrics_address: Option<SocketAddr>,
+    /// Where else, and as whom the API is asked about callers.
+    pub(crate) exposed: Option<ExposedMetrics>,
     /// How the proxy hands over, from its next start on.
     pub(crate) handover: Option<driver::Config>,
     disk: TempDir,
@@ -247,6 +249,7 @@ impl Node {
             seed: None,
             passed: PassedSockets::default(),
             metrics_address: None,
+            exposed: None,
             handover: None,
             disk: tempfile::tempdir().unwrap(),
             running: None,
@@ -312,6 +315,7 @@ impl Node {
             },
             socket: Some(self.path("proxy.sock")),
             metrics: self.metrics_address,
+            exposed: self.exposed.clone(),
             service: Service {
                 sockets: self.passed.clone(),
                 ..Service::default()
@@ -341,6 +345,7 @@ impl Node {
             seed: None,
             passed: PassedSockets::default(),
             metrics_address: None,
+            exposed: None,
             handover: self.handover.clone(),
             disk,
             running: None,
