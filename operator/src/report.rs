@@ -118,6 +118,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         notices.push(notice(warning));
     }
     ctx.metrics.revision(&name, pass.plan.revision);
+    ctx.metrics.status(&name, &new);
     let written = if pool.status.as_ref() == Some(&new) {
         Ok(())
     } else {
@@ -149,6 +150,8 @@ fn by_reports(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
     let mut sentences = troubles::sentences(&reports, node_count, now());
     if pass.plan.bootstrap.expects_standbys() {
         sentences.extend(standbys(ctx, pool, pass, &reports));
+    } else {
+        ctx.metrics.standbys(pool, None);
     }
     sentences
 }
@@ -156,6 +159,7 @@ fn by_reports(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
 /// What is to be said about the standbys of the nodes that have a proxy.
 fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[NodeReport]) -> Vec<String> {
     if !ctx.reports.has_read() {
+        ctx.metrics.standbys(pool, None);
         let unknown = "which nodes have a standby is not known: ProxyReports cannot be read, or their CRD is not installed";
         return vec![unknown.to_owned()];
     }
@@ -171,7 +175,10 @@ fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[NodeReport]) -
         .map(String::as_str)
         .filter(|node| !uncounted.contains(node));
     let node_count = pass.facts.node_count.unwrap_or_default();
-    standbys::standbys(counted, reports, node_count, now()).sentences()
+    let standbys = standbys::standbys(counted, reports, node_count, now());
+    ctx.metrics
+        .standbys(pool, Some(standbys.without.len() + standbys.unreported.len()));
+    standbys.sentences()
 }
 
 /// The time in the precision of the API, so that a status that was written and read again is equal.

@@ -1,5 +1,7 @@
 //! The operator's metrics, at `/metrics`.
 
+mod pools;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +15,9 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
+use trivet_crds::pool::ApiserverPoolStatus;
+
+use self::pools::Pools;
 
 /// The operator's metrics.
 #[derive(Debug)]
@@ -28,6 +33,7 @@ pub struct Metrics {
     leads: Gauge,
     leader_transitions: Counter,
     fenced: Family<ReasonLabel, Counter>,
+    pools: Arc<Pools>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,6 +72,7 @@ impl Default for Metrics {
             leads: Gauge::default(),
             leader_transitions: Counter::default(),
             fenced: Family::default(),
+            pools: Arc::default(),
         };
         metrics.register();
         metrics
@@ -84,6 +91,17 @@ impl Metrics {
         if let Some(reason) = failure {
             self.failures.get_or_create(&labels(pool, reason)).inc();
         }
+        self.pools.passed(pool, failure.is_some());
+    }
+
+    /// Shows the status that a pass has made.
+    pub fn status(&self, pool: &str, status: &ApiserverPoolStatus) {
+        self.pools.status(pool, status);
+    }
+
+    /// Shows how many nodes have no standby; none where the pool places no standbys, or where it is not known.
+    pub fn standbys(&self, pool: &str, without: Option<usize>) {
+        self.pools.standbys(pool, without);
     }
 
     /// Counts a failure of the watch of this kind.
@@ -121,6 +139,7 @@ impl Metrics {
         self.revisions.remove(&PoolLabel {
             pool: pool.to_owned(),
         });
+        self.pools.forget(pool);
     }
 
     /// Records whether this operator leads.
@@ -189,6 +208,7 @@ impl Metrics {
             self.fenced.clone(),
         );
         registry.register_collector(Box::new(Arc::clone(&self.last_events)));
+        registry.register_collector(Box::new(Arc::clone(&self.pools)));
     }
 }
 
@@ -224,10 +244,16 @@ impl Collector for LastEvents {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
     use super::*;
 
-    #[test]
-    fn every_count_is_exposed() {
+    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+    /// Metrics with at least one series per family: an empty family is not encoded.
+    fn eventful() -> Metrics {
         let metrics = Metrics::default();
         metrics.passed("default", Duration::from_millis(7), Some("ApplyFailed"));
         metrics.watch_failed("Node");
@@ -237,6 +263,25 @@ mod tests {
         metrics.leads(true);
         metrics.leader_changed();
         metrics.fenced("Conflict");
+        let condition = json!({ "type": "Ready", "status": "False", "reason": "NoMemberUp", "message": "",
+                                "lastTransitionTime": "2026-01-01T00:00:00Z" });
+        let member = |health: &str, state: &str| {
+            json!({ "name": health, "addresses": ["10.0.0.1"], "port": 6443, "source": "Node", "state": state,
+                    "health": health })
+        };
+        let status = json!({
+            "conditions": [condition],
+            "members": [member("Down", "Active"), member("Up", "Draining")],
+            "proxies": { "desired": 5, "ready": 4 },
+        });
+        metrics.status("default", &serde_json::from_value(status).unwrap());
+        metrics.standbys("default", Some(2));
+        metrics
+    }
+
+    #[test]
+    fn every_count_is_exposed() {
+        let metrics = eventful();
         let text = metrics.to_text().unwrap();
         for line in [
             "trivet_operator_reconciles_total{pool=\"default\"} 1",
@@ -248,10 +293,72 @@ mod tests {
             "trivet_operator_leader 1",
             "trivet_operator_leader_transitions_total 1",
             "trivet_operator_fenced_writes_total{reason=\"Conflict\"} 1",
+            "trivet_operator_last_pass_failed{pool=\"default\"} 1",
+            "trivet_operator_pool_condition{pool=\"default\",type=\"Ready\",status=\"False\",reason=\"NoMemberUp\"} 1",
+            "trivet_operator_pool_proxies{pool=\"default\",state=\"Ready\"} 4",
+            "trivet_operator_pool_members{pool=\"default\",health=\"Up\"} 0",
+            "trivet_operator_pool_members{pool=\"default\",health=\"Down\"} 1",
+            "trivet_operator_nodes_without_standby{pool=\"default\"} 2",
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");
         }
+        metrics.standbys("default", None);
+        assert!(!metrics.to_text().unwrap().contains("nodes_without_standby{"));
+        metrics.passed("default", Duration::from_millis(7), None);
+        let text = metrics.to_text().unwrap();
+        assert!(text.contains("last_pass_failed{pool=\"default\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_leaves_no_gauge() {
+        let metrics = eventful();
         metrics.forget("default");
-        assert!(!metrics.to_text().unwrap().contains("document_revision{"));
+        let text = metrics.to_text().unwrap();
+        for gauge in [
+            "document_revision{",
+            "pool_",
+            "last_pass_failed{",
+            "nodes_without_standby{",
+        ] {
+            let series = format!("\ntrivet_operator_{gauge}");
+            let left = text
+                .lines()
+                .any(|line| line.starts_with(series.trim()) && line.contains("default"));
+            assert!(!left, "{series} is left in\n{text}");
+        }
+    }
+
+    /// The names and labels of all series as Prometheus stores them, without the parts of histograms.
+    fn encoded(text: &str) -> BTreeSet<String> {
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let names = series.filter_map(|line| {
+            let name = line.strip_prefix("trivet_operator_")?;
+            let (name, labels) = name.split_once('{').unwrap_or((name.split_once(' ')?.0, ""));
+            let labels: Vec<_> = labels
+                .split("\",")
+                .filter_map(|pair| Some(pair.split_once('=')?.0))
+                .collect();
+            match ["_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)) {
+                _ if name.ends_with("_bucket") => None,
+                Some(histogram) => Some(histogram.to_owned()),
+                None if labels.is_empty() => Some(name.to_owned()),
+                None => Some(format!("{name}{{{}}}", labels.join(","))),
+            }
+        });
+        names.collect()
+    }
+
+    /// The first column of the table in the section about the operator.
+    fn documented() -> BTreeSet<String> {
+        let (_, section) = OPERATIONS.split_once("## What the operator says").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.filter_map(|row| Some(row.split_once('`')?.0.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn every_metric_is_documented_with_its_labels_and_every_documented_one_exists() {
+        assert_eq!(encoded(&eventful().to_text().unwrap()), documented());
     }
 }
