@@ -4,6 +4,7 @@
 //! internals: it sees objects, metrics, and connections that succeed or fail.
 
 pub mod accounts;
+pub mod alerts;
 pub mod attempts;
 pub mod audit;
 pub mod broken_releases;
@@ -26,6 +27,7 @@ pub mod outage;
 pub mod pods;
 pub mod power_cut;
 pub mod printed_manifest;
+pub mod prometheus;
 pub mod proxies;
 pub mod real_client;
 pub mod retirement;

@@ -155,6 +155,11 @@ impl Suite<'_> {
     }
 
     fn unit(&mut self) -> Result<()> {
+        self.part("alerts", |suite| {
+            let mut promtool = Command::new("promtool");
+            let test = ["test", "rules", "tests/monitoring/alerts.yaml"];
+            finish(promtool.args(test).current_dir(suite.root))
+        })?;
         self.part("unit tests", |suite| {
             let mut tests = suite.cargo(&format!("test {ALL} -- --test-threads={AT_A_TIME}"));
             finish(tests.env("PROPTEST_RNG_SEED", SEED))
@@ -214,7 +219,10 @@ impl Suite<'_> {
 }
 
 fn finish(cargo: &mut Command) -> Result<()> {
-    let status = cargo.status().context("failed to start cargo")?;
+    let program = cargo.get_program().to_string_lossy().into_owned();
+    let status = cargo
+        .status()
+        .with_context(|| format!("failed to start {program}"))?;
     if !status.success() {
         bail!(test_run::ended(cargo, status));
     }

@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::iter;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -78,9 +80,11 @@ fn begins_an_error(line: &str) -> bool {
 }
 
 /// How a run of cargo ended.
-pub(crate) fn ended(cargo: &Command, status: ExitStatus) -> String {
-    let arguments: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
-    format!("`cargo {}` ended with {status}", arguments.join(" "))
+pub(crate) fn ended(command: &Command, status: ExitStatus) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = iter::once(program).chain(command.get_args());
+    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    format!("`{}` ended with {status}", words.join(" "))
 }
 
 /// Runs tests one by one, passes on all that they print, tells how long each took, and fails with the errors of those that

@@ -15,7 +15,7 @@ use crate::quiet;
 pub type Tool = (&'static str, &'static str);
 
 /// Plain names are programs, looked for in `PATH` and the system's directories.
-const TOOLS: [Tool; 20] = [
+const TOOLS: [Tool; 22] = [
     ("containerd", "containerd"),
     ("containerd-shim-runc-v2", "containerd"),
     ("ctr", "containerd"),
@@ -34,6 +34,9 @@ const TOOLS: [Tool; 20] = [
     ("setsid", "util-linux"),
     ("chrt", "util-linux"),
     ("curl", "curl"),
+    // For the alerts.
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
     // The linker for every Rust program, and the C compiler for the C parts of the static ones.
     ("cc", "gcc"),
     ("musl-gcc", "musl-tools"),
