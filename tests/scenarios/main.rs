@@ -58,4 +58,5 @@ mod standing_by {
     mod a_power_cut_heals_by_itself;
     mod a_standby_serves_when_a_proxy_dies_or_hangs;
     mod retirement_leaves_nothing_on_a_node;
+    mod alerts_fire_and_clear;
 }

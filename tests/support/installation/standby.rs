@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use trivet_crds::pool::{ApiserverPoolSpec, BootstrapPolicy};
+use trivet_crds::pool::{ApiserverPoolSpec, BootstrapPolicy, MetricsExposure};
 use trivet_instruments::eventually;
 use trivet_testbed::Host;
 
@@ -34,16 +34,19 @@ impl Standbys {
         match self {
             Self::None => "--set rollout.soakSeconds=5",
             Self::EveryNode => {
-                "--set rollout.soakSeconds=5 --set nodeBootstrap.enabled=true --set nodeBootstrap.soakSeconds=0"
+                "--set rollout.soakSeconds=5 --set nodeBootstrap.enabled=true --set nodeBootstrap.soakSeconds=0 \
+                 --set monitoring.nodeExposure.enabled=true"
             }
         }
     }
 
-    /// The spec of a pool with them, which is empty otherwise.
+    /// The spec of a pool with them, which is empty otherwise. Its metrics are at the nodes' addresses too: what users have
+    /// who look at their nodes.
     pub(super) fn spec(self) -> ApiserverPoolSpec {
         let mut spec = ApiserverPoolSpec::default();
         if self == Self::EveryNode {
             spec.node_bootstrap.policy = BootstrapPolicy::StaticPod;
+            spec.proxy.metrics.exposure = MetricsExposure::Node;
         }
         spec
     }
