@@ -88,7 +88,8 @@ impl NodeReport {
         self.observed.is_some_and(|observed| age(observed) <= longest)
     }
 
-    /// Remembers of the report that it replaces what a new template is compared with.
+    /// Remembers of the report that it replaces what a new template is compared with, and the words with which a member's
+    /// fault began: they may change from probe to probe, and a status must not be written for that.
     fn replace(&mut self, before: Option<&Self>) {
         self.earlier_mebibytes = before.map_or(0, |before| {
             if before.template == self.template {
@@ -97,6 +98,12 @@ impl NodeReport {
                 before.memory_mebibytes
             }
         });
+        for member in &mut self.members {
+            let mut earlier = before.iter().flat_map(|before| &before.members);
+            if let Some(earlier) = earlier.find(|earlier| earlier.says_the_same(member)) {
+                member.last_error.clone_from(&earlier.last_error);
+            }
+        }
     }
 
     /// Whether a proxy says that this is wrong.
@@ -408,6 +415,12 @@ mod tests {
         assert!(apply(json!({ "connections": 0, "leavingConnections": 0 })));
         assert!(apply(json!({})));
         assert!(apply(json!({ "standing": "Active", "leavingConnections": 0 })));
+        apply(json!({ "health": "Down", "lastError": "no answer" }));
+        assert!(!apply(json!({ "health": "Down", "lastError": "no route" })));
+        let words = || reports.of("default")[0].members[0].last_error.clone();
+        assert_eq!(words(), "no answer", "the status stays as it is");
+        apply(json!({ "health": "Unready", "lastError": "refused" }));
+        assert_eq!(words(), "refused");
         let certificate = json!({ "state": "Verified", "notAfter": "2027-01-01T00:00:00Z" });
         assert!(apply(json!({ "certificate": certificate })));
         assert!(!apply(json!({ "certificate": certificate, "connections": 4 })));

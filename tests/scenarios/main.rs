@@ -13,6 +13,7 @@ mod bare {
 /// Trivet serves every node, and the workers' kubelets and kube-proxies use it.
 mod protecting {
     mod a_broken_proxy_harms_one_node_at_most;
+    mod a_drained_master_is_safe_to_switch_off;
     mod a_killed_proxy_is_started_again;
     mod a_lost_master_costs_no_worker;
     mod a_master_that_loses_one_address_costs_nothing;

@@ -121,6 +121,29 @@ fn told(event: &Event) -> String {
     format!("{} {}", event.verb, event.request_uri)
 }
 
+/// The watches of a namespace's ConfigMaps that began in a span of time, through any master: who asked for what.
+pub fn watches_begun(namespace: &str, span: Range<Timestamp>, masters: &[Host]) -> Result<Vec<String>> {
+    let mut watches = Vec::new();
+    for master in masters {
+        watches.extend(watches_in(&tail(master)?, namespace, &span));
+    }
+    Ok(watches)
+}
+
+fn watches_in(log: &str, namespace: &str, span: &Range<Timestamp>) -> Vec<String> {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+    let begins = |event: &Event| {
+        let asked = event.request_uri.split('?').next();
+        event.verb == "watch" && asked == Some(&path) && span.contains(&event.request_received_timestamp)
+    };
+    log.lines()
+        .filter(|line| line.contains(&path))
+        .filter_map(|line| serde_json::from_str::<Event>(line).ok())
+        .filter(begins)
+        .map(|event| format!("{} {}", event.user.username, event.request_uri))
+        .collect()
+}
+
 fn writes_in(log: &str, user: &str, span: &Range<Timestamp>) -> Vec<String> {
     let of_user = events(log, user).filter(|event| event.user.username == user && is_write(event, span));
     of_user.map(|event| told(&event)).collect()
@@ -181,6 +204,30 @@ mod tests {
         format!(
             r#"{{"kind":"Event","verb":"{verb}","user":{{"username":"{user}","groups":[]}},"requestURI":"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{lease}?timeout=10s","requestReceivedTimestamp":"2026-01-01T00:00:{second:02}.000000Z"}}"#
         )
+    }
+
+    #[test]
+    fn watches_of_the_namespace_that_begin_in_the_span_count() {
+        let watch = |verb: &str, namespace: &str, second: u8| {
+            format!(
+                r#"{{"kind":"Event","verb":"{verb}","user":{{"username":"admin"}},"requestURI":"/api/v1/namespaces/{namespace}/configmaps?watch=true","requestReceivedTimestamp":"2026-01-01T00:00:{second:02}.000000Z"}}"#
+            )
+        };
+        let log = [
+            watch("watch", "mine", 1),
+            watch("watch", "mine", 5),
+            watch("list", "mine", 5),
+            watch("watch", "mine-too", 5),
+            watch("watch", "mine", 9),
+        ]
+        .join("\n");
+        let at = |second: &str| {
+            format!("2026-01-01T00:00:{second}Z")
+                .parse::<Timestamp>()
+                .unwrap()
+        };
+        let found = watches_in(&log, "mine", &(at("02")..at("09")));
+        assert_eq!(found, ["admin /api/v1/namespaces/mine/configmaps?watch=true"]);
     }
 
     #[test]

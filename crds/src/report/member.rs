@@ -27,7 +27,7 @@ pub struct ReportedMember {
     /// another one. NoAnswer: none. Absent before the first probe, and in reports of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_answer: Option<LastAnswer>,
-    /// How long the last probe with an answer took; absent before the first.
+    /// How long the last probe took; absent where it had no answer.
     #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe_milliseconds: Option<u32>,

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use kube::Api;
+use kube::api::ListParams;
 use tokio::time::sleep;
-use trivet_crds::pool::MemberHealth;
+use trivet_crds::report::{ProxyReport, ReportedHealth};
 use trivet_instruments::eventually;
 use trivet_testbed::{Direction, Fault};
-use trivet_tests::installation::{Installation, POOL};
+use trivet_tests::installation::{Installation, POOL, condition};
 use trivet_tests::say::say;
 use trivet_tests::silence::{gives_connections_to, publish, silence};
 
@@ -20,6 +22,9 @@ const RECOVERED: Duration = Duration::from_secs(4);
 
 /// Past the moment by which every client must be served again.
 const LASTS: Duration = Duration::from_secs(6);
+
+/// docs/testbed.md, F10: the report of the node shows it by then.
+const SHOWN: Duration = Duration::from_secs(5);
 
 /// The operator's own probes, and its way to the API if that was through the master; no promise, only the
 /// limit of this test.
@@ -84,9 +89,11 @@ async fn a_partition_that_one_node_and_the_operator_see_is_nobody_elses() -> Res
 
     let revision = installation.config_revision().await?;
     let from = installation.cluster().host(master)?.name();
-    let faults = hosts.into_iter().map(|host| (host, Fault::Sever(from))).collect();
-    let witnesses = silence(&installation, master, faults, async {
-        operator_finds_down(&installation, master).await?;
+    let faults = hosts.iter().map(|host| (host.clone(), Fault::Sever(from)));
+    let witnesses = silence(&installation, master, faults.collect(), async {
+        matrix_shows(&installation, master, &hosts).await?;
+        operator_hears_nothing(&installation, master).await?;
+        pool_names(&installation, master, &struck).await?;
         sleep(FOLLOWED).await;
         let spared = workers
             .iter()
@@ -122,14 +129,74 @@ async fn a_partition_that_one_node_and_the_operator_see_is_nobody_elses() -> Res
     installation.nodes_ready().await
 }
 
-async fn operator_finds_down(installation: &Installation, master: &str) -> Result<()> {
-    let pools = installation.pools("cp1").await?;
-    eventually(OPERATOR_SEES, "the operator finds the master Down", async || {
-        let status = pools.get(POOL).await?.status.unwrap_or_default();
-        let member = status.members.iter().find(|member| member.name == master);
-        let health = member.context("it is no member any more")?.health;
-        ensure!(health == MemberHealth::Down, "it is {health:?}");
+/// `kubectl get apr` shows the master Down on these hosts, and Up on all others.
+async fn matrix_shows(installation: &Installation, master: &str, struck: &[String]) -> Result<()> {
+    let reports: Api<ProxyReport> = Api::all(installation.kubernetes("cp1").await?);
+    eventually(SHOWN, "the reports of the nodes show it", async || {
+        let reports = reports.list(&ListParams::default()).await?.items;
+        let of_pool = reports.iter().filter(|report| report.content.pool_name == POOL);
+        let mut down = Vec::new();
+        for report in of_pool {
+            let mut members = report.content.members.iter();
+            let member = members.find(|member| member.name == master);
+            let health = member.context("a report lacks the master")?.health;
+            if health != ReportedHealth::Up {
+                down.push(report.content.node_name.clone());
+            }
+        }
+        down.sort();
+        let mut expected = struck.to_vec();
+        expected.sort();
+        ensure!(down == expected, "{master} is not Up on {down:?}");
         Ok(())
     })
+    .await?;
+    let table = installation.tools().kubectl("get apr").await?;
+    say(&table);
+    for host in struck {
+        let row = table
+            .lines()
+            .find(|line| line.starts_with(&format!("{POOL}.{host} ")));
+        let row = row.with_context(|| format!("no row of {host}"))?;
+        ensure!(row.contains(&format!("{master} Down")), "{row}");
+    }
+    Ok(())
+}
+
+async fn operator_hears_nothing(installation: &Installation, master: &str) -> Result<()> {
+    let pools = installation.pools("cp1").await?;
+    eventually(
+        OPERATOR_SEES,
+        "the operator hears nothing of the master",
+        async || {
+            let status = pools.get(POOL).await?.status.unwrap_or_default();
+            let member = status.members.iter().find(|member| member.name == master);
+            let message = &member.context("it is no member any more")?.message;
+            ensure!(message.contains("as seen from the operator"), "{message:?}");
+            Ok(())
+        },
+    )
     .await
+}
+
+/// The pool says which node cannot reach the master, and how many can.
+async fn pool_names(installation: &Installation, master: &str, struck: &str) -> Result<()> {
+    let status = installation.pool_status().await?;
+    let available = condition(&status, "MembersAvailable")?;
+    let words = format!("{master} is not Up on ");
+    ensure!(
+        available.status == "False"
+            && available.reason == "NotUpOnSomeNodes"
+            && available.message.contains(&words)
+            && available.message.contains(&format!("{struck} (Down)")),
+        "{available:?}"
+    );
+    let mut members = status.members.iter();
+    let member = members.find(|member| member.name == master);
+    let member = member.context("it is no member any more")?;
+    ensure!(
+        0 < member.reachable_nodes && member.reachable_nodes < member.reporting_nodes,
+        "{member:?}"
+    );
+    Ok(())
 }

@@ -164,8 +164,8 @@ impl End {
         for (path, object) in &self.objects {
             let (left, right) = (pretty(object), pretty(&expected.objects[path]));
             let lines = left.lines().zip(right.lines());
-            let differing = lines.filter(|(left, right)| left != right);
-            assert_eq!(differing.collect::<Vec<_>>(), [], "{at}: {path}");
+            let differing: Vec<_> = lines.filter(|(left, right)| left != right).collect();
+            assert!(differing.is_empty(), "{at}: {path}: {differing:?}");
             assert_eq!(left.len(), right.len(), "{at}: {path}");
         }
     }
