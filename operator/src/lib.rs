@@ -1,8 +1,8 @@
 //! The operator, as a library so that its parts can be tested and rendered without a cluster.
 //!
 //! One pass over a pool is observe → plan → render → apply → report, see [`controller`]. `plan`, `render` and
-//! `report::status` are pure. `wake` helps the DaemonSet controller on. `leader` decides which of several operators writes.
-//! `api` talks to the Kubernetes API, and `serve` answers kubelet and Prometheus.
+//! `report::status` are pure. `preview` makes a plan and writes nothing. `wake` helps the DaemonSet controller on. `leader`
+//! decides which of several operators writes. `api` talks to the Kubernetes API, and `serve` answers kubelet and Prometheus.
 
 pub mod api;
 pub mod app;
@@ -17,6 +17,7 @@ pub mod logging;
 pub mod marks;
 pub mod observe;
 pub mod plan;
+pub mod preview;
 pub mod probe;
 pub mod prober;
 pub mod render;

@@ -152,6 +152,11 @@ pub fn anonymous(url: Uri, trust: &Trust) -> Client {
     ClientBuilder::new(service, config.default_namespace.clone()).build()
 }
 
+/// A client with the credentials of a configuration. It may write.
+pub fn of(config: &Config) -> Result<Client, Error> {
+    build(config, None)
+}
+
 fn build(config: &Config, fence: Option<Fence>) -> Result<Client, Error> {
     let failed = |error| Error::Client {
         url: config.cluster_url.clone(),
