@@ -55,6 +55,8 @@ enum Command {
         #[arg(long, default_value = trivet_testbed::images::VERSION)]
         tag: String,
     },
+    /// Build `kubectl trivet` as one static program, and print its path.
+    Plugin,
     /// Show a real cluster losing masters, without Trivet and with it; the cluster stays (root).
     Demo,
     /// Measure the proxy beside HAProxy, nginx, Envoy and go-loadbalancer, and write docs/benchmarks.md (root; ten
@@ -93,6 +95,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Test { scenarios, .. } => suite::alone(root, &scenarios),
         Command::Soak { hours } => suite::soak(root, hours),
         Command::Images { tag } => print_images(&tag),
+        Command::Plugin => print_plugin(),
         Command::Demo => demo(root),
         Command::Bench { arguments } => bench::run(root, &arguments),
         Command::Testbed(testbed) => testbed.run(),
@@ -105,6 +108,13 @@ fn print_images(tag: &str) -> anyhow::Result<()> {
     for image in images::build_tagged(&progress, tag)? {
         println!("{}", image.display());
     }
+    Ok(())
+}
+
+fn print_plugin() -> anyhow::Result<()> {
+    let progress = Progress::new();
+    setup::packages(&progress)?;
+    println!("{}", images::program(&progress, "kubectl-trivet")?.display());
     Ok(())
 }
 
