@@ -24,6 +24,7 @@ pub mod node_fault;
 pub mod observe;
 pub mod operators;
 pub mod outage;
+pub mod plugin;
 pub mod pods;
 pub mod power_cut;
 pub mod printed_manifest;

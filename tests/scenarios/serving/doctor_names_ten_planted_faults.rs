@@ -1,0 +1,305 @@
+//! `kubectl trivet` finds nothing wrong in a cluster that is in order, tells what an edit would do without writing anything, and
+//! names each of eleven faults that are there at once, with the rights that the chart gives to its users and no others.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use trivet_crds::pool::ApiserverPool;
+use trivet_crds::report::{self, ProxyReport};
+use trivet_instruments::eventually;
+use trivet_testbed::Fault;
+use trivet_tests::installation::{CRDS, Installation, NAMESPACE, POOL, RELEASE, Server};
+use trivet_tests::plugin::Plugin;
+use trivet_tests::say::say;
+
+/// The plugin as cargo has built it for this test.
+const PLUGIN: &str = env!("CARGO_BIN_EXE_trivet-plugin");
+
+/// Proxies and operator report a change within seconds.
+const TOLD: Duration = Duration::from_secs(40);
+
+/// Another pool that claims the port of the first one.
+const RIVAL: &str = "rival";
+
+/// What the faults show while proxies and operator run and have their rights.
+const FIRST: [&str; 8] = [
+    "NoStandby",
+    "PortConflict",
+    "MemberDown",
+    "MemberUnreached",
+    "KubeProxyBypasses",
+    "PodSecurity",
+    "PolicyMissing",
+    "CrdOlder",
+];
+
+/// What it shows besides once they do not.
+const THEN: [&str; 3] = ["ProxyRights", "NotReporting", "OperatorAbsent"];
+
+/// A change of an object of the chart, as `kubectl patch` makes it.
+const PATCHES: [(&str, &str); 2] = [
+    (
+        "validatingadmissionpolicybinding trivet-namespace",
+        r#"[{"op":"replace","path":"/spec/validationActions","value":["Audit"]}]"#,
+    ),
+    (
+        "crd proxyreports.trivet.dev",
+        r#"[{"op":"remove","path":"/spec/versions/0/schema/openAPIV3Schema/properties/openFiles"}]"#,
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_ten_planted_faults() -> Result<()> {
+    let installation = Installation::serving().await?.told().await?;
+    // Nobody uses the proxies yet, so nobody needs a standby.
+    installation
+        .point_workers(&Server::Master("cp1".to_owned()))
+        .await?;
+    let plugin = Plugin::with_rights(&installation, PLUGIN).await?;
+    let outcome = commands(&installation, &plugin).await;
+    // Whatever the outcome is, and all of it although a part may fail.
+    let undone = undo(&installation).await;
+    let removed = plugin.remove().await;
+    outcome?;
+    undone?;
+    removed?;
+    installation.proxies_settled().await?;
+    installation.pool_ready().await
+}
+
+async fn commands(installation: &Installation, plugin: &Plugin) -> Result<()> {
+    nothing_is_wrong(plugin).await?;
+    an_edit_is_planned_and_nothing_is_written(installation, plugin).await?;
+    plant(installation).await?;
+    named(plugin, &FIRST).await?;
+    the_matrix_shows_the_partition(plugin).await?;
+    plant_the_rest(installation).await?;
+    let all: Vec<_> = FIRST.into_iter().chain(THEN).collect();
+    let found = named(plugin, &all).await?;
+    say(format!("doctor names all of {} faults: {found:?}", all.len()));
+    a_report_has_all_that_may_be_read(plugin).await
+}
+
+/// Waits until doctor finds no error and no warning.
+async fn nothing_is_wrong(plugin: &Plugin) -> Result<()> {
+    eventually(TOLD, "a cluster in order", async || {
+        let (code, found) = plugin.json("doctor").await?;
+        ensure!(code == 0, "{found}");
+        Ok(())
+    })
+    .await?;
+    plugin.run("status").await?.with(0)?;
+    Ok(())
+}
+
+async fn an_edit_is_planned_and_nothing_is_written(
+    installation: &Installation,
+    plugin: &Plugin,
+) -> Result<()> {
+    let pools = installation.pools("cp1").await?;
+    let before = pools.get(POOL).await?;
+    let edit = |name: &str, spec: Value| {
+        let pool = json!({
+            "apiVersion": "trivet.dev/v1alpha1", "kind": "ApiserverPool", "metadata": { "name": POOL }, "spec": spec,
+        });
+        plugin.write(name, &pool.to_string())
+    };
+    let drains = edit(
+        "drains.json",
+        json!({ "members": [{ "name": "cp2", "state": "Draining" }] }),
+    )?;
+    let planned = plugin
+        .run(&format!("plan -f {}", drains.display()))
+        .await?
+        .with(0)?;
+    ensure!(planned.stdout.contains("cp2   drains"), "{planned:?}");
+    ensure!(!planned.stdout.contains("were not checked"), "{planned:?}");
+    say(planned.stdout.trim());
+    for (spec, reason) in [
+        (
+            json!({ "proxy": { "nodeSelector": { "no": "node" } } }),
+            "ScopeWouldShrink",
+        ),
+        (json!({ "healthCheck": { "failureThreshold": 99 } }), "Invalid"),
+        (json!({ "healthCheck": { "failureTreshold": 3 } }), "BadRequest"),
+    ] {
+        let file = edit("refused.json", spec)?;
+        let refused = plugin
+            .run(&format!("plan -f {}", file.display()))
+            .await?
+            .with(2)?;
+        ensure!(refused.stdout.contains(reason), "{reason} is not in {refused:?}");
+    }
+    let after = pools.get(POOL).await?;
+    ensure!(
+        before.metadata.generation == after.metadata.generation,
+        "{after:?}"
+    );
+    Ok(())
+}
+
+/// All faults that need the operator, or that the proxies must be able to report.
+async fn plant(installation: &Installation) -> Result<()> {
+    let tools = installation.tools();
+    let rival: ApiserverPool = serde_json::from_value(json!({
+        "metadata": { "name": RIVAL }, "spec": { "proxy": { "metrics": { "port": 7544 } } },
+    }))?;
+    installation
+        .pools("cp1")
+        .await?
+        .create(&PostParams::default(), &rival)
+        .await?;
+    installation
+        .edit_pool(json!({ "members": [{ "name": "nobody", "addresses": ["10.213.0.250"] }] }))
+        .await?;
+    installation
+        .disturb(|cluster| cluster.inject("w2", Fault::Sever(cluster.host("cp3")?.name())))
+        .await?;
+    let kubeconfig = "clusters:\n- name: default\n  cluster:\n    server: https://10.213.0.11:6443\n";
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "kube-proxy", "namespace": "kube-system" },
+        "data": { "kubeconfig.conf": kubeconfig },
+    });
+    tools.apply(&map.to_string()).await?;
+    tools
+        .kubectl(&format!(
+            "label --overwrite namespace {NAMESPACE} pod-security.kubernetes.io/enforce=baseline"
+        ))
+        .await?;
+    for (object, patch) in PATCHES {
+        tools
+            .kubectl(&format!("patch {object} --type=json --patch={patch}"))
+            .await?;
+    }
+    installation.point_workers(&Server::Loopback).await
+}
+
+/// The faults after which proxies and operator say nothing new.
+async fn plant_the_rest(installation: &Installation) -> Result<()> {
+    let tools = installation.tools();
+    tools
+        .kubectl(&format!(
+            "scale deployment trivet-operator --namespace {NAMESPACE} --replicas=0"
+        ))
+        .await?;
+    tools.kubectl("delete clusterrolebinding trivet-proxy").await?;
+    let reports = Api::<ProxyReport>::all(installation.kubernetes("cp1").await?);
+    // A write that was under way may bring it back once.
+    eventually(TOLD, "a report that stays away", async || {
+        let name = report::name(POOL, "cp2");
+        reports.delete(&name, &DeleteParams::default()).await.ok();
+        let left = reports.list(&kube::api::ListParams::default()).await?;
+        let is_there = left.items.iter().any(|report| report.name_any() == name);
+        ensure!(!is_there, "it is there");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until doctor names all of these; it may read all that it looks at.
+async fn named(plugin: &Plugin, wanted: &[&str]) -> Result<BTreeSet<String>> {
+    eventually(TOLD, "all faults named", async || {
+        let (code, diagnosis) = plugin.json("doctor").await?;
+        let findings = diagnosis
+            .get("findings")
+            .and_then(Value::as_array)
+            .context("no findings")?;
+        let name = |finding: &Value| finding.get("finding").and_then(Value::as_str).map(str::to_owned);
+        let found: BTreeSet<_> = findings.iter().filter_map(name).collect();
+        ensure!(!found.contains("CannotRead"), "{diagnosis}");
+        for wanted in wanted {
+            ensure!(found.contains(*wanted), "{wanted} is not in {found:?}");
+        }
+        ensure!(code == 2, "it ended with {code}");
+        Ok(found)
+    })
+    .await
+}
+
+async fn the_matrix_shows_the_partition(plugin: &Plugin) -> Result<()> {
+    let (code, status) = plugin.json("status default").await?;
+    ensure!(code == 2, "{status}");
+    let nodes = status
+        .pointer("/pools/0/nodes")
+        .and_then(Value::as_array)
+        .context("no nodes")?;
+    let reaches = |node: &str| {
+        let row = nodes
+            .iter()
+            .find(|row| row.get("node").and_then(Value::as_str) == Some(node))?;
+        let mut members = row.get("members")?.as_array()?.iter();
+        let member = members.find(|member| member.get("name").and_then(Value::as_str) == Some("cp3"))?;
+        Some(member.get("health")?.as_str()? == "Up")
+    };
+    ensure!(reaches("w2") == Some(false), "{status}");
+    ensure!(
+        reaches("w1") == Some(true) && reaches("cp1") == Some(true),
+        "{status}"
+    );
+    Ok(())
+}
+
+async fn a_report_has_all_that_may_be_read(plugin: &Plugin) -> Result<()> {
+    let file = plugin.file("report.tar.gz");
+    plugin
+        .run(&format!("report --log-lines 20 --file {}", file.display()))
+        .await?
+        .with(0)?;
+    let listed = Command::new("tar")
+        .arg("-tzf")
+        .arg(&file)
+        .output()
+        .context("failed to run tar")?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for name in [
+        "apiserverpools.json",
+        "proxyreports.json",
+        "doctor.json",
+        "logs/trivet-default-",
+    ] {
+        ensure!(listed.contains(name), "{name} is not in {listed}");
+    }
+    ensure!(
+        !listed.contains("unread.txt"),
+        "something could not be read: {listed}"
+    );
+    Ok(())
+}
+
+/// Takes every fault back, as far as it was made.
+async fn undo(installation: &Installation) -> Result<()> {
+    let tools = installation.tools();
+    // The faults of the chart's objects go with its own manifest, as Helm writes it.
+    let manifest = tools
+        .helm(&format!("get manifest {RELEASE} --namespace {NAMESPACE}"))
+        .await?;
+    let path = std::env::temp_dir().join(format!("trivet-manifest-{}.yaml", std::process::id()));
+    std::fs::write(&path, manifest)?;
+    let apply = "apply --server-side --force-conflicts --field-manager=helm --filename";
+    let commands = [
+        format!("{apply} {}", path.display()),
+        format!("apply --server-side --force-conflicts --filename {CRDS}"),
+        format!("label namespace {NAMESPACE} pod-security.kubernetes.io/enforce-"),
+        "delete configmap kube-proxy --namespace kube-system --ignore-not-found".to_owned(),
+        format!("delete apiserverpool {RIVAL} --ignore-not-found"),
+    ];
+    let done = try_join_all(commands.iter().map(|command| tools.kubectl(command))).await;
+    std::fs::remove_file(&path)?;
+    let healed = installation.disturb(|cluster| cluster.heal("w2")).await;
+    let reset = installation.edit_pool(json!({ "members": null })).await;
+    done?;
+    healed?;
+    reset?;
+    tools
+        .kubectl(&format!(
+            "rollout status deployment trivet-operator --namespace {NAMESPACE} --timeout=60s"
+        ))
+        .await
+        .map(drop)
+}
