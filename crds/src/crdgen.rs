@@ -552,7 +552,9 @@ mod tests {
     fn is_known(value: &Value, schema: &Value) -> bool {
         match value {
             Value::Object(fields) => fields.iter().all(|(name, field)| {
-                let property = schema["properties"].get(name);
+                let property = schema["properties"]
+                    .get(name)
+                    .or(schema.get("additionalProperties"));
                 property.is_some_and(|property| is_known(field, property))
             }),
             Value::Array(items) => items.iter().all(|item| is_known(item, &schema["items"])),

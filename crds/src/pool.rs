@@ -314,8 +314,7 @@ pub struct ProxyTemplate {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
     /// Which of these nodes get a proxy, where labels alone do not say it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<ProxyAffinity>,
+    pub affinity: ProxyAffinity,
     /// Unset: every taint is tolerated, because a node without a proxy is cut off.
     #[schemars(length(max = 32))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -649,7 +648,7 @@ impl Default for ProxyTemplate {
                 ..ResourceRequirements::default()
             },
             node_selector: BTreeMap::new(),
-            affinity: None,
+            affinity: ProxyAffinity::default(),
             tolerations: None,
             priority_class_name: "system-node-critical".to_owned(),
             app_armor_profile: AppArmorProfile {

@@ -11,12 +11,30 @@ use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../charts/trivet/templates/admission-policies.yaml");
 
-/// What stands in for what the evaluator does not have, or reads otherwise: the user, and keys with dots and slashes.
-const STAND_INS: [(&str, &str); 4] = [
+/// What stands in for what the evaluator does not have, or reads otherwise: the user, keys with dots and slashes, and optional
+/// fields, each in the order of replacement.
+const STAND_INS: [(&str, &str); 9] = [
     ("request.userInfo", "params"),
     ("trivet.dev/allow-delete", "allowed"),
     ("trivet.dev/standby", "standby"),
     ("{{ $namespace }}", "trivet-system"),
+    ("oldObject.spec.?nodeName.orValue('')", "oldObject.spec.nodeName"),
+    (
+        "oldObject.?status.?conditions.orValue([])",
+        "(has(oldObject.status) && has(oldObject.status.conditions) ? oldObject.status.conditions : [])",
+    ),
+    (
+        "oldObject.metadata.?annotations[?'standby'].orValue('')",
+        "(has(oldObject.metadata.annotations) && 'standby' in oldObject.metadata.annotations ? oldObject.metadata.annotations['standby'] : '')",
+    ),
+    (
+        "oldObject.metadata.?annotations[?'allowed'].orValue('')",
+        "(has(oldObject.metadata.annotations) && 'allowed' in oldObject.metadata.annotations ? oldObject.metadata.annotations['allowed'] : '')",
+    ),
+    (
+        "namespaceObject.metadata.?annotations[?'allowed'].orValue('')",
+        "(has(namespaceObject.metadata.annotations) && 'allowed' in namespaceObject.metadata.annotations ? namespaceObject.metadata.annotations['allowed'] : '')",
+    ),
 ];
 
 /// A policy, without what Helm fills in.

@@ -42,7 +42,7 @@ fn files() -> Result<Vec<(PathBuf, String)>, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let pool = trivet_crds::crdgen::apiserver_pool()?;
     let report = trivet_crds::crdgen::proxy_report()?;
-    let example = std::fs::read_to_string(root.join("examples/pool-every-field.yaml"))?;
+    let example = fs::read_to_string(root.join("examples/pool-every-field.yaml"))?;
     let mut files = vec![(
         root.join("docs/configuration.md"),
         configuration::page(&pool, &report, &serde_saphyr::from_str(&example)?),

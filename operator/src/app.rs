@@ -80,7 +80,7 @@ impl Bound {
         let fence = Fence::new(Arc::clone(&leadership), Arc::clone(&telemetry.metrics));
         let client = access.client(fence)?;
         let campaign = Campaign::new(
-            access.client_of_the_lease()?,
+            access.unfenced()?,
             &run.namespace,
             &run.identity.clone().unwrap_or_else(host_name),
             Arc::clone(&leadership),
@@ -172,7 +172,7 @@ impl Bound {
         let (stop, retiring) = (shutdown.clone(), Arc::clone(&ctx));
         parts.spawn(async move {
             let beside = async { tokio::join!(retire::run(&retiring), marks::run(&retiring)) };
-            stop.run_until_cancelled(beside).await;
+            Box::pin(stop.run_until_cancelled(beside)).await;
             ("retirement", Ok(()))
         });
         let stop = shutdown.clone();

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use trivet_crds::report::StandbyState;
 use trivet_crds::{POOL_LABEL, STANDBY, STANDBY_READY};
 
@@ -37,6 +37,9 @@ pub async fn run(ctx: &Context) {
         if !ctx.readiness.has_read("Pod") || !ctx.reports.has_read() {
             continue;
         }
+        let Some(_leads) = ctx.leadership.enter(Instant::now()) else {
+            continue;
+        };
         let reports = ctx.reports.all();
         let node_count = u32::try_from(ctx.nodes.len()).unwrap_or(u32::MAX);
         let changes = changes(&ctx.pods.state(), &reports, node_count, Timestamp::now());

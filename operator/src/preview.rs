@@ -23,6 +23,7 @@ use trivet_crds::wire;
 use crate::api::client::Access;
 use crate::context::{Context, PoolStates};
 use crate::health::{Answer, Healths};
+use crate::leader::Leadership;
 use crate::observe::{self, bootstrap, observe, proxies};
 use crate::plan::{Facts, Memory, Plan, plan};
 use crate::prober::Prober;
@@ -79,10 +80,13 @@ pub async fn preview(
     seen: Option<&ApiserverPoolStatus>,
     source: Source,
 ) -> Result<Preview, Error> {
-    let ctx = context(source).await?;
+    let ctx = Box::pin(context(source)).await?;
     let name = pool.name_any();
-    let (proxies, writer) = tokio::try_join!(proxies::observe(&ctx, &name), bootstrap::observe(&ctx, &name))?;
-    let mut facts = observe(pool, &ctx, (&proxies, &writer), Memory::default()).await?;
+    let (proxies, writer) = tokio::try_join!(
+        Box::pin(proxies::observe(&ctx, &name)),
+        Box::pin(bootstrap::observe(&ctx, &name))
+    )?;
+    let mut facts = Box::pin(observe(pool, &ctx, (&proxies, &writer), Memory::default())).await?;
     facts.healths = as_the_operator_sees(&facts.healths, seen, facts.now);
     let plan = plan(pool, &facts)?;
     Ok(Preview { facts, plan })
@@ -139,6 +143,7 @@ async fn context(source: Source) -> Result<Context, Error> {
         settings,
         metrics: Arc::default(),
         readiness,
+        leadership: Arc::new(Leadership::new().0),
         watchdog: Arc::default(),
         pool_states: PoolStates::default(),
     })

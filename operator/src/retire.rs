@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use trivet_crds::GROUP;
 use trivet_crds::report::VERSION;
 
@@ -39,15 +39,19 @@ const SOON: Duration = Duration::from_secs(2);
 pub async fn run(ctx: &Context) {
     let mut retirements = Retirements::default();
     loop {
+        let Some(leads) = ctx.leadership.enter(Instant::now()) else {
+            sleep(LOOK).await;
+            continue;
+        };
         let work = ctx.watchdog.begin("retirement");
-        let pause = match retirements.look(ctx).await {
+        let pause = match Box::pin(retirements.look(ctx)).await {
             Ok(pause) => pause,
             Err(error) => {
                 tracing::debug!(error, "looking for proxies without a pool failed");
                 LOOK
             }
         };
-        drop(work);
+        drop((work, leads));
         sleep(pause).await;
     }
 }
@@ -75,7 +79,7 @@ impl Retirements {
                 continue;
             }
             let pool = fleet.pool.clone();
-            let next = self.retire(ctx, fleet, owner).await;
+            let next = Box::pin(self.retire(ctx, fleet, owner)).await;
             match next {
                 Ok(next) => pause = pause.min(next),
                 // Another fleet does not wait for this one.
@@ -91,7 +95,14 @@ impl Retirements {
         };
         let (client, namespace) = (&ctx.client, ctx.settings.namespace.as_str());
         let retire_after = ctx.settings.retire_after_seconds;
-        let facts = read::facts(client, namespace, (fleet, owner), &nodes, retire_after).await;
+        let facts = Box::pin(read::facts(
+            client,
+            namespace,
+            (fleet, owner),
+            &nodes,
+            retire_after,
+        ))
+        .await;
         let facts = facts.map_err(|error| chain(&error))?;
         let fleet = &facts.fleet;
         let step = decide(&facts);
@@ -99,7 +110,7 @@ impl Retirements {
             self.tell(&fleet.pool, &words);
         }
         let actor = Actor { client, namespace };
-        match take(&actor, fleet, &step, &nodes).await {
+        match Box::pin(take(&actor, fleet, &step, &nodes)).await {
             Ok(()) => {}
             Err(error) if error.is_conflict() => return Ok(SOON),
             Err(error) => return Err(chain(&error)),

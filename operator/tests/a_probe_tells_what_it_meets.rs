@@ -228,7 +228,7 @@ async fn an_apiserver_of_a_p521_authority_is_verified_by_the_operators_own_clien
     let authority = CertificateDer::from_pem_slice(P521_BUNDLE.as_bytes()).unwrap();
     config.root_cert = Some(vec![authority.to_vec()]);
     config.tls_server_name = Some(SERVER_NAME.to_owned());
-    let client = Access::try_new(config).unwrap().client_of_the_lease().unwrap();
+    let client = Access::try_new(config).unwrap().unfenced().unwrap();
     assert_eq!(probe::ask(&client).await, Answer::Ready);
 }
 

@@ -58,8 +58,8 @@ pub async fn run_drain(cluster: &Cluster, screen: &Screen, flags: cli::Drain) ->
     if flags.undo {
         let changed = task.set(PoolMemberState::Active).await?;
         let message = format!("{} is Active", task.member);
-        return task.done(
-            screen,
+        return Task::done(
+            *screen,
             flags.output,
             &task.told(PoolMemberState::Active, changed, None, message),
         );
@@ -70,16 +70,16 @@ pub async fn run_drain(cluster: &Cluster, screen: &Screen, flags: cli::Drain) ->
             "{} drains; this command without --timeout 0s waits for it",
             task.member
         );
-        return task.done(
-            screen,
+        return Task::done(
+            *screen,
             flags.output,
             &task.told(PoolMemberState::Draining, changed, None, message),
         );
     }
     let drained = task.wait(flags.timeout, "drain").await?;
     let message = drained.message.clone();
-    task.done(
-        screen,
+    Task::done(
+        *screen,
         flags.output,
         &task.told(PoolMemberState::Draining, changed, Some(&drained), message),
     )
@@ -98,8 +98,8 @@ pub async fn run_retire(cluster: &Cluster, screen: &Screen, flags: cli::Retire) 
     // Also for one that somebody else has disabled: a disabled member may still have connections.
     let drained = task.wait(flags.timeout, "retire").await?;
     let message = format!("{} is Disabled. {}", task.member, drained.message);
-    task.done(
-        screen,
+    Task::done(
+        *screen,
         flags.output,
         &task.told(PoolMemberState::Disabled, changed, Some(&drained), message),
     )
@@ -253,7 +253,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    fn done(&self, screen: &Screen, output: cli::Output, done: &Done<'_>) -> Result<Outcome> {
+    fn done(screen: Screen, output: cli::Output, done: &Done<'_>) -> Result<Outcome> {
         match output.format {
             cli::Format::Table => screen.print(&format!("{}\n", done.message))?,
             cli::Format::Json => screen.print_json(done)?,

@@ -33,7 +33,7 @@ pub async fn run(cluster: &Cluster, screen: &Screen, flags: cli::Plan) -> Result
         access,
         settings,
     };
-    let work = difference(&client, &edit, source);
+    let work = Box::pin(difference(&client, &edit, source));
     let difference = patiently("reading the cluster", work).await?;
     match flags.output.format {
         cli::Format::Table => screen.print(&print::table(*screen, &difference))?,

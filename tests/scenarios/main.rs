@@ -41,11 +41,8 @@ mod serving {
     mod a_node_prefers_the_masters_of_its_zone;
     mod a_stolen_token_places_no_static_pod;
     mod an_edit_of_scope_takes_no_proxy;
-<<<<<<< HEAD
-    mod two_operators_write_as_one;
-=======
     mod doctor_names_ten_planted_faults;
->>>>>>> b1d327e (Let doctor name ten planted faults)
+    mod two_operators_write_as_one;
     mod what_nodes_depend_on_is_not_deleted_by_accident;
     mod when_a_node_is_lost_the_others_go_on;
 }
@@ -62,6 +59,6 @@ mod standing_by {
     mod a_manifest_that_cannot_be_written_is_named;
     mod a_power_cut_heals_by_itself;
     mod a_standby_serves_when_a_proxy_dies_or_hangs;
-    mod retirement_leaves_nothing_on_a_node;
     mod alerts_fire_and_clear;
+    mod retirement_leaves_nothing_on_a_node;
 }

@@ -17,7 +17,7 @@ use crate::alerts;
 use crate::installation::{CHART, Installation, NAMESPACE, RELEASE};
 
 /// The files of the server, as its host sees them.
-const DIRECTORY: &str = "/run/trivet-prometheus";
+const DIRECTORY: &str = "/var/log/trivet-prometheus";
 
 /// Where it listens, on its host alone.
 const ADDRESS: &str = "127.0.0.1:19090";
@@ -79,7 +79,11 @@ impl Prometheus {
             ensure!(!operators.is_empty(), "no operator");
             Ok(())
         })
-        .await?;
+        .await
+        .with_context(|| {
+            let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+            format!("its log: {log}")
+        })?;
         Ok(prometheus)
     }
 

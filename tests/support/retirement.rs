@@ -120,11 +120,14 @@ impl Installation {
 
 fn nothing_on(host: &Host, directories: &BTreeSet<String>) -> Result<()> {
     let name = host.name();
-    let pids = host.pids(PROXY)?;
-    ensure!(pids.is_empty(), "{name}: processes {pids:?}");
-    for directory in ["/var/lib/trivet", "/run/trivet"] {
-        let left = entries(&host.file(directory))?;
-        ensure!(left.is_empty(), "{name}: {directory} has {left:?}");
+    let processes = host.pids(PROXY)?;
+    ensure!(processes.is_empty(), "{name}: processes {processes:?}");
+    let init = host.init()?.with_context(|| format!("{name} is not up"))?;
+    // What is below /run is the host's alone, so it is seen by its init only.
+    let run = Path::new("/proc").join(init.to_string()).join("root/run/trivet");
+    for directory in [host.file("/var/lib/trivet"), run] {
+        let left = entries(&directory)?;
+        ensure!(left.is_empty(), "{name}: {} has {left:?}", directory.display());
     }
     let mut manifests = entries(&host.file("/etc/kubernetes/manifests"))?;
     manifests.retain(|file| file.contains("trivet"));
@@ -133,7 +136,6 @@ fn nothing_on(host: &Host, directories: &BTreeSet<String>) -> Result<()> {
     pods.retain(|pod| directories.contains(pod));
     ensure!(pods.is_empty(), "{name}: kubelet has {pods:?}");
 
-    let init = host.init()?.with_context(|| format!("{name} is not up"))?;
     let of_kernel = |file: &str| {
         let path = Path::new("/proc").join(init.to_string()).join(file);
         fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))

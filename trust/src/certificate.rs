@@ -105,7 +105,7 @@ mod tests {
     fn the_addresses_that_it_does_not_cover_are_named() {
         let [four, six] = LISTENERS;
         let kubernetes = SanType::DnsName("kubernetes".try_into().unwrap());
-        assert_eq!(read(&[kubernetes.clone()], 1).uncovered, LISTENERS);
+        assert_eq!(read(std::slice::from_ref(&kubernetes), 1).uncovered, LISTENERS);
         let one = [kubernetes, SanType::IpAddress(four)];
         assert_eq!(read(&one, 1).uncovered, [six]);
         let both = [SanType::IpAddress(four), SanType::IpAddress(six)];

@@ -17,16 +17,16 @@ pub struct ProxyAffinity {
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyNodeAffinity {
     /// A node gets a proxy if one of the terms matches it, and nodeScope and nodeSelector do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub required_during_scheduling_ignored_during_execution: Option<ProxyNodeSelector>,
+    pub required_during_scheduling_ignored_during_execution: ProxyNodeSelector,
 }
 
 /// Terms of which one must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct ProxyNodeSelector {
-    /// Each with at least one requirement: a term without any matches no node.
-    #[schemars(length(min = 1, max = 8))]
+    /// Each with at least one requirement: a term without any matches no node. Absent or empty: every node that is in scope.
+    #[schemars(length(max = 8))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub node_selector_terms: Vec<ProxyNodeSelectorTerm>,
 }
 

@@ -112,8 +112,9 @@ impl Access {
         build(&self.config, Some(fence))
     }
 
-    /// The client of the election: the Lease is written also by those who do not lead.
-    pub fn client_of_the_lease(&self) -> Result<Client, Error> {
+    /// A client that writes although this process does not lead: that of the election, whose Lease those write too, and that of
+    /// a command which somebody runs.
+    pub fn unfenced(&self) -> Result<Client, Error> {
         build(&self.config, None)
     }
 

@@ -21,18 +21,18 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(500);
 /// One pass, measured and logged, if this operator leads. The beginning of a term starts a pass over every pool.
 pub(super) async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = pool.name_any();
-    let word = pass_of(&name);
+    let loop_name = pass_of(&name);
     let begun = Instant::now();
     let Some(work) = ctx.leadership.enter(begun) else {
-        ctx.watchdog.forget(&word);
+        ctx.watchdog.forget(&loop_name);
         return Ok(Action::await_change());
     };
-    let under_way = ctx.watchdog.begin(&word);
+    let under_way = ctx.watchdog.begin(&loop_name);
     let outcome = Box::pin(pass_in(&work.term, &pool, &ctx)).await;
     let next = judge(outcome, &name, begun, &ctx);
     drop(under_way);
     if let Ok(next) = &next {
-        ctx.watchdog.expect(&word, *next);
+        ctx.watchdog.expect(&loop_name, *next);
     }
     // Last: what is due is forgotten with the term.
     drop(work);
@@ -78,7 +78,7 @@ pub(super) async fn pass_in(term: &Term, pool: &ApiserverPool, ctx: &Context) ->
         );
         return Ok(wait);
     }
-    reconcile(pool, ctx).await
+    Box::pin(reconcile(pool, ctx)).await
 }
 
 /// The pause after a pass that failed.

@@ -19,6 +19,7 @@ pub struct Membership {
 impl Membership {
     /// The membership once `members` are in the document of this revision. An operator that has just started does not know
     /// since when they are, and takes the newest revision for it: then the nodes report it, or are waited for.
+    #[must_use]
     pub fn next(&self, members: &[Member], revision: u64) -> Self {
         let members: BTreeMap<_, _> = members
             .iter()

@@ -61,7 +61,7 @@ impl Scope {
         Self {
             node_selector,
             required: Some(NodeSelector {
-                node_selector_terms: terms(proxy.affinity.as_ref(), &requirements),
+                node_selector_terms: terms(&proxy.affinity, &requirements),
             }),
             tolerations: proxy
                 .tolerations
@@ -134,16 +134,10 @@ impl Scope {
 }
 
 /// The terms of the spec, each with these requirements too; without terms one with these alone.
-fn terms(
-    affinity: Option<&ProxyAffinity>,
-    requirements: &[NodeSelectorRequirement],
-) -> Vec<NodeSelectorTerm> {
-    let of_spec = affinity.and_then(|affinity| {
-        let required = &affinity.node_affinity;
-        required
-            .required_during_scheduling_ignored_during_execution
-            .as_ref()
-    });
+fn terms(affinity: &ProxyAffinity, requirements: &[NodeSelectorRequirement]) -> Vec<NodeSelectorTerm> {
+    let of_spec = &affinity
+        .node_affinity
+        .required_during_scheduling_ignored_during_execution;
     let term = |term: &ProxyNodeSelectorTerm| {
         let expressions = term.match_expressions.iter().map(requirement);
         let fields: Vec<_> = term.match_fields.iter().map(requirement).collect();
@@ -152,10 +146,11 @@ fn terms(
             match_fields: (!fields.is_empty()).then_some(fields),
         }
     };
-    match of_spec {
-        Some(selector) => selector.node_selector_terms.iter().map(term).collect(),
-        None => vec![term(&ProxyNodeSelectorTerm::default())],
+    let of_spec = &of_spec.node_selector_terms;
+    if of_spec.is_empty() {
+        return vec![term(&ProxyNodeSelectorTerm::default())];
     }
+    of_spec.iter().map(term).collect()
 }
 
 fn requirement(of_spec: &ProxyNodeSelectorRequirement) -> NodeSelectorRequirement {

@@ -26,12 +26,12 @@ fn nodes() -> Value {
             },
         })
     };
-    json!([node("cp1", "127.0.9.1"), node("cp2", "127.0.9.2")])
+    json!([node("cp1", "192.0.2.1"), node("cp2", "192.0.2.2")])
 }
 
 fn seen(health: &str) -> ApiserverPoolStatus {
     let member = |name: &str, ip: &str| json!({ "name": name, "addresses": [ip], "port": 1, "source": "Node", "state": "Active", "health": health });
-    serde_json::from_value(json!({ "members": [member("cp1", "127.0.9.1"), member("cp2", "127.0.9.2")] }))
+    serde_json::from_value(json!({ "members": [member("cp1", "192.0.2.1"), member("cp2", "192.0.2.2")] }))
         .unwrap()
 }
 
@@ -89,7 +89,7 @@ async fn a_new_pool_is_planned_and_nothing_is_written() {
 #[test]
 fn what_the_operator_sees_counts_and_not_what_this_machine_sees() {
     let now = Instant::now();
-    let sockets = ["127.0.9.1:1", "127.0.9.9:1"].map(|socket| socket.parse::<SocketAddr>().unwrap());
+    let sockets = ["192.0.2.1:1", "192.0.2.9:1"].map(|socket| socket.parse::<SocketAddr>().unwrap());
     let mut own = Healths::default();
     for socket in sockets {
         own.observe(socket, Answer::Silent, now);

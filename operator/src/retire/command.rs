@@ -50,7 +50,7 @@ pub fn run(retire: &Retire) -> anyhow::Result<()> {
         .build()
         .context("failed to start")?;
     runtime.block_on(async {
-        let client = Access::infer(retire.tls_server_name.clone()).await?.client()?;
+        let client = Access::infer(retire.tls_server_name.clone()).await?.unfenced()?;
         retire_all(&client, retire).await
     })
 }
@@ -61,7 +61,7 @@ async fn retire_all(client: &Client, retire: &Retire) -> anyhow::Result<()> {
     let mut told = BTreeMap::new();
     let mut good = begun;
     loop {
-        match look(client, retire, begun.elapsed() >= wait, &mut told).await {
+        match Box::pin(look(client, retire, begun.elapsed() >= wait, &mut told)).await {
             Ok(true) => {
                 tracing::info!("no proxies are left");
                 return Ok(());
@@ -113,7 +113,7 @@ async fn look(
         // Whoever runs this means it, also without the CRD.
         let of_fleet = (fleet, Owner::Absent);
         let after = retire.retire_after_seconds;
-        let facts = read::facts(client, namespace, of_fleet, &nodes, after).await;
+        let facts = Box::pin(read::facts(client, namespace, of_fleet, &nodes, after)).await;
         let facts = facts.map_err(|error| Failure::retried(&error))?;
         let (fleet, step) = (&facts.fleet, decide(&facts));
         tell(told, fleet, &step);

@@ -272,7 +272,7 @@ mod tests {
         let status = json!({
             "conditions": [condition],
             "members": [member("Down", "Active"), member("Up", "Draining")],
-            "proxies": { "desired": 5, "ready": 4 },
+            "proxies": { "desired": 5, "ready": 4, "updated": 5, "synced": 4, "unavailable": 1 },
         });
         metrics.status("default", &serde_json::from_value(status).unwrap());
         metrics.standbys("default", Some(2));

@@ -4,11 +4,15 @@
 pub const CRDS: [&str; 2] = ["apiserverpools.trivet.dev", "proxyreports.trivet.dev"];
 
 /// The ValidatingAdmissionPolicies; their bindings have the same names.
-pub const POLICIES: [&str; 4] = [
+pub const POLICIES: [&str; 8] = [
     "trivet-namespace",
     "trivet-daemonset-deletion",
     "trivet-daemonset-writes",
     "trivet-proxy-reports",
+    "trivet-configmap-deletion",
+    "trivet-pod-deletion",
+    "trivet-pod-eviction",
+    "trivet-pod-writes",
 ];
 
 /// A role of the chart and what its holder cannot do without.

@@ -213,11 +213,8 @@ mod tests {
         let (_, rest) = page
             .split_once("| finding | severity | means | remedy |\n|---|---|---|---|\n")
             .unwrap();
-        let documented: String = rest
-            .lines()
-            .take_while(|line| line.starts_with('|'))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let rows = rest.split_inclusive('\n');
+        let documented: String = rows.take_while(|line| line.starts_with('|')).collect();
         assert!(
             documented == table(),
             "write this into docs/plugin.md:\n{}",

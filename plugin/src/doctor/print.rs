@@ -52,7 +52,7 @@ pub(crate) fn list(screen: Screen, findings: &[Finding]) -> String {
         let severity = finding.kind.severity();
         let word = screen.paint(tone(severity), severity.as_str());
         let kind = screen.paint(Tone::Strong, finding.kind.as_str());
-        text.push_str(&format!("{word} {kind}, {}\n", finding.place));
+        text.extend([word.as_str(), " ", &kind, ", ", &finding.place, "\n"]);
         text.push_str(&wrapped(INDENT, &finding.message));
         text.push_str(&wrapped(INDENT, &format!("That is: {}.", finding.kind.means())));
         text.push_str(&wrapped(INDENT, &format!("Remedy: {}.", finding.kind.remedy())));

@@ -34,7 +34,7 @@ pub(crate) fn wrapped(indent: &str, text: &str) -> String {
     for word in text.split_whitespace() {
         let length = indent.len() + line.chars().count() + word.chars().count();
         if !line.is_empty() && length >= WIDTH {
-            out.push_str(&format!("{indent}{line}\n"));
+            out.extend([indent, &line, "\n"]);
             line.clear();
         }
         if !line.is_empty() {
@@ -43,7 +43,7 @@ pub(crate) fn wrapped(indent: &str, text: &str) -> String {
         line.push_str(word);
     }
     if !line.is_empty() {
-        out.push_str(&format!("{indent}{line}\n"));
+        out.extend([indent, &line, "\n"]);
     }
     out
 }

@@ -69,9 +69,9 @@ impl Difference {
     pub(super) fn of(pool: &ApiserverPool, exists: bool, preview: &Preview) -> Self {
         let Preview { facts, plan } = preview;
         let (refused, notes, kept) = verdict(plan);
-        let is_obeyed = refused.is_none();
+        let is_obeyed = matches!(plan.verdict, Verdict::Accepted { .. });
         let planned = plan.rollout.as_ref();
-        let (nodes_added, nodes_removed, nodes) = if is_obeyed {
+        let (nodes_added, nodes_removed, in_scope) = if is_obeyed {
             scope(pool, facts)
         } else {
             Default::default()
@@ -85,7 +85,7 @@ impl Difference {
             settings: planned.map_or_else(Vec::new, |rollout| {
                 settings::changes(facts.current.document.as_ref(), &rollout.document)
             }),
-            rollout: rollout(pool, preview, nodes).filter(|_| is_obeyed),
+            rollout: rollout(pool, preview, in_scope).filter(|_| is_obeyed),
             nodes_added,
             nodes_removed,
             standbys: standbys(facts, plan),
@@ -110,6 +110,7 @@ fn verdict(plan: &Plan) -> (Option<Refusal>, Vec<String>, Vec<String>) {
             notes,
             refused_removals,
         } => (None, notes.clone(), refused_removals.clone()),
+        Verdict::Paused { notes } => (None, notes.clone(), Vec::new()),
         Verdict::Rejected { rejection, notes } => {
             let refusal = Refusal {
                 by: "the operator",

@@ -91,7 +91,7 @@ impl Edit {
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 409 | 422) => {
                 Ok(Checked::Refused {
                     reason: status.reason.clone(),
-                    message: status.message.clone(),
+                    message: without_object(&status.message).to_owned(),
                 })
             }
             Err(error) => {
@@ -153,6 +153,12 @@ fn merge_patch(from: &Value, to: &Value) -> Value {
         patch.insert(key.clone(), value);
     }
     Value::Object(patch)
+}
+
+/// The words of the API server about an unknown field, without the whole object that it puts before them.
+fn without_object(message: &str) -> &str {
+    let at = message.find("strict decoding error").unwrap_or_default();
+    message.get(at..).unwrap_or(message)
 }
 
 #[cfg(test)]

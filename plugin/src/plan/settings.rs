@@ -47,8 +47,10 @@ fn settings(deployment: &Deployment, namespace: &str) -> Result<Settings> {
     let cli = Cli::try_parse_from(line).with_context(|| {
         format!("the flags of Deployment {OPERATOR} are of another release: use the plugin of the operator's release")
     })?;
-    let Command::Run(run) = cli.command;
-    Ok(Settings::from(&run))
+    match cli.command {
+        Command::Run(run) => Ok(Settings::from(&run)),
+        Command::Retire(_) => bail!("Deployment {OPERATOR} runs no operator: its command is retire"),
+    }
 }
 
 #[cfg(test)]

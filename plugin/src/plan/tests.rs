@@ -190,6 +190,7 @@ fn settings() -> Settings {
         has_node_bootstrap: true,
         standby_soak: std::time::Duration::from_secs(300),
         rollout_soak_seconds: 30,
+        retire_after_seconds: 600,
     }
 }
 

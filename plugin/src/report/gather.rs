@@ -137,10 +137,8 @@ impl Gatherer {
             }
         }
         if pods.len() > LOGS {
-            self.unread.push_str(&format!(
-                "logs of {} pods: only the first {LOGS} are read\n",
-                pods.len()
-            ));
+            let line = format!("logs of {} pods: only the first {LOGS} are read\n", pods.len());
+            self.unread.push_str(&line);
         }
     }
 
@@ -173,13 +171,16 @@ impl Gatherer {
             .and_then(|value| Entry::json(name, &value))
         {
             Ok(entry) => self.entries.push(entry),
-            Err(error) => self.unread.push_str(&format!("{name}: {error:#}\n")),
+            Err(error) => {
+                let line = format!("{name}: {error:#}\n");
+                self.unread.push_str(&line);
+            }
         }
     }
 
     fn failed(&mut self, what: &str, error: kube::Error) {
         let why = crate::output::chain(&error.into());
-        self.unread.push_str(&format!("{what}: {}\n", redact::text(&why)));
+        self.unread.extend([what, ": ", &redact::text(&why), "\n"]);
     }
 
     fn finish(mut self) -> Vec<Entry> {

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn addresses_of_a_node_are_a_list_that_may_be_empty() {
         let read = |text: &str| text.parse().map(|NodeAddresses(addresses)| addresses);
-        let both = ["10.0.0.11", "fd00::11"].map(|address| address.parse().unwrap());
+        let both: [IpAddr; 2] = ["10.0.0.11", "fd00::11"].map(|address| address.parse().unwrap());
         assert_eq!(read("10.0.0.11,fd00::11").unwrap(), both);
         assert_eq!(read("").unwrap(), Vec::<IpAddr>::new());
         assert_eq!(read("10.0.0.11, ").unwrap(), both[..1]);

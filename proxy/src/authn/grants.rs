@@ -157,7 +157,10 @@ mod tests {
             (Verdict::Unauthenticated, REFUSED),
             (Verdict::Forbidden, REFUSED),
         ] {
-            assert_eq!(known(verdict, time - SECOND, 5), Known::Verdict(verdict));
+            assert_eq!(
+                known(verdict, time.checked_sub(SECOND).unwrap(), 5),
+                Known::Verdict(verdict)
+            );
             assert_eq!(known(verdict, time, 5), Known::Nothing);
         }
     }
@@ -167,7 +170,7 @@ mod tests {
         let lasts = Duration::from_secs(250);
         assert_eq!(known(Verdict::Allowed, lasts, 5000), Known::Nothing);
         assert_eq!(
-            known(Verdict::Allowed, lasts - SECOND, 5000),
+            known(Verdict::Allowed, lasts.checked_sub(SECOND).unwrap(), 5000),
             Known::Verdict(Verdict::Allowed)
         );
         let reviews_a_second = 5000 / lasts.as_secs();

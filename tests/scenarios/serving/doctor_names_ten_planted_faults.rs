@@ -14,7 +14,7 @@ use trivet_crds::pool::ApiserverPool;
 use trivet_crds::report::{self, ProxyReport};
 use trivet_instruments::eventually;
 use trivet_testbed::Fault;
-use trivet_tests::installation::{CRDS, Installation, NAMESPACE, POOL, RELEASE, Server};
+use trivet_tests::installation::{Installation, NAMESPACE, POOL, RELEASE, Server};
 use trivet_tests::plugin::Plugin;
 use trivet_tests::say::say;
 
@@ -127,7 +127,10 @@ async fn an_edit_is_planned_and_nothing_is_written(
             "ScopeWouldShrink",
         ),
         (json!({ "healthCheck": { "failureThreshold": 99 } }), "Invalid"),
-        (json!({ "healthCheck": { "failureTreshold": 3 } }), "BadRequest"),
+        (
+            json!({ "healthCheck": { "failureTreshold": 3 } }),
+            "unknown field",
+        ),
     ] {
         let file = edit("refused.json", spec)?;
         let refused = plugin
@@ -273,27 +276,36 @@ async fn a_report_has_all_that_may_be_read(plugin: &Plugin) -> Result<()> {
 }
 
 /// Takes every fault back, as far as it was made.
+async fn repair_release(installation: &Installation) -> Result<()> {
+    let tools = installation.tools();
+    let listed = tools
+        .helm(&format!(
+            "list --namespace {NAMESPACE} --filter {RELEASE} --output json"
+        ))
+        .await?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    let revision = listed.pointer("/0/revision").and_then(Value::as_str);
+    let revision = revision.with_context(|| format!("no release {RELEASE} in {listed}"))?;
+    let rollback = format!(
+        "rollback {RELEASE} {revision} --namespace {NAMESPACE} --force-conflicts --wait --timeout 90s"
+    );
+    tools.helm(&rollback).await.map(drop)
+}
+
 async fn undo(installation: &Installation) -> Result<()> {
     let tools = installation.tools();
-    // The faults of the chart's objects go with its own manifest, as Helm writes it.
-    let manifest = tools
-        .helm(&format!("get manifest {RELEASE} --namespace {NAMESPACE}"))
-        .await?;
-    let path = std::env::temp_dir().join(format!("trivet-manifest-{}.yaml", std::process::id()));
-    std::fs::write(&path, manifest)?;
-    let apply = "apply --server-side --force-conflicts --field-manager=helm --filename";
     let commands = [
-        format!("{apply} {}", path.display()),
-        format!("apply --server-side --force-conflicts --filename {CRDS}"),
         format!("label namespace {NAMESPACE} pod-security.kubernetes.io/enforce-"),
         "delete configmap kube-proxy --namespace kube-system --ignore-not-found".to_owned(),
         format!("delete apiserverpool {RIVAL} --ignore-not-found"),
     ];
     let done = try_join_all(commands.iter().map(|command| tools.kubectl(command))).await;
-    std::fs::remove_file(&path)?;
+    // The faults of the chart's objects go as Helm repairs them: its release once more.
+    let repaired = repair_release(installation).await;
     let healed = installation.disturb(|cluster| cluster.heal("w2")).await;
     let reset = installation.edit_pool(json!({ "members": null })).await;
     done?;
+    repaired?;
     healed?;
     reset?;
     tools

@@ -1,13 +1,14 @@
 //! Of several operators one writes. One of another release, with another image for the proxies, changes nothing while it
 //! leads. One that is stopped is succeeded within twenty seconds, and writes nothing of its own once it goes on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
@@ -153,26 +154,41 @@ async fn obeys_an_edit(installation: &Installation, hedge_delay: u32) -> Result<
     Ok(begun.elapsed())
 }
 
+/// The Deployment of the rival, made of that of the operator.
+fn rival_of(operator: Deployment) -> Result<Deployment> {
+    let mut spec = operator.spec.context("the Deployment has no spec")?;
+    let labels: BTreeMap<_, _> = [("app.kubernetes.io/name".to_owned(), RIVAL.to_owned())].into();
+    spec.replicas = Some(1);
+    spec.selector.match_labels = Some(labels.clone());
+    spec.template.metadata = Some(ObjectMeta {
+        labels: Some(labels),
+        ..ObjectMeta::default()
+    });
+    let pod = spec.template.spec.as_mut().context("the Deployment has no pod")?;
+    let container = pod
+        .containers
+        .first_mut()
+        .context("the operator has no container")?;
+    let flags = container.args.iter_mut().flatten();
+    let image = flags.into_iter().find(|flag| flag.starts_with("--proxy-image="));
+    ITS_IMAGE.clone_into(image.context("the operator has no flag --proxy-image")?);
+    Ok(Deployment {
+        metadata: ObjectMeta {
+            name: Some(RIVAL.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        status: None,
+    })
+}
+
 /// Starts the rival and waits until it has read everything; returns its pod.
 async fn start_rival(installation: &Installation) -> Result<String> {
     let kubernetes = installation.kubernetes("cp1").await?;
     let deployments = Api::<Deployment>::namespaced(kubernetes.clone(), NAMESPACE);
-    let mut deployment = serde_json::to_value(deployments.get(PROGRAM).await?)?;
-    deployment["metadata"] = json!({ "name": RIVAL });
-    deployment["status"] = json!(null);
-    let labels = json!({ "app.kubernetes.io/name": RIVAL });
-    deployment["spec"]["replicas"] = 1.into();
-    deployment["spec"]["selector"] = json!({ "matchLabels": labels });
-    let template = &mut deployment["spec"]["template"];
-    template["metadata"] = json!({ "labels": labels });
-    let args = template["spec"]["containers"][0]["args"].as_array_mut();
-    let args = args.context("the operator has no flags")?;
-    let image = args
-        .iter_mut()
-        .find(|arg| arg.as_str().is_some_and(|arg| arg.starts_with("--proxy-image=")));
-    *image.context("the operator has no flag --proxy-image")? = ITS_IMAGE.into();
+    let operator = deployments.get(PROGRAM).await?;
     deployments
-        .create(&PostParams::default(), &serde_json::from_value(deployment)?)
+        .create(&PostParams::default(), &rival_of(operator)?)
         .await?;
     let pods = Api::<Pod>::namespaced(kubernetes, NAMESPACE);
     let of_rival = ListParams::default().labels(&format!("app.kubernetes.io/name={RIVAL}"));

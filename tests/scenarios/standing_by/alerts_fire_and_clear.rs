@@ -63,7 +63,7 @@ async fn alerts_fire_and_clear() -> Result<()> {
 
 /// Which host gets which fault.
 struct Hosts {
-    /// A worker that reaches no master. The operator does not run there.
+    /// A worker that reaches no master. The operator that leads does not run there.
     severed: Host,
     /// A worker that does not reach cp2.
     reached: Host,
@@ -74,9 +74,9 @@ struct Hosts {
 
 impl Hosts {
     async fn of(installation: &Installation) -> Result<Self> {
-        let operators = installation.operators_host("cp1").await?;
+        let leader = installation.leader().await?.node;
         let mut workers = installation.workers();
-        workers.sort_by_key(|worker| worker.name().to_string() == operators);
+        workers.sort_by_key(|worker| worker.name().to_string() == leader);
         let mut workers = workers.into_iter();
         let cluster = installation.cluster();
         Ok(Self {

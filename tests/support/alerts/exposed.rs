@@ -102,7 +102,7 @@ fn of_operator() -> String {
         .flat_map(|type_| ["True", "False"].map(|status| condition(type_, status)));
     let status = json!({
         "conditions": conditions.collect::<Vec<_>>(),
-        "proxies": { "desired": 5, "ready": 4 },
+        "proxies": { "desired": 5, "ready": 4, "updated": 5, "synced": 4, "unavailable": 1 },
     });
     metrics.status("default", &serde_json::from_value(status).unwrap());
     metrics.to_text().unwrap()

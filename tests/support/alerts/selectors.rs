@@ -29,7 +29,8 @@ pub(super) fn selectors(expression: &str) -> Vec<Selector> {
             found.push(Selector {
                 metric: word.to_owned(),
                 matchers: inside
-                    .split(", ")
+                    .split(',')
+                    .map(str::trim)
                     .filter(|pair| !pair.is_empty())
                     .map(matcher)
                     .collect(),
@@ -55,7 +56,8 @@ pub(super) fn labels_named(expression: &str) -> BTreeSet<String> {
             let (inside, _) = part.split_once(')').unwrap();
             labels.extend(
                 inside
-                    .split(", ")
+                    .split(',')
+                    .map(str::trim)
                     .filter(|label| !label.is_empty())
                     .map(str::to_owned),
             );
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn metrics_matchers_and_grouping_labels_are_found() {
         let expression =
-            r#"sum by (pool, le) (rate(trivet_a_bucket{state="Up", reason!="X"}[5m])) and on (node) up == 1"#;
+            r#"sum by (pool,le) (rate(trivet_a_bucket{state="Up",reason!="X"}[5m])) and on (node) up == 1"#;
         let matcher = |label: &str, value: Option<&str>| (label.to_owned(), value.map(str::to_owned));
         assert_eq!(
             selectors(expression),

@@ -58,7 +58,7 @@ async fn an_apiserver_that_falls_silent_in_the_middle_of_a_list_is_noticed_withi
         // The socket stays open.
         std::future::pending::<()>().await;
     });
-    let client = access(port).client_of_the_lease().unwrap();
+    let client = access(port).unfenced().unwrap();
     let begun = Instant::now();
     let listed = Api::<Node>::all(client).list(&ListParams::default()).await;
     let took = begun.elapsed();

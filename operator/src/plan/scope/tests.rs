@@ -463,7 +463,7 @@ fn any_scope() -> impl Strategy<Value = Value> {
         Just(json!([{ "key": "own", "operator": "Exists", "effect": "NoSchedule" }])),
     ];
     let affinity = prop_oneof![
-        Just(Value::Null),
+        Just(json!({})),
         Just(affinity(
             &json!([{ "matchExpressions": [{ "key": "disk", "operator": "Exists" }] }])
         )),
