@@ -7,6 +7,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -18,6 +21,9 @@ use crate::installation::{CHART, Installation, NAMESPACE, RELEASE};
 
 /// The files of the server, as its host sees them.
 const DIRECTORY: &str = "/var/log/trivet-prometheus";
+
+/// The file in it that says what to scrape.
+const TARGETS: &str = "targets.json";
 
 /// Where it listens, on its host alone.
 const ADDRESS: &str = "127.0.0.1:19090";
@@ -35,6 +41,7 @@ const READER: &str = "trivet-metrics-reader";
 #[derive(Debug)]
 pub struct Prometheus {
     host: Host,
+    pods: Api<Pod>,
     _server: Child,
 }
 
@@ -51,7 +58,6 @@ impl Prometheus {
         let token = format!("create token {READER} --namespace {NAMESPACE} --duration 1h");
         let token = installation.tools().kubectl(&token).await?;
         fs::write(directory.join("token"), token.trim())?;
-        fs::copy(installation.cluster().kubeconfig()?, directory.join("kubeconfig"))?;
         let configuration = json!({
             "global": { "scrape_interval": INTERVAL, "scrape_timeout": INTERVAL },
             "scrape_configs": scrape_configs(installation).await?,
@@ -69,6 +75,7 @@ impl Prometheus {
         let server = command.spawn().context("failed to start prometheus")?;
         let prometheus = Self {
             host,
+            pods: Api::namespaced(installation.kubernetes("cp1").await?, NAMESPACE),
             _server: server,
         };
         let nodes = installation.hosts().len();
@@ -132,7 +139,18 @@ impl Prometheus {
         .await
     }
 
+    /// Writes what there is to scrape, with the labels that Prometheus' discovery of pods gives. Debian builds it without that.
+    async fn discover(&self) -> Result<()> {
+        let pods = self.pods.list(&ListParams::default()).await?;
+        let targets: Vec<_> = pods.items.iter().flat_map(targets_of).collect();
+        let directory = self.host.file(DIRECTORY);
+        let unfinished = directory.join("unfinished");
+        fs::write(&unfinished, serde_json::to_string(&targets)?)?;
+        Ok(fs::rename(&unfinished, directory.join(TARGETS))?)
+    }
+
     async fn ask(&self, expression: &str) -> Result<Vec<Value>> {
+        self.discover().await?;
         let mut curl = Command::from(self.host.command("curl")?);
         curl.args(["--silent", "--show-error", "--max-time", "5", "--data-urlencode"])
             .arg(format!("query={expression}"))
@@ -153,6 +171,76 @@ impl Drop for Prometheus {
         // What is left is replaced by the next start.
         drop(remove(&self.host.file(DIRECTORY).join("data")));
     }
+}
+
+/// A target for each port that a container of the pod declares, or one without a port.
+fn targets_of(pod: &Pod) -> Vec<Value> {
+    const OF_POD: &str = "__meta_kubernetes_pod";
+    let status = pod.status.as_ref();
+    let (Some(spec), Some(ip)) = (&pod.spec, status.and_then(|status| status.pod_ip.clone())) else {
+        return Vec::new();
+    };
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let is_ready = conditions.into_iter().flatten();
+    let is_ready = is_ready
+        .into_iter()
+        .any(|it| it.type_ == "Ready" && it.status == "True");
+    let mut labels: Labels = [
+        (format!("{OF_POD}_name"), pod.name_any()),
+        ("__meta_kubernetes_namespace".to_owned(), NAMESPACE.to_owned()),
+        (
+            format!("{OF_POD}_node_name"),
+            spec.node_name.clone().unwrap_or_default(),
+        ),
+        (format!("{OF_POD}_ip"), ip.clone()),
+        (
+            format!("{OF_POD}_host_ip"),
+            status
+                .and_then(|status| status.host_ip.clone())
+                .unwrap_or_default(),
+        ),
+        (
+            format!("{OF_POD}_phase"),
+            status.and_then(|status| status.phase.clone()).unwrap_or_default(),
+        ),
+        (format!("{OF_POD}_ready"), is_ready.to_string()),
+    ]
+    .into();
+    for (kind, values) in [("label", pod.labels()), ("annotation", pod.annotations())] {
+        labels.extend(
+            values
+                .iter()
+                .map(|(key, value)| (format!("{OF_POD}_{kind}_{}", label_of(key)), value.clone())),
+        );
+    }
+    let address = if ip.contains(':') { format!("[{ip}]") } else { ip };
+    let mut targets = Vec::new();
+    for container in &spec.containers {
+        for port in container.ports.iter().flatten() {
+            let mut labels = labels.clone();
+            labels.insert(format!("{OF_POD}_container_name"), container.name.clone());
+            labels.insert(
+                format!("{OF_POD}_container_port_name"),
+                port.name.clone().unwrap_or_default(),
+            );
+            labels.insert(
+                format!("{OF_POD}_container_port_number"),
+                port.container_port.to_string(),
+            );
+            targets
+                .push(json!({ "targets": [format!("{address}:{}", port.container_port)], "labels": labels }));
+        }
+    }
+    if targets.is_empty() {
+        targets.push(json!({ "targets": [address], "labels": labels }));
+    }
+    targets
+}
+
+/// The name that a label of Kubernetes has as one of Prometheus.
+fn label_of(key: &str) -> String {
+    let character = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    key.chars().map(character).collect()
 }
 
 fn remove(directory: &PathBuf) -> Result<()> {
@@ -185,10 +273,7 @@ fn scrape_config(monitor: &Value) -> Option<Value> {
     let endpoint = monitor.pointer("/spec/podMetricsEndpoints/0")?;
     let mut relabelings = Vec::new();
     for (label, value) in monitor.pointer("/spec/selector/matchLabels")?.as_object()? {
-        let label: String = label
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-            .collect();
+        let label = label_of(label);
         relabelings.push(kept(&format!("__meta_kubernetes_pod_label_{label}"), value));
     }
     if let Some(port) = endpoint.get("port") {
@@ -198,11 +283,7 @@ fn scrape_config(monitor: &Value) -> Option<Value> {
     let mut config = json!({
         "job_name": name,
         "metrics_path": endpoint.get("path")?,
-        "kubernetes_sd_configs": [{
-            "role": "pod",
-            "kubeconfig_file": format!("{DIRECTORY}/kubeconfig"),
-            "namespaces": { "names": [NAMESPACE] },
-        }],
+        "file_sd_configs": [{ "files": [format!("{DIRECTORY}/{TARGETS}")] }],
         "relabel_configs": relabelings,
     });
     if endpoint.get("authorization").is_some() {
