@@ -16,7 +16,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tracing::{debug, info, warn};
 use trivet_crds::{
@@ -89,7 +89,9 @@ impl Reporter {
         let mut marks = Marks::default();
         let mut undeclared = Undeclared::default();
         let mut idle = Idle::new(Instant::now());
-        let mut looks = interval(LOOK_EVERY);
+        // Not at once: first the watch tells what the API has, and so whether the document from the disk is of another cluster. Its
+        // revision is none for the operator to exceed.
+        let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
