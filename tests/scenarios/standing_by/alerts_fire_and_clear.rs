@@ -28,7 +28,6 @@ const CONNECTIONS: usize = 64;
 const BINDING: &str = "patch clusterrolebinding trivet-operator --type=json --patch";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not seen to pass yet: what a Prometheus of Debian scrapes has to come from a file"]
 async fn alerts_fire_and_clear() -> Result<()> {
     let installation = Installation::standing_by().await?.told().await?;
     let hosts = Hosts::of(&installation).await?;
