@@ -41,8 +41,8 @@ impl Reader {
         }
     }
 
-    /// What `status` looks at: pools, reports and nodes.
-    pub(crate) async fn pools(mut self) -> Facts {
+    /// What every command looks at.
+    async fn of_every_command(&mut self) -> Facts {
         let mut facts = self.begin();
         let all = ListParams::default();
         facts.pools = self
@@ -53,23 +53,20 @@ impl Reader {
             .await;
         facts.nodes = self.list(self.everywhere(), &all, "nodes").await;
         facts.daemon_sets = self.daemon_sets().await;
+        facts
+    }
+
+    /// What `status` looks at: pools, reports and nodes.
+    pub(crate) async fn pools(mut self) -> Facts {
+        let mut facts = Box::pin(self.of_every_command()).await;
         facts.unread = self.unread;
         facts
     }
 
     /// All that `doctor` looks at.
     pub(crate) async fn everything(mut self, asks_kubelets: bool) -> Facts {
-        let mut facts = self.begin();
-        let all = ListParams::default();
+        let mut facts = Box::pin(self.of_every_command()).await;
         facts.version = self.version().await;
-        facts.pools = self
-            .list(self.everywhere(), &all, "apiserverpools.trivet.dev")
-            .await;
-        facts.reports = self
-            .list(self.everywhere(), &all, "proxyreports.trivet.dev")
-            .await;
-        facts.nodes = self.list(self.everywhere(), &all, "nodes").await;
-        facts.daemon_sets = self.daemon_sets().await;
         let deployments = self.at_home();
         facts.operator = self.get(deployments, OPERATOR, "deployments.apps").await;
         let home = self.namespace.clone();
