@@ -161,7 +161,6 @@ fn etcd(host: HostName, state: &State) -> Flags {
         ("peer-cert-file", format!("{PKI}/etcd/peer.crt")),
         ("peer-key-file", format!("{PKI}/etcd/peer.key")),
         ("snapshot-count", "10000".to_owned()),
-        ("feature-gates", "InitialCorruptCheck=true".to_owned()),
         ("watch-progress-notify-interval", "5s".to_owned()),
         // Not kubeadm's: several etcds share one disk here, and this data is not kept.
         ("unsafe-no-fsync", "true".to_owned()),
