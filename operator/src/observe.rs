@@ -38,6 +38,7 @@ mod clock;
 mod fleet;
 pub mod in_force;
 pub mod proxies;
+pub mod recent;
 pub mod replacement;
 pub mod rivals;
 pub mod unstarted;

@@ -127,7 +127,7 @@ impl Reviewer {
             Some(token) => self.of_token(token).await,
             None => Answer::Unauthenticated,
         };
-        self.upstreams.metrics().scraped(answer);
+        self.upstreams.metrics().scraped(answer.as_str());
         answer
     }
 

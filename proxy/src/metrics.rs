@@ -89,7 +89,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        authn::Answer,
         balance::health::{Outcome, State},
         ending::Ending,
         net::socket::Fault,
@@ -115,7 +114,7 @@ mod tests {
         metrics.report_failed("Denied");
         metrics.listener_fault("127.0.0.1:7443", false);
         metrics.active("cp1", true);
-        metrics.scraped(Answer::Allowed);
+        metrics.scraped("Allowed");
         metrics.warning("CacheUnwritable", true);
         metrics
     }

@@ -13,6 +13,7 @@ use trivet_crds::{BOOTSTRAP_LABEL, TEMPLATE_LABEL, bootstrap_name};
 
 use super::availability::{counts, is_complete, is_seen};
 use super::proxies::{Proxies, is_ready, node_of, pods_of, why_no_pods};
+use super::recent::{Look, Pods, Progress};
 use super::words::{EVENTS_INTERVAL, events, failure, latest, refusal};
 use super::{Error, nodes};
 use crate::api::watch;
@@ -33,46 +34,6 @@ pub struct Bootstrap {
     pub daemon_set: Option<DaemonSet>,
     /// What its pods have been seen to do.
     pub pods: Pods,
-}
-
-/// What the pods of a writer have been seen to do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pods {
-    /// Whether some have not done their task.
-    pub are_undone: bool,
-    /// Why, each with its node: words of kubelet, the scheduler or the API server.
-    pub failures: Vec<String>,
-}
-
-/// A look at the pods of a writer. It holds for some seconds, unless the writer changes.
-#[derive(Clone, Debug)]
-pub struct Look {
-    at: Instant,
-    of: Progress,
-    pods: Pods,
-}
-
-/// How far the DaemonSet controller is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Progress {
-    uid: Option<String>,
-    generation: Option<i64>,
-    updated: i32,
-    ready: i32,
-}
-
-impl Progress {
-    fn of(daemon_set: &DaemonSet) -> Self {
-        let status = daemon_set.status.as_ref();
-        Self {
-            uid: daemon_set.metadata.uid.clone(),
-            generation: daemon_set.metadata.generation,
-            updated: status
-                .and_then(|status| status.updated_number_scheduled)
-                .unwrap_or_default(),
-            ready: status.map_or(0, |status| status.number_ready),
-        }
-    }
 }
 
 /// Reads the writer of `pool`.

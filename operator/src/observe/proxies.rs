@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout};
 use trivet_crds::{BOOTSTRAP_LABEL, POOL_LABEL, STANDBY_LABEL, TEMPLATE_LABEL, data_plane_name};
 
 use super::Error;
-use super::unstarted::{self, Unstarted};
+use super::recent::Unstarted;
+use super::unstarted;
 use super::words::{EVENTS_INTERVAL, failure, refusal};
 use crate::api::watch;
 use crate::context::Context;

@@ -1,18 +1,14 @@
 //! Why pods do not start, by kubelet's events. Of a sandbox, a directory or a volume that kubelet cannot make, such as on a
 //! full disk, the status of the pod says nothing.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use super::recent::Unstarted;
 use super::words::{EVENTS_INTERVAL, events, failure, latest};
 use crate::context::Context;
-
-/// Kubelet's words about pods that do not start, by the name of the pod.
-pub type Unstarted = BTreeMap<String, String>;
 
 /// How long a pod may take to start until its events are read.
 const STARTS_SECONDS: i64 = 5;

@@ -19,7 +19,7 @@ use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL};
 
 use super::availability::{counts, is_complete, is_seen};
 use super::proxies::{Proxies, is_ready, node_of, pods_of, ready_at, why_no_pods};
-use super::unstarted::Unstarted;
+use super::recent::Unstarted;
 use super::words::failure;
 use crate::api::watch;
 use crate::context::Context;

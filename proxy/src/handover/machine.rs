@@ -30,8 +30,8 @@ mod state;
 mod tests;
 
 pub use self::{
-    action::{Action, Timer},
-    event::{ChannelId, Event},
+    action::Action,
+    event::{ChannelId, Event, Timer},
     state::{Merits, Probing, State, is_ready},
 };
 use self::{holding::Holding, joined::Joined};

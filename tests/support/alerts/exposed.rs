@@ -79,7 +79,7 @@ fn of_proxy() -> String {
     metrics.ended(Ending::Finished);
     metrics.failed_over(Duration::from_secs(1));
     metrics.report_failed("Denied");
-    metrics.scraped(Answer::Allowed);
+    metrics.scraped(Answer::Allowed.as_str());
     metrics.warning("CacheUnwritable", true);
     metrics::encode(&metrics.registry())
 }

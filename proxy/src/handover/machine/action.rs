@@ -2,27 +2,8 @@
 
 use std::time::Duration;
 
-use super::event::ChannelId;
+use super::event::{ChannelId, Timer};
 use crate::handover::record::Message;
-
-/// A timer of the machine. There is one of each; setting it again replaces it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Timer {
-    /// Look again for a holder or a free lock.
-    Seek,
-    /// Bind again.
-    Bind,
-    /// Processes that seek have had the time to connect to a new holder.
-    Settle,
-    /// Peers have had the time to ask a holder that leaves.
-    Gather,
-    /// The other side of a give is overdue.
-    Give,
-    /// The former holder is overdue with its end.
-    Predecessor,
-    /// This process has been leaving for as long as it may.
-    Leave,
-}
 
 /// Something to do, in the order in which it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

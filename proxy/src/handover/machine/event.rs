@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use super::action::Timer;
 use crate::handover::{
     rank::Rank,
     record::{Listener, Message, Snapshot},
@@ -11,6 +10,25 @@ use crate::handover::{
 /// A channel between two processes, numbered by its end in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub u64);
+
+/// A timer of the machine. There is one of each; setting it again replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// Look again for a holder or a free lock.
+    Seek,
+    /// Bind again.
+    Bind,
+    /// Processes that seek have had the time to connect to a new holder.
+    Settle,
+    /// Peers have had the time to ask a holder that leaves.
+    Gather,
+    /// The other side of a give is overdue.
+    Give,
+    /// The former holder is overdue with its end.
+    Predecessor,
+    /// This process has been leaving for as long as it may.
+    Leave,
+}
 
 /// Something that happened.
 ///

@@ -5,32 +5,12 @@ use std::time::Duration;
 
 use super::{
     Action, ChannelId, Machine, Message, Role, Timer,
-    holding::{Guest, Holding},
+    holding::{Giving, Guest, Holding, Step},
 };
 use crate::handover::record::{AbortReason, AskReason};
 
 /// How long a holder waits for `Ack`, then for `Taken`. The peer answers at once unless it is stopped.
 const GIVE_LIMIT: Duration = Duration::from_secs(1);
-
-/// A give to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Giving {
-    channel: ChannelId,
-    take: u64,
-    step: Step,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Step {
-    /// `Offer` is sent.
-    Offered,
-    /// `Ack` has come.
-    Acknowledged,
-    /// `Commit` is sent.
-    Committed,
-    /// Nothing more comes in; what is left is being read.
-    Closing,
-}
 
 impl Holding {
     pub(super) fn acknowledge(&mut self, channel: ChannelId, take: u64) {

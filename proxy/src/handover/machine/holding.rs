@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    Action, ChannelId, Listener, Machine, Message, Peer, Role, State, Timer, giving::Giving,
-    seeking::SETTLE_LIMIT,
-};
+use super::{Action, ChannelId, Listener, Machine, Message, Peer, Role, State, Timer};
 use crate::handover::record::{AskReason, Refusal};
 
 /// The pause between two attempts to bind a taken port.
@@ -14,6 +11,10 @@ const BIND_AGAIN: Duration = Duration::from_secs(1);
 /// A former holder that has not ended its channel after this long is stopped. It must not keep this process from giving;
 /// it reads that it has given as soon as it runs again.
 pub(super) const PREDECESSOR_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a new holder waits before it gives: longer than any pause after which a process that accepts without a holder
+/// looks for one.
+const SETTLE_LIMIT: Duration = Duration::from_millis(150);
 
 /// The timers of a holder.
 const ALL_TIMERS: [Timer; 6] = [
@@ -47,6 +48,27 @@ pub(super) struct Guest {
     pub(super) peer: Peer,
     pub(super) asked: Option<(u64, AskReason)>,
     pub(super) assists: bool,
+}
+
+/// A give to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Giving {
+    pub(super) channel: ChannelId,
+    pub(super) take: u64,
+    pub(super) step: Step,
+}
+
+/// How far a give is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    /// `Offer` is sent.
+    Offered,
+    /// `Ack` has come.
+    Acknowledged,
+    /// `Commit` is sent.
+    Committed,
+    /// Nothing more comes in; what is left is being read.
+    Closing,
 }
 
 impl Holding {

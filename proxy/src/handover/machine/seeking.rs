@@ -23,10 +23,6 @@ const GATED_PAUSE: Duration = Duration::from_millis(50);
 /// A process without listeners lets those that hold them come first, because only they can accept while all of them live.
 const EMPTY_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a new holder waits before it gives: longer than any pause after which a process that accepts without a holder
-/// looks for one.
-pub(super) const SETTLE_LIMIT: Duration = Duration::from_millis(150);
-
 /// The pause after a channel on which something was wrong.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
