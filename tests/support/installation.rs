@@ -155,6 +155,7 @@ impl Installation {
         })
         .await?;
         self.restarted_kubelets_report().await;
+        self.operator_leads().await?;
         self.pool_ready().await?;
         self.turn.step("pool");
         Ok(self)

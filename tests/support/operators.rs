@@ -73,15 +73,21 @@ impl Installation {
         Ok(std::iter::once(leader.clone()).chain(others).collect())
     }
 
-    /// Waits until an operator leads that has worked for a moment.
-    pub async fn operator_works(&self) -> Result<()> {
+    /// Waits until an operator leads that runs. After a removal of the chart that takes a while: the roles go first, so the
+    /// last leader may not release its Lease, and the next one waits until it expires.
+    pub async fn operator_leads(&self) -> Result<()> {
         eventually(STARTS, "an operator that leads", async || {
             let Operator { pod, node } = self.leader().await?;
             let pid = self.cluster().host(&node)?.pid(PROGRAM)?;
             pid.map(drop)
                 .with_context(|| format!("{pod} does not run on {node}"))
         })
-        .await?;
+        .await
+    }
+
+    /// Waits until an operator leads that has worked for a moment.
+    pub async fn operator_works(&self) -> Result<()> {
+        self.operator_leads().await?;
         sleep(WORKS).await;
         Ok(())
     }

@@ -157,6 +157,8 @@ impl Gatherer {
         );
         match api.logs(pod, &params).await {
             Ok(text) => self.entries.push(Entry::text(&name, &redact::text(&text))),
+            // The pod has ended since the list: what is gone is nothing that could not be read.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => self.failed(&name, error),
         }
     }
