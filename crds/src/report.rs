@@ -96,7 +96,8 @@ pub struct ReportContent {
     #[cfg_attr(feature = "crd", schemars(length(max = 63)))]
     #[serde(default)]
     pub template: String,
-    /// The revision of the wire document that the proxy follows; 0 while it has none.
+    /// The revision of the wire document that the proxy follows. 0 while it has none, before the API has told it which document
+    /// it has, and while that one is of another authority: then one of the two documents is of another cluster.
     #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 1_099_511_627_775_u64)))]
     #[serde(default)]
     pub revision: u64,

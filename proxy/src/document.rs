@@ -7,6 +7,7 @@ pub mod keeper;
 pub mod seed;
 pub mod stale;
 pub mod watch;
+mod witness;
 
 use std::{
     cmp::Ordering,
@@ -77,6 +78,8 @@ pub struct Documents {
     stale: channel::Sender<Vec<StaleDocument>>,
     /// The hash of the document that a stale one replaced. Its higher revision is no reason to follow it again.
     abandoned: Mutex<Option<String>>,
+    /// The sources that have told what they have, see [`witness`].
+    told: Mutex<BTreeSet<Source>>,
     cache: Option<Cache>,
     metrics: Arc<Metrics>,
     warnings: Arc<Warnings>,
@@ -99,6 +102,7 @@ impl Documents {
             rejected: Mutex::default(),
             stale: channel::Sender::default(),
             abandoned: Mutex::default(),
+            told: Mutex::default(),
             cache,
             metrics,
             warnings,
@@ -118,26 +122,13 @@ impl Documents {
     /// The revision of the ConfigMap in the API, if it is older than the document in force: it came back from a backup. A
     /// mounted ConfigMap does not tell, because it lags behind, and one with another authority is of another cluster.
     pub fn older_in_api(&self) -> Option<u64> {
-        let (revision, has_authority_in_force) = self.stale_in_api()?;
-        has_authority_in_force.then_some(revision)
-    }
-
-    /// Whether the ConfigMap in the API has another authority than the document in force, and a lower revision: one of the two
-    /// is of another cluster, and it is not known yet which.
-    pub fn is_contested(&self) -> bool {
-        self.stale_in_api()
-            .is_some_and(|(_, has_authority_in_force)| !has_authority_in_force)
-    }
-
-    /// The revision of the ConfigMap in the API, if it is older than the document in force, and whether it has its authority.
-    fn stale_in_api(&self) -> Option<(u64, bool)> {
         let in_force = self.in_force()?;
         let stale = self.stale.borrow();
         let in_api = stale
             .iter()
             .find(|stale| stale.source == Source::Watch && !stale.is_twin)?;
         let has_its_authority = stale::authority(&in_api.settings) == stale::authority(&in_force.settings);
-        Some((in_api.settings.document.revision, has_its_authority))
+        has_its_authority.then_some(in_api.settings.document.revision)
     }
 
     /// The document in force now.
@@ -221,7 +212,12 @@ impl Documents {
     /// Offers a text. It is followed if it is valid and newer than the document in force.
     pub fn offer(&self, text: &str, source: Source) -> OfferResult {
         match read(text, clock::unix_seconds()) {
-            Ok(settings) => self.offer_valid(settings, text, source),
+            Ok(settings) => {
+                let result = self.offer_valid(settings, text, source);
+                // After the offer, so that no report tells a revision that the offer contests.
+                self.has_told(source);
+                result
+            }
             Err(rejection) => {
                 self.reject(text, source, &rejection);
                 OfferResult::Rejected

@@ -89,8 +89,7 @@ impl Reporter {
         let mut marks = Marks::default();
         let mut undeclared = Undeclared::default();
         let mut idle = Idle::new(Instant::now());
-        // Not at once: first the watch tells what the API has, and so whether the document from the disk is of another cluster. Its
-        // revision is none for the operator to exceed.
+        // Not at once: most watches have told by then which document the API has, and so the first report has its revision.
         let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -159,10 +158,7 @@ impl Reporter {
             report.warnings.insert(0, elsewhere_unknown(&error));
             report.warnings.truncate(MAX_WARNINGS);
         }
-        if self.subject.documents.is_contested() {
-            // Another cluster's revision is none for this one's operator to exceed.
-            report.revision = 0;
-        }
+        report.revision = self.subject.documents.witnessed_revision().unwrap_or(0);
         Some(report)
     }
 

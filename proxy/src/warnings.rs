@@ -33,6 +33,8 @@ pub enum Topic {
     Scrapers,
     /// There is no file left.
     Files,
+    /// The API denies the ConfigMap.
+    Watch,
     /// A source offers a document that is not followed for its revision.
     Document(Source),
 }

@@ -21,6 +21,7 @@ use crate::{
     cause,
     source::Source,
     upstream::Upstreams,
+    warnings::Topic,
 };
 
 /// How long a watch may last beyond its `timeoutSeconds` before it counts as stalled.
@@ -29,6 +30,10 @@ const WATCH_SLACK: Duration = Duration::from_secs(5);
 /// A watch that ends by more than this before its `timeoutSeconds` counts as failed. The apiserver may have lost its store to
 /// a backup: then it takes the resourceVersion for one of the future, and the next watch would tell nothing.
 const EARLY: Duration = Duration::from_secs(5);
+
+/// How long a denial lasts before it is warned of. An apiserver that starts denies everything for a second or two, and after a
+/// restore from a backup kubelet needs some time to bring a new token.
+const DENIED_FOR_LONG: Duration = Duration::from_secs(60);
 
 /// Which ConfigMap to follow, and with which credentials.
 #[derive(Clone, Debug)]
@@ -77,6 +82,8 @@ struct Follower {
     /// Whether the apiserver of this connection has sent a bookmark. One without a watch cache sends none, and one that has
     /// seen no change since its start does not send any yet.
     has_bookmarks: bool,
+    /// Since when the API denies the ConfigMap.
+    denied_since: Option<Instant>,
 }
 
 /// Follows the ConfigMap without end, with a jittered back-off after failures.
@@ -87,6 +94,7 @@ pub async fn follow(target: ConfigMapTarget, upstreams: Arc<Upstreams>, document
         documents,
         failing: false,
         has_bookmarks: false,
+        denied_since: None,
     };
     let mut backoff = Backoff::default();
     loop {
@@ -115,7 +123,26 @@ impl Follower {
             warn!(error = told, "failed to follow the ConfigMap, trying again");
         }
         self.failing = true;
+        if let Error::Denied(words) = &error {
+            self.denied(words);
+        }
         error
+    }
+
+    /// Warns where the API denies the ConfigMap for long.
+    fn denied(&mut self, words: &str) {
+        let since = *self.denied_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < DENIED_FOR_LONG {
+            return;
+        }
+        let ConfigMapTarget { namespace, name, .. } = &self.target;
+        let message = format!(
+            "the API server does not let this proxy watch the ConfigMap {namespace}/{name}, so edits come up to two minutes \
+             late, by the mount: run helm upgrade, which restores the Role and the RoleBinding trivet-proxy: {words}"
+        );
+        self.documents
+            .warnings
+            .raise(Topic::Watch, "ConfigMapDenied", message);
     }
 
     /// A list, then watches, until a request fails or a new list is needed.
@@ -124,7 +151,18 @@ impl Follower {
         self.has_bookmarks = false;
         let list = api.request(Verb::Get, &self.target.path()).await?;
         let mut version = resource_version(&list).unwrap_or_default().to_owned();
-        for config_map in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+        self.denied_since = None;
+        self.documents.warnings.clear(Topic::Watch);
+        let config_maps: Vec<_> = list
+            .get("items")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .collect();
+        if config_maps.is_empty() {
+            self.documents.has_told(Source::Watch);
+        }
+        for config_map in config_maps {
             self.offer(config_map);
         }
         loop {
@@ -193,7 +231,10 @@ fn resource_version(object: &Value) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch::Sender;
+
     use super::*;
+    use crate::balance::place::Place;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -231,5 +272,40 @@ mod tests {
         for pair in made.windows(2) {
             assert!(pair[1] < pair[0] + lasts + Duration::from_secs(1), "{made:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_denial_that_lasts_is_warned_of_and_one_of_a_start_is_not() {
+        let documents = Arc::new(Documents::new(None, Arc::default(), Arc::default()));
+        let place = Place {
+            node: "w1".to_owned(),
+            zone: String::new(),
+        };
+        let mut follower = Follower {
+            target: ConfigMapTarget {
+                namespace: "trivet-system".to_owned(),
+                name: "trivet-default".to_owned(),
+                token_file: PathBuf::new(),
+                authority_file: PathBuf::new(),
+            },
+            upstreams: Upstreams::new(place, Arc::default(), None, Sender::default()),
+            documents: Arc::clone(&documents),
+            failing: false,
+            has_bookmarks: false,
+            denied_since: None,
+        };
+        follower.denied("403 Forbidden: no");
+        sleep(DENIED_FOR_LONG / 2).await;
+        follower.denied("403 Forbidden: no");
+        assert!(documents.warnings.all().is_empty());
+        sleep(DENIED_FOR_LONG / 2).await;
+        follower.denied("403 Forbidden: no");
+        let warning = documents.warnings.all().remove(0);
+        assert_eq!(warning.reason, "ConfigMapDenied");
+        assert!(
+            warning
+                .message
+                .ends_with("RoleBinding trivet-proxy: 403 Forbidden: no")
+        );
     }
 }

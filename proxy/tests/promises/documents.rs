@@ -451,6 +451,40 @@ fn only_the_api_tells_that_a_document_came_back_from_a_backup() {
 }
 
 #[test]
+fn no_revision_is_told_before_a_source_of_this_cluster_has_an_authority_like_it() {
+    let (own, other) = (Authority::new(), Authority::new());
+    let of_disk = || {
+        let documents = Documents::new(None, Arc::default(), Arc::default());
+        documents.offer(&document_of(&other, 20), Source::Handover);
+        documents
+    };
+    let documents = of_disk();
+    assert_eq!(
+        documents.witnessed_revision(),
+        None,
+        "nothing of the API is known"
+    );
+    documents.offer(&document_of(&own, 7), Source::File);
+    assert_eq!(documents.witnessed_revision(), None, "the mount contests it");
+    documents.offer("no document", Source::Watch);
+    assert_eq!(documents.witnessed_revision(), None, "the watch has told nothing");
+    documents.offer(&document_of(&own, 8), Source::Watch);
+    assert_eq!(documents.witnessed_revision(), None, "the watch contests it");
+    documents.offer(&document_of(&own, 21), Source::Watch);
+    assert_eq!(documents.witnessed_revision(), Some(21));
+
+    // The operator must exceed what came back from a backup, whatever lags behind.
+    let documents = of_disk();
+    documents.offer(&document_of(&own, 7), Source::File);
+    documents.offer(&document_of(&other, 9), Source::Watch);
+    assert_eq!(documents.witnessed_revision(), Some(20));
+
+    let documents = of_disk();
+    documents.offer(&document_of(&other, 20), Source::File);
+    assert_eq!(documents.witnessed_revision(), Some(20), "the mount has it too");
+}
+
+#[test]
 fn a_document_that_was_replaced_for_its_authority_does_not_come_back() {
     let of = document_of;
     let (old, new) = (Authority::new(), Authority::new());

@@ -1,9 +1,12 @@
 //! The proxy that serves a node writes its report through its own upstreams; a standby writes none.
 
+use std::fs;
+
 use trivet_proxy::handover::rank::Class;
 
 use crate::support::{
     apiserver::{Apiserver, Applied},
+    authority::Authority,
     eventually,
     node::Node,
 };
@@ -68,6 +71,40 @@ async fn a_report_is_applied_on_a_change_of_the_standby_and_none_by_a_standby() 
         last.is_some_and(|last| is_from(&last, "of the standby") && last.object["standby"] == "Absent")
     })
     .await;
+}
+
+/// Otherwise the operator would number its next document above that of another cluster, and every proxy would follow it though
+/// nobody has looked at the authority.
+#[tokio::test]
+async fn the_revision_of_another_clusters_document_is_never_reported() {
+    let mut node = Node::new();
+    let apiserver = Apiserver::start("cp1", node.authority.server());
+    let authorities = node.authority.bundle.clone();
+    let other = node
+        .pool()
+        .with_authorities(&Authority::new().bundle)
+        .revision(20);
+    fs::create_dir(node.path("cache")).unwrap();
+    let file = node.path(&format!("cache/document-{:020}.json", 20));
+    fs::write(file, other.member(&apiserver).text()).unwrap();
+    // This apiserver answers no list: the watch tells nothing.
+    node.use_the_api("of the proxy", &authorities);
+    node.start().await;
+    let told = || {
+        let revision = |applied: &Applied| applied.object["revision"].as_u64();
+        apiserver.applied().iter().map(revision).collect::<Vec<_>>()
+    };
+    eventually("it reports", async || !told().is_empty()).await;
+    node.follows(20).await;
+    node.write(&node.pool().revision(7).member(&apiserver));
+    eventually("it reports what it follows then", async || {
+        told().last() == Some(&Some(7))
+    })
+    .await;
+    let others = told()
+        .into_iter()
+        .filter(|told| *told != Some(0) && *told != Some(7));
+    assert_eq!(others.count(), 0, "{:?}", told());
 }
 
 /// Otherwise a member might be called safe to switch off while a proxy that hands over still serves clients by it.
