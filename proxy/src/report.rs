@@ -168,22 +168,20 @@ impl Reporter {
         let name = name(&report.pool_name, &report.node_name);
         // The name has only the characters of a DNS name.
         let path = format!("/apis/{GROUP}/{VERSION}/{PLURAL}/{name}?fieldManager={MANAGER}&force=true");
+        undeclared.forget_old(Instant::now());
         loop {
             let mut object = report.object()?;
-            undeclared.remove_from(&mut object, Instant::now());
+            undeclared.remove_from(&mut object);
             let written = self.apply(&path, serde_json::to_vec(&object)?).await;
             let Err(Error::Refused(refusal)) = &written else {
+                if written.is_ok() {
+                    tell_of_schema(undeclared);
+                }
                 return written;
             };
-            let fields = undeclared.learn(refusal, Instant::now());
-            if fields.is_empty() {
+            if !undeclared.learn(refusal, Instant::now(), (self.nodes(), rand::random())) {
                 return written;
             }
-            let fields = fields.join(", ");
-            warn!(
-                fields,
-                "the ProxyReport of this cluster is of an earlier release: reporting without some fields"
-            );
         }
     }
 
@@ -221,6 +219,22 @@ impl Reporter {
                 }
             }
         }
+    }
+}
+
+/// Logs which fields the API has taken, where that differs from the report before.
+fn tell_of_schema(undeclared: &mut Undeclared) {
+    let Some(fields) = undeclared.news() else {
+        return;
+    };
+    if fields.is_empty() {
+        info!("the ProxyReport of this cluster has all fields now");
+    } else {
+        let fields = fields.join(", ");
+        warn!(
+            fields,
+            "the ProxyReport of this cluster is of an earlier release: reporting without some fields"
+        );
     }
 }
 

@@ -7,42 +7,66 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 use tokio::time::Instant;
+use trivet_crds::report::interval_seconds;
+
+use super::pacing::Draw;
 
 /// What follows a path in a refusal.
 const UNDECLARED: &str = ": field not declared in schema";
-
-/// How long a report goes without a field: the CRD may be replaced meanwhile.
-const FORGOTTEN: Duration = Duration::from_secs(3600);
 
 /// The fields that were refused lately, by their paths without the keys of list entries: `members.standing`.
 #[derive(Debug, Default)]
 pub(super) struct Undeclared {
     fields: BTreeSet<String>,
-    since: Option<Instant>,
+    /// Until when reports go without them. Nothing in the API tells a proxy that the CRD was replaced, so it tries again.
+    until: Option<Instant>,
+    /// The fields that the log names.
+    told: BTreeSet<String>,
 }
 
 impl Undeclared {
-    /// Takes a refusal in. Returns the fields that it names and none did before: a report without them is another one.
-    pub(super) fn learn(&mut self, refusal: &str, now: Instant) -> Vec<String> {
-        let mut named: Vec<_> = named(refusal).collect();
-        named.retain(|field| self.fields.insert(field.clone()));
-        if !named.is_empty() {
-            self.since = Some(now);
+    /// Takes a refusal in. Returns whether it names a field that none did before: a report without it is another one.
+    pub(super) fn learn(&mut self, refusal: &str, now: Instant, draw: Draw) -> bool {
+        let before = self.fields.len();
+        self.fields.extend(named(refusal));
+        let has_learnt = self.fields.len() > before;
+        if has_learnt {
+            self.until = Some(now + pause(draw));
         }
-        named
+        has_learnt
+    }
+
+    /// Forgets the fields after a while, so that the next write tries all of them again.
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        if self.until.is_some_and(|until| until <= now) {
+            self.fields.clear();
+            self.until = None;
+        }
     }
 
     /// Removes them from a report.
-    pub(super) fn remove_from(&mut self, report: &mut Value, now: Instant) {
-        let is_old = |since| now.saturating_duration_since(since) >= FORGOTTEN;
-        if self.since.is_some_and(is_old) {
-            *self = Self::default();
-        }
+    pub(super) fn remove_from(&self, report: &mut Value) {
         for field in &self.fields {
             let steps: Vec<_> = field.split('.').collect();
             remove(report, &steps);
         }
     }
+
+    /// The fields that a report which was written lacks, unless the report before lacked the same.
+    pub(super) fn news(&mut self) -> Option<Vec<String>> {
+        if self.told == self.fields {
+            return None;
+        }
+        self.told.clone_from(&self.fields);
+        Some(self.fields.iter().cloned().collect())
+    }
+}
+
+/// How long reports go without a refused field: as long as a report goes without a change. A fleet makes as many more requests
+/// then, none of which reaches etcd, as it makes writes at rest.
+fn pause((nodes, chance): Draw) -> Duration {
+    let interval = Duration::from_secs(interval_seconds(nodes));
+    interval / 2 + (interval / 2).mul_f64(chance.clamp(0.0, 1.0))
 }
 
 /// Removes a field, in each entry of the lists on the way.
@@ -102,29 +126,62 @@ mod tests {
     const ONE: &str = "failed to create typed patch object (default.w1; trivet.dev/v1alpha1, Kind=ProxyReport): \
                        .memoryMebibytes: field not declared in schema";
 
+    const DRAW: Draw = (3, 0.5);
+
     #[test]
-    fn a_report_goes_without_what_the_schema_does_not_have_for_an_hour() {
+    fn a_report_goes_without_what_the_schema_does_not_have_for_a_few_minutes() {
         let (mut undeclared, now) = (Undeclared::default(), Instant::now());
-        assert_eq!(undeclared.learn(ONE, now), ["memoryMebibytes"]);
-        assert_eq!(undeclared.learn(ONE, now), [""; 0]);
+        assert!(undeclared.learn(ONE, now, DRAW));
+        assert!(!undeclared.learn(ONE, now, DRAW));
         let report = json!({ "memoryMebibytes": 7, "openFiles": 30 });
-        let mut left = report.clone();
-        undeclared.remove_from(&mut left, now);
-        assert_eq!(left, json!({ "openFiles": 30 }));
-        let mut left = report.clone();
-        undeclared.remove_from(&mut left, now + FORGOTTEN);
-        assert_eq!(left, report);
+        let left_at = |undeclared: &mut Undeclared, seconds| {
+            undeclared.forget_old(now + Duration::from_secs(seconds));
+            let mut left = report.clone();
+            undeclared.remove_from(&mut left);
+            left
+        };
+        assert_eq!(left_at(&mut undeclared, 224), json!({ "openFiles": 30 }));
+        assert_eq!(left_at(&mut undeclared, 225), report);
+        assert!(
+            undeclared.learn(ONE, now, DRAW),
+            "the CRD is still the earlier one"
+        );
+    }
+
+    #[test]
+    fn a_fleet_tries_again_as_rarely_as_it_writes_at_rest() {
+        for nodes in [1, 5_000, 20_000] {
+            let interval = Duration::from_secs(interval_seconds(nodes));
+            assert_eq!(pause((nodes, 0.0)), interval / 2);
+            assert_eq!(pause((nodes, 1.0)), interval);
+        }
+    }
+
+    #[test]
+    fn each_change_of_the_schema_is_told_once() {
+        let (mut undeclared, now) = (Undeclared::default(), Instant::now());
+        assert_eq!(undeclared.news(), None);
+        undeclared.learn(ONE, now, DRAW);
+        assert_eq!(undeclared.news(), Some(vec!["memoryMebibytes".to_owned()]));
+        // Tried again, and refused again.
+        undeclared.forget_old(now + Duration::from_secs(300));
+        undeclared.learn(ONE, now, DRAW);
+        assert_eq!(undeclared.news(), None);
+        undeclared.forget_old(now + Duration::from_secs(300));
+        assert_eq!(undeclared.news(), Some(Vec::new()));
+        assert_eq!(undeclared.news(), None);
     }
 
     #[test]
     fn a_field_of_list_entries_goes_from_each_of_them_and_the_others_stay() {
-        let (mut undeclared, now) = (Undeclared::default(), Instant::now());
+        let mut undeclared = Undeclared::default();
         let refusal = "failed to create typed patch object (default.w1; trivet.dev/v1alpha1, Kind=ProxyReport): \
                        .members[name=\"cp1.example.com\"].standing: field not declared in schema";
-        assert_eq!(undeclared.learn(refusal, now), ["members.standing"]);
+        undeclared.learn(refusal, Instant::now(), DRAW);
+        assert_eq!(undeclared.fields, ["members.standing".to_owned()].into());
         let entry = |name: &str| json!({ "name": name, "standing": "Active" });
         let mut report = json!({ "members": [entry("cp1.example.com"), entry("cp2")], "standing": 1 });
-        undeclared.remove_from(&mut report, now);
+        undeclared.remove_from(&mut report);
         let left = json!({ "members": [{ "name": "cp1.example.com" }, { "name": "cp2" }], "standing": 1 });
         assert_eq!(report, left);
     }
