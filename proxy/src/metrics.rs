@@ -107,7 +107,7 @@ mod tests {
         metrics.member("cp1");
         metrics.state("cp1", State::Up);
         metrics.probed("cp1", Outcome::Ready);
-        metrics.certificate("cp1", true);
+        metrics.certificate("cp1", true, Some(1_800_000_000));
         metrics.dial_failed("cp1", Fault::Refused);
         metrics.turned("cp1", State::Down);
         metrics.ended(Ending::Finished);
@@ -168,6 +168,15 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_certificate_is_shown_while_it_is_known() {
+        let metrics = eventful();
+        let line = "trivet_proxy_certificate_expiry_timestamp_seconds{member=\"cp1\"} 1800000000";
+        assert!(encode(&metrics.registry()).contains(line));
+        metrics.certificate("cp1", false, None);
+        assert!(!encode(&metrics.registry()).contains("certificate_expiry_timestamp_seconds{"));
+    }
+
+    #[test]
     fn nothing_is_left_of_a_forgotten_member() {
         let metrics = eventful();
         let series = metrics.member("cp1");
@@ -186,7 +195,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.member("cp1");
         metrics.state("cp1", State::Up);
-        metrics.certificate("cp1", true);
+        metrics.certificate("cp1", true, Some(1_800_000_000));
         metrics.active("cp1", true);
         let series = encode(&metrics.registry())
             .lines()

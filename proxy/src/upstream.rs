@@ -336,12 +336,12 @@ impl Upstreams {
     fn show_certificate(&self, member: &str) {
         let inner = self.lock();
         let paths = inner.live.values().filter(|live| live.key.member == member);
-        let refused = paths
-            .filter_map(|live| live.certificate.as_ref().map(Shown::is_refused))
-            .max();
+        let shown = || paths.clone().filter_map(|live| live.certificate.as_ref());
+        let refused = shown().map(Shown::is_refused).max();
+        let end = shown().filter_map(|shown| shown.certificate.not_after).min();
         drop(inner);
         if let Some(refused) = refused {
-            self.metrics.certificate(member, !refused);
+            self.metrics.certificate(member, !refused, end);
         }
     }
 

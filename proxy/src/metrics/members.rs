@@ -60,6 +60,7 @@ pub(super) struct MemberMetrics {
     probes: Family<FaultLabels, Counter>,
     probe: OfMembers,
     certificates_refused: Family<MemberLabel, Gauge>,
+    certificate_ends: Family<MemberLabel, Gauge>,
 }
 
 /// The series of one member, looked up once, so that counting a connection needs no look-up and no allocation.
@@ -100,6 +101,7 @@ impl Default for MemberMetrics {
             probes: Family::default(),
             probe: of_probes(),
             certificates_refused: Family::default(),
+            certificate_ends: Family::default(),
         }
     }
 }
@@ -137,6 +139,11 @@ impl MemberMetrics {
             "certificate_refused",
             "1 while the member's certificate does not verify (authority, name or dates)",
             self.certificates_refused.clone(),
+        );
+        root.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the member's certificate ends, the earliest of its addresses, Unix time",
+            self.certificate_ends.clone(),
         );
     }
 
@@ -227,6 +234,7 @@ impl Metrics {
         let label = label(member);
         members.connections.remove(&label);
         members.certificates_refused.remove(&label);
+        members.certificate_ends.remove(&label);
         members.active.remove(&label);
         for counter in [
             &members.opened,
@@ -288,12 +296,20 @@ impl Metrics {
         Durations(self.members.probe.get_or_create_owned(&label(member))).observe(elapsed);
     }
 
-    /// A member's certificate verifies, or does not.
-    pub fn certificate(&self, member: &str, verified: bool) {
+    /// A member's certificate verifies, or does not, and ends then, in Unix seconds; none where that cannot be read.
+    pub fn certificate(&self, member: &str, verified: bool, end: Option<u64>) {
+        let label = label(member);
         self.members
             .certificates_refused
-            .get_or_create(&label(member))
+            .get_or_create(&label)
             .set(i64::from(!verified));
+        match end {
+            Some(end) => {
+                let end = i64::try_from(end).unwrap_or(i64::MAX);
+                self.members.certificate_ends.get_or_create(&label).set(end);
+            }
+            None => drop(self.members.certificate_ends.remove(&label)),
+        }
     }
 }
 

@@ -74,7 +74,7 @@ fn of_proxy() -> String {
     metrics.state("cp1", State::Up);
     metrics.active("cp1", true);
     metrics.probed("cp1", Outcome::Ready);
-    metrics.certificate("cp1", true);
+    metrics.certificate("cp1", true, Some(1_800_000_000));
     metrics.dial_failed("cp1", Fault::Refused);
     metrics.ended(Ending::Finished);
     metrics.failed_over(Duration::from_secs(1));
@@ -96,7 +96,16 @@ fn of_operator() -> String {
         json!({ "type": type_, "status": status, "reason": "Because", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z" })
     };
-    let types = ["Ready", "Accepted", "ProxiesAvailable", "Progressing"];
+    let types = [
+        "Ready",
+        "Accepted",
+        "MembersAvailable",
+        "ProxiesAvailable",
+        "ConfigSynced",
+        "MembersDrained",
+        "CertificateMatches",
+        "Progressing",
+    ];
     let conditions = types
         .iter()
         .flat_map(|type_| ["True", "False"].map(|status| condition(type_, status)));
