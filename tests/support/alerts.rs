@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod exposed;
+pub mod faults;
 #[cfg(test)]
 mod selectors;
 

@@ -35,6 +35,7 @@ pub mod retirement;
 pub mod rollout;
 pub mod say;
 pub mod serving;
+pub mod serving_certificate;
 pub mod silence;
 pub mod steady_clients;
 pub mod stops;

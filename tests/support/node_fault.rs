@@ -56,6 +56,10 @@ pub enum NodeFault {
     Ipv6Off,
     /// The directory in which the proxies of the node meet is on a read-only file system.
     HandOverReadOnly,
+    /// The cache cannot be written, also by a proxy that runs.
+    CacheUnwritable,
+    /// No socket can be where the proxies of the node meet, also that of a proxy that runs.
+    HandOverPathTaken,
     /// Kubelet's directory of static pods is not there.
     NoManifests,
     /// Kubelet's directory of static pods is on a read-only file system.
@@ -84,6 +88,10 @@ impl NodeFault {
             Self::CacheOfAnotherCluster => return cache_of_another_cluster(host),
             Self::Ipv6Off => "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6",
             Self::HandOverReadOnly => "mkdir -p $hand_over; read_only $hand_over",
+            // Root without capabilities is bound by modes.
+            Self::CacheUnwritable => "chmod 0555 $cache",
+            // No socket replaces a directory. A proxy whose socket is gone makes another within a quarter of a second.
+            Self::HandOverPathTaken => "until mkdir $socket 2>/dev/null; do rm -f $socket; done",
             Self::NoManifests => "mv $manifests $manifests.away",
             Self::ManifestsReadOnly => "read_only $manifests",
         };
@@ -137,7 +145,9 @@ pub fn lift_all(host: &Host) -> Result<()> {
     let script = "for directory in $cache $hand_over $manifests $containers; do
              while mountpoint -q $directory; do umount --lazy $directory; done
          done
-         if [ -d $manifests.away ]; then mv $manifests.away $manifests; fi
+         if [ -d $cache ]; then chmod 0755 $cache; fi
+        if [ -d $socket ]; then rmdir $socket; fi
+        if [ -d $manifests.away ]; then mv $manifests.away $manifests; fi
          for file in $cache/document-*.json $cache/proven.json; do
              if [ \"$(head -c 7 $file 2>/dev/null)\" = $garbage ]; then rm $file; fi
          done";
@@ -147,7 +157,7 @@ pub fn lift_all(host: &Host) -> Result<()> {
 /// Runs this in a host, stopping at the first command that fails.
 fn run(host: &Host, script: &str) -> Result<()> {
     let script = format!(
-        "cache={CACHE} hand_over={HAND_OVER} manifests={MANIFESTS} containers={CONTAINERS} garbage={GARBAGE}
+        "cache={CACHE} hand_over={HAND_OVER} socket={HAND_OVER}/socket manifests={MANIFESTS} containers={CONTAINERS} garbage={GARBAGE}
          # Of the whole file system: a container may be given a mount of its own that is writable.
          read_only() {{ mount -t tmpfs -o mode=755 tmpfs $1; mount -o remount,ro $1; }}
          {script}"

@@ -6,23 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
-use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
-use trivet_testbed::{Component, Fault, Host};
+use trivet_testbed::{Component, Host};
+use trivet_tests::alerts::faults::{CONNECTIONS, Faults, RENEWED, STRANGER};
 use trivet_tests::attempts::LOOPBACKS;
 use trivet_tests::held::Held;
-use trivet_tests::installation::{Installation, NAMESPACE, POOL, standbys};
+use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::prometheus::Prometheus;
 use trivet_tests::say::say;
-use trivet_tests::serving::daemon_set_serves;
+use trivet_tests::serving_certificate;
 
 /// Within this time of a fault its alert's expression holds, and within this time of the heal none does.
 const TOLD: Duration = Duration::from_secs(60);
-
-/// The least that a pool may allow.
-const CONNECTIONS: usize = 64;
 
 /// The binding of the operator's rights in the whole cluster.
 const BINDING: &str = "patch clusterrolebinding trivet-operator --type=json --patch";
@@ -30,15 +27,27 @@ const BINDING: &str = "patch clusterrolebinding trivet-operator --type=json --pa
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_and_clear() -> Result<()> {
     let installation = Installation::standing_by().await?.told().await?;
-    let hosts = Hosts::of(&installation).await?;
-    only_readers_get_metrics(&installation, &hosts.reached).await?;
+    // A run that was killed may have left one.
+    renew(&installation).await?;
+    let mut faults = Faults::of(&installation).await?;
+    only_readers_get_metrics(&installation, &faults.reached).await?;
     let prometheus = Prometheus::start(&installation, "cp1").await?;
     prometheus.tells_nothing(TOLD).await?;
     say("no alert in a healthy cluster");
 
-    let outcome = nodes_and_members(&installation, &hosts, &prometheus).await;
-    heal(&installation, &hosts).await?;
-    outcome?;
+    let outcome = async {
+        faults.inject(&installation).await?;
+        nodes_and_members(&installation, &faults, &prometheus).await
+    }
+    .await;
+    serving_certificate::end_soon(&installation.cluster().host(RENEWED)?)?;
+    faults.heal(&installation).await?;
+    let told = match outcome {
+        Ok(()) => a_certificate_that_ends_soon(&installation, &prometheus).await,
+        Err(error) => Err(error),
+    };
+    renew(&installation).await?;
+    told?;
     all_clear(&prometheus, "nodes and members").await?;
 
     let outcome = pool_and_passes(&installation, &prometheus).await;
@@ -59,33 +68,6 @@ async fn alerts_fire_and_clear() -> Result<()> {
     outcome?;
     all_clear(&prometheus, "no operator").await?;
     installation.nodes_ready().await
-}
-
-/// Which host gets which fault.
-struct Hosts {
-    /// A worker that reaches no master. The operator that leads does not run there.
-    severed: Host,
-    /// A worker that does not reach cp2.
-    reached: Host,
-    /// Whose proxy hangs, and another whose standby does.
-    hung: Host,
-    without_standby: Host,
-}
-
-impl Hosts {
-    async fn of(installation: &Installation) -> Result<Self> {
-        let leader = installation.leader().await?.node;
-        let mut workers = installation.workers();
-        workers.sort_by_key(|worker| worker.name().to_string() == leader);
-        let mut workers = workers.into_iter();
-        let cluster = installation.cluster();
-        Ok(Self {
-            severed: workers.next().context("there is no worker")?,
-            reached: workers.next().context("there is one worker only")?,
-            hung: cluster.host("cp2")?,
-            without_standby: cluster.host("cp1")?,
-        })
-    }
 }
 
 /// At the node's address the API server decides who gets them.
@@ -124,31 +106,20 @@ async fn only_readers_get_metrics(installation: &Installation, host: &Host) -> R
 
 async fn nodes_and_members(
     installation: &Installation,
-    hosts: &Hosts,
+    faults: &Faults,
     prometheus: &Prometheus,
 ) -> Result<()> {
-    let [severed, reached, hung] =
-        [&hosts.severed, &hosts.reached, &hosts.hung].map(|host| host.name().to_string());
-    let (node, other) = (severed.clone(), reached.clone());
-    installation
-        .disturb(move |cluster| {
-            for master in cluster.masters() {
-                cluster.inject(&node, Fault::Sever(master.name()))?;
-            }
-            cluster.inject(&other, Fault::Sever(cluster.host("cp2")?.name()))?;
-            cluster.kill("cp3", Component::KubeApiserver.program())
-        })
-        .await?;
-    hosts
-        .hung
-        .signal(daemon_set_serves(&hosts.hung).await?, Signal::SIGSTOP)?;
-    for pid in standbys(&hosts.without_standby)? {
-        hosts.without_standby.signal(pid, Signal::SIGSTOP)?;
-    }
-    let limited = json!({ "connection": { "maxConnections": CONNECTIONS } });
-    installation.edit_pool(limited).await?;
-    let _held = fill(installation, &hosts.reached, prometheus).await?;
+    let _held = fill(installation, &faults.reached, prometheus).await?;
     let begun = Instant::now();
+    let name = |host: &Host| host.name().to_string();
+    let [severed, reached, hung, taken, unwritable] = [
+        &faults.severed,
+        &faults.reached,
+        &faults.hung,
+        &faults.taken,
+        &faults.unwritable,
+    ]
+    .map(name);
     let wanted = [
         ("TrivetNoUpstream", vec![("node", severed.as_str())]),
         (
@@ -157,9 +128,24 @@ async fn nodes_and_members(
         ),
         ("TrivetMemberDownOnManyNodes", vec![("member", "cp3")]),
         ("TrivetDocumentStale", vec![("node", severed.as_str())]),
+        ("TrivetReportsFail", vec![("node", severed.as_str())]),
         ("TrivetConnectionsNearLimit", vec![("node", reached.as_str())]),
         ("TrivetProxyNotScraped", vec![("node", hung.as_str())]),
+        (
+            "TrivetProxyNotListening",
+            vec![("node", taken.as_str()), ("listener", "127.0.0.1:7443")],
+        ),
+        ("TrivetProxiesUnavailable", vec![("pool", POOL)]),
         ("TrivetStandbyMissing", vec![("pool", POOL)]),
+        ("TrivetCertificateRefused", vec![("member", STRANGER)]),
+        ("TrivetCacheUnwritable", vec![("node", unwritable.as_str())]),
+        (
+            "TrivetProxyWarns",
+            vec![
+                ("node", unwritable.as_str()),
+                ("reason", "HandoverPathUnwritable"),
+            ],
+        ),
     ];
     let told = wanted.iter().map(|(alert, labels)| async move {
         prometheus.tells(alert, labels, TOLD).await?;
@@ -196,20 +182,48 @@ async fn fill(installation: &Installation, host: &Host, prometheus: &Prometheus)
     Held::open(host, &installation.client()?, LOOPBACKS[0], left).await
 }
 
-async fn heal(installation: &Installation, hosts: &Hosts) -> Result<()> {
-    let names = [&hosts.severed, &hosts.reached].map(|host| host.name().to_string());
-    installation
-        .disturb(move |cluster| {
-            for name in &names {
-                cluster.heal(name)?;
-            }
-            for name in ["cp1", "cp2"] {
-                cluster.cont(name, "trivet-proxy")?;
-            }
-            cluster.start_component("cp3", Component::KubeApiserver)
-        })
+/// A master whose apiserver has come back with a certificate that ends within 30 days.
+async fn a_certificate_that_ends_soon(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
+    let begun = Instant::now();
+    prometheus
+        .tells("TrivetCertificateExpires", &[("member", RENEWED)], TOLD)
         .await?;
-    installation.edit_pool(json!({ "connection": null })).await
+    say(format!(
+        "TrivetCertificateExpires after {:.0} s",
+        begun.elapsed().as_secs_f32()
+    ));
+    let left = TOLD.saturating_sub(begun.elapsed());
+    eventually(left, "the condition CertificateMatches", async || {
+        let status = installation.pool_status().await?;
+        let matches = condition(&status, "CertificateMatches")?;
+        let words = format!("the certificate of {RENEWED} expires on ");
+        ensure!(
+            matches.reason == "ExpiresSoon" && matches.message.contains(&words),
+            "{matches:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    say(format!(
+        "CertificateMatches says so {:.0} s after the start of the apiserver",
+        begun.elapsed().as_secs_f32()
+    ));
+    Ok(())
+}
+
+/// Gives the masters their own certificates back, and restarts the apiservers that have shown another.
+async fn renew(installation: &Installation) -> Result<()> {
+    installation
+        .disturb(|cluster| {
+            for master in cluster.masters() {
+                if serving_certificate::restore(&master)? {
+                    let name = master.name().to_string();
+                    cluster.restart(&name, Component::KubeApiserver, &[])?;
+                }
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// A spec that would leave no member, for an operator that may not say so.
