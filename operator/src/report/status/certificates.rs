@@ -9,8 +9,7 @@ use trivet_crds::pool::PoolMemberState;
 use trivet_crds::report::CertificateState;
 
 use super::Seen;
-use super::synced::no;
-use super::undated::Undated;
+use super::undated::{Holds, Undated};
 use crate::reports::members::SeenCertificate;
 use crate::reports::words::listed;
 
@@ -61,7 +60,7 @@ pub(super) fn matches(seen: &Seen<'_>) -> Undated {
     let shown = shown(seen);
     if shown.is_empty() {
         let message = "no node has reported a certificate of a member yet";
-        return no("NotReported", message.to_owned());
+        return Undated::unknown("NotReported", message.to_owned());
     }
     let mut faults: BTreeMap<Fault, Vec<String>> = BTreeMap::new();
     let mut uncovered = BTreeSet::new();
@@ -85,7 +84,7 @@ pub(super) fn matches(seen: &Seen<'_>) -> Undated {
     }
     let Some(gravest) = faults.keys().next() else {
         return Undated {
-            holds: true,
+            holds: Holds::True,
             reason: "Matches",
             message: "the certificates of all members are valid and cover the addresses of the listeners"
                 .to_owned(),
@@ -97,7 +96,7 @@ pub(super) fn matches(seen: &Seen<'_>) -> Undated {
             some(words, "; ")
         }
     });
-    no(gravest.reason(), words.collect::<Vec<_>>().join("; "))
+    Undated::no(gravest.reason(), words.collect::<Vec<_>>().join("; "))
 }
 
 /// What the Ready nodes have seen, by member. Of a disabled one nobody cares.

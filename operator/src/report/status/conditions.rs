@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, PoolMemberState};
 
-use super::undated::Undated;
+use super::undated::{Holds, Undated};
 use super::{Seen, certificates, condition, drained, members, progress, proxies, synced};
 use crate::apply::Kind;
 use crate::plan::Verdict;
@@ -66,7 +66,7 @@ fn accepted(seen: &Seen<'_>) -> Undated {
         (Verdict::Rejected { rejection, notes }, refused) => {
             let sentences = notes.iter().map(String::as_str).chain(refused);
             Undated {
-                holds: false,
+                holds: Holds::False,
                 reason: rejection.reason(),
                 message: sentences.fold(rejection.to_string(), |text, sentence| {
                     format!("{text}; {sentence}")
@@ -74,12 +74,12 @@ fn accepted(seen: &Seen<'_>) -> Undated {
             }
         }
         (Verdict::Accepted { .. } | Verdict::Paused { .. }, Some(words)) => Undated {
-            holds: false,
+            holds: Holds::False,
             reason: "ApplyFailed",
             message: format!("{words}; the last good configuration stays in force"),
         },
         (Verdict::Paused { notes }, None) => Undated {
-            holds: true,
+            holds: Holds::True,
             reason: PAUSED,
             message: notes.join("; "),
         },
@@ -102,7 +102,7 @@ fn accepted(seen: &Seen<'_>) -> Undated {
                 sentences.join("; ")
             };
             Undated {
-                holds: true,
+                holds: Holds::True,
                 reason,
                 message,
             }
@@ -111,9 +111,12 @@ fn accepted(seen: &Seen<'_>) -> Undated {
 }
 
 fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Undated {
-    if let Some(missing) = [accepted, available].into_iter().find(|undated| !undated.holds) {
+    if let Some(missing) = [accepted, available]
+        .into_iter()
+        .find(|undated| undated.holds != Holds::True)
+    {
         return Undated {
-            holds: false,
+            holds: Holds::False,
             reason: missing.reason,
             message: missing.message.clone(),
         };
@@ -128,7 +131,7 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
         }
         let message = "no active member is Up; status.members says why".to_owned();
         return Undated {
-            holds: false,
+            holds: Holds::False,
             reason: "NoMemberUp",
             message,
         };
@@ -140,7 +143,7 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
         proxies::names(seen.uncounted)
     );
     Undated {
-        holds: true,
+        holds: Holds::True,
         reason: "Ready",
         message,
     }
@@ -155,7 +158,7 @@ fn cannot_judge(why: &str, seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Und
         proxies::names(seen.uncounted)
     );
     Undated {
-        holds: true,
+        holds: Holds::True,
         reason: "CannotJudge",
         message,
     }
@@ -163,7 +166,7 @@ fn cannot_judge(why: &str, seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Und
 
 /// The condition, with the time at which its status last changed.
 fn dated(type_: &str, undated: Undated, seen: &Seen<'_>) -> Condition {
-    let status = if undated.holds { "True" } else { "False" };
+    let status = undated.holds.as_str();
     let before = seen.previous.and_then(|previous| condition(previous, type_));
     let unchanged_since = before
         .filter(|old| old.status == status)

@@ -10,8 +10,8 @@ use trivet_crds::report::{ELSEWHERE_UNKNOWN, HANDOVER_PATH_UNWRITABLE};
 
 use super::Seen;
 use super::proxies;
-use super::synced::{UNREAD, no, not_obeyed, silent, unreported};
-use super::undated::Undated;
+use super::synced::{UNREAD, not_obeyed, silent, unreported};
+use super::undated::{Holds, Undated};
 use crate::reports::NodeReport;
 use crate::reports::members::SeenMember;
 use crate::reports::words::{counted, listed};
@@ -28,7 +28,7 @@ pub(super) fn drained(seen: &Seen<'_>) -> Undated {
         return undated;
     }
     if !seen.fleet.has_read {
-        return no(
+        return Undated::unknown(
             "ReportsUnreadable",
             format!("whether clients are left is not known: {UNREAD}"),
         );
@@ -42,16 +42,16 @@ pub(super) fn drained(seen: &Seen<'_>) -> Undated {
     }
     words.extend(unknown);
     if !words.is_empty() {
-        let reason = if holders.is_empty() {
-            "NotReported"
+        let message = format!("{}{aside}", words.join("; "));
+        return if holders.is_empty() {
+            Undated::unknown("NotReported", message)
         } else {
-            "ClientsLeft"
+            Undated::no("ClientsLeft", message)
         };
-        return no(reason, format!("{}{aside}", words.join("; ")));
     }
     let ready = seen.fleet.ready.len();
     if ready == 0 {
-        return no(
+        return Undated::no(
             "NoReadyNodes",
             format!("no Ready node should have a proxy{aside}"),
         );
@@ -63,7 +63,7 @@ pub(super) fn drained(seen: &Seen<'_>) -> Undated {
         ("Drained", listed(leaving.into_iter()))
     };
     Undated {
-        holds: true,
+        holds: Holds::True,
         reason,
         message: format!(
             "safe to switch off as far as Trivet's clients are concerned: {which} (no client on {} is connected to it by \

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use trivet_crds::pool::{MemberHealth, MemberStatus, PoolMemberState};
 
 use super::Seen;
-use super::undated::Undated;
+use super::undated::{Holds, Undated};
 use crate::health::sighting::Sighting;
 use crate::plan::Member;
 use crate::reports::words::NAMES_LIMIT;
@@ -118,7 +118,7 @@ pub(super) fn available(seen: &Seen<'_>) -> Undated {
     let ailing: Vec<_> = active.iter().filter(|member| !is_up(member)).collect();
     if !active.is_empty() && ailing.is_empty() {
         return Undated {
-            holds: true,
+            holds: Holds::True,
             reason: "Available",
             message: format!("{0}/{0} members are Up {where_}", active.len()),
         };
@@ -128,6 +128,11 @@ pub(super) fn available(seen: &Seen<'_>) -> Undated {
         _ => sighting.up == 0,
     };
     let nowhere = ailing.iter().filter(is_nowhere_up).count();
+    let is_known = |(member, sighting): &&&(&Member, Sighting)| {
+        sighting.reporting > 0
+            || by_operator(member).unwrap_or(MemberHealth::Unknown) != MemberHealth::Unknown
+    };
+    let known = ailing.iter().filter(is_known).count();
     let reason = match nowhere {
         0 if active.is_empty() => "NoMembers",
         0 => "NotUpOnSomeNodes",
@@ -148,11 +153,11 @@ pub(super) fn available(seen: &Seen<'_>) -> Undated {
     if words.is_empty() {
         words.push("no member is Active".to_owned());
     }
-    Undated {
-        holds: false,
-        reason,
-        message: words.join("; "),
+    let message = words.join("; ");
+    if known == 0 && !ailing.is_empty() {
+        return Undated::unknown("NotReported", message);
     }
+    Undated::no(reason, message)
 }
 
 fn sighting(member: &Member, seen: &Seen<'_>) -> Sighting {

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use super::Seen;
 use super::conditions::PAUSED;
 use super::proxies;
-use super::undated::Undated;
+use super::undated::{Holds, Undated};
 use crate::apply::{BOOTSTRAP_FORBIDDEN, Kind};
 use crate::plan::Verdict;
 use crate::plan::bootstrap::Phase;
@@ -50,7 +50,7 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
         ),
         Phase::AwaitsWay(nodes) => stands("AwaitingProxies", awaits_way(nodes)),
         Phase::Off | Phase::AwaitsProxies | Phase::AwaitsRollout | Phase::Soaks | Phase::Writes | Phase::Removes
-            if !available.holds =>
+            if available.holds != Holds::True =>
         {
             goes_on("RollingOut", available.message)
         }
@@ -147,7 +147,7 @@ pub(in crate::report) fn failed(halt: &Halt) -> String {
 
 fn goes_on(reason: &'static str, message: String) -> Undated {
     Undated {
-        holds: true,
+        holds: Holds::True,
         reason,
         message,
     }
@@ -155,7 +155,7 @@ fn goes_on(reason: &'static str, message: String) -> Undated {
 
 fn stands(reason: &'static str, message: String) -> Undated {
     Undated {
-        holds: false,
+        holds: Holds::False,
         ..goes_on(reason, message)
     }
 }

@@ -3,7 +3,7 @@
 use trivet_crds::pool::ProxiesStatus;
 
 use super::Seen;
-use super::undated::Undated;
+use super::undated::{Holds, Undated};
 use crate::apply::Kind;
 use crate::observe::availability::{counts, is_complete, is_seen};
 use crate::observe::proxies::Uncounted;
@@ -11,26 +11,21 @@ use crate::reports::words::listed;
 
 /// The condition ProxiesAvailable.
 pub(super) fn available(seen: &Seen<'_>) -> Undated {
-    let no = |reason, message: String| Undated {
-        holds: false,
-        reason,
-        message,
-    };
     if let Some(refused) = seen.refused.filter(|refused| refused.kind == Kind::DaemonSet) {
-        return no(refused.reason, refused.words.clone());
+        return Undated::no(refused.reason, refused.words.clone());
     }
     let Some(daemon_set) = seen.daemon_set else {
         let message = "there is no DaemonSet: it is created once the spec is accepted";
-        return no("NotCreated", message.to_owned());
+        return Undated::no("NotCreated", message.to_owned());
     };
     if !is_seen(daemon_set) {
         let message = "the DaemonSet controller has not seen the newest template yet";
-        return no("Progressing", message.to_owned());
+        return Undated::no("Progressing", message.to_owned());
     }
     let status = daemon_set.status.as_ref();
     if status.is_none_or(|status| status.desired_number_scheduled == 0) {
         let message = "no node matches spec.proxy.nodeScope and spec.proxy.nodeSelector";
-        return no("NoNodes", message.to_owned());
+        return Undated::no("NoNodes", message.to_owned());
     }
     let counts = counts(daemon_set, seen.uncounted);
     let summary = [summary(&counts, seen.uncounted) + &writers(seen)]
@@ -40,19 +35,19 @@ pub(super) fn available(seen: &Seen<'_>) -> Undated {
         .collect::<Vec<_>>()
         .join("; ");
     if counts.desired == 0 {
-        return no("NoReadyNodes", summary);
+        return Undated::no("NoReadyNodes", summary);
     }
     if is_complete(&counts) {
         return Undated {
-            holds: true,
+            holds: Holds::True,
             reason: "Available",
             message: summary,
         };
     }
     if seen.failures.is_empty() {
-        return no("Progressing", summary);
+        return Undated::no("Progressing", summary);
     }
-    no("Unavailable", format!("{summary}: {}", seen.failures.join("; ")))
+    Undated::no("Unavailable", format!("{summary}: {}", seen.failures.join("; ")))
 }
 
 /// The nodes whose standby's manifest is not as it should be. That costs no client anything while a proxy is available.

@@ -2,7 +2,7 @@
 
 use super::Seen;
 use super::proxies;
-use super::undated::Undated;
+use super::undated::{Holds, Undated};
 use crate::apply::Kind;
 use crate::plan::Verdict;
 use crate::reports::words::{counted, listed};
@@ -17,10 +17,10 @@ pub(super) fn synced(seen: &Seen<'_>) -> Undated {
         return undated;
     }
     if revision == 0 {
-        return no("NotWritten", "there is no document yet".to_owned());
+        return Undated::no("NotWritten", "there is no document yet".to_owned());
     }
     if !seen.fleet.has_read {
-        return no(
+        return Undated::unknown(
             "ReportsUnreadable",
             format!("which nodes follow revision {revision} is not known: {UNREAD}"),
         );
@@ -28,54 +28,61 @@ pub(super) fn synced(seen: &Seen<'_>) -> Undated {
     let ready = seen.fleet.ready.len();
     let aside = proxies::names(seen.uncounted);
     if ready == 0 {
-        return no(
+        return Undated::no(
             "NoReadyNodes",
             format!("no Ready node should have a proxy{aside}"),
         );
     }
     let synced = seen.fleet.synced(revision);
     let message = format!("{synced} of {ready} Ready nodes follow revision {revision}");
-    let others: Vec<_> = seen
+    let (untold, others): (Vec<_>, Vec<_>) = seen
         .fleet
         .of_ready_nodes()
         .filter(|report| report.revision != revision)
-        .map(|report| format!("{} ({})", report.node, report.revision))
-        .collect();
+        .partition(|report| report.revision == 0);
     let silent = silent(seen);
     let mut words = vec![message];
     if !others.is_empty() {
         let count = counted(others.len());
         let verb = if others.len() == 1 { "follows" } else { "follow" };
+        let names = others
+            .iter()
+            .map(|report| format!("{} ({})", report.node, report.revision));
+        words.push(format!("{count} {verb} another: {}", listed(names)));
+    }
+    if !untold.is_empty() {
+        let count = counted(untold.len());
+        let verb = if untold.len() == 1 { "has" } else { "have" };
+        let names = untold.iter().map(|report| report.node.clone());
         words.push(format!(
-            "{count} {verb} another: {}",
-            listed(others.iter().cloned())
+            "{count} {verb} not heard from the API which document is in force: {}",
+            listed(names)
         ));
     }
     words.extend(unreported(&silent));
     let message = format!("{}{aside}", words.join("; "));
     if synced == ready {
         return Undated {
-            holds: true,
+            holds: Holds::True,
             reason: "Synced",
             message,
         };
     }
-    let reason = if others.is_empty() {
-        "NotReported"
+    if others.is_empty() {
+        Undated::unknown("NotReported", message)
     } else {
-        "Syncing"
-    };
-    no(reason, message)
+        Undated::no("Syncing", message)
+    }
 }
 
 /// While the spec is not obeyed, no condition about what it asks for may hold: `kubectl wait` waits for the edit.
 pub(super) fn not_obeyed(seen: &Seen<'_>) -> Option<Undated> {
     if let Verdict::Rejected { rejection, .. } = &seen.plan.verdict {
         let message = "the spec is not obeyed, see Accepted; the last good configuration stays in force";
-        return Some(no(rejection.reason(), message.to_owned()));
+        return Some(Undated::no(rejection.reason(), message.to_owned()));
     }
     let refused = seen.refused.filter(|refused| refused.kind == Kind::ConfigMap)?;
-    Some(no(refused.reason, refused.words.clone()))
+    Some(Undated::no(refused.reason, refused.words.clone()))
 }
 
 /// The Ready nodes from which nobody reports.
@@ -90,12 +97,4 @@ pub(super) fn unreported(silent: &[String]) -> Option<String> {
         let names = listed(silent.iter().cloned());
         format!("nobody reports from {}: {names}", counted(silent.len()))
     })
-}
-
-pub(super) fn no(reason: &'static str, message: String) -> Undated {
-    Undated {
-        holds: false,
-        reason,
-        message,
-    }
 }

@@ -126,7 +126,7 @@ fn what_is_not_known_is_not_drained() {
         let reports = std::iter::once(drained("w1")).chain(other).collect();
         leaving(PoolMemberState::Draining, &["w1", "w2"], reports)
     };
-    let not_reported = ("False", "NotReported");
+    let not_reported = ("Unknown", "NotReported");
     tells(&of(None), DRAINED, not_reported, "nobody reports from 1 node: w2");
 
     let behind = report("w2", REVISION - 1, both(json!({})));
@@ -161,7 +161,7 @@ fn what_is_not_known_is_not_drained() {
 
     let mut unread = of(None);
     unread.fleet = Fleet::unread(vec!["w1".to_owned()]);
-    tells(&unread, DRAINED, ("False", "ReportsUnreadable"), "CRD");
+    tells(&unread, DRAINED, ("Unknown", "ReportsUnreadable"), "CRD");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_report_from_before_the_member_left_says_nothing_even_if_it_had_no_connectio
     // It drained once before, at revision 2, was Active at 3, and drains again.
     let stale = report("w1", 2, both(draining(0)));
     let case = leaving(PoolMemberState::Draining, &["w1"], vec![stale]);
-    tells(&case, DRAINED, ("False", "NotReported"), "revision 4");
+    tells(&case, DRAINED, ("Unknown", "NotReported"), "revision 4");
     let later = report("w1", REVISION + 5, both(draining(0)));
     let case = leaving(PoolMemberState::Draining, &["w1"], vec![later]);
     tells(&case, DRAINED, ("True", "Drained"), "cp2");
@@ -261,8 +261,15 @@ fn the_document_is_synced_once_every_ready_node_follows_it() {
     tells(
         &silent,
         "ConfigSynced",
-        ("False", "NotReported"),
+        ("Unknown", "NotReported"),
         "nobody reports from 1 node: w3",
+    );
+    let untold = of(&[("w1", 4), ("w2", 0), ("w3", 4)]);
+    tells(
+        &untold,
+        "ConfigSynced",
+        ("Unknown", "NotReported"),
+        "1 node has not heard from the API which document is in force: w2",
     );
     // As soon as the next one is written.
     let mut next = synced;
@@ -343,6 +350,13 @@ fn without_reports_the_operator_s_own_view_counts() {
     tells(&case, "MembersAvailable", ("False", "MemberDown"), "cp2 is Down");
     case.healths = healths(&[], &[1, 2]);
     tells(&case, "MembersAvailable", ("False", "NoMemberUp"), "cp1 is Down");
+    case.healths = healths(&[], &[]);
+    tells(
+        &case,
+        "MembersAvailable",
+        ("Unknown", "NotReported"),
+        "cp1 is Unknown",
+    );
 }
 
 const CERTIFICATE: &str = "CertificateMatches";
@@ -381,7 +395,7 @@ fn a_certificate_that_does_not_cover_the_listeners_is_told_with_both_cures() {
     tells(
         &Case::good(),
         CERTIFICATE,
-        ("False", "NotReported"),
+        ("Unknown", "NotReported"),
         "no node has reported",
     );
 }
