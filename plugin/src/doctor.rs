@@ -6,6 +6,7 @@ pub mod kind;
 
 mod cluster;
 mod crds;
+mod images;
 pub(crate) mod members;
 mod nodes;
 mod pools;

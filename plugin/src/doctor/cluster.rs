@@ -8,6 +8,7 @@ use trivet_crds::{POOL_LABEL, data_plane_name};
 
 use super::expected::POLICIES;
 use super::finding::Finding;
+use super::images;
 use super::kind::Kind;
 use crate::read::{Facts, OPERATOR};
 
@@ -22,6 +23,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     found.extend(version(facts));
     found.extend(pod_security(facts));
     found.extend(operator(facts));
+    found.extend(images::of_operator(facts));
     found.extend(policies(facts));
     found.extend(kube_proxy(facts));
     found.extend(left_over(facts));

@@ -135,6 +135,13 @@ kinds! {
     CertificateUnknown: Note,
         "nobody has told what the apiservers' certificates cover",
         "nothing, if every kubeconfig that uses the listener has tls-server-name: kubernetes";
+    CertificateInvalid: Error,
+        "an apiserver's certificate is out of its dates, or not of the cluster's authority, so clients refuse \
+         that member",
+        "what the message says; docs/runbooks.md, TrivetCertificateExpires and TrivetCertificateRefused";
+    CertificateExpires: Warning,
+        "an apiserver's certificate ends within 30 days",
+        "kubeadm certs renew all on its master, then restart its apiserver";
     OneMember: Warning,
         "the pool has one active member: when it dies there is no other",
         "add masters, or list them in spec.members";
@@ -142,6 +149,13 @@ kinds! {
         "the proxies' image is pulled at every start, so a node that cannot reach the registry gets no \
          proxy",
         "set proxy.image.pullPolicy of the chart to IfNotPresent";
+    ImageMoves: Warning,
+        "an image has no tag, or the tag latest: nodes may run different releases under one name, and one \
+         that starts anew may get another",
+        "name a release or a digest: operator.image and proxy.image of the chart, or spec.proxy.image";
+    ReleasesDiffer: Note,
+        "proxies run another release than the operator: spec.proxy.image names it, or a rollout is under way",
+        "nothing, if docs/versions.md has both; otherwise remove spec.proxy.image";
     MemberDown: Error,
         "no node that reports reaches this member",
         "look at its apiserver; if it is gone for good: kubectl trivet retire MEMBER";

@@ -72,7 +72,10 @@ fn behind(facts: &Facts, pool: &ApiserverPool, reports: &[&ProxyReport]) -> Vec<
     let behind = reports.iter().filter(|report| report.content.revision < revision);
     behind
         .map(|report| {
-            let words = format!("{} instead of {revision}", report.content.revision);
+            let words = match report.content.revision {
+                0 => format!("it tells none; the pool's is {revision}"),
+                told => format!("{told} instead of {revision}"),
+            };
             (report.content.node_name.clone(), words)
         })
         .collect()

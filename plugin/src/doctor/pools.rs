@@ -1,11 +1,11 @@
 //! What the operator says of a pool, and what its objects say.
 
-use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use trivet_crds::pool::{ApiserverPool, PoolMemberState};
 
 use super::finding::Finding;
+use super::images;
 use super::kind::Kind;
 use crate::read::{Facts, condition};
 
@@ -29,7 +29,7 @@ pub(super) fn check(facts: &Facts, pool: &ApiserverPool) -> Vec<Finding> {
     .into_iter()
     .flatten()
     .collect();
-    found.extend(pulled_at_every_start(facts, pool));
+    found.extend(images::check(facts, pool));
     found
 }
 
@@ -89,7 +89,16 @@ fn certificates(pool: &ApiserverPool, place: &str) -> Option<Finding> {
     let matches = condition(pool, "CertificateMatches");
     match matches.map(|matches| (matches, matches.status.as_str())) {
         Some((_, "True")) => None,
-        Some((matches, "False")) => Some(Finding::at(Kind::CertificateNames, place, told(matches))),
+        Some((matches, "False")) => {
+            let kind = match matches.reason.as_str() {
+                "Expired" | "NotYetValid" | "ClockSkew" | "Untrusted" => Kind::CertificateInvalid,
+                "ExpiresSoon" => Kind::CertificateExpires,
+                // An operator of an earlier release.
+                "NotReported" => Kind::CertificateUnknown,
+                _ => Kind::CertificateNames,
+            };
+            Some(Finding::at(kind, place, told(matches)))
+        }
         Some((matches, _)) => Some(Finding::at(Kind::CertificateUnknown, place, told(matches))),
         None => {
             let message =
@@ -109,24 +118,6 @@ fn one_member(pool: &ApiserverPool, place: &str) -> Option<Finding> {
         let message = format!("{} is its only active member", only.name);
         Finding::at(Kind::OneMember, place, message)
     })
-}
-
-fn pulled_at_every_start(facts: &Facts, pool: &ApiserverPool) -> Option<Finding> {
-    let set = facts.proxies_of(&pool.name_any())?;
-    let containers = &set.spec.as_ref()?.template.spec.as_ref()?.containers;
-    let pulled = containers.iter().find(|container| is_pulled_always(container))?;
-    let image = pulled.image.clone().unwrap_or_default();
-    let place = format!("DaemonSet {}", set.name_any());
-    Some(Finding::at(
-        Kind::PulledAtEveryStart,
-        place,
-        format!("imagePullPolicy of {image} is Always"),
-    ))
-}
-
-/// Without a policy the API server writes Always for the tag latest.
-fn is_pulled_always(container: &Container) -> bool {
-    container.image_pull_policy.as_deref() == Some("Always")
 }
 
 #[cfg(test)]
@@ -175,12 +166,27 @@ mod tests {
         for (type_, status, kind) in [
             ("ProxiesAvailable", "False", Kind::ProxiesUnavailable),
             ("Progressing", "False", Kind::Stands),
-            ("CertificateMatches", "False", Kind::CertificateNames),
             ("CertificateMatches", "Unknown", Kind::CertificateUnknown),
         ] {
             let found = checked(&with_condition(type_, status, "Reason", "words"));
             assert_eq!(kinds(&found), [kind], "{type_}");
             assert_eq!(found[0].message, "Reason: words");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_clients_refuse_is_told_from_one_that_lacks_a_name() {
+        for (reason, kind) in [
+            ("NamesMissing", Kind::CertificateNames),
+            ("ExpiresSoon", Kind::CertificateExpires),
+            ("Expired", Kind::CertificateInvalid),
+            ("NotYetValid", Kind::CertificateInvalid),
+            ("ClockSkew", Kind::CertificateInvalid),
+            ("Untrusted", Kind::CertificateInvalid),
+            ("NotReported", Kind::CertificateUnknown),
+        ] {
+            let found = checked(&with_condition("CertificateMatches", "False", reason, "words"));
+            assert_eq!(kinds(&found), [kind], "{reason}");
         }
     }
 
@@ -219,16 +225,5 @@ mod tests {
         assert_eq!(checked(&pool), []);
         pool.status.as_mut().unwrap().members[2].state = PoolMemberState::Draining;
         assert_eq!(checked(&pool)[0].message, "cp1 is its only active member");
-    }
-
-    #[test]
-    fn an_image_that_every_start_pulls_is_named() {
-        let mut facts = facts();
-        let set = &mut facts.daemon_sets.as_mut().unwrap()[0];
-        let pod = set.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
-        pod.containers[0].image_pull_policy = Some("Always".to_owned());
-        let found = check(&facts, &pool());
-        assert_eq!(kinds(&found), [Kind::PulledAtEveryStart]);
-        assert_eq!(found[0].place, "DaemonSet trivet-default");
     }
 }
