@@ -1,23 +1,28 @@
-//! A master is set to Draining, and `kubectl wait` for MembersDrained returns only when no client is left that reaches it by
-//! Trivet. Then its apiserver is stopped: no request fails, and no watch begins anew.
+//! `kubectl trivet drain` sets a master to Draining, and it and `kubectl wait` for MembersDrained return only when no client is
+//! left that reaches the master by Trivet. `kubectl trivet retire` disables it. Then its apiserver is stopped: no request fails,
+//! and no watch begins anew.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use jiff::Timestamp;
-use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
+use trivet_crds::pool::PoolMemberState;
 use trivet_testbed::Host;
 use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::audit;
 use trivet_tests::fault::Fault;
 use trivet_tests::installation::{Installation, POOL, condition};
+use trivet_tests::plugin::Plugin;
 use trivet_tests::proxies::metrics;
 use trivet_tests::real_client::RealClient;
 use trivet_tests::say::say;
 
 const NAMESPACE: &str = "drained-master";
+
+/// The plugin as cargo has built it for this test.
+const PLUGIN: &str = env!("CARGO_BIN_EXE_trivet-plugin");
 
 /// New connections a second from each of two workers: 50 requests a second in all.
 const RATE: u32 = 25;
@@ -30,6 +35,9 @@ const LASTS: Duration = Duration::from_secs(6);
 
 /// The connections are closed within `connection.drainTimeoutSeconds`, which is a minute; then the nodes report.
 const DRAINED: &str = "100s";
+
+/// The nodes report that they follow the document in which the master is Disabled.
+const RETIRED: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> {
@@ -47,9 +55,12 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
         .collect();
     let worker = workers.first().context("there is no worker")?;
     let real = RealClient::start(&installation, worker, NAMESPACE).await?;
-    sleep(WARM_UP).await;
+    let warm = Instant::now() + WARM_UP;
+    let plugin = Plugin::with_rights(&installation, PLUGIN).await?;
+    sleep_until(warm).await;
 
-    let switched_off = drain_and_switch_off(&installation, master, &workers).await;
+    let switched_off = drain_and_switch_off(&installation, &plugin, master, &workers).await;
+    let removed = plugin.remove().await;
     // Whatever was seen: the next scenario needs the pool.
     installation.reset_pool().await?;
     let told = real.finish().await?;
@@ -64,6 +75,7 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
         record.all_succeeded(&name)?;
     }
     let off = switched_off?;
+    removed?;
 
     let failed: Vec<_> = told
         .failures
@@ -95,6 +107,7 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
 /// Drains the master, stops its apiserver for some seconds, and returns when that was.
 async fn drain_and_switch_off(
     installation: &Installation,
+    plugin: &Plugin,
     master: &str,
     workers: &[Host],
 ) -> Result<std::ops::Range<Timestamp>> {
@@ -104,11 +117,14 @@ async fn drain_and_switch_off(
         "no worker has a connection to {master}: nothing would drain"
     );
     let start = Instant::now();
-    installation
-        .edit_pool(json!({ "members": [{ "name": master, "state": "Draining" }] }))
-        .await?;
+    plugin
+        .run(&format!("drain {master} --timeout 0s"))
+        .await?
+        .with(0)?;
     let wait = format!("wait --for=condition=MembersDrained asp/{POOL} --timeout={DRAINED}");
-    installation.tools().kubectl(&wait).await?;
+    let drain = format!("drain {master} --timeout {DRAINED}");
+    let tools = installation.tools();
+    let (_, drained) = tokio::try_join!(tools.kubectl(&wait), plugin.json(&drain))?;
     let took = start.elapsed();
     let left = connections_to(master, &installation.hosts()).await?;
     say(format!(
@@ -123,6 +139,12 @@ async fn drain_and_switch_off(
     let message = &condition(&status, "MembersDrained")?.message;
     let words = format!("safe to switch off as far as Trivet's clients are concerned: {master} ");
     ensure!(message.starts_with(&words), "{message}");
+    let says = |key: &str| drained.1.get(key).and_then(serde_json::Value::as_bool);
+    ensure!(
+        drained.0 == 0 && says("drained") == Some(true),
+        "kubectl trivet {drain}: {drained:?}"
+    );
+    retire(installation, plugin, master).await?;
 
     let off = Timestamp::now();
     let name = master.to_owned();
@@ -136,6 +158,28 @@ async fn drain_and_switch_off(
         .disturb(move |cluster| Fault::Kill.undo(cluster, &name))
         .await?;
     Ok(off..on)
+}
+
+/// Lets the plugin disable a master that is drained.
+async fn retire(installation: &Installation, plugin: &Plugin, master: &str) -> Result<()> {
+    let start = Instant::now();
+    let timeout = RETIRED.as_secs();
+    let retired = plugin
+        .run(&format!("retire {master} --timeout {timeout}s"))
+        .await?;
+    say(format!(
+        "after {:.1} s: {}",
+        start.elapsed().as_secs_f32(),
+        retired.stdout.trim()
+    ));
+    retired.with(0)?;
+    let status = installation.pool_status().await?;
+    let state = status.members.iter().find(|member| member.name == master);
+    ensure!(
+        state.is_some_and(|member| member.state == PoolMemberState::Disabled),
+        "{state:?}"
+    );
+    Ok(())
 }
 
 /// The connections that the proxies of these hosts have to a master.
