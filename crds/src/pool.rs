@@ -35,7 +35,7 @@ pub use self::node_bootstrap::{BootstrapPolicy, NodeBootstrap};
     category = "trivet",
     status = "ApiserverPoolStatus",
     derive = "PartialEq",
-    doc = "ApiserverPool keeps every node of the cluster talking to a live apiserver: a small proxy on each node's loopback spreads connections over the pool's members and fails over in seconds. Whoever may edit a pool owns the nodes' path to the control plane; grant it as you grant node administration.",
+    doc = "ApiserverPool keeps every node of the cluster talking to a live apiserver: a small proxy on each node's loopback spreads connections over the pool's members and fails over in seconds. A pool decides over the path of every node to the control plane: grant its edit as you grant node administration.",
     printcolumn(
         name = "Ready",
         type_ = "string",

@@ -46,14 +46,14 @@ pub const MAX_MESSAGE: usize = 512;
 pub const MAX_OVERVIEW: usize = 256;
 
 /// How old a report becomes at most while its proxy can write it: three times the longest interval between two writes.
-/// An older one says that nobody reports, and nothing about the standby.
+/// An older one says that no proxy reports, and nothing about the standby.
 pub const STALE_AFTER_INTERVALS: u64 = 3;
 
 /// A proxy that has had no client for this long reports at once when one comes, in seconds. So a longer idle time in a report
 /// still holds while no later report is there.
 pub const RESTS_AFTER_SECONDS: u32 = 60;
 
-/// The reason of the warning of a proxy that has no file left, and so accepts nobody.
+/// The reason of the warning of a proxy that has no file left, and so accepts no client.
 pub const FILES_EXHAUSTED: &str = "FilesExhausted";
 
 /// The reason of the warning of a proxy that no other process of its node can meet.

@@ -1,6 +1,6 @@
 //! Marks the proxies' pods whose node has a standby, with the annotation [`trivet_crds::STANDBY`].
 //!
-//! The chart lets nobody delete a proxy that serves a node without a standby. A policy of the API server sees the pod that is
+//! The chart's policy refuses the deletion of a proxy that serves a node without a standby. The policy sees the pod that is
 //! deleted and no other object, so what the node's report says must be on the pod. While nothing changes, nothing is written.
 
 use std::collections::BTreeMap;

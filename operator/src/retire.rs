@@ -1,7 +1,7 @@
-//! Retires proxies whose pool is gone: those that nobody uses any more, or whose retirement somebody asks for.
+//! Retires proxies whose pool is gone: those without clients, or those with the annotation [`trivet_crds::RETIRE`].
 //!
-//! Nothing that deletes an object may cut nodes off, so the proxies of a deleted pool stay. They are retired only after every
-//! node has been without a client for a while, or on the annotation [`trivet_crds::RETIRE`]. [`decision`] is pure; [`read`] and
+//! Nothing that deletes an object may cut nodes off, so the proxies of a deleted pool stay. Without the annotation they are
+//! retired only after every node has been without a client for a while. [`decision`] is pure; [`read`] and
 //! [`act`] are thin. How far a retirement is stands in annotations of the objects, so a new operator goes on with it. Each look
 //! takes no step that the API server does not confirm, and none while something cannot be read.
 
@@ -135,7 +135,7 @@ impl Retirements {
     }
 }
 
-/// Whether nothing of a retirement is there, and nobody asks for one.
+/// Whether no retirement has begun, and the annotation asks for none.
 fn is_untouched(fleet: &Fleet) -> bool {
     !fleet.is_asked() && fleet.begun().is_none() && fleet.remover.is_none()
 }

@@ -226,7 +226,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// What somebody must know who does not wait any longer.
+    /// What the member's state is after an interrupted wait, and which commands go on or go back.
     fn interrupted(&self, why: &str, command: &str) -> String {
         let Self { pool, member, .. } = self;
         format!(

@@ -71,7 +71,7 @@ impl Screen {
     }
 
     /// Prints a text.
-    #[allow(clippy::unused_self, reason = "whoever prints has a screen")]
+    #[allow(clippy::unused_self, reason = "a caller that prints has asked for a screen")]
     pub(crate) fn print(self, text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

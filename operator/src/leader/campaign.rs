@@ -104,8 +104,8 @@ impl Campaign {
         }
     }
 
-    /// Stands for election until `shutdown`, then waits for the work of a leader that is under way, and gives the Lease to
-    /// whoever asks first. `forget` is called after each term.
+    /// Stands for election until `shutdown`, then waits for the work of a leader that is under way, and gives the Lease up, so
+    /// that the first operator that asks gets it. `forget` is called after each term.
     pub async fn run(mut self, shutdown: CancellationToken, forget: impl Fn()) {
         while !shutdown.is_cancelled() {
             let pause = self.round(&forget).await;

@@ -1,6 +1,6 @@
 //! `trivet-operator retire`: finishes what `helm uninstall` leaves, where no operator runs any more.
 //!
-//! It refuses while a pool exists, and while a node uses its proxy: whoever runs it may have forgotten a node.
+//! It refuses while a pool exists, and while a node uses its proxy: the administrator may have forgotten a node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -110,7 +110,7 @@ async fn look(
         .map_err(|error| Failure::retried(&error))?;
     let mut is_done = true;
     for fleet in fleets.into_values() {
-        // Whoever runs this means it, also without the CRD.
+        // An administrator who runs this command wants the retirement, also where the CRD is gone.
         let of_fleet = (fleet, Owner::Absent);
         let after = retire.retire_after_seconds;
         let facts = Box::pin(read::facts(client, namespace, of_fleet, &nodes, after)).await;

@@ -1,13 +1,13 @@
 //! Decides what happens next to a fleet whose pool may be gone. Pure.
 //!
-//! Whoever deletes a pool, its CRD or the release may do so by accident, so a fleet stays while anybody uses it. One that
-//! nobody uses is retired in steps. Until the proxies are deleted each step can be undone: by the pool, when it comes back, or
+//! A pool, its CRD or the release may be deleted by accident, so a fleet stays while a client uses it. A fleet without clients
+//! is retired in steps. Until the proxies are deleted each step can be undone: by the pool, when it comes back, or
 //! by a client. The proxies are the last to go, because a kubelet may reach the API through them.
 
 use super::facts::{Begun, Fleet, NodeFacts, Owner, Remover};
 
-/// How long a retirement that somebody has asked for waits for nodes that are not Ready, in seconds. A reboot and a restart of
-/// kubelet take less. One that nobody has asked for waits for all nodes.
+/// How long a retirement by the annotation waits for nodes that are not Ready, in seconds. A reboot and a restart of kubelet
+/// take less. A retirement without the annotation waits for all nodes.
 const UNREADY_SECONDS: i64 = 600;
 
 /// What the decision depends on.

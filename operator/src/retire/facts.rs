@@ -44,7 +44,7 @@ pub struct Fleet {
 pub struct Begun {
     /// When, in Unix seconds.
     pub since: i64,
-    /// Whether somebody has asked for it, and not only nobody uses the proxies.
+    /// Whether the annotation has asked for it; otherwise it has begun because the proxies have no clients.
     #[serde(default)]
     pub is_asked: bool,
     /// Kubelet's directory in which there may be manifests of standbys.
@@ -91,7 +91,7 @@ pub enum Remover {
 }
 
 impl Fleet {
-    /// Whether somebody asks to retire it at once.
+    /// Whether the annotation asks to retire it at once.
     pub fn is_asked(&self) -> bool {
         let asks = |set: &DaemonSet| {
             set.annotations()

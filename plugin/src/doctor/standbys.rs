@@ -1,6 +1,6 @@
 //! Whether something takes over on a node when its proxy ends.
 //!
-//! Nobody but a kubelet's kubeconfig on the node says which API server it uses. What is known is whether any client of the node is
+//! Only a kubelet's kubeconfig on the node says which API server it uses. What is known is whether any client of the node is
 //! connected through its proxy.
 
 use kube::ResourceExt;

@@ -9,9 +9,9 @@ use crate::read::Facts;
 /// How bad a node is, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// Its proxy reports and reaches nobody.
+    /// Its proxy reports, and reaches no member.
     ReachesNobody,
-    /// It should have a proxy, and nobody reports.
+    /// It should have a proxy, and has no report.
     Silent,
     /// Its proxy does not listen, or warns.
     Troubled,

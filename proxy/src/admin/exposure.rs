@@ -41,7 +41,7 @@ impl FromStr for NodeAddresses {
 /// How a TCP address serves.
 #[derive(Clone, Debug)]
 pub enum Exposure {
-    /// Whoever reaches it, without TLS.
+    /// To every client, without TLS.
     Plain,
     /// Over TLS, and only callers that the API server lets read metrics.
     Reviewed(Arc<Guard>),

@@ -58,7 +58,7 @@ struct Told {
 }
 
 impl Told {
-    /// A file that nobody else takes for one of a dead process.
+    /// A file that no other process takes for one of a dead process.
     fn open(directory: &Path, name: &str) -> io::Result<Self> {
         let temporary = directory.join(format!("{TEMPORARY}{name}"));
         let path = directory.join(format!("{PREFIX}{name}"));
