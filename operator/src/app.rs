@@ -84,7 +84,7 @@ impl Bound {
             &run.namespace,
             &run.identity.clone().unwrap_or_else(host_name),
             Arc::clone(&leadership),
-            (Arc::clone(&telemetry.metrics), Arc::clone(&telemetry.watchdog)),
+            telemetry.clone(),
         );
         let (pools, pools_writer) = reflector::store();
         let (nodes, nodes_writer) = reflector::store();

@@ -102,6 +102,14 @@ impl Error {
         }
     }
 
+    /// The write of the status that failed.
+    fn status_write(&self) -> Option<&kube::Error> {
+        match self {
+            Self::Report(error) => Some(&error.source),
+            Self::Take(_) | Self::Observe(_) | Self::Document(_) | Self::Apply(_) => None,
+        }
+    }
+
     /// The write that failed.
     fn write(&self) -> Option<&kube::Error> {
         match self {

@@ -56,7 +56,10 @@ async fn follow(ctx: &Context, news: mpsc::Sender<()>) {
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                ctx.metrics.watch_moved(KIND, Instant::now());
+                // At Init it is about to ask: nothing has come.
+                if !matches!(event, Event::Init) {
+                    ctx.metrics.watch_moved(KIND, Instant::now());
+                }
                 let is_read = matches!(event, Event::InitDone);
                 if ctx.reports.observe(event) {
                     // One that waits already tells of this change too.

@@ -36,6 +36,7 @@ pub mod availability;
 pub mod bootstrap;
 mod clock;
 mod fleet;
+mod hindrances;
 pub mod in_force;
 pub mod proxies;
 pub mod recent;
@@ -129,7 +130,11 @@ pub async fn observe(
     let resolved = ctx
         .pool_states
         .change(&name, |state| state.names.observe(names, Instant::now()));
-    let endpoints = slices.and_then(|slices| endpoints(&slices, ctx));
+    let mut hindrances = hindrances::of_watches(&ctx.readiness);
+    if pool.spec.discovery.policy == DiscoveryPolicy::EndpointSlices {
+        hindrances.extend(hindrances::of_endpoints(&slices));
+    }
+    let endpoints = slices.ok().flatten().and_then(|slices| endpoints(&slices, ctx));
     let listeners = plan::document::listeners(&pool.spec).unwrap_or_default();
     let mut facts = Facts {
         now: Instant::now(),
@@ -152,6 +157,7 @@ pub async fn observe(
         rivals: rivals::rivals(pool, &pools, &documents, &sets),
         current,
         authorities,
+        hindrances,
         template: Template::wanted(pool, &ctx.settings).hash,
         bootstrap: bootstrap::facts(ctx, &name, proxies, writer),
         waves: WaveFacts::default(),
@@ -217,22 +223,26 @@ async fn documents(ctx: &Context) -> Result<Vec<ConfigMap>, Error> {
         .items)
 }
 
-/// The EndpointSlices in which apiservers list themselves. `None` if they cannot be read, or are not needed.
-async fn endpoint_slices(pool: &str, are_needed: bool, ctx: &Context) -> Option<Vec<EndpointSlice>> {
+/// The EndpointSlices in which apiservers list themselves. `None` if they are not needed.
+async fn endpoint_slices(
+    pool: &str,
+    are_needed: bool,
+    ctx: &Context,
+) -> Result<Option<Vec<EndpointSlice>>, kube::Error> {
     if !are_needed {
-        return None;
+        return Ok(None);
     }
     let api: Api<EndpointSlice> = Api::namespaced(ctx.client.clone(), "default");
     let of_apiservers = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
     match api.list(&of_apiservers).await {
-        Ok(list) => Some(list.items),
+        Ok(list) => Ok(Some(list.items)),
         Err(error) => {
             tracing::warn!(
                 pool,
                 error = chain(&error),
                 "EndpointSlices of default/kubernetes cannot be read"
             );
-            None
+            Err(error)
         }
     }
 }

@@ -39,7 +39,7 @@ use trivet_crds::wire::{self, Document};
 
 use self::bootstrap::{Availability, BootstrapFacts, Phase, Target};
 use self::document::Next;
-pub use self::facts::{Current, Facts, Marks, Memory};
+pub use self::facts::{Current, Facts, Hindrance, Marks, Memory};
 use self::fitness::{Edit, Fitness, is_healthy};
 use self::growth::{Growth, growth};
 pub use self::members::Member;
@@ -70,6 +70,8 @@ pub struct Plan {
     /// The template that begins to be rolled out with this pass.
     pub begins: Option<String>,
     /// When something becomes due by itself.
+    /// What keeps the operator from following the cluster.
+    pub hindrances: Vec<Hindrance>,
     pub next_look: Option<Duration>,
 }
 
@@ -274,6 +276,7 @@ fn obey(
         begins: waves.begins.then(|| facts.template.clone()),
         rollout: Some(Rollout {
             document,
+        hindrances: facts.hindrances.clone(),
             marks,
             is_written,
             version: facts.current.version.clone(),
@@ -355,6 +358,7 @@ fn stand_still(
         begins: None,
     })
 }
+        hindrances: facts.hindrances.clone(),
 
 /// The document with what the waves of the template in place ask for. It is a new one if that is something else.
 fn with_target(

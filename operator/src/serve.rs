@@ -81,14 +81,11 @@ async fn livez(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
     }
 }
 
-async fn readyz(State(telemetry): State<Telemetry>) -> (StatusCode, &'static str) {
-    if telemetry.readiness.is_complete() {
-        (StatusCode::OK, "ok")
-    } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the watched objects have not been read yet",
-        )
+/// Fails while the operator cannot do its work, and says why.
+async fn readyz(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
+    match telemetry.readiness.check(Instant::now()) {
+        Ok(()) => (StatusCode::OK, "ok".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     }
 }
 

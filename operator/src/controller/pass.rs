@@ -18,6 +18,9 @@ use crate::logging::chain;
 /// The pause after a write that came too late: somebody else has written since the pass has read.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(500);
 
+/// What is written last, in `/readyz`.
+const STATUS: &str = "ApiserverPool/status";
+
 /// One pass, measured and logged, if this operator leads. The beginning of a term starts a pass over every pool.
 pub(super) async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = pool.name_any();
@@ -70,6 +73,11 @@ fn judge(
 }
 
 /// One pass of this term. Returns the time until the next one.
+    let status_write = failure.and_then(Error::status_write);
+    // A pass that has failed before it came so far says nothing about the status.
+    if failure.is_none() || status_write.is_some() {
+        ctx.readiness.observe_request(STATUS, status_write);
+    }
 pub(super) async fn pass_in(term: &Term, pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Error> {
     if let Some(wait) = take(ctx, &pool.name_any(), term).await? {
         tracing::info!(

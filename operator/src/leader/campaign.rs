@@ -20,8 +20,7 @@ use super::Leadership;
 use super::election::{Candidate, Found, RETRY_PERIOD, Record, Step, Write};
 use crate::MANAGER;
 use crate::logging::chain;
-use crate::serve::metrics::Metrics;
-use crate::serve::watchdog::Watchdog;
+use crate::serve::Telemetry;
 
 /// The name of the Lease.
 pub const LEASE: &str = MANAGER;
@@ -36,6 +35,9 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// The pause between two rounds differs by up to this share, so that operators do not write at the same moments.
 const JITTER: f64 = 0.2;
 
+/// The kind that the election needs, in `/readyz`.
+const LEASE_KIND: &str = "Lease";
+
 /// The word in `/livez` for these rounds.
 const LOOP: &str = "election";
 
@@ -45,8 +47,7 @@ pub struct Campaign {
     namespace: String,
     candidate: Candidate,
     leadership: Arc<Leadership>,
-    metrics: Arc<Metrics>,
-    watchdog: Arc<Watchdog>,
+    telemetry: Telemetry,
     /// The failures in a row.
     failures: u32,
     /// Who held the Lease in the last round.
@@ -87,7 +88,7 @@ impl Campaign {
         namespace: &str,
         name: &str,
         leadership: Arc<Leadership>,
-        (metrics, watchdog): (Arc<Metrics>, Arc<Watchdog>),
+        telemetry: Telemetry,
     ) -> Self {
         let mut identity = format!("{name}_");
         // Each process is another one, also where it has the name of the last one. Writing to a String cannot fail.
@@ -97,8 +98,7 @@ impl Campaign {
             namespace: namespace.to_owned(),
             candidate: Candidate::new(identity),
             leadership,
-            metrics,
-            watchdog,
+            telemetry,
             failures: 0,
             holder: String::new(),
         }
@@ -114,7 +114,7 @@ impl Campaign {
         let leadership = Arc::clone(&self.leadership);
         self.go_on_until(leadership.work_has_ended(), &forget).await;
         self.leadership.step_down();
-        self.metrics.leads(false);
+        self.telemetry.metrics.leads(false);
         if let Some(write) = self.candidate.release(Instant::now(), Timestamp::now()) {
             match self.write(&write).await {
                 Ok(_) => tracing::info!("the Lease is released"),
@@ -138,9 +138,10 @@ impl Campaign {
 
     /// One round. Returns the pause until the next one.
     async fn round(&mut self, forget: &impl Fn()) -> Duration {
-        self.watchdog.beat(LOOP);
+        self.telemetry.watchdog.beat(LOOP);
         self.candidate.begin_round(Instant::now());
         let outcome = self.steps().await;
+        self.tell(&outcome);
         self.follow(forget).await;
         match outcome {
             Ok(()) => {
@@ -169,6 +170,18 @@ impl Campaign {
         }
     }
 
+    /// Tells `/readyz` whether this operator takes part. That another one has written first is part of it.
+    fn tell(&self, outcome: &Result<(), Error>) {
+        let failure = outcome.as_ref().err().filter(|error| !error.is_conflict());
+        let readiness = &self.telemetry.readiness;
+        match failure {
+            None => readiness.observe_request(LEASE_KIND, None),
+            Some(Error::Api { source, .. }) => readiness.observe_request(LEASE_KIND, Some(source.as_ref())),
+            Some(Error::Silent { .. }) => {}
+        }
+        readiness.observe_election(failure.map(|error| chain(error)));
+    }
+
     /// The reads and the write of one round.
     async fn steps(&mut self) -> Result<(), Error> {
         loop {
@@ -195,11 +208,11 @@ impl Campaign {
     async fn follow(&mut self, forget: &impl Fn()) {
         if self.candidate.holder() != self.holder {
             self.candidate.holder().clone_into(&mut self.holder);
-            self.metrics.leader_changed();
+            self.telemetry.metrics.leader_changed();
             tracing::info!(holder = self.holder, "the Lease has another holder");
         }
         let leads = self.candidate.leads(Instant::now());
-        self.metrics.leads(leads.is_some());
+        self.telemetry.metrics.leads(leads.is_some());
         let last = self.leadership.term();
         if last.is_some_and(|last| leads.is_none_or(|(term, _)| *term != *last)) {
             tracing::warn!("this operator has lost the Lease, and does not write any more");

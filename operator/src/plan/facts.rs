@@ -58,6 +58,8 @@ pub struct Facts {
     pub rivals: Vec<Rival>,
     /// The cluster's authorities, PEM.
     pub authorities: String,
+    /// What keeps the operator from following the cluster.
+    pub hindrances: Vec<Hindrance>,
     /// The hash of the template of the proxies' pods that the spec asks for.
     pub template: String,
     /// What the bootstrap of the nodes depends on.
@@ -82,6 +84,15 @@ impl Facts {
     pub fn healths_in_force(&self) -> &Healths {
         self.healths_by_last_good.as_ref().unwrap_or(&self.healths)
     }
+}
+
+/// What keeps the operator from following the cluster, though it obeys the spec. The pool's owner is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// The reason word of the condition, the event and the metric.
+    pub reason: &'static str,
+    /// What it is, what stays as it was, and the way out.
+    pub note: String,
 }
 
 /// What discovery says.

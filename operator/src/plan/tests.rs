@@ -57,6 +57,7 @@ pub(crate) fn facts() -> Facts {
         rivals: Vec::new(),
         authorities: "PEM".to_owned(),
         template: String::new(),
+        hindrances: Vec::new(),
         bootstrap: BootstrapFacts::default(),
         waves: WaveFacts::default(),
         memory: Memory::default(),

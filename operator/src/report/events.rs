@@ -67,7 +67,8 @@ pub fn certificate(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoolSt
     })
 }
 
-/// Everything that the plan refuses, and the object that the API server refuses.
+/// Everything that the plan refuses, what keeps the operator from following the cluster, and the object that the API server
+/// refuses.
 pub fn warnings(plan: &Plan, failure: Option<&apply::Error>) -> Vec<Warning> {
     let mut warnings = match &plan.verdict {
         Verdict::Rejected { rejection, .. } => vec![(rejection.reason(), rejection.to_string())],
@@ -77,6 +78,8 @@ pub fn warnings(plan: &Plan, failure: Option<&apply::Error>) -> Vec<Warning> {
             .map(|note| (REFUSED_SHRINK, note.clone()))
             .collect(),
     };
+    let hindrances = plan.hindrances.iter();
+    warnings.extend(hindrances.map(|hindrance| (hindrance.reason, hindrance.note.clone())));
     warnings.extend(plan.waves.halt().map(|halt| (ROLLOUT_HALTED, failed(halt))));
     warnings.extend(failure.and_then(|failure| Some((failure.reason(), failure.refusal()?))));
     warnings
@@ -168,6 +171,7 @@ mod tests {
                              "state": "Active", "health": health });
         serde_json::from_value(json!({ "members": [member] })).unwrap()
     }
+            hindrances: Vec::new(),
 
     fn reasons(notices: &[Notice]) -> Vec<&str> {
         notices.iter().map(|notice| notice.reason).collect()

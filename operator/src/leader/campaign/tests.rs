@@ -3,18 +3,21 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::advance;
 
 use super::*;
 use crate::context::tests::{RESET, client};
+use crate::serve::readiness::{KINDS, Readiness};
 
 /// An API server with one Lease.
 #[derive(Clone, Default)]
 struct Server {
     lease: Arc<Mutex<Option<Value>>>,
     is_silent: Arc<AtomicBool>,
+    forbids: Arc<AtomicBool>,
     versions: Arc<AtomicU32>,
 }
 
@@ -22,6 +25,9 @@ impl Server {
     fn answer(&self, method: &str, body: &str) -> (u16, String) {
         if self.is_silent.load(Ordering::SeqCst) {
             return (RESET, String::new());
+        }
+        if self.forbids.load(Ordering::SeqCst) {
+            return refusal(403, "leases is forbidden");
         }
         let mut lease = self.lease.lock().unwrap();
         if method != "GET" {
@@ -64,6 +70,7 @@ fn refusal(code: u16, message: &str) -> (u16, String) {
 /// An operator that stands for election.
 struct Operator {
     leadership: Arc<Leadership>,
+    readiness: Arc<Readiness>,
     terms_ended: Arc<AtomicU32>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -75,7 +82,11 @@ impl Operator {
         let (leadership, terms_ended) = (Arc::new(leadership), Arc::new(AtomicU32::new(0)));
         let (server, stop) = (server.clone(), CancellationToken::new());
         let client = client(move |method, _, body| server.answer(method, body));
-        let telemetry = (Arc::default(), Arc::default());
+        let telemetry = Telemetry::default();
+        let readiness = Arc::clone(&telemetry.readiness);
+        for kind in KINDS {
+            readiness.observe::<Lease>(kind, &Ok(Event::InitDone));
+        }
         let campaign = Campaign::new(client, "trivet-system", name, Arc::clone(&leadership), telemetry);
         let (stopped, count) = (stop.clone(), Arc::clone(&terms_ended));
         let forget = move || {
@@ -83,6 +94,7 @@ impl Operator {
         };
         Self {
             leadership,
+            readiness,
             terms_ended,
             stop,
             task: tokio::spawn(async move { campaign.run(stopped, forget).await }),
@@ -162,6 +174,31 @@ async fn an_operator_that_reaches_no_api_server_steps_down_in_time_and_leads_aga
     assert_eq!(operator.terms_ended(), 1, "what it remembered is forgotten once");
     server.is_silent.store(false, Ordering::SeqCst);
     until(3, || operator.leads()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_may_not_use_its_lease_is_not_ready_and_leads_soon_after_it_may() {
+    let server = Server::default();
+    let operator = Operator::start(&server, "only");
+    until(5, || operator.leads()).await;
+    let is_ready = || operator.readiness.check(Instant::now());
+    assert_eq!(is_ready(), Ok(()));
+    server.forbids.store(true, Ordering::SeqCst);
+    until(3, || is_ready().is_err()).await;
+    let why = is_ready().unwrap_err();
+    assert!(why.contains("Lease: leases is forbidden"), "{why}");
+    pass(120).await;
+    assert!(!operator.leads() && !operator.task.is_finished());
+    server.forbids.store(false, Ordering::SeqCst);
+    until(3, || operator.leads() && is_ready().is_ok()).await;
+    assert_eq!(operator.terms_ended(), 1);
+
+    server.is_silent.store(true, Ordering::SeqCst);
+    pass(50).await;
+    assert_eq!(is_ready(), Ok(()), "an absence of a moment");
+    until(15, || is_ready().is_err()).await;
+    server.is_silent.store(false, Ordering::SeqCst);
+    until(3, || is_ready().is_ok()).await;
 }
 
 #[tokio::test(start_paused = true)]

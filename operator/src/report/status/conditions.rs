@@ -62,7 +62,7 @@ pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Conditio
 fn accepted(seen: &Seen<'_>) -> Undated {
     let of_document = seen.refused.filter(|refused| refused.kind == Kind::ConfigMap);
     let refused = of_document.map(|refused| refused.words.as_str());
-    match (&seen.plan.verdict, refused) {
+    let mut accepted = match (&seen.plan.verdict, refused) {
         (Verdict::Rejected { rejection, notes }, refused) => {
             let sentences = notes.iter().map(String::as_str).chain(refused);
             Undated {
@@ -89,24 +89,31 @@ fn accepted(seen: &Seen<'_>) -> Undated {
                 refused_removals,
             },
             None,
-        ) => {
-            let reason = if refused_removals.is_empty() {
-                "Accepted"
-            } else {
-                REFUSED_SHRINK
-            };
-            let sentences: Vec<_> = refused_removals.iter().chain(notes).map(String::as_str).collect();
-            let message = if sentences.is_empty() {
-                "the spec is in force".to_owned()
-            } else {
-                sentences.join("; ")
-            };
-            Undated {
-                holds: Holds::True,
-                reason,
-                message,
-            }
-        }
+        ) => in_force(seen, notes, refused_removals),
+    };
+    for hindrance in &seen.plan.hindrances {
+        accepted.message = format!("{}; {}", accepted.message, hindrance.note);
+    }
+    accepted
+}
+
+/// The spec is obeyed. What the guard refuses is the reason before what keeps the operator from following the cluster.
+fn in_force(seen: &Seen<'_>, notes: &[String], refused_removals: &[String]) -> Undated {
+    let hindrance = seen.plan.hindrances.first();
+    let reason = match refused_removals {
+        [] => hindrance.map_or("Accepted", |hindrance| hindrance.reason),
+        [_, ..] => REFUSED_SHRINK,
+    };
+    let sentences: Vec<_> = refused_removals.iter().chain(notes).map(String::as_str).collect();
+    let message = if sentences.is_empty() {
+        "the spec is in force".to_owned()
+    } else {
+        sentences.join("; ")
+    };
+    Undated {
+        holds: Holds::True,
+        reason,
+        message,
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::health::Answer;
 use crate::plan::bootstrap::Phase;
 use crate::plan::wave;
-use crate::plan::{Member, Memory, Rejection, Verdict};
+use crate::plan::{Hindrance, Member, Memory, Rejection, Verdict};
 use crate::reports::Reports;
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ fn plan(members: Vec<Member>) -> Plan {
         bootstrap: Phase::Off,
         waves: wave::Phase::Settled,
         begins: None,
+        hindrances: Vec::new(),
         next_look: None,
     }
 }
@@ -304,6 +305,30 @@ fn a_refused_removal_is_shown_and_the_pool_stays_ready() {
     let status = case.status();
     assert_eq!(shown(&status, "Accepted"), is("True", "RefusedShrink"));
     assert_eq!(shown(&status, "Ready"), is("True", "Ready"));
+}
+
+#[test]
+fn what_keeps_the_operator_from_following_the_cluster_is_told_and_the_pool_stays_ready() {
+    let mut case = Case::good();
+    case.plan.hindrances = vec![Hindrance {
+        reason: "RightsMissing",
+        note: "the operator may not use Node objects".to_owned(),
+    }];
+    let status = case.status();
+    assert_eq!(shown(&status, "Accepted"), is("True", "RightsMissing"));
+    assert_eq!(shown(&status, "Ready"), is("True", "Ready"));
+    let message = &condition(&status, "Accepted").unwrap().message;
+    assert!(
+        message.ends_with("; the operator may not use Node objects"),
+        "{message}"
+    );
+
+    // A verdict of the spec, and a refused removal, are the reason before it.
+    case.plan.verdict = rejected(Rejection::NoMembers { notes: Vec::new() });
+    let status = case.status();
+    assert_eq!(shown(&status, "Accepted"), is("False", "NoMembers"));
+    let message = &condition(&status, "Accepted").unwrap().message;
+    assert!(message.contains("may not use Node objects"), "{message}");
 }
 
 #[test]
