@@ -178,23 +178,21 @@ pub async fn observe(
         .as_mut()
         .unwrap_or(&mut facts.healths)
         .see(seen);
-    Ok(facts)
+    let facts = plan::trust::settle(facts);
+    let server_name = &pool.spec.health_check.tls_server_name;
+    Ok(plan::trust::judged_by_what_is_in_force(facts, server_name))
 }
 
-/// The health of the members by the spec, and by the document in force if that has another server name: a spec that is
-/// rejected must not decide which apiservers are verified meanwhile.
+/// The health of the members by the spec and the cluster's authorities, and by the document in force if that has another server
+/// name or other authorities: what is asked for must not decide which apiservers are verified before it is obeyed.
 async fn healths(pool: &ApiserverPool, ctx: &Context, facts: &Facts) -> (Healths, Option<Healths>) {
     let name = pool.name_any();
     let addresses = addresses(pool, facts);
     let tls = plan::document::tls(&pool.spec, facts);
     let key = in_force_key(&name);
-    let Some(server_name) = plan::last_good::other_server_name(&tls.server_name, &facts.current) else {
+    let Some(in_force) = plan::last_good::other_tls(&tls, &facts.current).cloned() else {
         ctx.prober.forget(&key);
         return (ctx.prober.healths(&name, tls, addresses).await, None);
-    };
-    let in_force = wire::Tls {
-        server_name: server_name.clone(),
-        ..tls.clone()
     };
     let (by_spec, by_last_good) = tokio::join!(
         ctx.prober.healths(&name, tls, addresses.clone()),

@@ -26,6 +26,7 @@ pub mod scope;
 pub mod shrink;
 pub mod sight;
 pub mod stalls;
+pub mod trust;
 pub mod wave;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,9 +70,9 @@ pub struct Plan {
     pub waves: wave::Phase,
     /// The template that begins to be rolled out with this pass.
     pub begins: Option<String>,
-    /// When something becomes due by itself.
     /// What keeps the operator from following the cluster.
     pub hindrances: Vec<Hindrance>,
+    /// When something becomes due by itself.
     pub next_look: Option<Duration>,
 }
 
@@ -202,6 +203,7 @@ fn obey(
     let endpoints = document::endpoints(&listeners);
     ports::check_own(&listeners, &spec.proxy)?;
     conflict::check(&conflict::claims(&listeners, &spec.proxy.metrics), facts)?;
+    trust::check_server_name(spec, facts)?;
     scope::guard::check(pool, facts)?;
 
     let permission = Permission::of(pool, memory);
@@ -274,9 +276,9 @@ fn obey(
         bootstrap: standbys.phase,
         waves: waves.phase.clone(),
         begins: waves.begins.then(|| facts.template.clone()),
+        hindrances: facts.hindrances.clone(),
         rollout: Some(Rollout {
             document,
-        hindrances: facts.hindrances.clone(),
             marks,
             is_written,
             version: facts.current.version.clone(),
@@ -356,9 +358,9 @@ fn stand_still(
         memory,
         bootstrap: Phase::Off,
         begins: None,
+        hindrances: facts.hindrances.clone(),
     })
 }
-        hindrances: facts.hindrances.clone(),
 
 /// The document with what the waves of the template in place ask for. It is a new one if that is something else.
 fn with_target(

@@ -87,7 +87,10 @@ pub async fn preview(
         Box::pin(bootstrap::observe(&ctx, &name))
     )?;
     let mut facts = Box::pin(observe(pool, &ctx, (&proxies, &writer), Memory::default())).await?;
-    facts.healths = as_the_operator_sees(&facts.healths, seen, facts.now);
+    // The operator has told what it sees by the document in force.
+    let now = facts.now;
+    let in_force = facts.healths_by_last_good.as_mut().unwrap_or(&mut facts.healths);
+    *in_force = as_the_operator_sees(in_force, seen, now);
     let plan = plan(pool, &facts)?;
     Ok(Preview { facts, plan })
 }

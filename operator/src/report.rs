@@ -18,9 +18,10 @@ use crate::MANAGER;
 use crate::api::events::{log, publish};
 use crate::apply::{Applied, Kind};
 use crate::context::{Context, PoolState};
+use crate::health::Healths;
 use crate::observe::bootstrap::Bootstrap;
 use crate::observe::proxies::{self, Proxies};
-use crate::plan::{Facts, Plan};
+use crate::plan::{Facts, Plan, Verdict};
 use crate::reports::{NodeReport, standbys, troubles};
 
 /// The status could not be written.
@@ -48,6 +49,14 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// The health of the members by what verifies them after the pass.
+    fn healths(&self) -> &Healths {
+        match self.plan.verdict {
+            Verdict::Accepted { .. } => &self.facts.healths,
+            Verdict::Paused { .. } | Verdict::Rejected { .. } => self.facts.healths_in_force(),
+        }
+    }
+
     /// The names of the members in force after the pass. If a write has failed without a response but taken effect, the next
     /// pass finds the new members.
     fn in_force(&self) -> BTreeSet<String> {
@@ -90,7 +99,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         generation: pool.metadata.generation,
         plan: pass.plan,
         server_name: &pool.spec.health_check.tls_server_name,
-        healths: &pass.facts.healths,
+        healths: pass.healths(),
         sightings: pass.facts.healths_in_force().sightings(),
         fleet: &pass.facts.fleet,
         daemon_set: pass.applied.proxies.object.as_ref(),

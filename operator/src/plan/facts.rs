@@ -46,7 +46,7 @@ pub struct Facts {
     pub current: Current,
     /// The health of the members.
     pub healths: Healths,
-    /// Their health by the server name of the document in force, if the spec asks for another one.
+    /// Their health by the server name and the authorities of the document in force, if others are asked for.
     pub healths_by_last_good: Option<Healths>,
     /// Where this pool's proxies are.
     pub in_place: InPlace,
@@ -56,7 +56,7 @@ pub struct Facts {
     pub serving: Vec<Claim>,
     /// The other pools, and what they listen on.
     pub rivals: Vec<Rival>,
-    /// The cluster's authorities, PEM.
+    /// The authorities that verify members, PEM: the cluster's, unless [`super::trust::settle`] keeps those in force.
     pub authorities: String,
     /// What keeps the operator from following the cluster.
     pub hindrances: Vec<Hindrance>,
@@ -80,7 +80,7 @@ impl Facts {
         }
     }
 
-    /// The health of the members by the server name of the document in force.
+    /// The health of the members by the server name and the authorities of the document in force.
     pub fn healths_in_force(&self) -> &Healths {
         self.healths_by_last_good.as_ref().unwrap_or(&self.healths)
     }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use trivet_crds::pool::{ApiserverPoolSpec, Discovery, DiscoveryPolicy, PoolMember, PoolMemberState};
-use trivet_crds::wire::{DisabledMember, Document, Member, MemberState};
+use trivet_crds::wire::{DisabledMember, Document, Member, MemberState, Tls};
 
 use super::endpoints::is_named_by_address;
 use super::facts::{Current, Facts, Marks};
@@ -30,9 +30,9 @@ pub fn members(facts: &Facts) -> Vec<members::Member> {
     members::wanted(&spec, &facts.by_last_good()).members
 }
 
-/// The server name of the document in force, if it is not `asked`.
-pub fn other_server_name<'a>(asked: &str, current: &'a Current) -> Option<&'a String> {
-    let in_force = &current.document.as_ref()?.tls.server_name;
+/// What apiservers are verified by as the document in force has it, if that is not what is `asked`.
+pub fn other_tls<'a>(asked: &Tls, current: &'a Current) -> Option<&'a Tls> {
+    let in_force = &current.document.as_ref()?.tls;
     (in_force != asked).then_some(in_force)
 }
 

@@ -24,6 +24,19 @@ pub enum Rejection {
         /// The members that would go.
         withdrawn: Vec<String>,
     },
+    /// No certificate of a member in force has the name.
+    #[error(
+        "healthCheck.tlsServerName {name:?} verifies no member, and {in_force:?}, which is in force, does ({why}): set a name \
+         that the members' certificates have, or issue these with the name first"
+    )]
+    ServerName {
+        /// The name that the spec asks for.
+        name: String,
+        /// The name in force.
+        in_force: String,
+        /// What a member's certificate is like.
+        why: String,
+    },
     /// No member can be used.
     #[error(
         "the pool has no member to use{}; label the control-plane nodes, correct discovery.nodeSelector, list \
@@ -92,6 +105,7 @@ impl Rejection {
         match self {
             Self::Conflict { .. } => "ListenerConflict",
             Self::NoHealthyMember { .. } => "NoHealthyMember",
+            Self::ServerName { .. } => "Untrusted",
             Self::NoMembers { .. } => "NoMembers",
             Self::TooManyMembers { .. } => "TooManyMembers",
             Self::ScopeWouldShrink { .. } => "ScopeWouldShrink",

@@ -32,6 +32,7 @@ mod rejections;
 mod revisions;
 mod sightings;
 mod standing_rejections;
+mod trust;
 
 pub(crate) fn facts() -> Facts {
     Facts {
@@ -56,8 +57,8 @@ pub(crate) fn facts() -> Facts {
         serving: Vec::new(),
         rivals: Vec::new(),
         authorities: "PEM".to_owned(),
-        template: String::new(),
         hindrances: Vec::new(),
+        template: String::new(),
         bootstrap: BootstrapFacts::default(),
         waves: WaveFacts::default(),
         memory: Memory::default(),

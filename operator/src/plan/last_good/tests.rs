@@ -63,12 +63,22 @@ fn the_discovery_is_that_of_the_accepted_spec() {
 }
 
 #[test]
-fn a_server_name_that_is_not_the_one_in_force_is_told_from_it() {
+fn a_server_name_or_authorities_that_are_not_those_in_force_are_told_from_them() {
     let current = current(&pool(ApiserverPoolSpec::default()), &three_masters());
-    assert_eq!(other_server_name("kubernetes", &current), None);
-    let other = other_server_name("api.example.com", &current);
-    assert_eq!(other.map(String::as_str), Some("kubernetes"));
-    assert_eq!(other_server_name("api.example.com", &Current::default()), None);
+    let in_force = current.document.as_ref().unwrap().tls.clone();
+    assert_eq!(other_tls(&in_force, &current), None);
+    let other_name = Tls {
+        server_name: "api.example.com".to_owned(),
+        ..in_force.clone()
+    };
+    let other_authorities = Tls {
+        ca_bundle: "another PEM".to_owned(),
+        ..in_force.clone()
+    };
+    for asked in [other_name, other_authorities] {
+        assert_eq!(other_tls(&asked, &current), Some(&in_force));
+        assert_eq!(other_tls(&asked, &Current::default()), None);
+    }
 }
 
 #[test]
