@@ -93,6 +93,8 @@ pub struct PoolState {
     pub good_template: Option<(String, Arc<PodTemplateSpec>)>,
     /// The new pods whose predecessors are still there.
     pub stalls: Stalls,
+    /// How many passes in a row have ended because an object had changed since they read it.
+    pub conflicts: u32,
     /// The delay after a failed pass.
     pub backoff: Backoff,
 }

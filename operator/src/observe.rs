@@ -107,7 +107,7 @@ pub async fn observe(
     let is_edited = scope
         .as_ref()
         .is_some_and(|scope| !scope.says_the_same(&Scope::wanted(&pool.spec.proxy)));
-    let documents = documents(ctx).await?;
+    let documents = documents(&name, ctx).await?;
     let own = documents
         .iter()
         .find(|map| map.name_any() == data_plane_name(&name));
@@ -208,17 +208,21 @@ async fn wait_for_nodes(are_needed: bool, ctx: &Context) {
     }
 }
 
-/// Every pool's ConfigMap, straight from the API server: a cache may be older than the operator's own last write.
-async fn documents(ctx: &Context) -> Result<Vec<ConfigMap>, Error> {
+/// Every pool's ConfigMap, straight from the API server: a cache may be older than the operator's own last write. That of
+/// `pool` is found without its label too, which somebody may have removed: the next write puts it back.
+async fn documents(pool: &str, ctx: &Context) -> Result<Vec<ConfigMap>, Error> {
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let unread = |source| Error::Documents {
+        namespace: ctx.settings.namespace.clone(),
+        source,
+    };
     let list = api.list(&ListParams::default().labels(POOL_LABEL)).await;
-    let namespace = || ctx.settings.namespace.clone();
-    Ok(list
-        .map_err(|source| Error::Documents {
-            namespace: namespace(),
-            source,
-        })?
-        .items)
+    let mut documents = list.map_err(unread)?.items;
+    let own = data_plane_name(pool);
+    if documents.iter().all(|map| map.name_any() != own) {
+        documents.extend(api.get_opt(&own).await.map_err(unread)?);
+    }
+    Ok(documents)
 }
 
 /// The EndpointSlices in which apiservers list themselves. `None` if they are not needed.

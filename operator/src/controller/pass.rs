@@ -18,6 +18,9 @@ use crate::logging::chain;
 /// The pause after a write that came too late: somebody else has written since the pass has read.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(500);
 
+/// So many conflicts in a row are no race with another writer: something is wrong, and people must learn of it.
+const CONFLICTS: u32 = 10;
+
 /// What is written last, in `/readyz`.
 const STATUS: &str = "ApiserverPool/status";
 
@@ -54,7 +57,16 @@ fn judge(
         tracing::debug!(pool, "pass ended: this operator leads no longer");
         return Ok(CONFLICT_PAUSE);
     }
-    if let Some(error) = late.filter(|error| is_conflict(error)) {
+    let is_late = late.is_some_and(is_conflict);
+    let conflicts = ctx.pool_states.change(pool, |state| {
+        state.conflicts = if is_late {
+            state.conflicts.saturating_add(1)
+        } else {
+            0
+        };
+        state.conflicts
+    });
+    if let Some(error) = late.filter(|_| is_late && conflicts < CONFLICTS) {
         ctx.metrics.fenced("Conflict");
         tracing::debug!(
             pool,
@@ -64,6 +76,11 @@ fn judge(
         return Ok(CONFLICT_PAUSE);
     }
     let failure = outcome.as_ref().err();
+    let status_write = failure.and_then(Error::status_write);
+    // A pass that has failed before it came so far says nothing about the status.
+    if failure.is_none() || status_write.is_some() {
+        ctx.readiness.observe_request(STATUS, status_write);
+    }
     ctx.metrics
         .passed(pool, begun.elapsed(), failure.map(Error::reason));
     if let Some(error) = failure {
@@ -73,11 +90,6 @@ fn judge(
 }
 
 /// One pass of this term. Returns the time until the next one.
-    let status_write = failure.and_then(Error::status_write);
-    // A pass that has failed before it came so far says nothing about the status.
-    if failure.is_none() || status_write.is_some() {
-        ctx.readiness.observe_request(STATUS, status_write);
-    }
 pub(super) async fn pass_in(term: &Term, pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Error> {
     if let Some(wait) = take(ctx, &pool.name_any(), term).await? {
         tracing::info!(
@@ -97,4 +109,39 @@ pub(super) fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> A
     });
     ctx.watchdog.expect(&pass_of(&name), wait);
     Action::requeue(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+    use crate::apply;
+    use crate::context::tests::context;
+
+    fn conflict() -> Error {
+        let source = kube::Error::Api(
+            Status::failure("it has changed", "Conflict")
+                .with_code(409)
+                .boxed(),
+        );
+        Error::Apply(apply::Error {
+            kind: apply::Kind::ConfigMap,
+            name: "trivet-default".to_owned(),
+            source,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_race_is_no_failure_and_a_conflict_that_never_ends_is_one() {
+        let ctx = context(|_, _, _| (500, String::new()));
+        let judged = |outcome| judge(outcome, "default", Instant::now(), &ctx);
+        for _ in 1..CONFLICTS {
+            assert!(judged(Err(conflict())).is_ok());
+        }
+        assert!(judged(Err(conflict())).is_err());
+        assert!(judged(Err(conflict())).is_err(), "it lasts");
+        assert!(judged(Ok(Duration::ZERO)).is_ok());
+        assert!(judged(Err(conflict())).is_ok(), "another race");
+    }
 }

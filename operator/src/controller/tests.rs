@@ -101,7 +101,7 @@ impl Server {
         }
         let items: Vec<_> = objects
             .get(MAP)
-            .filter(|_| MAP.starts_with(path))
+            .filter(|map| MAP.starts_with(path) && map["metadata"]["labels"][POOL_LABEL].is_string())
             .into_iter()
             .collect();
         let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
@@ -267,6 +267,29 @@ async fn while_a_spec_is_rejected_new_masters_are_written_and_the_daemon_set_is_
 
     reconcile_once(&spec, &ctx).await;
     assert_eq!(server.writes(), [""; 0], "a standing rejection writes nothing");
+}
+
+#[tokio::test]
+async fn a_document_whose_label_was_removed_by_hand_is_followed_and_gets_it_back() {
+    let server = Server::default();
+    let (ctx, mut nodes) = blind_context(&server);
+    nodes.apply_watcher_event(&Event::Apply(master(1)));
+    let spec = ApiserverPoolSpec::default();
+    reconcile_once(&spec, &ctx).await;
+    let revision = server.document().revision;
+    server.edit(MAP, &json!({ "metadata": { "labels": { POOL_LABEL: null } } }));
+    server.writes();
+
+    // What is in force is known without the label, so nothing is written for it.
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.document().revision, revision);
+    nodes.apply_watcher_event(&Event::Apply(master(2)));
+    reconcile_once(&spec, &ctx).await;
+    assert_eq!(server.members(), ["cp1", "cp2"]);
+    assert_eq!(
+        server.object(MAP)["metadata"]["labels"][POOL_LABEL],
+        json!("default")
+    );
 }
 
 /// The status of a DaemonSet whose one node, w1, has an available pod.
