@@ -120,7 +120,9 @@ fn health_change(member: &MemberStatus, before: Option<&ApiserverPoolStatus>) ->
     let known = before
         .iter()
         .flat_map(|status| &status.members)
-        .find(|old| old.name == member.name);
+        .find(|old| old.name == member.name)
+        // Nothing was known of it, or it was Disabled.
+        .filter(|old| old.health != MemberHealth::Unknown);
     let was_up = known.map(|old| old.health == MemberHealth::Up);
     let notice = |is_warning, reason, note| {
         Some(Notice {
@@ -131,6 +133,13 @@ fn health_change(member: &MemberStatus, before: Option<&ApiserverPoolStatus>) ->
         })
     };
     match (was_up, member.health) {
+        (None, MemberHealth::Unready | MemberHealth::Down) if member.reachable_nodes == 0 => {
+            let note = format!(
+                "{} is {:?}, and a node uses it only after a verified answer: {}",
+                member.name, member.health, member.message
+            );
+            notice(true, "MemberUnproven", note)
+        }
         (Some(true) | None, MemberHealth::Unready | MemberHealth::Down) => {
             let note = format!("{} is {:?}: {}", member.name, member.health, member.message);
             notice(true, "MemberUnhealthy", note)
@@ -162,6 +171,7 @@ mod tests {
             bootstrap: Phase::Off,
             waves: wave::Phase::Settled,
             begins: None,
+            hindrances: Vec::new(),
             next_look: None,
         }
     }
@@ -171,7 +181,6 @@ mod tests {
                              "state": "Active", "health": health });
         serde_json::from_value(json!({ "members": [member] })).unwrap()
     }
-            hindrances: Vec::new(),
 
     fn reasons(notices: &[Notice]) -> Vec<&str> {
         notices.iter().map(|notice| notice.reason).collect()
@@ -207,6 +216,28 @@ mod tests {
         assert_eq!(reported("Unready", "Down"), None);
         assert_eq!(reported("Down", "Up").as_deref(), Some("MemberRecovered"));
         assert_eq!(reported("Up", "Up"), None);
+    }
+
+    #[test]
+    fn a_member_that_begins_without_an_answer_is_unproven_and_not_unhealthy() {
+        let reported = |before: Option<&str>, after: &str, reachable: i32| {
+            let before = before.map(status);
+            let mut after = status(after);
+            after.members[0].reachable_nodes = reachable;
+            after.members[0].message = "nothing listens there".to_owned();
+            let notices = health_changes(before.as_ref(), &after);
+            notices.first().map(|notice| (notice.reason, notice.note.clone()))
+        };
+        for before in [None, Some("Unknown")] {
+            for after in ["Down", "Unready"] {
+                let (reason, note) = reported(before, after, 0).unwrap();
+                assert_eq!(reason, "MemberUnproven");
+                assert!(note.ends_with("verified answer: nothing listens there"), "{note}");
+            }
+            assert_eq!(reported(before, "Up", 0), None);
+        }
+        assert_eq!(reported(None, "Unready", 2).unwrap().0, "MemberUnhealthy");
+        assert_eq!(reported(Some("Up"), "Down", 0).unwrap().0, "MemberUnhealthy");
     }
 
     #[test]

@@ -583,6 +583,35 @@ fn the_policy_endpoint_slices_makes_each_endpoint_a_member_at_its_own_port() {
     );
 }
 
+#[test]
+fn slices_without_an_endpoint_remove_nothing_and_that_is_told() {
+    let mut world = World::with_masters(0);
+    world.pool.spec.discovery.policy = DiscoveryPolicy::EndpointSlices;
+    let master = |number: u8| Master {
+        name: format!("cp{number}"),
+        addresses: vec![ip(number)],
+        origin: Origin::EndpointSlice {
+            port: 6443,
+            node_name: format!("cp{number}"),
+        },
+        ..Master::default()
+    };
+    world.facts.discovered = Discovered::Masters((1..=3).map(master).collect());
+    world.pass();
+    let revision = world.revision();
+    // Whether or not anything answers: an empty list is no reason.
+    for alive in [vec![1, 2, 3], vec![]] {
+        world.alive = alive;
+        world.facts.discovered = Discovered::Masters(Vec::new());
+        let plan = world.wait(DELAY * 2);
+        assert_eq!(world.revision(), revision);
+        assert_eq!(refused_removals(&plan).len(), 3, "{plan:?}");
+        world.allow_shrink("1");
+        world.pass();
+        assert_eq!(world.revision(), revision, "nor does its owner's yes remove all");
+    }
+}
+
 /// What can be said of one cluster: its nodes' addresses, entries of the spec, and what their name resolves to.
 #[derive(Clone, Debug)]
 struct Said {
