@@ -28,6 +28,7 @@ mod protecting {
     mod each_node_judges_a_partition_for_itself;
     mod edits_reach_every_proxy_and_cost_no_connection;
     mod masters_that_hide_their_readiness_are_used;
+    mod mistakes_of_an_administrator_cut_nobody_off;
     mod nothing_that_is_deleted_cuts_a_node_off;
     mod random_edits_cost_no_connection;
     mod the_last_resort_serves_while_no_other_answers;

@@ -1,6 +1,7 @@
 //! The pool's wire document as the API server shows it: when each revision appeared there.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -31,6 +32,7 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Documents {
     latest: watch::Receiver<Option<Published>>,
+    revisions: Arc<Mutex<BTreeSet<u64>>>,
     _watch: JoinSet<()>,
 }
 
@@ -40,6 +42,8 @@ impl Documents {
         let (publish, latest) = watch::channel(None);
         let config_maps = Api::<ConfigMap>::namespaced(client, NAMESPACE);
         let only = watcher::Config::default().fields(&format!("metadata.name={}", data_plane_name(POOL)));
+        let revisions = Arc::<Mutex<BTreeSet<u64>>>::default();
+        let seen = Arc::clone(&revisions);
         let mut watch = JoinSet::new();
         watch.spawn(async move {
             let mut events = watcher(config_maps, only).default_backoff().boxed();
@@ -48,14 +52,26 @@ impl Documents {
                     continue;
                 };
                 if let Some(published) = read(&config_map) {
+                    seen.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(published.document.revision);
                     publish.send_replace(Some(published));
                 }
             }
         });
         Self {
             latest,
+            revisions,
             _watch: watch,
         }
+    }
+
+    /// How many revisions have been seen, the first one included.
+    pub fn revisions(&self) -> usize {
+        self.revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// The first document for which `wanted` holds, the current one included.

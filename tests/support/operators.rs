@@ -122,6 +122,29 @@ impl Installation {
         Ok(())
     }
 
+    /// The status code and the words with which an operator answers, on its port for probes and metrics.
+    pub async fn ask_operator(&self, pod: &str, path: &str) -> Result<(String, String)> {
+        let pods = Api::<Pod>::namespaced(self.kubernetes("cp1").await?, NAMESPACE);
+        let address = pods.get(pod).await?.status.and_then(|status| status.pod_ip);
+        let url = format!("http://{}:8080{path}", address.context("the pod has no address")?);
+        let words = [
+            "curl",
+            "--silent",
+            "--max-time",
+            "2",
+            "--write-out",
+            "\n%{http_code}",
+            &url,
+        ];
+        let words = words.map(str::to_owned);
+        let answer = self
+            .disturb(move |cluster| cluster.host("cp1")?.exec(&words))
+            .await?;
+        let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
+        let (words, code) = answer.rsplit_once('\n').context("curl said nothing")?;
+        Ok((code.to_owned(), words.to_owned()))
+    }
+
     /// Waits until another operator than `before` leads; returns it.
     pub async fn other_leader(&self, before: &Operator, within: Duration) -> Result<Operator> {
         eventually(within, "another operator that leads", async || {

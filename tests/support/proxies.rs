@@ -48,6 +48,13 @@ impl Metrics {
             .collect()
     }
 
+    /// The connections of clients that each member serves or has served.
+    pub fn served(&self) -> BTreeMap<String, u64> {
+        self.series("trivet_proxy_connections_total")
+            .filter_map(|(labels, value)| Some((label(labels, "member")?.to_owned(), whole(value)?)))
+            .collect()
+    }
+
     /// The health of each member.
     pub fn states(&self) -> BTreeMap<String, String> {
         self.series("trivet_proxy_upstream_state")
@@ -185,6 +192,7 @@ trivet_proxy_upstream_transitions_total{member="cp1",to="Down"} 1
 trivet_proxy_upstream_transitions_total{member="cp2",to="Up"} 1
 trivet_proxy_upstream_connections{member="cp1"} 3.0
 trivet_proxy_upstream_connections{member="cp2"} 0
+trivet_proxy_connections_total{member="cp1"} 7
 "#;
         Metrics {
             text: text.to_owned(),
@@ -198,6 +206,7 @@ trivet_proxy_upstream_connections{member="cp2"} 0
             sample().connections(),
             [("cp1".to_owned(), 3), ("cp2".to_owned(), 0)].into()
         );
+        assert_eq!(sample().served(), [("cp1".to_owned(), 7)].into());
     }
 
     #[test]

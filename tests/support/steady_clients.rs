@@ -27,10 +27,15 @@ pub struct SteadyClients {
 impl SteadyClients {
     /// Starts them.
     pub fn start(installation: &Installation) -> Result<Self> {
+        Self::start_at(RATE, installation)
+    }
+
+    /// Starts them with so many new connections a second on each worker.
+    pub fn start_at(rate: u32, installation: &Installation) -> Result<Self> {
         let client = installation.client()?.asking(PATH);
         let workers = installation.workers();
         let started = workers.iter().zip(LOOPBACKS).map(|(host, to)| {
-            let attempts = attempts::start(host, &client, to, RATE);
+            let attempts = attempts::start(host, &client, to, rate);
             (format!("{}, {to}", host.name()), attempts)
         });
         Ok(Self {

@@ -1,11 +1,11 @@
-//! Of several operators one writes. One of another release, with another image for the proxies, changes nothing while it
-//! leads. One that is stopped is succeeded within twenty seconds, and writes nothing of its own once it goes on.
+//! Of several operators one writes: one of another release, with another image for the proxies, changes nothing while it
+//! leads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
@@ -17,7 +17,7 @@ use trivet_instruments::eventually;
 use trivet_tests::audit;
 use trivet_tests::documents::Documents;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL};
-use trivet_tests::operators::{Operator, PROGRAM};
+use trivet_tests::operators::PROGRAM;
 use trivet_tests::say::say;
 
 /// The operator of another release, as a Deployment beside that of the chart.
@@ -32,24 +32,14 @@ const READY: Duration = Duration::from_secs(30);
 /// From an edit to the ConfigMap, on a busy machine.
 const OBEYED: Duration = Duration::from_secs(10);
 
-/// The Lease expires after 15 s, and the others look at it every two.
-const SUCCEEDED: Duration = Duration::from_secs(20);
-
-/// How long an operator may lead without a renewal.
-const DEADLINE: SignedDuration = SignedDuration::from_secs(10);
-
-/// Looks at the Lease of an operator that goes on: it knows then that another one leads.
-const LOOKS: usize = 2;
-
 #[tokio::test(flavor = "multi_thread")]
-async fn one_operator_writes_and_the_next_one_goes_on_where_it_is_stopped() -> Result<()> {
+async fn an_operator_of_another_release_changes_nothing_while_it_does_not_lead() -> Result<()> {
     let installation = Installation::serving().await?;
     installation.operator_works().await?;
     let generation = generation(&installation).await?;
     let outcome = a_rival_changes_nothing(&installation).await;
     remove_rival(&installation).await?;
     outcome?;
-    a_stopped_leader_is_succeeded(&installation).await?;
     let now = self::generation(&installation).await?;
     ensure!(
         now == generation,
@@ -77,63 +67,6 @@ async fn a_rival_changes_nothing(installation: &Installation) -> Result<()> {
     say(format!(
         "beside {rival} with another image {} leads: an edit is obeyed after {:.1} s, the template stays",
         leader.pod,
-        took.as_secs_f32()
-    ));
-    Ok(())
-}
-
-async fn a_stopped_leader_is_succeeded(installation: &Installation) -> Result<()> {
-    let old = installation.leader().await?;
-    let (node, stopped) = (old.node.clone(), Timestamp::now());
-    installation
-        .disturb(move |cluster| cluster.stop(&node, PROGRAM))
-        .await?;
-    let outcome = is_succeeded(installation, &old).await;
-    let (node, continued) = (old.node.clone(), Timestamp::now());
-    installation
-        .disturb(move |cluster| cluster.cont(&node, PROGRAM))
-        .await?;
-    outcome?;
-
-    let masters = installation.cluster().masters();
-    eventually(READY, "the old leader at work", async || {
-        let looks = audit::looks_at_lease(&old.pod, &(continued..Timestamp::now()), &masters)?;
-        ensure!(looks >= LOOKS, "it has looked at the Lease {looks} times");
-        Ok(())
-    })
-    .await?;
-    let after_deadline = (stopped + DEADLINE)..Timestamp::now();
-    let writes = audit::writes_of_pod(&old.pod, &after_deadline, &masters)?;
-    ensure!(
-        writes.is_empty(),
-        "{} leads no longer, and writes: {writes:?}",
-        old.pod
-    );
-    let before = audit::writes_of_pod(&old.pod, &(Timestamp::UNIX_EPOCH..stopped), &masters)?;
-    ensure!(
-        !before.is_empty(),
-        "the audit logs show no write of {} as it led",
-        old.pod
-    );
-    say(format!(
-        "{} was stopped for {} s, and has written nothing since its deadline",
-        old.pod,
-        continued.duration_since(stopped).as_secs()
-    ));
-    Ok(())
-}
-
-async fn is_succeeded(installation: &Installation, old: &Operator) -> Result<()> {
-    let begun = Instant::now();
-    let new = installation.other_leader(old, SUCCEEDED).await?;
-    let succeeded = begun.elapsed();
-    // One that the old leader finds undone when it goes on, unless another one has obeyed it.
-    let took = obeys_an_edit(installation, 250).await?;
-    say(format!(
-        "{} leads {:.1} s after {} was stopped, and obeys an edit after {:.1} s",
-        new.pod,
-        succeeded.as_secs_f32(),
-        old.pod,
         took.as_secs_f32()
     ));
     Ok(())

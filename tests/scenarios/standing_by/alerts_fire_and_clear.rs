@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
@@ -15,14 +16,12 @@ use trivet_tests::attempts::LOOPBACKS;
 use trivet_tests::held::Held;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::prometheus::Prometheus;
+use trivet_tests::rights_revoked::{self, OF_OPERATOR_IN_CLUSTER};
 use trivet_tests::say::say;
 use trivet_tests::serving_certificate;
 
 /// Within this time of a fault its alert's expression holds, and within this time of the heal none does.
 const TOLD: Duration = Duration::from_secs(60);
-
-/// The binding of the operator's rights in the whole cluster.
-const BINDING: &str = "patch clusterrolebinding trivet-operator --type=json --patch";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_and_clear() -> Result<()> {
@@ -50,17 +49,13 @@ async fn alerts_fire_and_clear() -> Result<()> {
     told?;
     all_clear(&prometheus, "nodes and members").await?;
 
+    let revoked = Timestamp::now();
     let outcome = pool_and_passes(&installation, &prometheus).await;
-    let subject = format!(
-        "[{{\"op\":\"add\",\"path\":\"/subjects\",\"value\":[{{\"kind\":\"ServiceAccount\",\"name\":\"trivet-operator\",\"namespace\":\"{NAMESPACE}\"}}]}}]"
-    );
-    installation
-        .tools()
-        .kubectl(&format!("{BINDING} {subject}"))
-        .await?;
+    OF_OPERATOR_IN_CLUSTER.give_back(&installation).await?;
     installation.edit_pool(json!({ "members": null })).await?;
     outcome?;
     all_clear(&prometheus, "a rejected spec, and an operator without rights").await?;
+    rights_revoked::note(OF_OPERATOR_IN_CLUSTER.account, &(revoked..Timestamp::now()))?;
 
     let replicas = operators(&installation, 0).await?;
     let outcome = prometheus.tells("TrivetOperatorDown", &[], TOLD).await;
@@ -228,11 +223,7 @@ async fn renew(installation: &Installation) -> Result<()> {
 
 /// A spec that would leave no member, for an operator that may not say so.
 async fn pool_and_passes(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
-    let nobody = "[{\"op\":\"remove\",\"path\":\"/subjects\"}]";
-    installation
-        .tools()
-        .kubectl(&format!("{BINDING} {nobody}"))
-        .await?;
+    OF_OPERATOR_IN_CLUSTER.revoke(installation).await?;
     let disabled = ["cp1", "cp2", "cp3"].map(|name| json!({ "name": name, "state": "Disabled" }));
     installation.edit_pool(json!({ "members": disabled })).await?;
     let pool = [("pool", POOL)];

@@ -42,3 +42,4 @@ pub use host::Host;
 pub use membership::Joining;
 pub use progress::{Progress, Stopwatch};
 pub use spec::Spec;
+pub use state::DIRECTORY;
