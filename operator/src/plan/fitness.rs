@@ -75,11 +75,18 @@ impl Edit<'_> {
         })
     }
 
-    /// The members in force that would get no new connection any more.
+    /// The members in force that would get no new connection any more, and those that were ready and would lose the address
+    /// at which they are.
     fn withdrawn<'a>(&self, facts: &'a Facts) -> Vec<&'a wire::Member> {
+        let healths = &facts.healths;
+        let is_as_ready = |new: &Member, old: &wire::Member| {
+            healths.is_up(&new.addresses, new.port) || !healths.is_up(&old.addresses, old.port)
+        };
         let stays = |old: &wire::Member| {
             let mut active = self.members.iter();
-            active.any(|new| new.state == PoolMemberState::Active && new.is_same_server(old))
+            active.any(|new| {
+                new.state == PoolMemberState::Active && new.is_same_server(old) && is_as_ready(new, old)
+            })
         };
         let members = facts.current.members.iter();
         members

@@ -38,6 +38,25 @@ fn an_operator_that_reaches_nobody_obeys_explicit_edits() {
 }
 
 #[test]
+fn an_edit_that_takes_from_the_only_member_the_address_that_answers_is_rejected() {
+    let mut world = World::with_masters(1);
+    replace_all(&mut world, "10.0.0.1");
+    world.list("new", &["10.0.0.99", "10.0.0.1"], PoolMemberState::Active);
+    assert_eq!(rejected(&world.pass()), "");
+    world.list("new", &["10.0.0.99"], PoolMemberState::Active);
+    assert_eq!(rejected(&world.pass()), "NoHealthyMember");
+    world.list("new", &["10.0.0.1"], PoolMemberState::Active);
+    assert_eq!(rejected(&world.pass()), "");
+    assert_eq!(world.facts.current.members[0].addresses, [ip(1)]);
+    // What was not ready before may go.
+    world.list("new", &["10.0.0.1", "10.0.0.98"], PoolMemberState::Active);
+    world.alive.clear();
+    world.wait(Duration::from_secs(5));
+    world.list("new", &["10.0.0.98"], PoolMemberState::Active);
+    assert_eq!(rejected(&world.pass()), "");
+}
+
+#[test]
 fn an_operator_that_has_just_started_does_not_call_itself_blind() {
     let mut world = World::with_masters(3);
     replace_all(&mut world, "10.0.0.99");
