@@ -3,13 +3,16 @@
 //! Reports are no condition for anything. Where their CRD is absent, as after an upgrade of the chart alone, or where they
 //! cannot be read, the operator works without them and says so.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ObjectMeta};
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, ResourceExt};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use trivet_crds::report::ProxyReport;
@@ -49,7 +52,8 @@ pub async fn run(ctx: &Context, news: mpsc::Sender<()>) {
 /// Keeps the reports up to date. It has its own back-off, and its errors end here.
 async fn follow(ctx: &Context, news: mpsc::Sender<()>) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
-    let api: Api<ProxyReport> = Api::all(ctx.client.clone());
+    let api: Api<DeserializeGuard<ProxyReport>> = Api::all(ctx.client.clone());
+    let mut unreadable = BTreeSet::new();
     let begin = || watcher(api.clone(), config.clone());
     let events = anew_after_outages(begin).backoff(Backoff::default());
     let mut events = Box::pin(polled(events, || ctx.watchdog.beat(WATCH_LOOP)));
@@ -61,7 +65,8 @@ async fn follow(ctx: &Context, news: mpsc::Sender<()>) {
                     ctx.metrics.watch_moved(KIND, Instant::now());
                 }
                 let is_read = matches!(event, Event::InitDone);
-                if ctx.reports.observe(event) {
+                let event = readable(event, &mut unreadable);
+                if event.is_some_and(|event| ctx.reports.observe(event)) {
                     // One that waits already tells of this change too.
                     news.try_send(()).ok();
                 }
@@ -90,6 +95,40 @@ async fn follow(ctx: &Context, news: mpsc::Sender<()>) {
             }
         }
     }
+}
+
+/// The event, as far as this release can read it. A report with a word of a later release may be one that it cannot: it must not
+/// keep the others from being read, and is as good as none. `told` are the names of those that the log has.
+fn readable(
+    event: Event<DeserializeGuard<ProxyReport>>,
+    told: &mut BTreeSet<String>,
+) -> Option<Event<ProxyReport>> {
+    let mut read = |DeserializeGuard(report): DeserializeGuard<ProxyReport>| match report {
+        Ok(report) => {
+            told.remove(&report.name_any());
+            Ok(report)
+        }
+        Err(error) => {
+            let name = error.metadata.name.clone().unwrap_or_default();
+            if told.insert(name.clone()) {
+                tracing::warn!(name, %error, "ignoring a report that this release cannot read; upgrade the operator");
+            }
+            Err(error.metadata)
+        }
+    };
+    match event {
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+        Event::InitApply(report) => read(report).ok().map(Event::InitApply),
+        Event::Apply(report) => read(report).map(Event::Apply).or_else(gone).ok(),
+        Event::Delete(report) => read(report).map(Event::Delete).or_else(gone).ok(),
+    }
+}
+
+/// The end of the report with this name.
+fn gone(metadata: ObjectMeta) -> Result<Event<ProxyReport>, serde_json::Error> {
+    let empty = json!({ "metadata": metadata, "poolName": "", "nodeName": "", "observedTime": "" });
+    serde_json::from_value(empty).map(Event::Delete)
 }
 
 /// Whether the API server does not know the kind.
@@ -145,10 +184,52 @@ async fn sweep_once(ctx: &Context) {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use serde_json::json;
+    use serde_json::Value;
 
     use super::*;
     use crate::context::tests::context;
+
+    fn report(node: &str, health: &str) -> Value {
+        let member = json!({ "name": "cp1", "address": "10.0.0.1:6443", "health": health, "future": [1] });
+        json!({ "apiVersion": "trivet.dev/v1alpha1", "kind": "ProxyReport",
+                "metadata": { "name": format!("default.{node}") }, "poolName": "default", "nodeName": node,
+                "observedTime": "2026-11-29T00:00:00Z", "members": [member], "future": { "x": "y" } })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_of_a_later_release_that_cannot_be_read_hides_no_other_and_unknown_fields_hide_none() {
+        let ctx = context(move |_, _, _| {
+            let items = [report("w1", "Up"), report("w2", "Degraded")];
+            (
+                200,
+                json!({ "metadata": { "resourceVersion": "1" }, "items": items }).to_string(),
+            )
+        });
+        let run = tokio::time::timeout(Duration::from_secs(1), run(&ctx, mpsc::channel(1).0));
+        assert!(run.await.is_err(), "it ended");
+        assert!(ctx.reports.has_read());
+        let nodes: Vec<_> = ctx
+            .reports
+            .of("default")
+            .into_iter()
+            .map(|report| report.node)
+            .collect();
+        assert_eq!(nodes, ["w1"]);
+    }
+
+    #[test]
+    fn a_report_that_can_be_read_no_longer_is_as_good_as_none_until_it_can() {
+        let guard = |health: &str| serde_json::from_value(report("w1", health)).unwrap();
+        let mut told = BTreeSet::new();
+        let reports = crate::reports::Reports::default();
+        for (health, expected) in [("Up", 1), ("Degraded", 0), ("Degraded", 0), ("Down", 1)] {
+            let event = readable(Event::Apply(guard(health)), &mut told).unwrap();
+            reports.observe(event);
+            assert_eq!(reports.of("default").len(), expected, "{health}");
+            assert_eq!(told.len(), 1 - expected, "{health}");
+        }
+        assert!(readable(Event::InitApply(guard("Degraded")), &mut told).is_none());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_absent_crd_is_asked_for_again_and_ends_nothing() {
