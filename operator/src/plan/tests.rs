@@ -24,6 +24,7 @@ const DELAY: Duration = Duration::from_secs(300);
 
 mod disabled;
 mod edits;
+mod families;
 mod fitness;
 mod identity;
 mod paused;
