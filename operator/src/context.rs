@@ -20,6 +20,7 @@ use crate::plan::Memory;
 use crate::plan::stalls::Stalls;
 use crate::prober::{Prober, in_force_key};
 use crate::render::Settings;
+use crate::report::stored::Stored;
 use crate::reports::Reports;
 use crate::resolve::Names;
 use crate::serve::metrics::Metrics;
@@ -69,6 +70,8 @@ pub struct PoolState {
     pub names: Names,
     /// The status that the last pass wrote. The pool in the cache may be older.
     pub status: Option<ApiserverPoolStatus>,
+    /// What the API server has kept of the last status that was written.
+    pub stored: Option<Stored>,
     /// The version of the pool in the cache at the last write of the status, and the version after it.
     pub versions: Option<(Option<String>, Option<String>)>,
     /// Whether the objects of the pool are taken in this term.

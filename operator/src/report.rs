@@ -2,6 +2,7 @@
 
 pub mod events;
 pub mod status;
+pub mod stored;
 
 use std::collections::BTreeSet;
 
@@ -9,11 +10,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
 use trivet_crds::wire;
 
 use self::events::{begins, certificate, health_changes, membership_changes, notice, unreported, warnings};
 use self::status::{Refusal, Seen, status};
+use self::stored::Stored;
 use crate::MANAGER;
 use crate::api::events::{log, publish};
 use crate::apply::{Applied, Kind};
@@ -81,6 +84,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         reported,
         told_members,
         unsent,
+        stored,
         ..
     } = ctx.pool_states.of(&name);
     let is_same_pool = uid == pool.metadata.uid;
@@ -128,10 +132,15 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
     }
     ctx.metrics.revision(&name, pass.plan.revision);
     ctx.metrics.status(&name, &new);
-    let written = if pool.status.as_ref() == Some(&new) {
+    let current = pool.status.as_ref();
+    let stored = stored.filter(|_| is_same_pool);
+    let is_stored = stored
+        .as_ref()
+        .is_some_and(|stored| stored.has(&new, current, Instant::now()));
+    let written = if current == Some(&new) || is_stored {
         Ok(())
     } else {
-        write(ctx, pool, &new).await
+        write(ctx, pool, &new, stored).await
     };
     log(&name, &notices);
     let notices = unsent
@@ -197,7 +206,13 @@ fn now() -> Timestamp {
 }
 
 /// Writes the status over the version of the pool that the pass has seen, or that its last write has left.
-async fn write(ctx: &Context, pool: &ApiserverPool, status: &ApiserverPoolStatus) -> Result<(), Error> {
+/// `before` is what became of the last write.
+async fn write(
+    ctx: &Context,
+    pool: &ApiserverPool,
+    status: &ApiserverPoolStatus,
+    before: Option<Stored>,
+) -> Result<(), Error> {
     let name = pool.name_any();
     let api: Api<ApiserverPool> = Api::all(ctx.client.clone());
     let seen = pool.resource_version();
@@ -227,9 +242,33 @@ async fn write(ctx: &Context, pool: &ApiserverPool, status: &ApiserverPoolStatus
         Err(source) => Err(Error { pool: name, source }),
         Ok(written) => {
             let versions = Some((seen, written.resource_version()));
-            ctx.pool_states.change(&name, |state| state.versions = versions);
+            let stored = Stored::new(status, written.status, Instant::now());
+            tell_lost(&name, &stored, before.as_ref());
+            ctx.pool_states.change(&name, |state| {
+                state.versions = versions;
+                state.stored = Some(stored);
+            });
             Ok(())
         }
+    }
+}
+
+/// Logs which fields of the status the API server has dropped, once.
+fn tell_lost(pool: &str, stored: &Stored, before: Option<&Stored>) {
+    let is_told = before.is_some_and(|before| stored.lost.is_subset(&before.lost));
+    if !stored.lost.is_empty() && !is_told {
+        let fields = stored
+            .lost
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        tracing::warn!(
+            pool,
+            fields,
+            "the API server drops fields of the status: the CRD apiserverpools.trivet.dev is of an earlier release; apply the \
+             CRDs of this release"
+        );
     }
 }
 

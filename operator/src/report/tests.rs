@@ -68,14 +68,23 @@ fn one_master() -> Facts {
 
 async fn report_on(ctx: &Context, facts: &Facts, applied: &Applied) -> Result<(), Error> {
     let pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+    report_of(ctx, &pool, facts, applied).await
+}
+
+async fn report_of(
+    ctx: &Context,
+    pool: &ApiserverPool,
+    facts: &Facts,
+    applied: &Applied,
+) -> Result<(), Error> {
     let pass = Pass {
-        plan: &plan::plan(&pool, facts).unwrap(),
+        plan: &plan::plan(pool, facts).unwrap(),
         facts,
         proxies: &Proxies::default(),
         writer: &Bootstrap::default(),
         applied,
     };
-    report(ctx, &pool, pass).await
+    report(ctx, pool, pass).await
 }
 
 #[tokio::test]
@@ -156,4 +165,61 @@ async fn under_a_crd_of_an_earlier_release_the_status_is_written_without_its_new
     let merged = merged.lock().unwrap();
     assert_eq!(merged.len(), 1);
     assert_eq!(merged[0]["status"]["members"][0]["name"], "cp1");
+}
+
+/// What a schema of an earlier release keeps.
+fn pruned(mut status: Value) -> Value {
+    let members = status["members"].as_array_mut().into_iter().flatten();
+    for member in members {
+        member.as_object_mut().unwrap().remove("reportingNodes");
+        member.as_object_mut().unwrap().remove("lastTransitionTime");
+    }
+    status
+}
+
+#[tokio::test]
+async fn under_a_crd_of_an_earlier_release_a_status_that_says_the_same_is_written_once() {
+    let kept = Arc::new(Mutex::new((0, Value::Null)));
+    let stored = Arc::clone(&kept);
+    let ctx = context(move |_, path, body| {
+        if path.contains("/events") {
+            return (201, body.to_owned());
+        }
+        let patch: Value = serde_json::from_str(body).unwrap();
+        if patch["kind"] == "ApiserverPool" {
+            let message = ".status.members[name=\"cp1\"].reportingNodes: field not declared in schema";
+            let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500,
+                                 "message": message });
+            return (500, status.to_string());
+        }
+        let mut kept = stored.lock().unwrap();
+        *kept = (kept.0 + 1, pruned(patch["status"].clone()));
+        let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+        pool.status = serde_json::from_value(kept.1.clone()).unwrap();
+        (200, serde_json::to_string(&pool).unwrap())
+    });
+    let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+    let mut facts = one_master();
+    let writes = || {
+        let (count, status) = kept.lock().unwrap().clone();
+        kept.lock().unwrap().0 = 0;
+        (count, serde_json::from_value(status).unwrap())
+    };
+    for expected in [1, 0, 0] {
+        report_of(&ctx, &pool, &facts, &Applied::default()).await.unwrap();
+        let (count, status) = writes();
+        assert_eq!(count, expected);
+        // The watch brings what was kept.
+        pool.status = Some(status);
+    }
+    let lost = ctx.pool_states.of("default").stored.unwrap().lost;
+    assert_eq!(
+        lost.into_iter().collect::<Vec<_>>(),
+        ["members[].lastTransitionTime"]
+    );
+
+    facts.node_count = Some(9);
+    facts.unix_seconds += 100;
+    report_of(&ctx, &pool, &facts, &Applied::default()).await.unwrap();
+    assert_eq!(writes().0, 1, "a change is written");
 }
