@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
+use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus, MemberStatus};
 use trivet_crds::wire;
 
 use self::events::{begins, certificate, health_changes, membership_changes, notice, unreported, warnings};
@@ -71,6 +71,14 @@ impl Pass<'_> {
     }
 }
 
+/// Whether an apiserver of the cluster has ever answered the operator or a proxy there.
+fn is_proven(member: &MemberStatus, facts: &Facts) -> bool {
+    let addresses = member.addresses.iter().filter_map(|text| text.parse().ok());
+    let addresses: Vec<_> = addresses.collect();
+    let healths = facts.healths_in_force();
+    healths.verified_at(&addresses, member.port).is_some()
+}
+
 fn names(members: &[wire::Member]) -> BTreeSet<String> {
     members.iter().map(|member| member.name.clone()).collect()
 }
@@ -117,7 +125,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         now: now(),
     });
     let warnings = warnings(pass.plan, failure);
-    let mut notices = health_changes(previous, &new);
+    let mut notices = health_changes(previous, &new, |member| is_proven(member, pass.facts));
     notices.extend(certificate(previous, &new));
     // A write that fails is tried again, and begins only once it has succeeded.
     let is_written = failure.is_none_or(|failure| failure.kind == Kind::Writer);

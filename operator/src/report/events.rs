@@ -44,11 +44,16 @@ pub fn membership_changes(
         .collect()
 }
 
-/// The members that stopped being Up, or are Up again, from one status to the next.
-pub fn health_changes(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoolStatus) -> Vec<Notice> {
+/// The members that stopped being Up, or are Up again, from one status to the next. `is_proven`: an apiserver of the cluster has
+/// answered there.
+pub fn health_changes(
+    before: Option<&ApiserverPoolStatus>,
+    after: &ApiserverPoolStatus,
+    is_proven: impl Fn(&MemberStatus) -> bool,
+) -> Vec<Notice> {
     let members = after.members.iter();
     members
-        .filter_map(|member| health_change(member, before))
+        .filter_map(|member| health_change(member, before, is_proven(member)))
         .collect()
 }
 
@@ -116,7 +121,11 @@ pub fn unreported<'a>(warnings: &'a [Warning], reported: &[String]) -> Vec<&'a W
         .collect()
 }
 
-fn health_change(member: &MemberStatus, before: Option<&ApiserverPoolStatus>) -> Option<Notice> {
+fn health_change(
+    member: &MemberStatus,
+    before: Option<&ApiserverPoolStatus>,
+    is_proven: bool,
+) -> Option<Notice> {
     let known = before
         .iter()
         .flat_map(|status| &status.members)
@@ -133,10 +142,14 @@ fn health_change(member: &MemberStatus, before: Option<&ApiserverPoolStatus>) ->
         })
     };
     match (was_up, member.health) {
-        (None, MemberHealth::Unready | MemberHealth::Down) if member.reachable_nodes == 0 => {
+        (None, MemberHealth::Unready | MemberHealth::Down) if !is_proven => {
             let note = format!(
-                "{} is {:?}, and a node uses it only after a verified answer: {}",
-                member.name, member.health, member.message
+                "no apiserver of the cluster has answered at {}, port {}, of the new member {}, and proxies use it only once one \
+                 has: {}",
+                member.addresses.join(", "),
+                member.port,
+                member.name,
+                member.message
             );
             notice(true, "MemberUnproven", note)
         }
@@ -208,7 +221,7 @@ mod tests {
     #[test]
     fn only_a_change_of_health_is_an_event() {
         let reported = |before: &str, after: &str| {
-            let notices = health_changes(Some(&status(before)), &status(after));
+            let notices = health_changes(Some(&status(before)), &status(after), |_| false);
             reasons(&notices).first().map(ToString::to_string)
         };
         assert_eq!(reported("Up", "Down").as_deref(), Some("MemberUnhealthy"));
@@ -219,25 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_begins_without_an_answer_is_unproven_and_not_unhealthy() {
-        let reported = |before: Option<&str>, after: &str, reachable: i32| {
-            let before = before.map(status);
-            let mut after = status(after);
-            after.members[0].reachable_nodes = reachable;
-            after.members[0].message = "nothing listens there".to_owned();
-            let notices = health_changes(before.as_ref(), &after);
-            notices.first().map(|notice| (notice.reason, notice.note.clone()))
-        };
-        for before in [None, Some("Unknown")] {
-            for after in ["Down", "Unready"] {
-                let (reason, note) = reported(before, after, 0).unwrap();
-                assert_eq!(reason, "MemberUnproven");
-                assert!(note.ends_with("verified answer: nothing listens there"), "{note}");
-            }
-            assert_eq!(reported(before, "Up", 0), None);
+    fn a_new_member_that_has_never_answered_is_unproven_and_one_that_has_is_unhealthy() {
+        for (is_proven, expected) in [(false, "MemberUnproven"), (true, "MemberUnhealthy")] {
+            let notices = health_changes(None, &status("Down"), |_| is_proven);
+            assert_eq!(reasons(&notices), [expected]);
+            assert!(notices[0].note.contains("cp1"), "{notices:?}");
         }
-        assert_eq!(reported(None, "Unready", 2).unwrap().0, "MemberUnhealthy");
-        assert_eq!(reported(Some("Up"), "Down", 0).unwrap().0, "MemberUnhealthy");
+        let notices = health_changes(None, &status("Unknown"), |_| false);
+        assert!(notices.is_empty(), "it has not been probed yet");
     }
 
     #[test]
