@@ -237,14 +237,7 @@ impl Campaign {
 
     /// Returns the version after the write.
     async fn write(&self, write: &Write) -> Result<String, Error> {
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(LEASE.to_owned()),
-                resource_version: write.version.clone(),
-                ..ObjectMeta::default()
-            },
-            spec: Some(write.record.clone().into()),
-        };
+        let lease = lease(write);
         let params = PostParams {
             field_manager: Some(MANAGER.to_owned()),
             ..PostParams::default()
@@ -281,6 +274,18 @@ impl Campaign {
 /// Every object that the API server returns has one.
 fn version(metadata: &ObjectMeta) -> String {
     metadata.resource_version.clone().unwrap_or_default()
+}
+
+/// The Lease as it is written.
+fn lease(write: &Write) -> Lease {
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(LEASE.to_owned()),
+            resource_version: write.version.clone(),
+            ..ObjectMeta::default()
+        },
+        spec: Some(write.record.clone().into()),
+    }
 }
 
 #[cfg(test)]

@@ -412,3 +412,67 @@ fn a_template_in_place_and_the_notes_about_it_are_rendered_as_they_are() {
     let annotations = set.metadata.annotations.unwrap();
     assert_eq!(annotations[daemon_set::ROLLOUT], r#"{"good":"a"}"#);
 }
+
+/// The pool of the documentation that has a value for every field.
+const EVERY_FIELD: &str = include_str!("../../../examples/pool-every-field.yaml");
+
+#[test]
+fn every_object_of_a_pool_with_every_field_renders_as_committed() {
+    let pool: ApiserverPool = serde_saphyr::from_str(EVERY_FIELD).unwrap();
+    let mut spec = pool.spec;
+    let off = PoolMemberState::Disabled;
+    let entry = |name: &str, state| trivet_crds::pool::PoolMember {
+        name: name.to_owned(),
+        state,
+        ..spec.members[0].clone()
+    };
+    let entries = [entry("master-8", off), entry("master-9", off)];
+    spec.members.extend(entries);
+    let of = |name: &str, ips: &[&str], state| Member {
+        addresses: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        zone: "zone-a".to_owned(),
+        state,
+        ..member(name, "10.0.0.1")
+    };
+    let members = [
+        of("cp1", &["10.0.0.11", "fd00::11"], PoolMemberState::Active),
+        of("cp2", &["10.0.0.12"], PoolMemberState::Draining),
+        Member {
+            node_name: String::new(),
+            port: 6444,
+            source: MemberSource::Spec,
+            ..of("master-4", &["10.0.0.14", "fd00::14"], PoolMemberState::Active)
+        },
+        of("master-9", &["10.0.0.19"], off),
+    ];
+    let rollout = Rollout {
+        version: Some("7".to_owned()),
+        marks: Marks {
+            explicit: ["master-4".to_owned(), "master-9".to_owned()].into(),
+            named: [("master-4".to_owned(), vec!["api.example.com".to_owned()])].into(),
+            used_permission: "uid/3".to_owned(),
+            discovery: Some(spec.discovery.clone()),
+        },
+        writer: Some(Target {
+            task: Task::Write,
+            directory: "/etc/kubelet.d".to_owned(),
+        }),
+        ..rollout(&spec, &members)
+    };
+    let Desired {
+        config_map,
+        daemon_set,
+        writer,
+    } = render(&rollout, &settings()).unwrap();
+    let proxies = daemon_set.unwrap();
+    let begun = crate::retire::facts::Begun {
+        since: 1_796_000_000,
+        is_asked: true,
+        directory: Some("/etc/kubelet.d".to_owned()),
+    };
+    let remover = remover::render("default", &proxies, &begun).unwrap();
+    insta::assert_yaml_snapshot!("config_map_of_every_field", config_map.unwrap());
+    insta::assert_yaml_snapshot!("daemon_set_of_every_field", proxies);
+    insta::assert_yaml_snapshot!("writer_of_every_field", writer.unwrap());
+    insta::assert_yaml_snapshot!("remover_of_every_field", remover);
+}

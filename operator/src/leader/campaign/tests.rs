@@ -230,3 +230,19 @@ async fn an_operator_that_is_asked_to_stop_keeps_its_lease_until_its_work_has_en
     until(3, || operator.task.is_finished()).await;
     assert_eq!(server.holder(), "");
 }
+
+#[test]
+fn the_lease_is_written_as_committed() {
+    let time = |text: &str| Some(text.parse().unwrap());
+    let write = Write {
+        version: Some("7".to_owned()),
+        record: Record {
+            holder: "trivet-operator-x_1".to_owned(),
+            seconds: 15,
+            acquired: time("2026-11-29T00:00:00Z"),
+            renewed: time("2026-11-29T00:00:02Z"),
+            transitions: 3,
+        },
+    };
+    insta::assert_yaml_snapshot!("lease", lease(&write));
+}
