@@ -28,5 +28,5 @@ pub mod retire;
 pub mod serve;
 pub mod wake;
 
-/// The field manager of everything that the operator applies, its name in events, and its user agent.
+/// The field manager of everything that the operator applies, and its name in events.
 pub const MANAGER: &str = "trivet-operator";

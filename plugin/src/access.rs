@@ -14,6 +14,9 @@ use crate::cli;
 /// The field manager of the plugin's writes, as `kubectl get --show-managed-fields` shows it.
 pub const MANAGER: &str = "kubectl-trivet";
 
+/// What the plugin calls itself: the audit log of an apiserver names it.
+const USER_AGENT: &str = concat!("kubectl-trivet/", env!("CARGO_PKG_VERSION"));
+
 /// A cluster and how to reach it.
 pub struct Cluster {
     /// The namespace that Trivet is installed in.
@@ -25,7 +28,7 @@ pub struct Cluster {
 impl Cluster {
     /// The cluster that the flags name.
     pub async fn find(flags: &cli::Access) -> Result<Self> {
-        let mut config = config(flags).await?;
+        let mut config = client::named(config(flags).await?, USER_AGENT);
         if flags.user.is_some() {
             config.auth_info.impersonate.clone_from(&flags.user);
             config.auth_info.impersonate_groups = (!flags.groups.is_empty()).then(|| flags.groups.clone());

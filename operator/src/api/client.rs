@@ -15,7 +15,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Uri, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -47,6 +47,9 @@ const LONGEST_GAP: Duration = Duration::from_secs(5);
 
 /// The longest gap in a watch, above the time after which the API server ends it and kube gives it up.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// What the operator calls itself, and the one command that retires: the audit log of an apiserver names it.
+const USER_AGENT: &str = concat!("trivet-operator/", env!("CARGO_PKG_VERSION"));
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +97,7 @@ impl Access {
             .await
             .map_err(|error| Error::Config(Box::new(error)))?;
         config.tls_server_name = tls_server_name.or(config.tls_server_name);
-        Self::try_new(config)
+        Self::try_new(named(config, USER_AGENT))
     }
 
     /// From a configuration that names the cluster's authorities.
@@ -151,6 +154,14 @@ pub fn anonymous(url: Uri, trust: &Trust) -> Client {
         .timeout(ANSWER_TIMEOUT)
         .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
     ClientBuilder::new(service, config.default_namespace.clone()).build()
+}
+
+/// The configuration of a client that tells the API server the name of its program.
+#[must_use]
+pub fn named(mut config: Config, program: &'static str) -> Config {
+    let name = HeaderValue::from_static(program);
+    config.headers.push((header::USER_AGENT, name));
+    config
 }
 
 /// A client with the credentials of a configuration. It may write.

@@ -70,6 +70,24 @@ async fn an_apiserver_that_falls_silent_in_the_middle_of_a_list_is_noticed_withi
     assert!(took >= LONGEST_GAP, "{took:?}: {listed:?}");
 }
 
+#[tokio::test]
+async fn the_api_server_is_told_which_program_asks() {
+    let (listener, port) = listen().await;
+    let serve = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let length = socket.read(&mut request).await.unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let access = access(port);
+    let access = Access::try_new(named(access.config, USER_AGENT)).unwrap();
+    let nodes = Api::<Node>::all(access.unfenced().unwrap());
+    // The server ends without an answer.
+    nodes.list(&ListParams::default()).await.unwrap_err();
+    let request = serve.await.unwrap().to_lowercase();
+    assert!(request.contains("\r\nuser-agent: trivet-operator/"), "{request}");
+}
+
 #[test]
 fn only_a_watch_may_rest() {
     let gap = |path: &str| longest_gap(&path.parse().unwrap());
