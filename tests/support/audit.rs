@@ -1,14 +1,13 @@
 //! Which apiserver a client uses, by the apiservers' own audit logs, because a client behind a proxy cannot see it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serde::Deserialize;
 use trivet_testbed::Host;
+use trivet_testbed::audit::{Event, User};
 
 /// Where the testbed's apiservers write their audit log.
 const LOG: &str = "/var/log/audit.log";
@@ -19,30 +18,10 @@ const POD: &str = "authentication.kubernetes.io/pod-name";
 /// How many bytes of the end of a log are read: several minutes of a small cluster. A Lease is renewed every ten seconds.
 const TAIL: u64 = 4 << 20;
 
-/// The fields of an audit event that are read here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    verb: String,
-    user: User,
-    #[serde(rename = "requestURI")]
-    request_uri: String,
-    request_received_timestamp: Timestamp,
-}
-
-#[derive(Deserialize)]
-struct User {
-    username: String,
-    #[serde(default)]
-    extra: BTreeMap<String, Vec<String>>,
-}
-
-impl User {
-    /// Whether its token is that of this pod.
-    fn is_pod(&self, pod: &str) -> bool {
-        let pods = self.extra.get(POD);
-        pods.is_some_and(|pods| pods.iter().any(|name| name == pod))
-    }
+/// Whether a token is that of this pod.
+fn is_pod(user: &User, pod: &str) -> bool {
+    let pods = user.extra.get(POD);
+    pods.is_some_and(|pods| pods.iter().any(|name| name == pod))
 }
 
 /// The master whose apiserver took the last Lease renewal of `node`; none if the logs have no recent one.
@@ -80,7 +59,7 @@ pub fn writes_of_pod(pod: &str, span: &Range<Timestamp>, masters: &[Host]) -> Re
     let mut writes = Vec::new();
     for master in masters {
         let log = tail(master)?;
-        let of_pod = events(&log, pod).filter(|event| event.user.is_pod(pod) && is_write(event, span));
+        let of_pod = events(&log, pod).filter(|event| is_pod(&event.user, pod) && is_write(event, span));
         writes.extend(of_pod.map(|event| told(&event)));
     }
     Ok(writes)
@@ -93,7 +72,7 @@ pub fn looks_at_lease(pod: &str, span: &Range<Timestamp>, masters: &[Host]) -> R
         let log = tail(master)?;
         let is_look = |event: &Event| {
             let is_of_span = span.contains(&event.request_received_timestamp);
-            event.user.is_pod(pod) && event.verb == "get" && is_election(event) && is_of_span
+            is_pod(&event.user, pod) && event.verb == "get" && is_election(event) && is_of_span
         };
         looks += events(&log, pod).filter(is_look).count();
     }
@@ -103,7 +82,7 @@ pub fn looks_at_lease(pod: &str, span: &Range<Timestamp>, masters: &[Host]) -> R
 /// The events with this word.
 fn events<'a>(log: &'a str, word: &'a str) -> impl Iterator<Item = Event> + 'a {
     let lines = log.lines().filter(move |line| line.contains(word));
-    lines.filter_map(|line| serde_json::from_str::<Event>(line).ok())
+    lines.filter_map(Event::of_line)
 }
 
 fn is_write(event: &Event, span: &Range<Timestamp>) -> bool {
@@ -138,7 +117,7 @@ fn watches_in(log: &str, namespace: &str, span: &Range<Timestamp>) -> Vec<String
     };
     log.lines()
         .filter(|line| line.contains(&path))
-        .filter_map(|line| serde_json::from_str::<Event>(line).ok())
+        .filter_map(Event::of_line)
         .filter(begins)
         .map(|event| format!("{} {}", event.user.username, event.request_uri))
         .collect()
@@ -158,7 +137,7 @@ fn last_stream(log: &str, pod: &str, subresource: &str) -> Option<Timestamp> {
     // The end of an older stream may be logged after the beginning of a newer one.
     log.lines()
         .filter(|line| line.contains(&stream))
-        .filter_map(|line| serde_json::from_str::<Event>(line).ok())
+        .filter_map(Event::of_line)
         .filter(begins)
         .map(|event| event.request_received_timestamp)
         .max()
@@ -173,7 +152,7 @@ fn last_renewal(log: &str, node: &str) -> Option<Timestamp> {
     };
     // Search for the string before parsing JSON: a log of megabytes holds few renewals.
     let candidates = log.lines().rev().filter(|line| line.contains(&lease));
-    let mut events = candidates.filter_map(|line| serde_json::from_str::<Event>(line).ok());
+    let mut events = candidates.filter_map(Event::of_line);
     events
         .find(is_renewal)
         .map(|event| event.request_received_timestamp)
@@ -291,7 +270,7 @@ mod tests {
         .join("\n");
         let second = |second| format!("2026-01-01T00:00:{second}Z").parse().unwrap();
         let span = second(10)..second(20);
-        let of_pod = events(&log, "a").filter(|event| event.user.is_pod("a"));
+        let of_pod = events(&log, "a").filter(|event| is_pod(&event.user, "a"));
         let (writes, others): (Vec<_>, Vec<_>) = of_pod.partition(|event| is_write(event, &span));
         assert_eq!(writes.len(), 1);
         assert!(told(&writes[0]).ends_with("configmaps/a"));

@@ -7,12 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use trivet_testbed::rights::PLUGIN_USER as USER;
 
 use crate::installation::{CHART, Installation, NAMESPACE, RELEASE};
 use crate::tools::Tools;
-
-/// The user, a ServiceAccount.
-const USER: &str = "trivet-plugin-user";
 
 /// The objects that give the user the chart's rights, and that go with it.
 const BINDINGS: [(&str, &str); 6] = [

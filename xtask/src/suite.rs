@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use trivet_testbed::{Progress, Stopwatch};
-use trivet_testbed::{binaries, down, images, setup, skew};
+use trivet_testbed::{Cluster, Progress, Stopwatch};
+use trivet_testbed::{binaries, calls, down, images, setup, skew};
 
 use crate::{scenarios, test_run};
 
@@ -124,8 +124,10 @@ impl Suite<'_> {
             self.unit()?;
         }
         if tier != Tier::Unit {
+            let begun = SystemTime::now();
             self.cluster("")?;
             drop(images);
+            self.calls(begun)?;
             if !keep {
                 self.take_down()?;
             }
@@ -189,6 +191,15 @@ impl Suite<'_> {
             let mut scenarios = suite.cargo(&scenarios);
             // The errors name what was awaited: forty lines of frames after each would only hide them.
             test_run::finish(scenarios.env("RUST_LIB_BACKTRACE", "0"))
+        })
+    }
+
+    /// What Trivet's accounts have asked for in all scenarios, beside their rights. Some scenarios alone use only some of them.
+    fn calls(&mut self, begun: SystemTime) -> Result<()> {
+        self.part("calls and the chart's roles", |_| {
+            let report = calls::compare(&Cluster::load()?, Some(begun.try_into()?))?;
+            println!("{report}");
+            report.verdict()
         })
     }
 

@@ -80,6 +80,7 @@ async fn doctor_names_ten_planted_faults() -> Result<()> {
 async fn commands(installation: &Installation, plugin: &Plugin) -> Result<()> {
     nothing_is_wrong(plugin).await?;
     an_edit_is_planned_and_nothing_is_written(installation, plugin).await?;
+    a_member_drains_and_comes_back(plugin).await?;
     plant(installation).await?;
     named(plugin, &FIRST).await?;
     the_matrix_shows_the_partition(plugin).await?;
@@ -108,14 +109,15 @@ async fn an_edit_is_planned_and_nothing_is_written(
 ) -> Result<()> {
     let pools = installation.pools("cp1").await?;
     let before = pools.get(POOL).await?;
-    let edit = |name: &str, spec: Value| {
+    let edit = |name: &str, pool: &str, spec: Value| {
         let pool = json!({
-            "apiVersion": "trivet.dev/v1alpha1", "kind": "ApiserverPool", "metadata": { "name": POOL }, "spec": spec,
+            "apiVersion": "trivet.dev/v1alpha1", "kind": "ApiserverPool", "metadata": { "name": pool }, "spec": spec,
         });
         plugin.write(name, &pool.to_string())
     };
     let drains = edit(
         "drains.json",
+        POOL,
         json!({ "members": [{ "name": "cp2", "state": "Draining" }] }),
     )?;
     let planned = plugin
@@ -125,18 +127,30 @@ async fn an_edit_is_planned_and_nothing_is_written(
     ensure!(planned.stdout.contains("cp2   drains"), "{planned:?}");
     ensure!(!planned.stdout.contains("were not checked"), "{planned:?}");
     say(planned.stdout.trim());
-    for (spec, reason) in [
+    for (pool, spec, reason) in [
         (
+            POOL,
             json!({ "proxy": { "nodeSelector": { "no": "node" } } }),
             "ScopeWouldShrink",
         ),
-        (json!({ "healthCheck": { "failureThreshold": 99 } }), "Invalid"),
         (
+            POOL,
+            json!({ "healthCheck": { "failureThreshold": 99 } }),
+            "Invalid",
+        ),
+        (
+            POOL,
             json!({ "healthCheck": { "failureTreshold": 3 } }),
             "unknown field",
         ),
+        // One that would be created.
+        (
+            RIVAL,
+            json!({ "proxy": { "metrics": { "port": 7544 } } }),
+            "ListenerConflict",
+        ),
     ] {
-        let file = edit("refused.json", spec)?;
+        let file = edit("refused.json", pool, spec)?;
         let refused = plugin
             .run(&format!("plan -f {}", file.display()))
             .await?
@@ -148,6 +162,14 @@ async fn an_edit_is_planned_and_nothing_is_written(
         before.metadata.generation == after.metadata.generation,
         "{after:?}"
     );
+    Ok(())
+}
+
+/// The only writes of the plugin.
+async fn a_member_drains_and_comes_back(plugin: &Plugin) -> Result<()> {
+    for command in ["drain cp2 --timeout 0s", "drain cp2 --undo"] {
+        plugin.run(command).await?.with(0)?;
+    }
     Ok(())
 }
 

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
 use crate::address::HostName;
+use crate::calls;
 use crate::cluster::Cluster;
 use crate::component::Component;
 use crate::down;
@@ -243,6 +245,19 @@ enum Verb {
         #[arg(long)]
         tls_server_name: Option<String>,
     },
+    /// Compare what Trivet's accounts have asked the apiservers for with the rights that the chart gives them
+    ///
+    /// Prints how often each right was used, by the audit logs of all masters. Fails if a call was refused while the chart's
+    /// roles were in force, if one needed a right from elsewhere, or if a right was never used, as at the end of `make test`.
+    #[command(after_help = "Example: calls --since 2026-01-31T09:00:00Z --output json")]
+    Calls {
+        /// Only calls from this moment on, as RFC 3339 has it [default: all that the logs have]
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// For people or for scripts
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
     /// Import a docker-archive into every host's containerd
     LoadImage {
         /// The archive
@@ -342,6 +357,7 @@ impl Testbed {
                 cluster.wait_for_nodes(&[cluster.host(&name)?])?;
             }
             Verb::RemoveWorker { name } => Cluster::load()?.remove_worker(&name)?,
+            Verb::Calls { since, output } => compare_calls(since, output)?,
             Verb::LoadImage { tar } => Cluster::load()?.load_image(&tar)?,
         }
         Ok(())
@@ -383,6 +399,15 @@ fn status(format: Format) -> Result<()> {
         Format::Text => status.to_string(),
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
     })
+}
+
+fn compare_calls(since: Option<Timestamp>, format: Format) -> Result<()> {
+    let report = calls::compare(&Cluster::load()?, since)?;
+    print(&match format {
+        Format::Text => report.to_string(),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    })?;
+    report.verdict()
 }
 
 fn env() -> Result<()> {
@@ -455,6 +480,13 @@ mod tests {
             assert!(parse(&format!("start cp1 {component}")).is_ok(), "{component}");
         }
         assert!(parse("start cp1 apiserver").is_err());
+    }
+
+    #[test]
+    fn calls_count_from_a_moment() {
+        assert!(parse("calls").is_ok());
+        assert!(parse("calls --since 2026-01-31T09:00:00Z -o json").is_ok());
+        assert!(parse("calls --since yesterday").is_err());
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! [`Cluster`] is the way in for tests, [`cli::Testbed`] for people.
 
 pub mod address;
+pub mod audit;
 pub mod binaries;
+pub mod calls;
 mod cgroup;
 pub mod cli;
 mod cluster;
@@ -25,6 +27,7 @@ mod process;
 mod progress;
 mod provision;
 mod quiet;
+pub mod rights;
 pub mod setup;
 pub mod skew;
 mod spec;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::address::HostName;
+use crate::audit;
 use crate::cgroup::Layout;
 use crate::cluster::{Cluster, on_each};
 use crate::component::Component;
@@ -189,6 +190,7 @@ impl Cluster {
 
     fn forget(&mut self, host: &Host) -> Result<()> {
         let name = host.name();
+        audit::keep(host)?;
         Layout::read()?.remove(Some(name))?;
         network::remove_host(name)?;
         match fs::remove_dir_all(state::files(name)) {
