@@ -7,6 +7,7 @@
 mod bare {
     mod a_release_that_shares_its_port_is_replaced_and_restored;
     mod an_empty_pool_serves_every_node;
+    mod every_object_of_the_chart_is_as_committed;
     mod every_way_to_install_works;
 }
 
