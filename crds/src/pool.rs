@@ -327,6 +327,7 @@ pub enum RolloutPolicy {
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiserverPoolStatus {
     /// The generation of the spec that this status speaks of.
+    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready (the summary), Accepted (the spec is obeyed), MembersAvailable (every active member is Up on every node),
@@ -342,19 +343,22 @@ pub struct ApiserverPoolStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberStatus>,
     /// Healthy members of all active ones, such as 3/3.
+    #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "String::is_empty")]
     pub members_summary: String,
     /// The proxies' pods, counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxies: Option<ProxiesStatus>,
     /// Ready proxies of all desired ones, such as 5/5.
+    #[schemars(length(max = 32))]
     #[serde(skip_serializing_if = "String::is_empty")]
     pub proxies_summary: String,
     /// What to write into a kubeconfig on the nodes.
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 4), inner(length(max = 64)))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
     /// The revision of the configuration that the operator last wrote for the proxies.
+    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<i64>,
 }
@@ -364,9 +368,10 @@ pub struct ApiserverPoolStatus {
 #[serde(rename_all = "camelCase")]
 pub struct MemberStatus {
     /// The member's name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Its addresses, resolved.
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 4), inner(length(max = 45)))]
     pub addresses: Vec<String>,
     /// Its port.
     #[schemars(range(min = 1, max = 65535))]
@@ -374,9 +379,11 @@ pub struct MemberStatus {
     /// Where it comes from.
     pub source: MemberSource,
     /// The node it runs on, where known.
+    #[schemars(length(max = 253))]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node_name: String,
     /// Its failure domain, where known.
+    #[schemars(length(max = 63))]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
     /// What the owner wants of it.
