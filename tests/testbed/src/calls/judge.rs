@@ -103,7 +103,18 @@ impl Judge {
             self.report.by_others += count(times.len());
             return;
         }
-        let is_aside = |at: &&Timestamp| self.spans.iter().any(|span| span.has(**at));
+        // What the chart's rights allow has used them as soon as they are there; anything else may be by what was before.
+        let is_by_rights = !call.is_refused && self.is_covered(call);
+        let is_aside = |at: &&Timestamp| {
+            let mut spans = self.spans.iter();
+            spans.any(|span| {
+                if is_by_rights {
+                    span.has(**at)
+                } else {
+                    span.may_have(**at)
+                }
+            })
+        };
         let (aside, counted): (Vec<&Timestamp>, Vec<_>) = times.iter().partition(is_aside);
         self.report.aside += count(aside.len());
         if call.is_refused {
@@ -114,30 +125,40 @@ impl Judge {
         };
         let (number, first) = (count(counted.len()), **first);
         self.report.calls += number;
-        if call.is_refused {
+        if is_by_rights {
+            self.use_rights(call, number);
+        } else if call.is_refused {
             found(&mut self.refused, call, number, first);
-            return;
-        }
-        let mut is_covered = self.use_right(&call.request, number);
-        if call.has_created {
-            is_covered &= self.use_right(&call.request.creating(), number);
-        }
-        if !is_covered {
+        } else {
             found(&mut self.outside, call, number, first);
         }
     }
 
-    /// Counts the use of every right that covers a request; false if there is none.
-    fn use_right(&mut self, request: &Request, number: u64) -> bool {
-        let mut is_covered = false;
+    /// Whether the chart's rights are enough for a call.
+    fn is_covered(&self, call: &Call) -> bool {
+        needs(call)
+            .iter()
+            .all(|request| self.rights.iter().any(|right| right.covers(request)))
+    }
+
+    /// Counts the use of every right that covers a call.
+    fn use_rights(&mut self, call: &Call, number: u64) {
+        let needs = needs(call);
         for (right, used) in self.rights.iter().zip(&mut self.used) {
-            if right.covers(request) {
+            if needs.iter().any(|request| right.covers(request)) {
                 *used += number;
-                is_covered = true;
             }
         }
-        is_covered
     }
+}
+
+/// What authorization is asked about for a call.
+fn needs(call: &Call) -> Vec<Request> {
+    let mut needs = vec![call.request.clone()];
+    if call.has_created {
+        needs.push(call.request.creating());
+    }
+    needs
 }
 
 /// Adds a call to those of the same verb and resource: the names of objects tell nothing more.
@@ -189,6 +210,42 @@ mod tests {
             by: None,
             program: "trivet-proxy".to_owned(),
         }
+    }
+
+    #[test]
+    fn a_right_is_used_as_soon_as_it_is_back() {
+        let mut seen = Seen::since(None);
+        seen.calls
+            .insert(call("get", "configmaps", false), vec![second(12), second(21)]);
+        seen.calls
+            .insert(call("get", "configmaps", true), vec![second(13), second(21)]);
+        let back = serde_json::json!({
+            "kind": "ClusterRole", "metadata": { "name": "proxy" },
+            "rules": [{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "watch"] }],
+        });
+        seen.changes = vec![
+            change(Kind::ClusterRole, 10, None),
+            change(Kind::ClusterRole, 20, Some(back)),
+        ];
+        let report = judge(&rendered(), seen);
+        let account = proxies(&report);
+        assert_eq!(
+            (account.rights[0].used, account.aside, account.refused_aside),
+            (1, 3, 2)
+        );
+        assert!(account.refused.is_empty());
+    }
+
+    #[test]
+    fn what_makes_an_object_uses_the_right_to_create_it() {
+        let made = Call {
+            has_created: true,
+            ..call("get", "configmaps", false)
+        };
+        let report = report(&[(made, &[1])], None);
+        // The chart of this test gives nobody the right to create one.
+        assert_eq!(proxies(&report).outside.len(), 1);
+        assert_eq!(proxies(&report).rights[0].used, 0);
     }
 
     /// The report on these calls, each made once at each of these seconds.

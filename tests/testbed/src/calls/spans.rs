@@ -23,6 +23,11 @@ impl Span {
     pub(crate) fn has(&self, at: Timestamp) -> bool {
         self.from <= at && self.to.is_none_or(|to| at < to)
     }
+
+    /// Whether an apiserver may still have decided by the roles of this span.
+    pub(crate) fn may_have(&self, at: Timestamp) -> bool {
+        self.from <= at && self.to.is_none_or(|to| at.duration_since(to) < LEARNT)
+    }
 }
 
 /// The spans in which a role or a binding of the account was not the chart's. What the log does not tell is taken for the
@@ -47,7 +52,7 @@ pub(crate) fn without_the_charts_rights(
         }
         let are_all = is_right.values().all(|is_right| *is_right);
         match spans.last_mut().filter(|span| span.to.is_none()) {
-            Some(open) if are_all => open.to = Some(change.to.saturating_add(LEARNT).unwrap_or(change.to)),
+            Some(open) if are_all => open.to = Some(change.to),
             None if !are_all => spans.push(Span {
                 from: change.from,
                 to: None,
@@ -158,7 +163,7 @@ subjects: [{kind: ServiceAccount, name: trivet-proxy, namespace: trivet-system}]
     }
 
     #[test]
-    fn a_span_lasts_until_role_and_binding_are_back_and_every_apiserver_knows() {
+    fn a_span_lasts_until_role_and_binding_are_back() {
         let changes = [
             change(Kind::ClusterRoleBinding, 10, None),
             change(Kind::ClusterRole, 11, None),
@@ -168,7 +173,26 @@ subjects: [{kind: ServiceAccount, name: trivet-proxy, namespace: trivet-system}]
         ];
         assert_eq!(
             spans(&changes),
-            [(second(10), Some(second(26))), (second(40), None)]
+            [(second(10), Some(second(21))), (second(40), None)]
+        );
+    }
+
+    #[test]
+    fn apiservers_may_decide_by_a_span_for_some_seconds_longer() {
+        let span = Span {
+            from: second(10),
+            to: Some(second(11)),
+        };
+        let may = |at| (span.has(second(at)), span.may_have(second(at)));
+        assert_eq!(
+            [9, 10, 11, 15, 16].map(may),
+            [
+                (false, false),
+                (true, true),
+                (false, true),
+                (false, true),
+                (false, false)
+            ]
         );
     }
 
