@@ -7,7 +7,7 @@ mod content;
 pub mod elsewhere;
 mod idle;
 mod members;
-mod pacing;
+pub mod pacing;
 mod undeclared;
 mod usage;
 
@@ -82,7 +82,7 @@ pub struct Reporter {
 impl Reporter {
     /// Writes the report without end.
     pub async fn run(self) {
-        let mut pacing = Pacing::new(Instant::now(), self.nodes(), rand::random());
+        let mut pacing = Pacing::new(Instant::now(), rand::random());
         let mut written: Option<(Gist, Option<u64>)> = None;
         let mut older_in_api = None;
         let mut is_failing = false;
@@ -113,8 +113,8 @@ impl Reporter {
             let gist = (gist(&report, marks), older);
             let differs = written.as_ref() != Some(&gist);
             let now = Instant::now();
-            pacing.look(differs, now, (self.nodes(), rand::random()));
-            if !pacing.is_due(now) {
+            pacing.look(differs, now);
+            if !pacing.is_due(now, self.nodes()) {
                 continue;
             }
             let outcome = self.write(report, &mut undeclared).await;
@@ -124,7 +124,7 @@ impl Reporter {
             if succeeded {
                 written = Some(gist);
             }
-            pacing.attempted(succeeded, Instant::now(), (self.nodes(), rand::random()));
+            pacing.attempted(succeeded, Instant::now(), self.nodes());
         }
     }
 
