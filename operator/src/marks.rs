@@ -68,7 +68,7 @@ pub struct Change {
 /// for a moment only.
 pub fn changes(
     pods: &[Arc<Pod>],
-    reports: &[(String, NodeReport)],
+    reports: &[(String, Arc<NodeReport>)],
     node_count: u32,
     now: Timestamp,
 ) -> Vec<Change> {
@@ -151,7 +151,7 @@ mod tests {
         Arc::new(pod)
     }
 
-    fn report(node: &str, standby: &str) -> (String, NodeReport) {
+    fn report(node: &str, standby: &str) -> (String, Arc<NodeReport>) {
         let name = format!("default.{node}");
         let report: ProxyReport = serde_json::from_value(json!({
             "metadata": { "name": name },
@@ -159,10 +159,10 @@ mod tests {
             "observedTime": "2026-11-29T00:00:00Z",
         }))
         .unwrap();
-        (name, report.into())
+        (name, Arc::new(report.into()))
     }
 
-    fn changed(pods: &[Arc<Pod>], reports: &[(String, NodeReport)], now: &str) -> Vec<(String, bool)> {
+    fn changed(pods: &[Arc<Pod>], reports: &[(String, Arc<NodeReport>)], now: &str) -> Vec<(String, bool)> {
         let changes = changes(pods, reports, 2, now.parse().unwrap());
         let changes = changes.into_iter().map(|change| (change.pod, change.has_standby));
         changes.collect()
@@ -175,7 +175,7 @@ mod tests {
         let marked = json!({ STANDBY: "Ready" });
         let (plain, marked) = (pod("p", "w1", &json!({})), pod("p", "w1", &marked));
         let (with, without) = (report("w1", "Ready"), report("w1", "Stale"));
-        let one = |pod: &Arc<Pod>, report: &(String, NodeReport), now| {
+        let one = |pod: &Arc<Pod>, report: &(String, Arc<NodeReport>), now| {
             changed(std::slice::from_ref(pod), std::slice::from_ref(report), now)
         };
         assert_eq!(one(&plain, &with, NOW), [("p".to_owned(), true)]);

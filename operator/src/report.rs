@@ -5,6 +5,7 @@ pub mod status;
 pub mod stored;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -183,7 +184,7 @@ fn by_reports(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
 }
 
 /// What is to be said about the standbys of the nodes that have a proxy.
-fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[NodeReport]) -> Vec<String> {
+fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[Arc<NodeReport>]) -> Vec<String> {
     if !ctx.reports.has_read() {
         ctx.metrics.standbys(pool, None);
         let unknown = "which nodes have a standby is not known: ProxyReports cannot be read, or their CRD is not installed";

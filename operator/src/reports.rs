@@ -10,7 +10,7 @@ pub mod words;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -138,7 +138,8 @@ pub struct Reports(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    reports: BTreeMap<String, NodeReport>,
+    /// Shared with the passes: a copy of each report would cost a pass over a large cluster more than all else.
+    reports: BTreeMap<String, Arc<NodeReport>>,
     relisted: BTreeMap<String, NodeReport>,
     /// The revision of the document in force, by pool, as the last pass has left it.
     in_force: BTreeMap<String, u64>,
@@ -177,20 +178,24 @@ impl Reports {
             Event::InitDone => {
                 let mut relisted = std::mem::take(&mut known.relisted);
                 for (name, report) in &mut relisted {
-                    report.replace(known.reports.get(name));
+                    report.replace(known.reports.get(name).map(Arc::as_ref));
                 }
-                let before = std::mem::replace(&mut known.reports, relisted);
+                let relisted = relisted
+                    .into_iter()
+                    .map(|(name, report)| (name, Arc::new(report)));
+                let before = std::mem::replace(&mut known.reports, relisted.collect());
                 known.has_read = true;
+                let earlier = |name| before.get(name).map(Arc::as_ref);
                 let mut reports = known.reports.iter();
-                let is_news = reports.any(|(name, report)| known.is_news(before.get(name), report));
+                let is_news = reports.any(|(name, report)| known.is_news(earlier(name), report));
                 is_news || before.len() != known.reports.len()
             }
             Event::Apply(report) => {
                 let (name, mut report) = (report.name_any(), NodeReport::from(report));
-                let before = known.reports.get(&name);
+                let before = known.reports.get(&name).map(Arc::as_ref);
                 report.replace(before);
                 let is_news = known.is_news(before, &report);
-                known.reports.insert(name, report);
+                known.reports.insert(name, Arc::new(report));
                 is_news
             }
             Event::Delete(report) => known.reports.remove(&report.name_any()).is_some(),
@@ -246,17 +251,18 @@ impl Reports {
     }
 
     /// The reports of this pool.
-    pub fn of(&self, pool: &str) -> Vec<NodeReport> {
+    pub fn of(&self, pool: &str) -> Vec<Arc<NodeReport>> {
         let known = self.lock();
         let of_pool = known.reports.values().filter(|report| report.pool == pool);
         of_pool.cloned().collect()
     }
 
     /// All reports with the names of their objects.
-    pub fn all(&self) -> Vec<(String, NodeReport)> {
+    pub fn all(&self) -> Vec<(String, Arc<NodeReport>)> {
         let known = self.lock();
         let all = known.reports.iter();
-        all.map(|(name, report)| (name.clone(), report.clone())).collect()
+        all.map(|(name, report)| (name.clone(), Arc::clone(report)))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -265,7 +271,7 @@ impl Reports {
 }
 
 /// The revisions that proxies follow, each with the node that tells it; one node for each revision.
-pub fn told(reports: &[NodeReport]) -> Vec<(Cow<'static, str>, u64)> {
+pub fn told(reports: &[Arc<NodeReport>]) -> Vec<(Cow<'static, str>, u64)> {
     let by_revision: BTreeMap<_, _> = reports
         .iter()
         .rev()
@@ -296,7 +302,7 @@ mod tests {
         reports
             .of("default")
             .into_iter()
-            .map(|report| report.node)
+            .map(|report| report.node.clone())
             .collect()
     }
 
@@ -471,9 +477,11 @@ mod tests {
 
     #[test]
     fn each_revision_is_told_once_with_a_node() {
-        let of = |node: &str, revision| NodeReport {
-            revision,
-            ..report(node).into()
+        let of = |node: &str, revision| {
+            Arc::new(NodeReport {
+                revision,
+                ..report(node).into()
+            })
         };
         let told = told(&[of("w1", 7), of("w2", 7), of("w3", 9)]);
         let expected = [

@@ -77,7 +77,7 @@ pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
     wait_for_caches(ctx).await;
     let mut pods = pods_of(ctx, pool);
     // The cache has no fixed order, and a message in another order would change the status.
-    pods.sort_by_key(|pod| {
+    pods.sort_by_cached_key(|pod| {
         let created = pod.creation_timestamp().map(|time| time.0);
         (node_of(pod).map(str::to_owned), created, pod.name_any())
     });

@@ -188,21 +188,20 @@ fn nodes(
     (revision, now): (u64, Timestamp),
 ) -> Vec<NodeFacts> {
     let node_count = u32::try_from(ctx.nodes.len()).unwrap_or(u32::MAX);
-    let reports = ctx.reports.of(pool).into_iter();
-    let fresh = reports.filter(|report| report.is_fresh(node_count, now));
-    let mut reports: BTreeMap<_, _> = fresh
-        .map(|report| (report.node.clone(), reported(report, revision)))
-        .collect();
-    let mut nodes: BTreeMap<String, NodeFacts> = BTreeMap::new();
-    for pod in pods_of(ctx, pool) {
-        let Some(name) = node_of(&pod) else { continue };
-        let facts = nodes.entry(name.to_owned()).or_insert_with(|| NodeFacts {
+    let reports = ctx.reports.of(pool);
+    let fresh = reports.iter().filter(|report| report.is_fresh(node_count, now));
+    let reports: BTreeMap<_, _> = fresh.map(|report| (report.node.as_str(), report)).collect();
+    let pods = pods_of(ctx, pool);
+    let mut nodes: BTreeMap<&str, NodeFacts> = BTreeMap::new();
+    for pod in &pods {
+        let Some(name) = node_of(pod) else { continue };
+        let facts = nodes.entry(name).or_insert_with(|| NodeFacts {
             name: name.to_owned(),
             aside: aside(ctx.nodes.get(&ObjectRef::new(name)).as_deref()),
-            report: reports.remove(name),
+            report: reports.get(name).map(|report| reported(report, revision)),
             ..NodeFacts::default()
         });
-        add(facts, &pod, template, &proxies.unstarted);
+        add(facts, pod, template, &proxies.unstarted);
     }
     nodes.into_values().collect()
 }
@@ -276,18 +275,19 @@ fn newcomer(pod: &Pod) -> Newcomer {
     }
 }
 
-fn reported(report: NodeReport, revision: u64) -> Reported {
+fn reported(report: &NodeReport, revision: u64) -> Reported {
     Reported {
         is_out_of_files: report.warns_of(FILES_EXHAUSTED),
         is_current: report.revision >= revision,
         memory_mebibytes: report.memory_mebibytes,
         earlier_mebibytes: report.earlier_mebibytes,
         not_up: report.not_up(),
-        template: report.template,
+        template: report.template.clone(),
         not_listening: report
             .troubles
-            .into_iter()
+            .iter()
             .filter_map(|trouble| trouble.kind.not_listening())
+            .map(str::to_owned)
             .collect(),
         open_files: report.open_files,
         connections: report.connections,

@@ -1,6 +1,7 @@
 //! The Ready nodes that should have a proxy, and what the proxies of a pool report. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -12,21 +13,21 @@ pub struct Fleet {
     /// Whether reports could be read at all. If not, an absent one says nothing.
     pub has_read: bool,
     /// The Ready nodes that should have a proxy, by name.
-    pub ready: BTreeSet<String>,
+    pub ready: Arc<BTreeSet<String>>,
     /// The reports that are young enough to mean something, by node; those of other nodes too.
-    reports: BTreeMap<String, NodeReport>,
+    reports: Arc<BTreeMap<String, Arc<NodeReport>>>,
 }
 
 impl Fleet {
     /// The fleet with these nodes, as `reports` are at the time `now` in a cluster of so many nodes.
-    pub fn of(reports: Vec<NodeReport>, ready: Vec<String>, node_count: u32, now: Timestamp) -> Self {
+    pub fn of(reports: Vec<Arc<NodeReport>>, ready: Vec<String>, node_count: u32, now: Timestamp) -> Self {
         let fresh = reports
             .into_iter()
             .filter(|report| report.is_fresh(node_count, now));
         Self {
             has_read: true,
-            ready: ready.into_iter().collect(),
-            reports: fresh.map(|report| (report.node.clone(), report)).collect(),
+            ready: Arc::new(ready.into_iter().collect()),
+            reports: Arc::new(fresh.map(|report| (report.node.clone(), report)).collect()),
         }
     }
 
@@ -34,14 +35,14 @@ impl Fleet {
     pub fn unread(ready: Vec<String>) -> Self {
         Self {
             has_read: false,
-            ready: ready.into_iter().collect(),
-            reports: BTreeMap::new(),
+            ready: Arc::new(ready.into_iter().collect()),
+            reports: Arc::default(),
         }
     }
 
     /// All reports that mean something, also of nodes that are not Ready.
     pub fn reports(&self) -> impl Iterator<Item = &NodeReport> {
-        self.reports.values()
+        self.reports.values().map(Arc::as_ref)
     }
 
     /// The reports of the Ready nodes. That of a lost node tells what it saw before.
@@ -51,7 +52,8 @@ impl Fleet {
 
     /// The Ready nodes, each with its report.
     pub fn ready(&self) -> impl Iterator<Item = (&String, Option<&NodeReport>)> {
-        self.ready.iter().map(|node| (node, self.reports.get(node)))
+        let report = |node| self.reports.get(node).map(Arc::as_ref);
+        self.ready.iter().map(move |node| (node, report(node)))
     }
 
     /// How many of the Ready nodes follow the document of this revision.

@@ -1,6 +1,7 @@
 //! Which nodes have no standby, by what their proxies report. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use trivet_crds::report::StandbyState;
@@ -20,7 +21,7 @@ pub struct Standbys {
 /// The standbys of the nodes on which a proxy runs.
 pub fn standbys<'a>(
     nodes: impl Iterator<Item = &'a str>,
-    reports: &[NodeReport],
+    reports: &[Arc<NodeReport>],
     node_count: u32,
     now: Timestamp,
 ) -> Standbys {
@@ -70,8 +71,8 @@ impl Standbys {
 mod tests {
     use super::*;
 
-    fn report(node: &str, standby: StandbyState, observed: i64) -> NodeReport {
-        NodeReport {
+    fn report(node: &str, standby: StandbyState, observed: i64) -> Arc<NodeReport> {
+        Arc::new(NodeReport {
             pool: "default".to_owned(),
             node: node.to_owned(),
             revision: 1,
@@ -85,10 +86,10 @@ mod tests {
             standby,
             troubles: Vec::new(),
             observed: Timestamp::from_second(observed).ok(),
-        }
+        })
     }
 
-    fn said(nodes: &[&str], reports: &[NodeReport], now: i64) -> Vec<String> {
+    fn said(nodes: &[&str], reports: &[Arc<NodeReport>], now: i64) -> Vec<String> {
         let now = Timestamp::from_second(now).unwrap();
         standbys(nodes.iter().copied(), reports, 3, now).sentences()
     }

@@ -1,6 +1,7 @@
 //! What is wrong on some nodes, by what their proxies report. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use trivet_crds::report::{ListenerState, ReportContent};
@@ -34,7 +35,7 @@ pub enum Kind {
 
 impl Kind {
     /// The address, if a proxy cannot listen on one.
-    pub fn not_listening(self) -> Option<String> {
+    pub fn not_listening(&self) -> Option<&str> {
         match self {
             Self::NotListening(address) => Some(address),
             Self::Warning(_) => None,
@@ -69,7 +70,7 @@ pub fn of(report: &ReportContent) -> Vec<Trouble> {
 }
 
 /// One sentence for each kind of trouble, with the nodes that have it and the words of the first one.
-pub fn sentences(reports: &[NodeReport], node_count: u32, now: Timestamp) -> Vec<String> {
+pub fn sentences(reports: &[Arc<NodeReport>], node_count: u32, now: Timestamp) -> Vec<String> {
     let mut by_kind: BTreeMap<&Kind, Vec<(&str, &str)>> = BTreeMap::new();
     for report in reports.iter().filter(|report| report.is_fresh(node_count, now)) {
         for trouble in &report.troubles {
@@ -96,22 +97,22 @@ mod tests {
 
     use super::*;
 
-    fn report(node: &str, listeners: &serde_json::Value, warnings: &serde_json::Value) -> NodeReport {
+    fn report(node: &str, listeners: &serde_json::Value, warnings: &serde_json::Value) -> Arc<NodeReport> {
         let report: ProxyReport = serde_json::from_value(json!({
             "metadata": { "name": format!("default.{node}") },
             "poolName": "default", "nodeName": node, "observedTime": "1970-01-01T00:16:40Z",
             "listeners": listeners, "warnings": warnings,
         }))
         .unwrap();
-        report.into()
+        Arc::new(report.into())
     }
 
-    fn full(node: &str) -> NodeReport {
+    fn full(node: &str) -> Arc<NodeReport> {
         let warning = json!([{ "reason": "CacheUnwritable", "message": format!("{node}: no space left") }]);
         report(node, &json!([]), &warning)
     }
 
-    fn said(reports: &[NodeReport], now: i64) -> Vec<String> {
+    fn said(reports: &[Arc<NodeReport>], now: i64) -> Vec<String> {
         sentences(reports, 3, Timestamp::from_second(now).unwrap())
     }
 

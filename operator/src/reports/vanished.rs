@@ -13,7 +13,7 @@ use super::NodeReport;
 /// The names of the reports whose node or pool is gone. While a pod of the pool is on the node, its proxy may still run and
 /// would write the report anew.
 pub fn vanished(
-    reports: &[(String, NodeReport)],
+    reports: &[(String, Arc<NodeReport>)],
     nodes: &[Arc<Node>],
     pods: &[Arc<Pod>],
     pools: &[Arc<ApiserverPool>],
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    fn report(pool: &str, node: &str) -> (String, NodeReport) {
+    fn report(pool: &str, node: &str) -> (String, Arc<NodeReport>) {
         let report = NodeReport {
             pool: pool.to_owned(),
             node: node.to_owned(),
@@ -63,7 +63,7 @@ mod tests {
             standby: StandbyState::Absent,
             observed: None,
         };
-        (format!("{pool}.{node}"), report)
+        (format!("{pool}.{node}"), Arc::new(report))
     }
 
     fn node(name: &str) -> Arc<Node> {

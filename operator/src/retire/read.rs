@@ -4,6 +4,7 @@
 //! proxies for orphans.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -43,7 +44,7 @@ pub struct Nodes {
     /// Whether each node is Ready.
     pub are_ready: BTreeMap<String, bool>,
     /// The reports with the names of their objects.
-    pub reports: Vec<(String, NodeReport)>,
+    pub reports: Vec<(String, Arc<NodeReport>)>,
 }
 
 impl Nodes {
@@ -73,7 +74,7 @@ impl Nodes {
         let mut reports = Vec::new();
         let api: Api<ProxyReport> = Api::all(client.clone());
         let read = each(&api, &ListParams::default(), "the proxies' reports", |report| {
-            reports.push((report.name_any(), report.into()));
+            reports.push((report.name_any(), Arc::new(report.into())));
         })
         .await;
         match read {
@@ -172,7 +173,7 @@ pub async fn facts(
 
 fn report_of(nodes: &Nodes, pool: &str, node: &str, now: Timestamp) -> Option<super::facts::Use> {
     let node_count = u32::try_from(nodes.are_ready.len()).unwrap_or(u32::MAX);
-    let mut reports = nodes.reports.iter().map(|(_name, report)| report);
+    let mut reports = nodes.reports.iter().map(|(_name, report)| report.as_ref());
     let report = reports.find(|report| report.pool == pool && report.node == node)?;
     use_of(report, node_count, now)
 }

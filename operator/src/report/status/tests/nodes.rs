@@ -1,5 +1,7 @@
 //! What the nodes report, in the conditions that follow from it.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::Value;
 use trivet_crds::report::ProxyReport;
@@ -41,7 +43,7 @@ fn report(node: &str, revision: u64, members: Vec<Value>) -> NodeReport {
 fn with(nodes: &[&str], reports: Vec<NodeReport>) -> Case {
     let ready = nodes.iter().map(|node| (*node).to_owned()).collect();
     let mut case = Case {
-        fleet: Fleet::of(reports, ready, 5, at(1000)),
+        fleet: Fleet::of(reports.into_iter().map(Arc::new).collect(), ready, 5, at(1000)),
         ..Case::good()
     };
     case.plan.memory.membership.since = REVISION;
@@ -469,7 +471,7 @@ fn the_status_of_a_large_fleet_is_as_small_as_that_of_a_small_one() {
             )
         });
         let mut case = Case {
-            fleet: Fleet::of(reports.collect(), nodes, 5, at(1000)),
+            fleet: Fleet::of(reports.map(Arc::new).collect(), nodes, 5, at(1000)),
             ..Case::good()
         };
         case.plan.memory.membership.since = REVISION;
