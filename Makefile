@@ -16,7 +16,7 @@ test: ## Run all checks and tests, those on the real cluster too (root; installs
 soak: ## Run what takes too long for every day: long outages, thousands of seeds, a day of churn (root)
 	cargo xtask soak
 
-bench: ## Measure the proxy beside its peers and write docs/benchmarks.md (root; ten minutes, on a quiet machine)
+bench: ## Measure the proxy beside its peers, and the operator at 5,000 nodes; writes pages in docs (root; a quarter of an hour)
 	cargo xtask bench
 
 up: ## Start the cluster of the demo and the tests, or repair it (root)

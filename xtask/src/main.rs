@@ -59,8 +59,8 @@ enum Command {
     Plugin,
     /// Show a real cluster losing masters, without Trivet and with it; the cluster stays (root).
     Demo,
-    /// Measure the proxy beside HAProxy, nginx, Envoy and go-loadbalancer, and write docs/benchmarks.md (root; ten
-    /// minutes).
+    /// Measure the proxy beside HAProxy, nginx, Envoy and go-loadbalancer, and the operator at 5,000 nodes, and write
+    /// docs/benchmarks.md and docs/scale.md (root; a quarter of an hour).
     #[command(disable_help_flag = true)]
     Bench {
         /// See `cargo xtask bench --help`.

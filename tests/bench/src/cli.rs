@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::peers::Peer;
 use crate::workload::Workload;
 
-/// Measure the proxy beside HAProxy, nginx, Envoy and Talos' go-loadbalancer, and write docs/benchmarks.md (root, two
-/// CPUs, a quiet machine).
+/// Measure the proxy beside HAProxy, nginx, Envoy and Talos' go-loadbalancer, then the operator in a cluster of 5,000 nodes, and
+/// write docs/benchmarks.md and docs/scale.md (root, two CPUs, a quiet machine).
 ///
 /// Timings are no test: a missed target is said clearly, and the exit code is 0. It is 1 when something could not be
 /// measured.
@@ -55,6 +55,13 @@ pub(crate) struct Options {
     pub(crate) proxy: Option<PathBuf>,
 }
 
+impl Options {
+    /// Whether nothing is left out.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rows.is_empty() && self.peers.is_empty() && !self.quick
+    }
+}
+
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -64,9 +71,14 @@ pub(crate) enum Output {
     Json,
 }
 
-/// The other processes of a run; the driver starts them.
+/// A part of the whole, and the other processes of a run, which the driver starts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Measure the control path alone: the operator at an apiserver with 5,000 nodes, and a thousand proxies' watches. A run
+    /// of everything ends with it.
+    ///
+    /// It starts an etcd and an apiserver in a network of its own, and leaves nothing (root, 4 GiB of memory, five minutes).
+    Scale(Scale),
     /// The server behind all peers.
     #[command(hide = true)]
     Serve(Serve),
@@ -76,6 +88,51 @@ pub(crate) enum Command {
     /// A client.
     #[command(hide = true)]
     Load(Load),
+}
+
+/// The nodes of the cluster in which the control path is measured.
+pub(crate) const NODES: usize = 5000;
+
+/// What to measure of the control path, and where to write it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Scale {
+    /// Shorter times, for a first look.
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// The nodes of the cluster.
+    #[arg(long, value_name = "NUMBER", default_value_t = NODES, value_parser = nodes)]
+    pub(crate) nodes: usize,
+
+    /// Where to write the page. By default docs/scale.md, and only after a run that is not quick, with 5,000 nodes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
+
+    /// The operator to measure, instead of the one built from this tree.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) operator: Option<PathBuf>,
+}
+
+impl Default for Scale {
+    /// What a run of everything measures.
+    fn default() -> Self {
+        Self {
+            quick: false,
+            nodes: NODES,
+            page: None,
+            operator: None,
+        }
+    }
+}
+
+/// Three of them are masters, and their addresses must not run out.
+fn nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().map_err(|error| format!("{error}"))?;
+    if (4..=50_000).contains(&nodes) {
+        Ok(nodes)
+    } else {
+        Err("from 4 to 50000".to_owned())
+    }
 }
 
 /// How to serve.

@@ -102,7 +102,7 @@ impl Plan {
             workloads,
             peers: Peer::ALL.into_iter().filter(wanted).collect(),
             size: Size::of(options.quick),
-            whole: options.rows.is_empty() && options.peers.is_empty() && !options.quick,
+            whole: options.is_whole(),
         }
     }
 }

@@ -82,8 +82,16 @@ fn revision() -> String {
     let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
         return "unknown".to_owned();
     };
-    // The proxy and what it is built of.
-    let touched = git(&["status", "--porcelain", "--", "../../proxy/src", "../../crds/src"]);
+    // What is measured, and what it is built of.
+    let touched = git(&[
+        "status",
+        "--porcelain",
+        "--",
+        "../../proxy/src",
+        "../../operator/src",
+        "../../crds/src",
+        "../../trust/src",
+    ]);
     match touched {
         Some(files) if !files.is_empty() => format!("{commit} with changes"),
         Some(_) | None => commit,

@@ -1,4 +1,5 @@
-//! Measures the proxy as shipped beside its peers, on this machine, in one interleaved run, and writes what it found.
+//! Measures the proxy as shipped beside its peers, on this machine, in one interleaved run, and the operator in a large cluster,
+//! and writes what it found.
 //!
 //! The driver starts a server, the peers and, for each run, a client: all processes of their own, so that each can be
 //! pinned and its CPU read from the kernel. They live in a network namespace that ends with them.
@@ -16,6 +17,7 @@ mod peers;
 mod process;
 mod report;
 mod samples;
+mod scale;
 mod server;
 mod statistics;
 mod targets;
@@ -23,14 +25,16 @@ mod workload;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
 
-use self::cli::{Cli, Command};
+use self::cli::{Cli, Command, Options, Scale};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        None => driver::run(&cli.options),
+        None => everything(&cli.options),
+        Some(Command::Scale(scale)) => scale::run(&scale),
         Some(Command::Serve(serve)) => server::run(&serve),
         Some(Command::Bare(bare)) => bare::run(&bare),
         Some(Command::Load(load)) => load::run(&load),
@@ -42,4 +46,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The data path, and after a whole run of it the control path.
+fn everything(options: &Options) -> Result<()> {
+    driver::run(options)?;
+    if options.is_whole() {
+        scale::run(&Scale::default())?;
+    }
+    Ok(())
 }

@@ -64,7 +64,18 @@ pub(crate) fn memory(processes: &[u32]) -> Result<u64> {
     for process in processes {
         let path = format!("/proc/{process}/smaps_rollup");
         let text = fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
-        total += proportional(&text).with_context(|| format!("{path} has no Pss"))?;
+        total += kilobytes(&text, "Pss:").with_context(|| format!("{path} has no Pss"))?;
+    }
+    Ok(total)
+}
+
+/// The most memory in bytes that each of the processes ever had resident, in sum.
+pub(crate) fn peak(processes: &[u32]) -> Result<u64> {
+    let mut total = 0;
+    for process in processes {
+        let path = format!("/proc/{process}/status");
+        let text = fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+        total += kilobytes(&text, "VmHWM:").with_context(|| format!("{path} has no VmHWM"))?;
     }
     Ok(total)
 }
@@ -111,9 +122,9 @@ fn time_on_cpu(schedstat: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds))
 }
 
-/// The line `Pss:`, and neither `Pss_Dirty:` nor `SwapPss:`.
-fn proportional(smaps_rollup: &str) -> Option<u64> {
-    let line = smaps_rollup.lines().find(|line| line.starts_with("Pss:"))?;
+/// The line that begins with `name`, in bytes: `Pss:`, and neither `Pss_Dirty:` nor `SwapPss:`.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
     let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kilobytes * 1024)
 }
@@ -132,8 +143,8 @@ mod tests {
     #[test]
     fn proportional_memory_is_the_one_line_of_that_name() {
         let text = "558 7ffe ---p 00000000 00:00 0    [rollup]\nRss:  2000 kB\nPss_Dirty: 1 kB\nPss:    1033 kB\nSwapPss: 7 kB\n";
-        assert_eq!(proportional(text), Some(1033 * 1024));
-        assert_eq!(proportional("Rss: 1 kB\n"), None);
+        assert_eq!(kilobytes(text, "Pss:"), Some(1033 * 1024));
+        assert_eq!(kilobytes("Rss: 1 kB\n", "Pss:"), None);
     }
 
     #[test]
@@ -141,6 +152,7 @@ mod tests {
         let own = [std::process::id()];
         assert!(cpu(&own).unwrap() > Duration::ZERO);
         assert!(memory(&own).unwrap() > 100_000);
+        assert!(peak(&own).unwrap() >= 100_000);
         assert!(files(&own).unwrap() >= 3);
     }
 

@@ -54,17 +54,28 @@ impl Process {
 
     /// Waits until `ready` says so.
     pub(crate) fn wait_until(&mut self, ready: impl Fn() -> bool) -> Result<()> {
+        self.wait_at_most(PATIENCE, ready)
+    }
+
+    /// The same, with another limit.
+    pub(crate) fn wait_at_most(&mut self, limit: Duration, ready: impl Fn() -> bool) -> Result<()> {
         let watch = Stopwatch::start();
         while !ready() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended with {status}:\n{}", self.name, self.said());
-            }
-            if watch.elapsed() > PATIENCE {
-                bail!("{} is not ready after {PATIENCE:?}:\n{}", self.name, self.said());
+            self.check()?;
+            if watch.elapsed() > limit {
+                bail!("{} is not ready after {limit:?}:\n{}", self.name, self.said());
             }
             sleep(LOOK_EVERY);
         }
         Ok(())
+    }
+
+    /// An error with its last words, if it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.said()),
+            None => Ok(()),
+        }
     }
 
     fn said(&self) -> String {
