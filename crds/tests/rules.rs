@@ -37,7 +37,10 @@ fn refusals(case: &Value) -> Vec<String> {
     };
     let old = case.get("old").map(object);
     let found = Validator::new().validate(&schema, &object(&case["fields"]), old.as_ref());
-    let errors = found.err().into_iter().flat_map(|errors| errors.into_vec());
+    let errors = found
+        .err()
+        .into_iter()
+        .flat_map(kube_cel::ValidationErrors::into_vec);
     errors.map(|error| error.message).collect()
 }
 

@@ -152,8 +152,10 @@ impl Prober {
             None => Answer::Untrusted("the cluster's authorities cannot be used".to_owned()),
         };
         let (changed, wants_version) = self.with(|state| {
-            // The pool may be gone by now.
-            let healths = state.get_mut(&pool).map(|probed| &mut probed.healths);
+            // The pool may be gone by now, or its apiservers may be verified by something else.
+            let probed = state.get_mut(&pool);
+            let probed = probed.filter(|probed| probed.asks_by(address, server.as_ref()));
+            let healths = probed.map(|probed| &mut probed.healths);
             let now = Instant::now();
             healths.map_or((false, false), |healths| {
                 let changed = healths.observe(address, answer, now);
@@ -178,7 +180,7 @@ impl Prober {
 }
 
 impl Probed {
-    /// From now on, certificates are verified by `tls`.
+    /// From now on, certificates are verified by `tls`. What was known says nothing of what it verifies.
     fn verify_by(&mut self, pool: &str, tls: Tls) {
         if self.tls.as_ref() == Some(&tls) {
             return;
@@ -190,6 +192,16 @@ impl Probed {
         self.trust = trust.ok();
         self.tls = Some(tls);
         self.clients.clear();
+        self.healths = Healths::default();
+    }
+
+    /// Whether this is how an address is asked now.
+    fn asks_by(&self, address: SocketAddr, server: Option<&Arc<OneServer>>) -> bool {
+        match (self.clients.get(&address), server) {
+            (Some(now), Some(asked)) => Arc::ptr_eq(now, asked),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
     }
 
     fn client(&mut self, address: SocketAddr) -> Option<Arc<OneServer>> {
@@ -230,6 +242,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::health::Health;
 
     #[tokio::test(start_paused = true)]
     async fn rounds_go_on_when_none_brings_news() {
@@ -240,5 +253,24 @@ mod tests {
         });
         assert!(timeout(PERIOD * 5, run).await.is_err(), "it ended by itself");
         assert!(rounds.load(Ordering::Relaxed) >= 5, "only {rounds:?} rounds");
+    }
+
+    #[tokio::test]
+    async fn what_one_server_name_verified_says_nothing_of_another() {
+        let (prober, _news) = Prober::new();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let by = |name: &str| Tls {
+            ca_bundle: String::new(),
+            server_name: name.to_owned(),
+        };
+        let healths = async |name: &str| prober.healths("default", by(name), [address].into()).await;
+        let is_verified = |healths: &Healths| healths.get(&address).is_some_and(Health::is_verified);
+        healths("kubernetes").await;
+        prober.with(|state| {
+            let known = &mut state.get_mut("default").unwrap().healths;
+            known.observe(address, Answer::Ready, Instant::now());
+        });
+        assert!(is_verified(&healths("kubernetes").await));
+        assert!(!is_verified(&healths("kubernetse").await));
     }
 }

@@ -187,7 +187,11 @@ fn merge(object: &mut Value, patch: &Value) {
         return;
     };
     for (name, value) in fields {
-        merge(&mut object[name.as_str()], value);
+        match object.as_object_mut() {
+            // RFC 7386: null removes.
+            Some(object) if value.is_null() => drop(object.remove(name)),
+            Some(_) | None => merge(&mut object[name.as_str()], value),
+        }
     }
 }
 

@@ -180,12 +180,12 @@ fn status_is_true_to_the_conventions(world: &World, passed: &Passed) {
         .violations_in_status(&serde_json::to_value(status).unwrap());
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(status.observed_generation, world.pool.metadata.generation);
-    let types: BTreeSet<_> = status
+    let told: BTreeSet<_> = status
         .conditions
         .iter()
         .map(|condition| condition.type_.as_str())
         .collect();
-    assert_eq!(types, CONDITIONS.into());
+    assert_eq!(told, CONDITIONS.into());
     assert_eq!(status.conditions.len(), CONDITIONS.len());
     let before = passed.before.status.iter().flat_map(|status| &status.conditions);
     let before: BTreeMap<_, _> = before

@@ -43,12 +43,19 @@ use crate::policy::{IMAGE, Policy};
 /// Unix seconds of some time in 2026.
 const START: u64 = 1_790_000_000;
 
+/// The bundle of the cluster's authorities; nothing here verifies by it.
+const AUTHORITIES: &str = "PEM";
+
 const HOSTS: u8 = 6;
 
 /// After so many passes at one moment nothing is left to be written.
 const PASSES_TO_REST: usize = 6;
 
 /// The cluster.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fault of its own, and any may come with any other"
+)]
 pub(crate) struct World {
     pub(crate) api: ApiServer,
     policy: Policy,
@@ -429,12 +436,7 @@ impl World {
         hosts.map(Host::node).collect()
     }
 
-    fn discovered(
-        &self,
-        discovery: &Discovery,
-        nodes: &[&Node],
-        endpoints: Option<&[Endpoint]>,
-    ) -> Discovered {
+    fn discovered(discovery: &Discovery, nodes: &[&Node], endpoints: Option<&[Endpoint]>) -> Discovered {
         match discovery.policy {
             DiscoveryPolicy::None => Discovered::Off,
             DiscoveryPolicy::EndpointSlices => endpoints.map_or(Discovered::Unknown, |endpoints| {
@@ -476,15 +478,17 @@ impl World {
         let others: Vec<_> = self.others.iter().cloned().map(Arc::new).collect();
         let mut healths = self.healths.clone();
         healths.see(self.reports.sightings("default", &fleet, self.now));
-        let has_other_name =
-            last_good::other_server_name(&self.pool.spec.health_check.tls_server_name, &current);
-        let healths_by_last_good = has_other_name.map(|_| healths.clone());
+        let asked = wire::Tls {
+            ca_bundle: AUTHORITIES.to_owned(),
+            server_name: self.pool.spec.health_check.tls_server_name.clone(),
+        };
+        let healths_by_last_good = last_good::other_tls(&asked, &current).map(|_| healths.clone());
         let with_pods = self.hosts.iter().filter(|host| host.has_ready_pod());
         Facts {
             now: self.now,
             unix_seconds: self.seconds,
-            discovered: self.discovered(&self.pool.spec.discovery, &by_ref, endpoints.as_deref()),
-            discovered_by_last_good: self.discovered(&last_good, &by_ref, endpoints.as_deref()),
+            discovered: Self::discovered(&self.pool.spec.discovery, &by_ref, endpoints.as_deref()),
+            discovered_by_last_good: Self::discovered(&last_good, &by_ref, endpoints.as_deref()),
             endpoints,
             node_count: Some(node_count).filter(|count| *count > 0),
             resolved: names.into(),
@@ -500,7 +504,8 @@ impl World {
                 self.map.as_slice(),
                 self.daemon_set.as_slice(),
             ),
-            authorities: "PEM".to_owned(),
+            authorities: AUTHORITIES.to_owned(),
+            hindrances: Vec::new(),
             template: Template::wanted(&self.pool, &self.settings).hash,
             bootstrap: self.bootstrap_facts(),
             waves: self.wave_facts(current.document.as_ref(), &fleet),
@@ -564,8 +569,8 @@ impl World {
         };
         let Some(set) = &self.daemon_set else { return blank };
         let hash = template_of(set);
-        let note = set.annotations().get(ROLLOUT);
-        let record: Record = note
+        let rollout = set.annotations().get(ROLLOUT);
+        let record: Record = rollout
             .map(|text| serde_json::from_str(text).unwrap())
             .unwrap_or_default();
         let good = self.revisions.get(&record.good).filter(|_| record.good != hash);

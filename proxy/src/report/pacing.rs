@@ -170,7 +170,7 @@ mod tests {
             script in prop::collection::vec(any::<(bool, bool, bool)>(), 1..200),
         ) {
             for pair in writes(nodes, chance, &script).windows(2) {
-                prop_assert!(pair[1] - pair[0] >= SHORTEST_GAP);
+                prop_assert!(pair[1].saturating_sub(pair[0]) >= SHORTEST_GAP);
             }
         }
 
@@ -178,7 +178,7 @@ mod tests {
         fn a_report_never_gets_older_than_its_interval(nodes in 1_u32..20_000, chance in 0.0..=1.0_f64) {
             let longest = Duration::from_secs(interval_seconds(nodes)) + LOOK;
             for pair in writes(nodes, chance, &[(false, true, false)]).windows(2) {
-                prop_assert!(pair[1] - pair[0] <= longest, "{pair:?}");
+                prop_assert!(pair[1].saturating_sub(pair[0]) <= longest, "{pair:?}");
             }
         }
 

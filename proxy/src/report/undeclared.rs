@@ -9,7 +9,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use trivet_crds::report::interval_seconds;
 
-use super::pacing::Draw;
+/// How many nodes the fleet has, and a chance between 0 and 1.
+pub(super) type Draw = (u32, f64);
 
 /// What follows a path in a refusal.
 const UNDECLARED: &str = ": field not declared in schema";

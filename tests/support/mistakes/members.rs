@@ -99,7 +99,7 @@ impl Mistakes<'_> {
         .await?;
         let took = begun.elapsed();
         for name in [MISTYPED, STRANGER] {
-            self.event("MemberUnproven", &format!("{name} is "), since)
+            self.event("MemberUnproven", &format!("of the new member {name}, "), since)
                 .await?;
         }
         for host in self.installation.hosts() {

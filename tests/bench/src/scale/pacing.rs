@@ -103,8 +103,8 @@ impl Kind {
 }
 
 /// Runs one fleet.
-fn run(kind: Kind, nodes: u32, seed: u64) -> Seen {
-    let mut random = StdRng::seed_from_u64(seed);
+fn run(kind: Kind, nodes: u32, number: u64) -> Seen {
+    let mut random = StdRng::seed_from_u64(number);
     let mut seen = Seen::default();
     for _ in 0..nodes {
         // A power cut ends for all nodes at once, so that their looks fall on the same moments.

@@ -119,9 +119,9 @@ impl On {
                     name: named,
                 },
             ) => {
-                let is_group = group == ANY || group == in_group;
+                let has_group = group == ANY || group == in_group;
                 // One without a name is for all names, and one with a name not for a request without.
-                is_group && is_resource(resource, asked) && (name.is_none() || name == named)
+                has_group && is_resource(resource, asked) && (name.is_none() || name == named)
             }
             (Self::Path(_), Self::Resource { .. }) | (Self::Resource { .. }, Self::Path(_)) => false,
         }
