@@ -5,24 +5,28 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::sleep;
+use trivet_crds::data_plane_name;
 use trivet_instruments::eventually;
 
-use crate::installation::{Installation, NAMESPACE};
+use crate::installation::{Installation, NAMESPACE, POOL};
 use crate::pods::OPERATOR;
 
 /// The name of its program.
 pub const PROGRAM: &str = "trivet-operator";
 
+/// The annotation of a pool's objects with the last term that has taken them, and its holder.
+const LEADER_TERM: &str = "trivet.dev/leader-term";
+
 /// The Lease by which they elect the one that writes.
 pub const LEASE: &str = "trivet-operator";
 
 /// A pod is placed and started on a busy machine, or an operator waits until the Lease of one that was killed expires.
-const STARTS: Duration = Duration::from_secs(30);
+const STARTS: Duration = Duration::from_secs(45);
 
 /// What an operator needs from its start to its first passes.
 const WORKS: Duration = Duration::from_millis(1500);
@@ -73,14 +77,19 @@ impl Installation {
         Ok(std::iter::once(leader.clone()).chain(others).collect())
     }
 
-    /// Waits until an operator leads that runs. After a removal of the chart that takes a while: the roles go first, so the
-    /// last leader may not release its Lease, and the next one waits until it expires.
+    /// Waits until an operator leads that runs, and has taken the objects of the pool. After a removal of the chart that takes a
+    /// while: the roles go first, so the last leader may not release its Lease, and the next one waits until it expires.
     pub async fn operator_leads(&self) -> Result<()> {
         eventually(STARTS, "an operator that leads", async || {
             let Operator { pod, node } = self.leader().await?;
             let pid = self.cluster().host(&node)?.pid(PROGRAM)?;
-            pid.map(drop)
-                .with_context(|| format!("{pod} does not run on {node}"))
+            pid.with_context(|| format!("{pod} does not run on {node}"))?;
+            let maps = Api::<ConfigMap>::namespaced(self.kubernetes("cp1").await?, NAMESPACE);
+            let map = maps.get_opt(&data_plane_name(POOL)).await?;
+            let term = map.map(|map| map.annotations().get(LEADER_TERM).cloned().unwrap_or_default());
+            let is_taken = term.is_none_or(|term| term.contains(&format!(" {pod}_")));
+            ensure!(is_taken, "{pod} has not taken the pool's objects");
+            Ok(())
         })
         .await
     }

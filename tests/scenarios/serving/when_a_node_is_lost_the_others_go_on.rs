@@ -92,6 +92,7 @@ async fn all(installation: &Installation) -> Result<()> {
 
 /// A pool at rest makes the operator write nothing, a lost node included of which the API does not know.
 async fn rests(installation: &Installation) -> Result<()> {
+    installation.operator_works().await?;
     let (from, start) = (Timestamp::now(), Instant::now());
     while start.elapsed() < RESYNCED {
         let status = installation.pool_status().await?;
