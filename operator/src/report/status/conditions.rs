@@ -65,19 +65,15 @@ fn accepted(seen: &Seen<'_>) -> Undated {
     let mut accepted = match (&seen.plan.verdict, refused) {
         (Verdict::Rejected { rejection, notes }, refused) => {
             let sentences = notes.iter().map(String::as_str).chain(refused);
-            Undated {
-                holds: Holds::False,
-                reason: rejection.reason(),
-                message: sentences.fold(rejection.to_string(), |text, sentence| {
-                    format!("{text}; {sentence}")
-                }),
-            }
+            let message = sentences.fold(rejection.to_string(), |text, sentence| {
+                format!("{text}; {sentence}")
+            });
+            Undated::no(rejection.reason(), message)
         }
-        (Verdict::Accepted { .. } | Verdict::Paused { .. }, Some(words)) => Undated {
-            holds: Holds::False,
-            reason: "ApplyFailed",
-            message: format!("{words}; the last good configuration stays in force"),
-        },
+        (Verdict::Accepted { .. } | Verdict::Paused { .. }, Some(words)) => Undated::no(
+            "ApplyFailed",
+            format!("{words}; the last good configuration stays in force"),
+        ),
         (Verdict::Paused { notes }, None) => Undated {
             holds: Holds::True,
             reason: PAUSED,
@@ -122,11 +118,7 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
         .into_iter()
         .find(|undated| undated.holds != Holds::True)
     {
-        return Undated {
-            holds: Holds::False,
-            reason: missing.reason,
-            message: missing.message.clone(),
-        };
+        return Undated::no(missing.reason, missing.message.clone());
     }
     let is_up = status
         .members
@@ -137,11 +129,7 @@ fn ready(accepted: &Undated, available: &Undated, seen: &Seen<'_>, status: &Apis
             return cannot_judge(&why, seen, status);
         }
         let message = "no active member is Up; status.members says why".to_owned();
-        return Undated {
-            holds: Holds::False,
-            reason: "NoMemberUp",
-            message,
-        };
+        return Undated::no("NoMemberUp", message);
     }
     let message = format!(
         "{} members are up, {} proxies ready{}",

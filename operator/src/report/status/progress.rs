@@ -28,27 +28,27 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
         let what = seen.plan.waves.halt().map_or(stays, |halt| {
             format!("{}, and the last good template comes back", failed(halt))
         });
-        return stands(reason, format!("{why}; {what}"));
+        return Undated::no(reason, format!("{why}; {what}"));
     }
     if let Some(refused) = seen.refused {
         let stays = match refused.kind {
             Kind::ConfigMap | Kind::DaemonSet => "",
             Kind::Writer => "; the standbys stay as they are",
         };
-        return stands(refused.reason, format!("{}{stays}", refused.words));
+        return Undated::no(refused.reason, format!("{}{stays}", refused.words));
     }
     let available = proxies::available(seen);
     if let Some(told) = waves(seen, &available.message) {
         return told;
     }
     match &seen.plan.bootstrap {
-        Phase::Forbidden => stands(
+        Phase::Forbidden => Undated::no(
             BOOTSTRAP_FORBIDDEN,
             "spec.nodeBootstrap: this installation lets nobody place or remove static pods, and the standbys stay as they \
              are; set the chart value nodeBootstrap.enabled to true"
                 .to_owned(),
         ),
-        Phase::AwaitsWay(nodes) => stands("AwaitingProxies", awaits_way(nodes)),
+        Phase::AwaitsWay(nodes) => Undated::no("AwaitingProxies", awaits_way(nodes)),
         Phase::Off | Phase::AwaitsProxies | Phase::AwaitsRollout | Phase::Soaks | Phase::Writes | Phase::Removes
             if available.holds != Holds::True =>
         {
@@ -99,13 +99,13 @@ fn waves(seen: &Seen<'_>, available: &str) -> Option<Undated> {
             );
             Some(goes_on("RollingOut", message))
         }
-        wave::Phase::Paused => Some(stands(
+        wave::Phase::Paused => Some(Undated::no(
             "RolloutPaused",
             format!("the new template waits: set spec.rollout.policy to Automatic{aside}"),
         )),
         wave::Phase::RollsBack(halt) => {
             let message = format!("{}; the last good template comes back: {available}", failed(halt));
-            Some(stands(ROLLOUT_HALTED, message))
+            Some(Undated::no(ROLLOUT_HALTED, message))
         }
         wave::Phase::Halted { halt, is_rolled_back } => {
             let back = if *is_rolled_back {
@@ -119,7 +119,7 @@ fn waves(seen: &Seen<'_>, available: &str) -> Option<Undated> {
                 failed(halt),
                 seen.generation.unwrap_or_default()
             );
-            Some(stands(ROLLOUT_HALTED, message))
+            Some(Undated::no(ROLLOUT_HALTED, message))
         }
     }
 }
@@ -153,19 +153,12 @@ fn goes_on(reason: &'static str, message: String) -> Undated {
     }
 }
 
-fn stands(reason: &'static str, message: String) -> Undated {
-    Undated {
-        holds: Holds::False,
-        ..goes_on(reason, message)
-    }
-}
-
 /// How far the writer is, and why it fails.
 fn writer(seen: &Seen<'_>, reason: &'static str, done: &str) -> Undated {
     let (ready, desired) = seen.writer.map(counted).unwrap_or_default();
     let message = format!("{ready} of {desired} nodes {done}");
     if !seen.writer_failures.is_empty() {
-        return stands(
+        return Undated::no(
             "WriterFailing",
             format!("{message}: {}", seen.writer_failures.join("; ")),
         );
