@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use trivet_crds::wire::Document;
 use trivet_testbed::Host;
 use trivet_testbed::address::MACHINE_V6;
 
-use crate::inside::inside;
+use crate::inside::{self, inside};
 
 /// Where the proxies of the pool keep their last good documents, as each host sees it.
 const CACHE: &str = "/var/lib/trivet/default";
@@ -162,15 +162,7 @@ fn run(host: &Host, script: &str) -> Result<()> {
          read_only() {{ mount -t tmpfs -o mode=755 tmpfs $1; mount -o remount,ro $1; }}
          {script}"
     );
-    let output = host.exec(["sh", "-euc", &script])?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{}: {} of: {script}: {said}",
-        host.name(),
-        output.status
-    );
-    Ok(())
+    inside::script(host, &script)
 }
 
 /// Another program that listens where a node's proxy does. It accepts clients and says nothing.

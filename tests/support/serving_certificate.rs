@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use trivet_testbed::Host;
+
+use crate::inside;
 
 /// Where kubeadm puts it, as the host sees it, and where its own is kept meanwhile.
 const CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver.crt";
@@ -19,15 +21,7 @@ pub fn end_soon(host: &Host) -> Result<()> {
          rm soon.csr
          mv soon.crt {CERTIFICATE}"
     );
-    let output = host.exec(["sh", "-euc", &script])?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{}: {} of: {script}: {said}",
-        host.name(),
-        output.status
-    );
-    Ok(())
+    inside::script(host, &script)
 }
 
 /// Puts the host's own back. Returns whether it had another.
