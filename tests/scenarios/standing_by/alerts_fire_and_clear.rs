@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
@@ -16,7 +15,7 @@ use trivet_tests::attempts::LOOPBACKS;
 use trivet_tests::held::Held;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::prometheus::Prometheus;
-use trivet_tests::rights_revoked::{self, OF_OPERATOR_IN_CLUSTER};
+use trivet_tests::rights_revoked::OF_OPERATOR_IN_CLUSTER;
 use trivet_tests::say::say;
 use trivet_tests::serving_certificate;
 
@@ -49,13 +48,11 @@ async fn alerts_fire_and_clear() -> Result<()> {
     told?;
     all_clear(&prometheus, "nodes and members").await?;
 
-    let revoked = Timestamp::now();
     let outcome = pool_and_passes(&installation, &prometheus).await;
     OF_OPERATOR_IN_CLUSTER.give_back(&installation).await?;
     installation.edit_pool(json!({ "members": null })).await?;
     outcome?;
     all_clear(&prometheus, "a rejected spec, and an operator without rights").await?;
-    rights_revoked::note(OF_OPERATOR_IN_CLUSTER.account, &(revoked..Timestamp::now()))?;
 
     let replicas = operators(&installation, 0).await?;
     let outcome = prometheus.tells("TrivetOperatorDown", &[], TOLD).await;

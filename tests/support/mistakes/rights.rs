@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
 
 use super::Mistakes;
 use crate::installation::NAMESPACE;
-use crate::rights_revoked::{OF_OPERATOR, note};
+use crate::rights_revoked::OF_OPERATOR;
 use crate::say::say;
 
 /// It asks for its Lease every two seconds.
@@ -31,7 +30,7 @@ impl Mistakes<'_> {
         let before = self.in_force().await?;
         let leader = self.installation.leader().await?;
         let restarts = self.restarts(&leader.pod).await?;
-        let revoked = OF_OPERATOR.revoke(self.installation).await?;
+        OF_OPERATOR.revoke(self.installation).await?;
         let begun = Instant::now();
         let words = eventually(NOTICED, "the operator says that it is not ready", async || {
             let (code, words) = self.installation.ask_operator(&leader.pod, "/readyz").await?;
@@ -82,7 +81,6 @@ impl Mistakes<'_> {
             Ok(())
         })
         .await?;
-        note(OF_OPERATOR.account, &(revoked..Timestamp::now()))?;
         let now = self.restarts(&leader.pod).await?;
         ensure!(
             now == restarts,

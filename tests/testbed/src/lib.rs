@@ -45,4 +45,3 @@ pub use host::Host;
 pub use membership::Joining;
 pub use progress::{Progress, Stopwatch};
 pub use spec::Spec;
-pub use state::DIRECTORY;

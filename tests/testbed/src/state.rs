@@ -14,7 +14,7 @@ use crate::binaries::Binaries;
 use crate::progress::Progress;
 
 /// Everything that the testbed keeps on disk; `down` removes it whole.
-pub const DIRECTORY: &str = "/var/lib/trivet-testbed";
+pub(crate) const DIRECTORY: &str = "/var/lib/trivet-testbed";
 
 const FILE: &str = "/var/lib/trivet-testbed/testbed.json";
 
