@@ -132,7 +132,7 @@ fn everything_is_bounded_the_status_too() {
     }
 }
 
-/// Server-side apply merges entries by their identity: without one it replaces a list as a whole, whoever owns its entries.
+/// Server-side apply merges entries by their identity: without one it replaces the whole list, and other owners' entries with it.
 #[test]
 fn lists_of_named_entries_are_merged_by_the_name() {
     for crd in crds() {

@@ -75,7 +75,7 @@ impl Faults {
                 }
                 cluster.inject(&reached, Fault::Sever(cluster.host("cp2")?.name()))?;
                 cluster.kill(RENEWED, Component::KubeApiserver.program())?;
-                // The standby too: nobody is left who holds the port.
+                // The standby too, so that no process holds the port.
                 cluster.kill_container(&taken, "trivet-proxy")
             })
             .await?;

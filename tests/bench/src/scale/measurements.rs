@@ -135,7 +135,7 @@ impl Measurements {
         .concat()
     }
 
-    /// What was written though nothing called for it, for whoever looks for the cause.
+    /// The writes that nothing called for: the page names them, so that their cause can be found.
     pub(crate) fn surplus(&self) -> impl Iterator<Item = &Write> {
         self.rest.writes.iter().chain(&self.reports.writes)
     }
