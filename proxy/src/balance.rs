@@ -145,6 +145,12 @@ impl Balance {
             Event::Refused(id) => self.refused(id, now),
             Event::OpenOverdue(id) => self.suspect(id, now),
             Event::ReplyOverdue(id) => self.ask_again(id, now),
+            Event::Replied(id, at) => {
+                if let Some(path) = self.paths.get_mut(&id) {
+                    path.health.reply(at);
+                }
+                Vec::new()
+            }
             Event::Answered(id, elapsed) => {
                 self.hedge_delay.learn(elapsed);
                 self.trust(id);

@@ -246,6 +246,9 @@ impl Reporter {
     }
 
     fn silent(&self, asked: Instant) {
+        if let Some(replied) = self.upstreams.last_reply(self.id) {
+            self.upstreams.observe(Event::Replied(self.id, replied), "");
+        }
         let detail = format!("no answer from {} in time", self.key.address);
         self.report(asked, Outcome::Silent, None, &detail);
     }

@@ -407,6 +407,15 @@ impl Upstreams {
         }
     }
 
+    /// When a client of this path that had waited got its reply last; none while there is none, or after it has left.
+    pub fn last_reply(&self, id: PathId) -> Option<Instant> {
+        let inner = self.lock();
+        let close_signals = inner.live.get(&id)?.close_signals.values();
+        close_signals
+            .filter_map(|close_signal| close_signal.last_reply())
+            .max()
+    }
+
     /// Logs, without end, each lasting change of [`Service`].
     pub async fn log_service_changes(self: Arc<Self>) {
         let mut service_log = ServiceLog::default();

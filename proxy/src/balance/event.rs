@@ -61,6 +61,8 @@ pub enum Event {
     OpenOverdue(PathId),
     /// A client's connection has sent bytes and got none for longer than it should.
     ReplyOverdue(PathId),
+    /// A client that had sent a request and waited for its reply got it at this time.
+    Replied(PathId, Instant),
     /// The first byte came, so long after the client's first flight.
     Answered(PathId, Duration),
     /// A connection, or an attempt at one, counts for this path from now on.

@@ -1,9 +1,10 @@
 //! The health of one path: Up, Unready or Down, folded from what probes and dials bring.
 //!
-//! Only silence makes a path Down. One that answers, even by a refusal, is at worst Unready.
+//! Only silence makes a path Down. One that answers, even by a refusal, or whose clients get replies is at worst Unready.
 
 mod progress;
 mod silence;
+mod traffic;
 mod unasked;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::progress::Progress;
-use self::{silence::Silence, unasked::Unasked};
+use self::{silence::Silence, traffic::Traffic, unasked::Unasked};
 use super::hold_down::HoldDown;
 
 /// Answers in a row that bring a path back whose apiserver withholds its readiness. An apiserver that starts refuses all
@@ -204,6 +205,7 @@ pub struct Health {
     judged: bool,
     stranded: Option<Stranded>,
     unasked: Option<Unasked>,
+    traffic: Traffic,
 }
 
 /// A member that says that it cannot reach its etcd.
@@ -234,6 +236,7 @@ impl Health {
             judged: false,
             stranded: None,
             unasked: None,
+            traffic: Traffic::default(),
         }
     }
 
@@ -260,6 +263,9 @@ impl Health {
         self.judged = true;
         self.unasked = None;
         self.stranded = self.stranded_after(outcome, asked, now);
+        if outcome.is_answer() {
+            self.traffic.answer();
+        }
         match outcome {
             Outcome::Ready => self.pass(now, policy.success_threshold, true),
             Outcome::Withheld if self.stranded.is_some() => self.answer_badly(Reason::EtcdFailed, now),
@@ -271,6 +277,7 @@ impl Health {
             Outcome::EtcdFailed => self.answer_badly(Reason::EtcdFailed, now),
             Outcome::Untrusted => self.answer_badly(Reason::Untrusted, now),
             Outcome::Refused => self.refuse(now),
+            Outcome::Silent if self.traffic.excuses(asked, now) => self.answer_badly(Reason::Late, now),
             Outcome::Silent => self.stay_silent(asked, now, policy),
         }
     }
@@ -291,6 +298,11 @@ impl Health {
             }
             Outcome::Ready | Outcome::NotReady | Outcome::Untrusted | Outcome::Refused => None,
         }
+    }
+
+    /// A client that had waited got a reply at `at`.
+    pub fn reply(&mut self, at: Instant) {
+        self.traffic.reply(at);
     }
 
     /// A probe is overdue.

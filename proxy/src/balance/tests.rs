@@ -7,6 +7,7 @@ mod moves;
 mod paths;
 mod places;
 mod resorts;
+mod traffic;
 
 use std::time::Duration;
 

@@ -4,10 +4,11 @@
 use std::{
     future::poll_fn,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::task::AtomicWaker;
@@ -32,7 +33,19 @@ pub struct CloseSignal {
     is_established: AtomicBool,
     hand_over: AtomicBool,
     waker: AtomicWaker,
-    waiting: Mutex<Option<Instant>>,
+    replies: Mutex<Replies>,
+}
+
+/// A reply that comes later than this after its request was not under way when the request was sent: the farthest apiserver
+/// is a few milliseconds away.
+const UNDER_WAY: Duration = Duration::from_millis(50);
+
+/// The client's wait for replies.
+#[derive(Clone, Copy, Debug, Default)]
+struct Replies {
+    awaited_since: Option<Instant>,
+    /// When a reply came last that the upstream's process must have sent meanwhile.
+    last: Option<Instant>,
 }
 
 impl CloseSignal {
@@ -80,18 +93,30 @@ impl CloseSignal {
         .await
     }
 
-    /// Records that the client begins to wait for an answer, or no longer does.
+    /// Records that the client begins to wait for a reply, or has got it.
     pub fn set_waiting(&self, waiting: bool) {
-        let mut since = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        *since = if waiting {
-            since.or_else(|| Some(Instant::now()))
-        } else {
-            None
-        };
+        let mut replies = self.replies();
+        let now = Instant::now();
+        if waiting {
+            replies.awaited_since.get_or_insert(now);
+        } else if let Some(since) = replies.awaited_since.take()
+            && now.saturating_duration_since(since) >= UNDER_WAY
+        {
+            replies.last = Some(now);
+        }
     }
 
     /// Since when the client waits.
     pub fn waiting_since(&self) -> Option<Instant> {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.replies().awaited_since
+    }
+
+    /// When the client got a reply last that was not under way when it was asked for: only a process that runs has sent it.
+    pub fn last_reply(&self) -> Option<Instant> {
+        self.replies().last
+    }
+
+    fn replies(&self) -> MutexGuard<'_, Replies> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -74,6 +74,7 @@ impl Evidence {
             | Event::Refused(id)
             | Event::OpenOverdue(id)
             | Event::ReplyOverdue(id)
+            | Event::Replied(id, _)
             | Event::Answered(id, _) => Some(*id),
             Event::Configured { .. }
             | Event::Remembered(_)
@@ -96,6 +97,7 @@ impl Evidence {
             Event::Refused(_) => (Origin::Client, "Refused", None),
             Event::OpenOverdue(_) => (Origin::Client, "OpenOverdue", None),
             Event::ReplyOverdue(_) => (Origin::Client, "ReplyOverdue", None),
+            Event::Replied(..) => (Origin::Client, "Replied", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
             Event::Configured { .. }
             | Event::Remembered(_)
@@ -151,7 +153,7 @@ impl Evidence {
         let began = match event {
             Event::Probed { asked, outcome, .. } if *outcome == Outcome::Silent => *asked,
             Event::OpenOverdue(_) => now,
-            Event::Probed { .. } | Event::Refused(_) | Event::Answered(..) => {
+            Event::Probed { .. } | Event::Refused(_) | Event::Replied(..) | Event::Answered(..) => {
                 self.silence = None;
                 return;
             }

@@ -160,6 +160,23 @@ async fn a_member_cut_off_from_etcd_is_unready_and_not_down() {
 }
 
 #[tokio::test]
+async fn a_member_whose_clients_get_replies_keeps_them_though_it_answers_no_probe() {
+    let (node, apiservers) = node_with(2).await;
+    let mut client = node.client_on(&apiservers[0]).await;
+    apiservers[0].set(Mode::Starved(Duration::from_millis(100)));
+    let starved = tokio::time::Instant::now();
+    // Several times what a silent one gets.
+    while starved.elapsed() < Duration::from_millis(2500) {
+        assert_eq!(client.who().await.unwrap(), "cp1");
+    }
+    node.sees(&apiservers[0], "Unready").await;
+    assert_eq!(node.who().await.unwrap(), "cp2");
+    apiservers[0].set(Mode::Ready);
+    node.sees(&apiservers[0], "Up").await;
+    assert_eq!(client.who().await.unwrap(), "cp1");
+}
+
+#[tokio::test]
 async fn a_member_that_answers_anonymous_probes_with_401_or_403_is_up() {
     for status in [401, 403] {
         let mut node = Node::new();

@@ -42,6 +42,8 @@ pub(crate) enum Mode {
     Status(u16),
     /// Answers `/readyz` late, as when etcd cannot be reached, and `/livez` at once.
     Late(Duration),
+    /// Answers no probe, and everything else after this time: no CPU is left.
+    Starved(Duration),
     /// Says nothing any more, while its kernel accepts and acknowledges: SIGSTOP.
     Hung,
     /// Its process is gone.
@@ -258,7 +260,11 @@ impl Server {
                 sleep(delay).await;
                 (500, "[-]etcd failed: reason withheld\n".to_owned())
             }
-            ("/whoami", _) => {
+            ("/readyz" | "/livez", Mode::Starved(_)) => std::future::pending().await,
+            ("/whoami", mode) => {
+                if let Mode::Starved(delay) = mode {
+                    sleep(delay).await;
+                }
                 self.served.fetch_add(1, Ordering::Relaxed);
                 (200, self.name.clone())
             }

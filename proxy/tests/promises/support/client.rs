@@ -31,7 +31,7 @@ impl Client {
     /// Asks who answers on this connection.
     pub(crate) async fn who(&mut self) -> io::Result<String> {
         self.stream
-            .write_all(b"GET /whoami HTTP/1.1\r\nhost: kubernetes\r\n\r\n")
+            .write_all(b"GET /whoami HTTP/1.1\r\nhost: kubernetes\r\naccept: text/plain\r\n\r\n")
             .await?;
         let mut answer = [0; 1024];
         let length = self.stream.read(&mut answer).await?;
