@@ -19,6 +19,10 @@ const NAME: &str = "trivet-testbed";
 /// On v2 processes live in leaves only, so a host's init, and commands that run in the host, have a separate one.
 const LEAF: &str = "init";
 
+/// The share of the CPU of all hosts together, as a multiple of the usual one, which the clients of a scenario have. Clients
+/// at full speed took half of the machine from three apiservers, and starved them for seconds.
+const SHARE: u64 = 4;
+
 /// What kubelet and runc need of v2. Others are passed on where the machine has them.
 const V2_NEEDED: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
@@ -105,6 +109,9 @@ impl Layout {
                         inherit_cpuset(&hierarchy.mountpoint, &ours)?;
                         inherit_cpuset(&ours, &cgroup)?;
                     }
+                    if hierarchy.options.split(',').any(|option| option == "cpu") {
+                        write(&ours.join("cpu.shares"), &(1024 * SHARE).to_string())?;
+                    }
                 }
             }
             Self::V2(root) => {
@@ -112,6 +119,7 @@ impl Layout {
                 make(&ours.join(host.to_string()))?;
                 delegate(root)?;
                 delegate(&ours)?;
+                write(&ours.join("cpu.weight"), &(100 * SHARE).to_string())?;
             }
         }
         Ok(())
