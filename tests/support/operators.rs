@@ -77,18 +77,29 @@ impl Installation {
         Ok(std::iter::once(leader.clone()).chain(others).collect())
     }
 
-    /// Waits until an operator leads that runs, and has taken the objects of the pool. After a removal of the chart that takes a
-    /// while: the roles go first, so the last leader may not release its Lease, and the next one waits until it expires.
+    /// Waits until an operator leads that runs, and has taken or created the objects of the pool. After a removal of the chart
+    /// that takes a while: the roles go first, so the last leader may not release its Lease, and the next one waits until it
+    /// expires.
     pub async fn operator_leads(&self) -> Result<()> {
         eventually(STARTS, "an operator that leads", async || {
             let Operator { pod, node } = self.leader().await?;
             let pid = self.cluster().host(&node)?.pid(PROGRAM)?;
             pid.with_context(|| format!("{pod} does not run on {node}"))?;
-            let maps = Api::<ConfigMap>::namespaced(self.kubernetes("cp1").await?, NAMESPACE);
-            let map = maps.get_opt(&data_plane_name(POOL)).await?;
-            let term = map.map(|map| map.annotations().get(LEADER_TERM).cloned().unwrap_or_default());
-            let is_taken = term.is_none_or(|term| term.contains(&format!(" {pod}_")));
-            ensure!(is_taken, "{pod} has not taken the pool's objects");
+            let kubernetes = self.kubernetes("cp1").await?;
+            let maps = Api::<ConfigMap>::namespaced(kubernetes.clone(), NAMESPACE);
+            let map = maps.get(&data_plane_name(POOL)).await?;
+            let is_its_own = match map.annotations().get(LEADER_TERM) {
+                Some(term) => term.contains(&format!(" {pod}_")),
+                // No leader has taken it: it is of the one that leads if it is younger than its term.
+                None => {
+                    let lease = Api::<Lease>::namespaced(kubernetes, NAMESPACE).get(LEASE).await?;
+                    let since = lease.spec.and_then(|lease| lease.acquire_time);
+                    let since = since.context("the Lease was never acquired")?.0.as_second();
+                    map.creation_timestamp()
+                        .is_some_and(|created| created.0.as_second() >= since)
+                }
+            };
+            ensure!(is_its_own, "{pod} has not taken the pool's objects");
             Ok(())
         })
         .await
