@@ -85,24 +85,28 @@ impl Installation {
             let Operator { pod, node } = self.leader().await?;
             let pid = self.cluster().host(&node)?.pid(PROGRAM)?;
             pid.with_context(|| format!("{pod} does not run on {node}"))?;
-            let kubernetes = self.kubernetes("cp1").await?;
-            let maps = Api::<ConfigMap>::namespaced(kubernetes.clone(), NAMESPACE);
-            let map = maps.get(&data_plane_name(POOL)).await?;
-            let is_its_own = match map.annotations().get(LEADER_TERM) {
-                Some(term) => term.contains(&format!(" {pod}_")),
-                // No leader has taken it: it is of the one that leads if it is younger than its term.
-                None => {
-                    let lease = Api::<Lease>::namespaced(kubernetes, NAMESPACE).get(LEASE).await?;
-                    let since = lease.spec.and_then(|lease| lease.acquire_time);
-                    let since = since.context("the Lease was never acquired")?.0.as_second();
-                    map.creation_timestamp()
-                        .is_some_and(|created| created.0.as_second() >= since)
-                }
-            };
+            let is_its_own = self.has_objects(&pod).await?;
             ensure!(is_its_own, "{pod} has not taken the pool's objects");
             Ok(())
         })
         .await
+    }
+
+    /// Whether the operator of this pod, which leads, has taken the pool's objects or created them. Those that it has created
+    /// are younger than its term, and no leader has taken them.
+    async fn has_objects(&self, pod: &str) -> Result<bool> {
+        let kubernetes = self.kubernetes("cp1").await?;
+        let maps = Api::<ConfigMap>::namespaced(kubernetes.clone(), NAMESPACE);
+        let map = maps.get(&data_plane_name(POOL)).await?;
+        if let Some(term) = map.annotations().get(LEADER_TERM) {
+            return Ok(term.contains(&format!(" {pod}_")));
+        }
+        let lease = Api::<Lease>::namespaced(kubernetes, NAMESPACE).get(LEASE).await?;
+        let since = lease.spec.and_then(|lease| lease.acquire_time);
+        let since = since.context("the Lease was never acquired")?.0.as_second();
+        Ok(map
+            .creation_timestamp()
+            .is_some_and(|created| created.0.as_second() >= since))
     }
 
     /// Waits until an operator leads that has worked for a moment.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use trivet_testbed::{Cluster, Progress, Stopwatch};
 use trivet_testbed::{binaries, calls, down, images, setup, skew};
 
+use crate::lints::{self, Lints};
 use crate::{scenarios, test_run};
 
 /// Which parts of the suite to run.
@@ -118,10 +119,11 @@ impl Suite<'_> {
         let mut images = None;
         if tier != Tier::Cluster {
             self.checks()?;
+            let lints = lints::start_beside(self.root, ALL);
             if tier == Tier::All {
                 images = Some(images::start_beside()?);
             }
-            self.unit()?;
+            self.unit(lints)?;
         }
         if tier != Tier::Unit {
             let begun = SystemTime::now();
@@ -144,19 +146,12 @@ impl Suite<'_> {
         self.part("formatting", |suite| {
             finish(&mut suite.cargo("fmt --all --check"))
         })?;
-        self.part("lints", |suite| {
-            // `--all-targets` leaves out what a plain `cargo test` does, though it be named beside it.
-            for targets in ["--all-targets", "--test lab --test scenarios"] {
-                finish(&mut suite.cargo(&format!("clippy {ALL} {targets} -- --deny warnings")))?;
-            }
-            Ok(())
-        })?;
         self.part("compiling the tests", |suite| {
             finish(&mut suite.cargo(&format!("test {ALL} --no-run")))
         })
     }
 
-    fn unit(&mut self) -> Result<()> {
+    fn unit(&mut self, lints: Lints) -> Result<()> {
         self.part("alerts", |suite| {
             let mut promtool = Command::new("promtool");
             let test = ["test", "rules", "tests/monitoring/alerts.yaml"];
@@ -170,7 +165,9 @@ impl Suite<'_> {
             let lab =
                 format!("test {ALL} --no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
             finish(&mut suite.cargo(&lab))
-        })
+        })?;
+        // They began with the unit tests.
+        self.part("lints", |_| lints.finish())
     }
 
     /// The scenarios that these arguments choose, and all that they need.

@@ -17,11 +17,9 @@ const LIMIT: Duration = Duration::from_secs(3);
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_a_third_template_and_a_roll_back_refuse_nobody() -> Result<()> {
     let installation = Installation::protecting().await?.told().await?;
-    // All nodes at once, and little time to drain what is established: this is about clients that connect.
+    // All nodes at once.
     installation
-        .edit_pool(
-            json!({ "rollout": { "maxParallel": "100%" }, "connection": { "drainTimeoutSeconds": 5 } }),
-        )
+        .edit_pool(json!({ "rollout": { "maxParallel": "100%" } }))
         .await?;
     installation.pool_ready().await?;
     upgrades(&installation).await
@@ -61,8 +59,9 @@ async fn upgrades(installation: &Installation) -> Result<()> {
         .await?;
     let third = installation.other_template(&second).await?;
     took(installation, &workers, &third).await?;
+    // The default: the next scenario finds the template that it needs.
     installation
-        .edit_pool(json!({ "proxy": { "logLevel": "error" } }))
+        .edit_pool(json!({ "proxy": { "logLevel": "info" } }))
         .await?;
     let fourth = installation.other_template(&third).await?;
     installation.rolled_out(&nodes, is_of(&fourth)).await?;
@@ -72,12 +71,12 @@ async fn upgrades(installation: &Installation) -> Result<()> {
 
     let clients = SteadyClients::start(installation)?;
     installation
-        .edit_pool(json!({ "proxy": { "logLevel": "info" } }))
+        .edit_pool(json!({ "proxy": { "logLevel": "error" } }))
         .await?;
     let fifth = installation.other_template(&fourth).await?;
     took(installation, &workers, &fifth).await?;
     installation
-        .edit_pool(json!({ "proxy": { "logLevel": "error" } }))
+        .edit_pool(json!({ "proxy": { "logLevel": "info" } }))
         .await?;
     let back = installation.other_template(&fifth).await?;
     ensure!(

@@ -67,14 +67,8 @@ pub fn start_beside() -> Result<Beside> {
     }
     let mut children = Beside(Vec::new());
     for package in ["trivet-operator", "trivet-proxy"] {
-        let cargo = compilation(package);
-        // It ends with this program, however that ends. sched(7): SCHED_IDLE runs where nothing else wants to.
-        let mut idle = setup::apart_from_cargo("setpriv".as_ref());
-        idle.args(["--pdeathsig", "TERM", "chrt", "--idle", "0"])
-            .arg(cargo.get_program())
-            .args(cargo.get_args());
+        let mut idle = setup::idle(&compilation(package));
         idle.current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         children.0.push(idle.spawn().context("failed to start setpriv")?);

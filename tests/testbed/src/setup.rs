@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -159,6 +159,20 @@ fn words<'a>(items: impl Iterator<Item = &'a str>) -> String {
 pub fn cargo() -> Command {
     let path = std::env::var_os("CARGO");
     apart_from_cargo(path.as_deref().unwrap_or(OsStr::new("cargo")))
+}
+
+/// A command that runs where nothing else wants the CPU, and ends with the thread that starts it, however that ends:
+/// sched(7), `SCHED_IDLE`; prctl(2), `PR_SET_PDEATHSIG`.
+pub fn idle(command: &Command) -> Command {
+    let mut idle = apart_from_cargo("setpriv".as_ref());
+    idle.args(["--pdeathsig", "TERM", "chrt", "--idle", "0"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    if let Some(directory) = command.get_current_dir() {
+        idle.current_dir(directory);
+    }
+    idle
 }
 
 /// A program without the variables that cargo sets for the package it runs. A cargo that finds them builds again what

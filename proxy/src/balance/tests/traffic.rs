@@ -21,14 +21,10 @@ fn silent_round(world: &mut World, index: usize) -> Vec<Decision> {
     decisions
 }
 
-fn replied_ago(world: &mut World, index: usize, ago: Duration) {
-    let at = world.now - ago;
-    world.tell_at(|id, at| Event::Replied(id, at), index, at);
-}
-
 impl World {
-    fn tell_at(&mut self, event: fn(PathId, Instant) -> Event, index: usize, at: Instant) {
-        self.balance.observe(event(self.ids[index], at), self.now);
+    fn replied(&mut self, index: usize, at: Instant) {
+        self.balance
+            .observe(Event::Replied(self.ids[index], at), self.now);
     }
 }
 
@@ -40,8 +36,7 @@ fn a_member_whose_clients_get_replies_is_late_and_not_silent() {
     world.probed(1, Outcome::Ready);
     world.pass(SECOND);
     // The reply comes while both requests are under way.
-    let at = world.now + SECOND * 5 / 4;
-    world.tell_at(|id, at| Event::Replied(id, at), 0, at);
+    world.replied(0, world.now + SECOND * 5 / 4);
     let decisions = silent_round(&mut world, 0);
     assert_eq!(world.state(0), (State::Unready, Reason::Late));
     assert!(!cuts(&decisions, world.ids[0]));
@@ -53,7 +48,7 @@ fn a_reply_from_before_a_probe_says_nothing_about_it() {
     let mut world = World::healthy(2);
     world.tell(Event::Opened, 0);
     world.pass(SECOND);
-    replied_ago(&mut world, 0, SECOND / 1000);
+    world.replied(0, world.now - SECOND / 1000);
     silent_round(&mut world, 0);
     assert_eq!(world.state(0), (State::Down, Reason::Silent));
 }
@@ -64,8 +59,7 @@ fn replies_excuse_no_member_for_long() {
     world.tell(Event::Opened, 0);
     let start = world.now;
     while world.state(0).0 != State::Down {
-        let at = world.now + SECOND * 5 / 4;
-        world.tell_at(|id, at| Event::Replied(id, at), 0, at);
+        world.replied(0, world.now + SECOND * 5 / 4);
         silent_round(&mut world, 0);
         assert!(world.now - start < SECOND * 5, "never Down");
     }
@@ -76,8 +70,7 @@ fn replies_excuse_no_member_for_long() {
 fn an_answer_ends_what_is_excused() {
     let mut world = World::healthy(2);
     for _ in 0..20 {
-        let at = world.now + SECOND * 5 / 4;
-        world.tell_at(|id, at| Event::Replied(id, at), 0, at);
+        world.replied(0, world.now + SECOND * 5 / 4);
         silent_round(&mut world, 0);
         assert_eq!(world.state(0), (State::Unready, Reason::Late));
         world.probed(0, Outcome::Ready);
