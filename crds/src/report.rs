@@ -68,8 +68,8 @@ pub const ELSEWHERE_UNKNOWN: &str = "OtherConnectionsUnknown";
 const INTERVAL_SECONDS: u64 = 300;
 
 /// The writes of all reports of a cluster in a second, on average, where proxies take turns. At most 50 are to fall into one second,
-/// and proxies choose their turns by chance: of 5,000 with this average, at most twice as many do.
-const WRITES_A_SECOND: u64 = 25;
+/// and proxies choose their turns by chance: of 5,000 with an average of 25, up to 50 did in the worst of 120,000 seconds.
+const WRITES_A_SECOND: u64 = 20;
 
 /// The largest fleet whose proxies write whenever they have something to say: all of them together are 50 writes.
 const WITHOUT_TURNS: u32 = 50;
@@ -299,13 +299,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_writes_25_times_a_second_on_average_and_half_as_often_at_rest() {
+    fn a_fleet_writes_20_times_a_second_on_average_and_half_as_often_at_rest() {
         for nodes in [51_u32, 500, 5_000, 7_501, 20_000, 1_000_000] {
             let writes = f64::from(nodes) / cycle(nodes).as_secs_f64();
-            assert!((24.9..=25.0).contains(&writes), "{nodes}: {writes}");
+            assert!((19.9..=20.0).contains(&writes), "{nodes}: {writes}");
             assert!(interval_seconds(nodes) >= 2 * cycle(nodes).as_secs(), "{nodes}");
         }
         assert_eq!((cycle(50), interval_seconds(50)), (Duration::ZERO, 300));
-        assert_eq!((cycle(5_000).as_secs(), interval_seconds(5_000)), (200, 402));
+        assert_eq!((cycle(5_000).as_secs(), interval_seconds(5_000)), (250, 502));
     }
 }
