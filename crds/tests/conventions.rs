@@ -1,5 +1,4 @@
-//! What users of `kubectl get` and of server-side apply may rely on in both CRDs. `crdgen` has the conventions of the fields
-//! that people write.
+//! What users of `kubectl get`, of `kubectl explain` and of server-side apply may rely on in both CRDs.
 
 #![allow(
     clippy::indexing_slicing,
@@ -94,12 +93,22 @@ fn the_names_and_the_scope_are_the_promised_ones() {
     assert!(version(&report).get("subresources").is_none());
 }
 
-/// Every schema node below this one, outside of Kubernetes' own types, with its path.
+/// Whether a field has one of Kubernetes' own types.
+fn is_embedded(path: &str) -> bool {
+    EMBEDDED.iter().any(|embedded| path.ends_with(embedded))
+}
+
+/// Whether a field is one that every object has.
+fn is_of_every_object(path: &str) -> bool {
+    [".apiVersion", ".kind", ".metadata"].contains(&path)
+}
+
+/// Every schema node from this one on, with its path; nothing below Kubernetes' own types.
 fn walk(path: &str, schema: &Value, check: &mut dyn FnMut(&str, &Value)) {
-    if EMBEDDED.iter().any(|embedded| path.ends_with(embedded)) || path == ".metadata" {
+    check(path, schema);
+    if is_embedded(path) {
         return;
     }
-    check(path, schema);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         walk(&format!("{path}.{name}"), property, check);
     }
@@ -115,7 +124,7 @@ fn everything_is_bounded_the_status_too() {
             "",
             &version(&crd)["schema"]["openAPIV3Schema"],
             &mut |path, schema| {
-                if [".apiVersion", ".kind"].contains(&path) {
+                if is_of_every_object(path) || is_embedded(path) {
                     return;
                 }
                 let has = |key: &str| schema.get(key).is_some();
@@ -132,6 +141,59 @@ fn everything_is_bounded_the_status_too() {
     }
 }
 
+#[test]
+fn every_field_is_described_and_none_is_nullable() {
+    for crd in crds() {
+        walk(
+            "",
+            &version(&crd)["schema"]["openAPIV3Schema"],
+            &mut |path, schema| {
+                assert!(schema.get("nullable").is_none(), "{path} is nullable");
+                let is_told = path.is_empty() || path.ends_with("[]") || is_of_every_object(path);
+                assert!(is_told || schema["description"].is_string(), "{path} says nothing");
+            },
+        );
+    }
+}
+
+/// Each level has its default, so that `spec: {}` has all of them.
+#[test]
+fn every_object_of_a_spec_has_a_default() {
+    let [pool, _] = crds();
+    let spec = &version(&pool)["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    walk("spec", spec, &mut |path, schema| {
+        let has = |key: &str| schema.get(key).is_some();
+        if schema["type"] == "object" && path != "spec" && !path.contains("[]") && !has("additionalProperties") {
+            assert!(has("default"), "{path} has no default");
+        }
+    });
+}
+
+#[test]
+fn a_report_says_at_least_whose_and_of_when_it_is() {
+    let [_, report] = crds();
+    let required = &version(&report)["schema"]["openAPIV3Schema"]["required"];
+    assert_eq!(*required, json!(["nodeName", "observedTime", "poolName"]));
+}
+
+#[test]
+fn one_example_has_every_field() {
+    let example = include_str!("../../examples/pool-every-field.yaml");
+    let example: Value = serde_saphyr::from_str(example).unwrap();
+    let [pool, _] = crds();
+    let spec = &version(&pool)["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut missing = Vec::new();
+    walk("spec", spec, &mut |path, field| {
+        let is_leaf = field.get("properties").is_none() && field.pointer("/items/properties").is_none();
+        // A list entry that is no object is its list's value.
+        let pointer = path.replace("[]", ".0").replace('.', "/");
+        if is_leaf && example.pointer(&format!("/{pointer}")).is_none() {
+            missing.push(path.to_owned());
+        }
+    });
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 /// Server-side apply merges entries by their identity: without one it replaces the whole list, and other owners' entries with it.
 #[test]
 fn lists_of_named_entries_are_merged_by_the_name() {
@@ -141,7 +203,7 @@ fn lists_of_named_entries_are_merged_by_the_name() {
             &version(&crd)["schema"]["openAPIV3Schema"],
             &mut |path, schema| {
                 let has_name = schema["items"]["properties"].get("name").is_some();
-                if schema["type"] == "array" && has_name {
+                if schema["type"] == "array" && has_name && !is_embedded(path) {
                     assert_eq!(schema["x-kubernetes-list-type"], "map", "{path}");
                     assert_eq!(schema["x-kubernetes-list-map-keys"], json!(["name"]), "{path}");
                 }

@@ -241,10 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_of_5000_that_starts_at_once_writes_within_200_seconds() {
+    fn a_fleet_of_5000_that_starts_at_once_writes_within_250_seconds() {
         let start = Instant::now();
         let last = Pacing::new(start, 1.0);
-        assert!(!last.is_due(start + Duration::from_secs(199), 5000));
-        assert!(last.is_due(start + Duration::from_secs(200), 5000));
+        assert!(!last.is_due(start + Duration::from_secs(249), 5000));
+        assert!(last.is_due(start + Duration::from_secs(250), 5000));
     }
 }
