@@ -236,6 +236,7 @@ fn obey(
         lasting: restored::lasting(facts, &records),
         revision: revision::next(facts, &records),
         rollout: waves.target.clone(),
+        further: endpoints::further::further(spec, &members, facts, memory),
     };
     let document = document::build(pool, listeners, &members, facts, next)?;
     let marks = Marks {

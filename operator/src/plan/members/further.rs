@@ -85,7 +85,12 @@ pub(super) fn members(
 }
 
 /// What the owner wants of an endpoint: by its own name, else what is wanted of its node's apiserver.
-fn state_of(name: &str, node_name: &str, spec: &ApiserverPoolSpec, members: &[Member]) -> PoolMemberState {
+pub fn state_of(
+    name: &str,
+    node_name: &str,
+    spec: &ApiserverPoolSpec,
+    members: &[Member],
+) -> PoolMemberState {
     let mut of_node = members
         .iter()
         .filter(|member| !node_name.is_empty() && member.node_name == node_name);
@@ -129,7 +134,7 @@ fn are_wanted(spec: &ApiserverPoolSpec, facts: &Facts, members: &[Member], endpo
 
 /// The entries that disable an apiserver of which nobody knows where it is: it does not answer at an address of its
 /// member, and no endpoint is told to be it. An endpoint that may be it must not bring it back under another name.
-fn unlocated<'a>(
+pub fn unlocated<'a>(
     spec: &'a ApiserverPoolSpec,
     facts: &Facts,
     members: &[Member],
