@@ -75,6 +75,9 @@ pub struct Balance {
     hedge_budget: HedgeBudget,
     moved: Option<Instant>,
     earlier: Vec<Target>,
+    further: Vec<Target>,
+    /// Since when no path may serve a new connection, as far as that was looked at.
+    unserved_since: Option<Instant>,
     disabled: Disabled,
     /// Paths whose connections are drained once one that is to be used answers: they were the last resort.
     drain_again: BTreeSet<PathId>,
@@ -97,6 +100,8 @@ impl Balance {
             hedge_budget: HedgeBudget::default(),
             moved: None,
             earlier: Vec::new(),
+            further: Vec::new(),
+            unserved_since: None,
             disabled: Disabled::default(),
             drain_again: BTreeSet::new(),
         }
@@ -112,12 +117,15 @@ impl Balance {
             } => {
                 self.disabled = disabled;
                 self.policy = policy;
+                self.unserved_since = None;
                 self.configure(targets, now)
             }
-            Event::Remembered(earlier) => {
+            Event::Remembered { earlier, further } => {
                 self.earlier = earlier;
+                self.further = further;
                 Vec::new()
             }
+            Event::Elapsed => self.look_further(now),
             Event::Probed {
                 id,
                 asked,

@@ -1,12 +1,19 @@
 //! The last resort: paths that get connections only while none that is to be used answers. In order: those of members that
-//! drain, removed ones whose connections still drain, and those of earlier documents.
+//! drain, removed ones whose connections still drain, and those of earlier documents. While none of these answers either,
+//! the further endpoints are tried.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
-    Balance, Decision, PathId,
+    Balance, Decision, PathId, Target,
     path::{Path, Standing},
 };
+
+/// How long nothing must have answered before the further endpoints are tried. A restart of all apiservers takes longer, and
+/// does no harm; a burst of loss takes less, and a fleet must not ask addresses for it that nobody has made members.
+pub const FURTHER_AFTER: Duration = Duration::from_secs(5);
 
 impl Balance {
     /// Whether no member that is to be used answers. One that was never judged may, and is waited for while it can be asked.
@@ -26,6 +33,9 @@ impl Balance {
     /// the document may be out of date after a long absence, and any apiserver of the cluster has the newest one. Called
     /// with what a path just did.
     pub(super) fn follow_last_resort(&mut self, id: PathId, answered: bool, now: Instant) -> Vec<Decision> {
+        if self.is_served() {
+            self.unserved_since = None;
+        }
         let is_active = self.paths.get(&id).is_some_and(Path::is_active);
         if answered && is_active {
             self.leave_last_resort()
@@ -36,10 +46,32 @@ impl Balance {
         }
     }
 
-    fn take_last_resort(&mut self, now: Instant) -> Vec<Decision> {
+    /// Tries the further endpoints once nothing has answered for [`FURTHER_AFTER`].
+    pub(super) fn look_further(&mut self, now: Instant) -> Vec<Decision> {
+        if self.is_served() {
+            self.unserved_since = None;
+            return Vec::new();
+        }
+        let since = *self.unserved_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < FURTHER_AFTER {
+            return Vec::new();
+        }
+        let further = std::mem::take(&mut self.further);
+        let decisions = self.resort_to(&further, now);
+        self.further = further;
+        decisions
+    }
+
+    /// Whether some path may serve a new connection.
+    fn is_served(&self) -> bool {
+        let mut paths = self.paths.values();
+        !self.needs_last_resort() || paths.any(|path| path.is_last_resort() && path.is_usable())
+    }
+
+    /// Adds these to the last resort, but for the disabled ones.
+    fn resort_to(&mut self, targets: &[Target], now: Instant) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        let earlier = std::mem::take(&mut self.earlier);
-        for target in &earlier {
+        for target in targets {
             if self.disabled.has(&target.key) {
                 continue;
             }
@@ -49,6 +81,12 @@ impl Balance {
                 Some(_) => {}
             }
         }
+        decisions
+    }
+
+    fn take_last_resort(&mut self, now: Instant) -> Vec<Decision> {
+        let earlier = std::mem::take(&mut self.earlier);
+        let mut decisions = self.resort_to(&earlier, now);
         self.earlier = earlier;
         // To close the connections of the last members that answer would gain nothing.
         for (id, path) in &self.paths {

@@ -2,6 +2,7 @@
 
 mod cross_checks;
 mod disabled;
+mod further;
 mod invariants;
 mod moves;
 mod paths;

@@ -76,7 +76,8 @@ impl Evidence {
             | Event::ReplyOverdue(id)
             | Event::Answered(id, _) => Some(*id),
             Event::Configured { .. }
-            | Event::Remembered(_)
+            | Event::Remembered { .. }
+            | Event::Elapsed
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => None,
@@ -98,7 +99,8 @@ impl Evidence {
             Event::ReplyOverdue(_) => (Origin::Client, "ReplyOverdue", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
             Event::Configured { .. }
-            | Event::Remembered(_)
+            | Event::Remembered { .. }
+            | Event::Elapsed
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => return,
@@ -159,7 +161,8 @@ impl Evidence {
             Event::ReplyOverdue(_)
             | Event::ProbeUnsent(_)
             | Event::Configured { .. }
-            | Event::Remembered(_)
+            | Event::Remembered { .. }
+            | Event::Elapsed
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => return,

@@ -24,7 +24,11 @@ impl World {
             proven: true,
             ..earlier
         };
-        self.balance.observe(Event::Remembered(vec![earlier]), self.now);
+        let event = Event::Remembered {
+            earlier: vec![earlier],
+            further: Vec::new(),
+        };
+        self.balance.observe(event, self.now);
     }
 
     /// Takes in the upstream that a decision asks to watch.
