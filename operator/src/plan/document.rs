@@ -39,7 +39,7 @@ pub fn build(
 ) -> Result<Document, wire::Error> {
     let spec = &pool.spec;
     let current = facts.current.document.as_ref();
-    let Further { sockets, is_due } = next.further;
+    let Further { sockets, is_due, .. } = next.further;
     let document = Document {
         api_version: wire::API_VERSION.to_owned(),
         pool: pool.name_any(),

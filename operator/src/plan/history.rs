@@ -12,7 +12,6 @@ use std::time::Duration;
 use trivet_crds::pool::{ApiserverPool, MemberSource};
 use trivet_crds::wire;
 
-use super::endpoints::further;
 use super::facts::{Facts, Memory};
 use super::{last_good, members, sight};
 
@@ -47,8 +46,6 @@ pub fn remember(facts: &Facts, dropped: &[&wire::Member], pool: &ApiserverPool) 
         (old.name.clone(), since.unwrap_or(facts.now))
     });
     memory.absent = absent.collect();
-
-    memory.listed = further::listed(facts);
 
     memory.unseen_since =
         sight::reaches_no_member(facts).then(|| facts.memory.unseen_since.unwrap_or(facts.now));

@@ -134,7 +134,7 @@ fn are_wanted(spec: &ApiserverPoolSpec, facts: &Facts, members: &[Member], endpo
 
 /// The entries that disable an apiserver of which nobody knows where it is: it does not answer at an address of its
 /// member, and no endpoint is told to be it. An endpoint that may be it must not bring it back under another name.
-pub fn unlocated<'a>(
+fn unlocated<'a>(
     spec: &'a ApiserverPoolSpec,
     facts: &Facts,
     members: &[Member],

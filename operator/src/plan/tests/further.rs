@@ -10,6 +10,8 @@ use crate::plan::endpoints::Endpoint;
 /// No further endpoint.
 const NONE: [u8; 0] = [];
 
+const SECOND: Duration = Duration::from_secs(1);
+
 impl World {
     /// The EndpointSlices list these numbers, of no node that is known.
     fn list_endpoints(&mut self, numbers: impl IntoIterator<Item = u8>) {
@@ -117,16 +119,97 @@ fn no_endpoint_that_may_be_a_disabled_apiserver_is_told() {
     by_name.pass();
     assert_eq!(by_name.further(), [14]);
 
-    // It does not answer at its own address, so any endpoint may be it.
-    let mut unlocated = World::with_masters(3);
-    unlocated.alive = vec![1, 2];
-    unlocated.list("cp3", &[], PoolMemberState::Disabled);
-    unlocated.list_endpoints([13]);
-    unlocated.pass();
-    assert_eq!(unlocated.further(), NONE);
-    unlocated.facts.endpoints = None;
-    unlocated.edit_anything();
-    assert_eq!(unlocated.further(), NONE);
+    let mut by_ip = World::with_masters(3);
+    by_ip.list("old", &["10.0.0.13"], PoolMemberState::Disabled);
+    let endpoints = [(13, 6444), (14, 6443)].map(|(number, port)| Endpoint {
+        socket: SocketAddr::new(ip(number), port),
+        node_name: String::new(),
+    });
+    by_ip.facts.endpoints = Some(endpoints.into());
+    by_ip.pass();
+    assert_eq!(by_ip.further(), [14], "the entry has the wrong port");
+
+    // No endpoint is known to be it, so any may be, also while it answers at its own address.
+    for alive in [vec![1, 2], vec![1, 2, 3]] {
+        let mut unfound = World::with_masters(3);
+        unfound.alive = alive;
+        unfound.facts.now += SECOND;
+        unfound.list("cp3", &[], PoolMemberState::Disabled);
+        unfound.list_endpoints([1, 2, 13]);
+        unfound.pass();
+        assert_eq!(unfound.further(), NONE);
+        unfound.facts.endpoints = None;
+        unfound.edit_anything();
+        assert_eq!(unfound.further(), NONE);
+    }
+}
+
+#[test]
+fn an_endpoint_of_another_node_is_no_disabled_apiserver_that_has_its_node_s_name() {
+    for (addresses, told) in [(vec![], vec![14]), (vec!["10.0.0.9"], vec![])] {
+        let mut world = World::with_masters(3);
+        world.list("cp9", &addresses, PoolMemberState::Disabled);
+        world.list_endpoints_of("w1", [14]);
+        world.pass();
+        assert_eq!(world.further(), told, "it is listed with {addresses:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_may_be_a_disabled_apiserver_by_now_is_taken_back_once() {
+    let mut world = World::with_masters(3);
+    world.list("cp3", &[], PoolMemberState::Disabled);
+    world.list_endpoints([3, 13]);
+    world.pass();
+    assert_eq!((world.further(), world.revision()), (vec![13], 2));
+    world.restart();
+    world.pass_unprobed();
+    assert_eq!(world.revision(), 2);
+
+    world.list_endpoints([13]);
+    world.pass();
+    assert_eq!((world.further(), world.revision()), (vec![], 3));
+
+    // It comes and goes.
+    for _ in 0..10 {
+        world.list_endpoints([3, 13]);
+        world.wait(DELAY.saturating_sub(SECOND * 5));
+        world.list_endpoints([13]);
+        world.wait(SECOND * 5);
+    }
+    assert_eq!(world.revision(), 3);
+    world.list_endpoints([3, 13]);
+    world.wait(DELAY * 2);
+    assert_eq!((world.further(), world.revision()), (vec![13], 4));
+    // It is taken back though it is listed no more.
+    world.list_endpoints([]);
+    world.pass();
+    assert_eq!((world.further(), world.revision()), (vec![], 5));
+}
+
+#[test]
+fn endpoints_that_cannot_be_read_are_not_told_again_where_one_may_be_a_disabled_apiserver() {
+    let mut world = World::with_masters(3);
+    world.list_endpoints_of("cp3", [13]);
+    world.edit_anything();
+    assert_eq!(world.further(), [13]);
+    world.facts.endpoints = None;
+    world.list("cp3", &[], PoolMemberState::Disabled);
+    world.pass();
+    assert_eq!(world.names(), ["cp1", "cp2"]);
+    assert_eq!(world.further(), NONE);
+}
+
+#[test]
+fn endpoints_go_when_the_owner_wants_no_discovery() {
+    let mut world = World::with_listed_masters(3);
+    world.list_endpoints([11]);
+    world.edit_anything();
+    assert_eq!(world.further(), [11]);
+    world.pool.spec.discovery.policy = DiscoveryPolicy::None;
+    world.facts.discovered = Discovered::Off;
+    world.pass();
+    assert_eq!(world.further(), NONE);
 }
 
 #[test]
