@@ -76,7 +76,7 @@ pub struct Balance {
     moved: Option<Instant>,
     earlier: Vec<Target>,
     further: Vec<Target>,
-    /// Since when no path may serve a new connection, as far as that was looked at.
+    /// Since when no member may answer a new connection, as far as that was looked at.
     unserved_since: Option<Instant>,
     disabled: Disabled,
     /// Paths whose connections are drained once one that is to be used answers: they were the last resort.
@@ -122,8 +122,7 @@ impl Balance {
             }
             Event::Remembered { earlier, further } => {
                 self.earlier = earlier;
-                self.further = further;
-                Vec::new()
+                self.know_further(further)
             }
             Event::Elapsed => self.look_further(now),
             Event::Probed {
@@ -172,20 +171,20 @@ impl Balance {
 
     /// Where to dial for a new connection, the best first: see [`choice`].
     pub fn candidates(&self) -> Vec<Candidate> {
-        let usable = self.paths.iter().filter(|(_, path)| path.is_usable());
+        let usable = self.paths.iter().filter(|(_, path)| self.may_dial(path));
         let facts: Vec<_> = usable.map(|(id, path)| choice::Facts::of(*id, path)).collect();
         choice::order(&facts, self.needs_last_resort())
     }
 
     /// Whether new connections may go there, if only as a last resort.
     pub fn is_usable(&self, id: PathId) -> bool {
-        self.paths.get(&id).is_some_and(Path::is_usable)
+        self.paths.get(&id).is_some_and(|path| self.may_dial(path))
     }
 
     /// Whether a path is expected to answer a new connection.
     pub fn expects_answers(&self) -> bool {
         let mut paths = self.paths.values();
-        paths.any(|path| path.is_usable() && path.health.answers())
+        paths.any(|path| self.may_dial(path) && path.health.answers())
     }
 
     /// What a path may get, and why; none once it is forgotten.

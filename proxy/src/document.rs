@@ -166,12 +166,11 @@ impl Documents {
         earlier
     }
 
-    /// Where else an apiserver may be: the further endpoints of all these documents, and the members of the seed, at
-    /// addresses that none of the documents has for a member.
+    /// Where else an apiserver may be: the further endpoints of the document in force, and the members of the seed, at
+    /// addresses that neither it nor an earlier document has for a member.
     pub fn further_paths(&self) -> Vec<PathKey> {
-        let mut documents = vec![self.current()];
-        documents.extend(self.history().iter().cloned());
-        known::further(&documents, &self.seed())
+        let earlier: BTreeSet<_> = self.history().iter().flat_map(Known::addresses).collect();
+        known::further(&self.current(), earlier, &self.seed())
     }
 
     /// Offers the documents on the disk, the newest first, until one is followed. The older ones become the history.

@@ -1,6 +1,6 @@
 //! The last resort: paths that get connections only while none that is to be used answers. In order: those of members that
 //! drain, removed ones whose connections still drain, and those of earlier documents. While none of these answers either,
-//! the further endpoints are tried.
+//! the further endpoints are tried: addresses where no member is known. They are left as soon as any member answers.
 
 use std::time::Duration;
 
@@ -33,22 +33,26 @@ impl Balance {
     /// the document may be out of date after a long absence, and any apiserver of the cluster has the newest one. Called
     /// with what a path just did.
     pub(super) fn follow_last_resort(&mut self, id: PathId, answered: bool, now: Instant) -> Vec<Decision> {
-        if self.is_served() {
+        if self.may_be_served() {
             self.unserved_since = None;
         }
-        let is_active = self.paths.get(&id).is_some_and(Path::is_active);
-        if answered && is_active {
-            self.leave_last_resort()
-        } else if self.needs_last_resort() {
-            self.take_last_resort(now)
-        } else {
-            Vec::new()
+        let heard = self.paths.get(&id).filter(|_| answered);
+        let is_active = heard.is_some_and(Path::is_active);
+        let mut decisions = Vec::new();
+        if heard.is_some_and(Path::is_member_that_answers) {
+            decisions.extend(self.leave(self.resorts(|path| path.is_further)));
         }
+        if is_active {
+            decisions.extend(self.leave_last_resort());
+        } else if self.needs_last_resort() {
+            decisions.extend(self.take_last_resort(now));
+        }
+        decisions
     }
 
     /// Tries the further endpoints once nothing has answered for [`FURTHER_AFTER`].
     pub(super) fn look_further(&mut self, now: Instant) -> Vec<Decision> {
-        if self.is_served() {
+        if self.may_be_served() {
             self.unserved_since = None;
             return Vec::new();
         }
@@ -57,36 +61,61 @@ impl Balance {
             return Vec::new();
         }
         let further = std::mem::take(&mut self.further);
-        let decisions = self.resort_to(&further, now);
+        let decisions = self.resort_to(&further, true, now);
         self.further = further;
         decisions
     }
 
-    /// Whether some path may serve a new connection.
-    fn is_served(&self) -> bool {
-        let mut paths = self.paths.values();
-        !self.needs_last_resort() || paths.any(|path| path.is_last_resort() && path.is_usable())
+    /// Takes in which further endpoints there are now, and leaves those that are none of them any more.
+    pub(super) fn know_further(&mut self, further: Vec<Target>) -> Vec<Decision> {
+        self.further = further;
+        let is_known = |path: &Path| self.further.iter().any(|target| target.key == path.key);
+        let gone = self.resorts(|path| path.is_further && !is_known(path));
+        self.leave(gone)
+    }
+
+    /// Whether new connections may go there now, if only as a last resort.
+    pub(super) fn may_dial(&self, path: &Path) -> bool {
+        path.is_usable() && !(path.is_further && self.has_member_that_answers())
+    }
+
+    fn has_member_that_answers(&self) -> bool {
+        self.paths.values().any(Path::is_member_that_answers)
+    }
+
+    /// Whether a member may answer a new connection, if only as a last resort.
+    fn may_be_served(&self) -> bool {
+        !self.needs_last_resort() || self.has_member_that_answers()
     }
 
     /// Adds these to the last resort, but for the disabled ones.
-    fn resort_to(&mut self, targets: &[Target], now: Instant) -> Vec<Decision> {
+    fn resort_to(&mut self, targets: &[Target], are_further: bool, now: Instant) -> Vec<Decision> {
         let mut decisions = Vec::new();
         for target in targets {
             if self.disabled.has(&target.key) {
                 continue;
             }
-            match self.find(&target.key) {
-                None => decisions.extend(self.add(target.clone(), Standing::LastResort, now)),
-                Some(id) if self.is_removed(id) => decisions.extend(self.stand(id, Standing::LastResort)),
-                Some(_) => {}
-            }
+            let id = match self.find(&target.key) {
+                None => {
+                    let id = PathId(self.next);
+                    decisions.extend(self.add(target.clone(), Standing::LastResort, now));
+                    id
+                }
+                Some(id) => {
+                    if self.is_removed(id) {
+                        decisions.extend(self.stand(id, Standing::LastResort));
+                    }
+                    id
+                }
+            };
+            self.count_as_further(id, are_further);
         }
         decisions
     }
 
     fn take_last_resort(&mut self, now: Instant) -> Vec<Decision> {
         let earlier = std::mem::take(&mut self.earlier);
-        let mut decisions = self.resort_to(&earlier, now);
+        let mut decisions = self.resort_to(&earlier, false, now);
         self.earlier = earlier;
         // To close the connections of the last members that answer would gain nothing.
         for (id, path) in &self.paths {
@@ -99,13 +128,7 @@ impl Balance {
     }
 
     fn leave_last_resort(&mut self) -> Vec<Decision> {
-        let mut decisions = Vec::new();
-        let resorts = self.paths.iter();
-        let resorts = resorts.filter(|(_, path)| path.standing == Standing::LastResort);
-        for id in resorts.map(|(id, _)| *id).collect::<Vec<_>>() {
-            decisions.extend(self.stand(id, Standing::Removed));
-            decisions.extend(self.forget(id));
-        }
+        let mut decisions = self.leave(self.resorts(|_| true));
         for id in std::mem::take(&mut self.drain_again) {
             let path = self.paths.get(&id);
             if path.is_some_and(|path| path.is_leaving() && path.connections > 0) {
@@ -113,6 +136,33 @@ impl Balance {
             }
         }
         decisions
+    }
+
+    /// Those paths of earlier documents and further endpoints that are in use and such.
+    fn resorts(&self, is_such: impl Fn(&Path) -> bool) -> Vec<PathId> {
+        let resorts = self.paths.iter();
+        let resorts = resorts.filter(|(_, path)| path.standing == Standing::LastResort && is_such(path));
+        resorts.map(|(id, _)| *id).collect()
+    }
+
+    /// Gives these no new connections any more.
+    fn leave(&mut self, resorts: Vec<PathId>) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for id in resorts {
+            decisions.extend(self.stand(id, Standing::Removed));
+            decisions.extend(self.forget(id));
+        }
+        decisions
+    }
+
+    /// Notes whether a path that the document in force does not have is a further endpoint.
+    pub(super) fn count_as_further(&mut self, id: PathId, is_further: bool) {
+        let path = self.paths.get_mut(&id);
+        if let Some(path) =
+            path.filter(|path| matches!(path.standing, Standing::Removed | Standing::LastResort))
+        {
+            path.is_further = is_further;
+        }
     }
 
     fn is_removed(&self, id: PathId) -> bool {

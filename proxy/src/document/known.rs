@@ -40,12 +40,13 @@ impl Known {
     }
 }
 
-/// Where an apiserver may be beside the members of these documents, the newest of which comes first: at the further endpoints
-/// of each, and where the seed has members. Each address comes once.
-pub(super) fn further(documents: &[Known], seed: &Known) -> Vec<PathKey> {
-    let mut known: BTreeSet<_> = documents.iter().flat_map(Known::addresses).collect();
-    let of_documents = documents.iter().flat_map(|document| &document.further);
-    let endpoints = of_documents.chain(&seed.further).map(|address| PathKey {
+/// Where an apiserver may be beside the members of the document in force and those `earlier` addresses of members: at the
+/// further endpoints of that document, and where the seed has members. Each address comes once. The endpoints of earlier
+/// documents do not count: unlike a member, one that was disabled since then has no name by which it is recognised.
+pub(super) fn further(current: &Known, earlier: BTreeSet<SocketAddr>, seed: &Known) -> Vec<PathKey> {
+    let mut known = earlier;
+    known.extend(current.addresses());
+    let endpoints = current.further.iter().map(|address| PathKey {
         member: endpoint_name(address.ip()),
         address: *address,
     });
@@ -110,20 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn further_endpoints_of_all_documents_come_once_and_the_members_of_the_seed_last() {
-        let documents = [document(&[1], &[7, 2]), document(&[2], &[8, 7, 1])];
-        let seed = document(&[1, 9, 8], &[6]);
-        let found = further(&documents, &seed);
+    fn further_endpoints_come_once_and_the_members_of_the_seed_last() {
+        let current = document(&[1], &[7, 2, 8, 7, 1]);
+        let seed = document(&[1, 9, 8, 2], &[6]);
+        let found = further(&current, [address(2)].into(), &seed);
         let told: Vec<_> = found.iter().map(|path| path.member.as_str()).collect();
-        assert_eq!(
-            told,
-            [
-                "endpoint-10.0.0.7",
-                "endpoint-10.0.0.8",
-                "endpoint-10.0.0.6",
-                "cp9"
-            ]
-        );
+        assert_eq!(told, ["endpoint-10.0.0.7", "endpoint-10.0.0.8", "cp9"]);
     }
 
     #[test]
@@ -143,6 +136,32 @@ mod tests {
             kept(&documents, 5),
             [true, true, false, false, false, true, true, true]
         );
+    }
+
+    #[test]
+    fn masters_that_were_all_replaced_one_by_one_are_remembered_through_a_round() {
+        let rounds = [[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 2, 3], [4, 5, 6]];
+        let mut kept_documents = vec![BTreeSet::from([1, 2, 3])];
+        let mut members = kept_documents[0].clone();
+        for (old, new) in rounds.iter().zip(&rounds[1..]) {
+            for (leaves, joins) in old.iter().zip(new) {
+                // Each joins, drains the old one by an edit of its state, and takes its place.
+                members.insert(*joins);
+                let joined = members.clone();
+                members.remove(leaves);
+                for document in [joined.clone(), joined, members.clone()] {
+                    kept_documents.insert(0, document);
+                    let sets: Vec<_> = kept_documents
+                        .iter()
+                        .map(|numbers| numbers.iter().map(|number| address(*number)).collect())
+                        .collect();
+                    let mut is_kept = kept(&sets, 5).into_iter();
+                    kept_documents.retain(|_| is_kept.next().unwrap());
+                }
+            }
+        }
+        let known: BTreeSet<_> = kept_documents.into_iter().flatten().collect();
+        assert!(known.is_superset(&[1, 2, 3, 4, 5, 6].into()), "{known:?}");
     }
 
     proptest! {

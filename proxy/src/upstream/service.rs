@@ -80,7 +80,7 @@ pub(super) fn members(views: &[View]) -> String {
 /// What to say and to do when no member answers, not even as a last resort.
 pub(super) fn nobody_answers(members: &str) -> String {
     format!(
-        "no member answers its probes, nor does any address that earlier documents or the endpoints of default/kubernetes have had: {members}; clients are tried with each, and refused where none takes them. Check the network of this node, then the apiservers; if all masters were replaced while this node was off, point its kubelet at one of them until the proxy follows a newer document"
+        "no member answers its probes, nor does any address of earlier documents, of the endpoints of default/kubernetes or of the seed: {members}; clients are tried with each, and refused where none takes them. Check the network of this node, then the apiservers; if all masters were replaced while this node was off, point its kubelet at one of them until the proxy follows a newer document"
     )
 }
 
