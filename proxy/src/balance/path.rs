@@ -160,7 +160,8 @@ impl Path {
         match self.standing {
             Standing::Active => true,
             Standing::Draining | Standing::Removed | Standing::LastResort => {
-                self.proven && self.health.is_judged() && self.health.answers()
+                let has_answered = self.health.is_judged() && self.heard.is_some();
+                self.proven && has_answered && self.health.answers()
             }
             Standing::Disabled => false,
         }

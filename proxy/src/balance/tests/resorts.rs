@@ -252,6 +252,18 @@ fn a_removed_member_is_probed_as_soon_as_no_other_answers_and_dialled_once_it_an
 }
 
 #[test]
+fn an_earlier_member_that_has_only_kept_silent_is_not_dialled_though_it_was_proven_before_the_start() {
+    let mut world = World::healthy(1);
+    world.remember(1);
+    let decisions = world.silent(&[0]);
+    world.watch(&decisions);
+    world.probed(1, Outcome::Silent);
+    assert!(!world.order().contains(&1));
+    world.probed(1, Outcome::Ready);
+    assert_eq!(world.order()[0], 1);
+}
+
+#[test]
 fn a_new_member_that_withholds_its_readiness_is_not_up_at_once() {
     let mut world = World::with(1);
     for _ in 0..4 {
