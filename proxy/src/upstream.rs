@@ -414,7 +414,7 @@ impl Upstreams {
     }
 
     /// Lets the balancer look, without end, whether anything serves, and says each lasting change of [`Service`]. That no
-    /// member answers lasts until one does, so it is a warning.
+    /// member answers is a warning, until the service is another one for as long.
     pub async fn watch_service(self: Arc<Self>, warnings: Arc<Warnings>) {
         let mut service_log = ServiceLog::default();
         loop {
@@ -422,12 +422,12 @@ impl Upstreams {
             self.observe(Event::Elapsed, "");
             let views = self.view();
             let service = Service::of(views.iter().map(|view| (view.standing, view.state, view.reason)));
-            if service != Some(Service::Gone) {
-                warnings.clear(Topic::Service);
-            }
             let Some(news) = service.and_then(|service| service_log.look(service, Instant::now())) else {
                 continue;
             };
+            if news != Service::Gone {
+                warnings.clear(Topic::Service);
+            }
             let members = service::members(&views);
             match news {
                 Service::Up => info!(members, "a member is Up again"),
