@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 
 use self::bounds::Violation;
 pub use self::bounds::{
-    MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_DISABLED, MAX_GATE_NODES, MAX_LISTENERS,
-    MAX_MEMBERS, MAX_REVISION, is_reachable,
+    MAX_ADDRESSES, MAX_ADVANCE_SECONDS, MAX_AHEAD_SECONDS, MAX_DISABLED, MAX_FURTHER_ENDPOINTS,
+    MAX_GATE_NODES, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, is_reachable,
 };
 pub use self::gate::{Gate, GatePolicy};
 
@@ -49,6 +49,11 @@ pub struct Document {
     /// removed they serve no connection even as the last resort.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disabled_members: Vec<DisabledMember>,
+    /// Endpoints of `default/kubernetes` that are no address of a member, at most [`MAX_FURTHER_ENDPOINTS`]: where an
+    /// apiserver may be when no member answers any more. A proxy uses one only after a verified answer from it, and none of a
+    /// disabled member. Absent in documents of older releases, and older proxies ignore it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_endpoints: Vec<SocketAddr>,
     /// Where proxies accept, 1 to [`MAX_LISTENERS`], all of kind `Apiserver`. Entries of another kind are of a later release
     /// and are left out.
     #[serde(deserialize_with = "listeners::of_known_kind")]
@@ -402,6 +407,7 @@ mod tests {
                 node_name: String::new(),
             }],
             disabled_members: Vec::new(),
+            further_endpoints: Vec::new(),
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
@@ -521,6 +527,28 @@ mod tests {
         assert!(later.is_closed_at("w1"));
         let of_nobody = with(serde_json::json!({ "gate": { "policy": "Closed" } }));
         assert!(!of_nobody.is_closed_at("w1"));
+    }
+
+    #[test]
+    fn further_endpoints_are_content_and_read_back() {
+        let with_endpoints = Document {
+            further_endpoints: vec![
+                "10.0.0.19:6443".parse().unwrap(),
+                "[fd00::19]:6443".parse().unwrap(),
+            ],
+            ..document()
+        };
+        assert!(!with_endpoints.same_content(&document()));
+        let sealed = with_endpoints.seal().unwrap();
+        let text = sealed.to_text().unwrap();
+        assert_eq!(Document::parse(&text).unwrap(), sealed);
+        let torn = text.replace("10.0.0.19", "10.0.0.18");
+        assert_eq!(Document::parse(&torn).unwrap_err().reason(), "HashMismatch");
+    }
+
+    #[test]
+    fn a_document_without_further_endpoints_is_as_older_releases_write_it() {
+        assert!(!document().to_text().unwrap().contains("furtherEndpoints"));
     }
 
     #[test]

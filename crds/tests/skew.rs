@@ -194,6 +194,7 @@ fn a_document_of_the_release_before_has_the_documented_defaults() {
     let RolloutTarget { template, gate } = &document.rollout;
     assert!(template.is_empty() && *gate == Gate::default() && gate.is_open());
     assert!(document.disabled_members.is_empty());
+    assert!(document.further_endpoints.is_empty());
 }
 
 #[test]

@@ -232,10 +232,13 @@ fn obey(
     };
     let waves = restored::waves(facts, &records);
     let waves = wave::decide(&wish, &waves, memory.vigil.lasts());
+    let further = endpoints::further::further(spec, &members, facts, memory);
+    let further_since = further.since.clone();
     let next = Next {
         lasting: restored::lasting(facts, &records),
         revision: revision::next(facts, &records),
         rollout: waves.target.clone(),
+        further,
     };
     let document = document::build(pool, listeners, &members, facts, next)?;
     let marks = Marks {
@@ -266,6 +269,7 @@ fn obey(
             revision: document.revision,
             membership: memory.membership.next(&members, document.revision),
             leaving: guarded.removed,
+            further: further_since,
             ..memory.clone()
         },
         next_look: [guarded.next_look, standbys.next_look, waves.next_look]

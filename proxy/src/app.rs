@@ -273,10 +273,8 @@ impl BoundProxy {
             "overdue replies",
             Arc::clone(&upstreams).watch_for_overdue_replies().boxed(),
         );
-        spawn(
-            "service log",
-            Arc::clone(&upstreams).log_service_changes().boxed(),
-        );
+        let warnings = Arc::clone(&self.warnings);
+        spawn("service", Arc::clone(&upstreams).watch_service(warnings).boxed());
         if let Some((handover, standing)) = self.config.handover.as_ref().zip(standing) {
             let (directory, listeners) = (handover.directory.clone(), Arc::clone(&self.listeners));
             let giving = giver::give_while_standing_by(directory, listeners, standing);
@@ -369,7 +367,8 @@ impl BoundProxy {
         let InForce { settings, source, .. } = in_force;
         let document = Arc::clone(&settings.document);
         self.upstreams.apply(settings);
-        self.upstreams.remember(self.documents.earlier_paths());
+        self.upstreams
+            .remember(self.documents.earlier_paths(), self.documents.further_paths());
         self.upstreams.forget_proofs_but(&self.documents.known_paths());
         let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
         self.listeners.apply(

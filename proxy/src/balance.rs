@@ -75,6 +75,9 @@ pub struct Balance {
     hedge_budget: HedgeBudget,
     moved: Option<Instant>,
     earlier: Vec<Target>,
+    further: Vec<Target>,
+    /// Since when no member may answer a new connection, as far as that was looked at.
+    unserved_since: Option<Instant>,
     disabled: Disabled,
     /// Paths whose connections are drained once one that is to be used answers: they were the last resort.
     drain_again: BTreeSet<PathId>,
@@ -97,6 +100,8 @@ impl Balance {
             hedge_budget: HedgeBudget::default(),
             moved: None,
             earlier: Vec::new(),
+            further: Vec::new(),
+            unserved_since: None,
             disabled: Disabled::default(),
             drain_again: BTreeSet::new(),
         }
@@ -112,12 +117,14 @@ impl Balance {
             } => {
                 self.disabled = disabled;
                 self.policy = policy;
+                self.unserved_since = None;
                 self.configure(targets, now)
             }
-            Event::Remembered(earlier) => {
+            Event::Remembered { earlier, further } => {
                 self.earlier = earlier;
-                Vec::new()
+                self.know_further(further)
             }
+            Event::Elapsed => self.look_further(now),
             Event::Probed {
                 id,
                 asked,
@@ -170,20 +177,20 @@ impl Balance {
 
     /// Where to dial for a new connection, the best first: see [`choice`].
     pub fn candidates(&self) -> Vec<Candidate> {
-        let usable = self.paths.iter().filter(|(_, path)| path.is_usable());
+        let usable = self.paths.iter().filter(|(_, path)| self.may_dial(path));
         let facts: Vec<_> = usable.map(|(id, path)| choice::Facts::of(*id, path)).collect();
         choice::order(&facts, self.needs_last_resort())
     }
 
     /// Whether new connections may go there, if only as a last resort.
     pub fn is_usable(&self, id: PathId) -> bool {
-        self.paths.get(&id).is_some_and(Path::is_usable)
+        self.paths.get(&id).is_some_and(|path| self.may_dial(path))
     }
 
     /// Whether a path is expected to answer a new connection.
     pub fn expects_answers(&self) -> bool {
         let mut paths = self.paths.values();
-        paths.any(|path| path.is_usable() && path.health.answers())
+        paths.any(|path| self.may_dial(path) && path.health.answers())
     }
 
     /// What a path may get, and why; none once it is forgotten.

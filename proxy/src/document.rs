@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod file;
 pub mod keeper;
+mod known;
 pub mod seed;
 pub mod stale;
 pub mod watch;
@@ -21,12 +22,12 @@ use tokio::{sync::watch as channel, time::Instant};
 use tracing::{info, warn};
 use trivet_crds::wire::Document;
 
-use self::{cache::Cache, stale::StaleDocument};
+use self::{cache::Cache, known::Known, stale::StaleDocument};
 use crate::{
     balance::PathKey,
     cause, clock,
     metrics::Metrics,
-    settings::{self, Settings},
+    settings::Settings,
     source::Source,
     warnings::{Topic, Warnings},
 };
@@ -70,8 +71,10 @@ pub struct InForce {
 #[derive(Debug)]
 pub struct Documents {
     current: channel::Sender<Option<InForce>>,
-    /// The paths of earlier documents, the latest document first; as many documents as the disk keeps.
-    history: Mutex<VecDeque<Vec<PathKey>>>,
+    /// What earlier documents know, the latest document first; as many documents as the disk keeps.
+    history: Mutex<VecDeque<Known>>,
+    /// What the seed knows, where another document came before it.
+    seed: Mutex<Known>,
     /// The texts that were rejected last, by source: each is reported once, not at every poll.
     rejected: Mutex<Vec<(Source, String)>>,
     /// The documents that sources offer and that are not followed because of their revision, at most one per source.
@@ -99,6 +102,7 @@ impl Documents {
         Self {
             current: channel::Sender::new(None),
             history: Mutex::default(),
+            seed: Mutex::default(),
             rejected: Mutex::default(),
             stale: channel::Sender::default(),
             abandoned: Mutex::default(),
@@ -144,22 +148,29 @@ impl Documents {
 
     /// The paths of the document in force and of the earlier ones that the disk keeps.
     pub fn known_paths(&self) -> BTreeSet<PathKey> {
-        let mut known: BTreeSet<_> = self.current_paths().into_iter().collect();
-        known.extend(self.history().iter().flatten().cloned());
+        let mut known: BTreeSet<_> = self.current().paths.into_iter().collect();
+        known.extend(self.history().iter().flat_map(|earlier| &earlier.paths).cloned());
         known
     }
 
     /// The paths of earlier documents that are not in the one in force, the latest first.
     pub fn earlier_paths(&self) -> Vec<PathKey> {
-        let mut known = self.current_paths();
+        let mut known = self.current().paths;
         let mut earlier = Vec::new();
-        for path in self.history().iter().flatten() {
+        for path in self.history().iter().flat_map(|earlier| &earlier.paths) {
             if !known.contains(path) {
                 known.push(path.clone());
                 earlier.push(path.clone());
             }
         }
         earlier
+    }
+
+    /// Where else an apiserver may be: the further endpoints of the document in force, and the members of the seed, at
+    /// addresses that neither it nor an earlier document has for a member.
+    pub fn further_paths(&self) -> Vec<PathKey> {
+        let earlier: BTreeSet<_> = self.history().iter().flat_map(Known::addresses).collect();
+        known::further(&self.current(), earlier, &self.seed())
     }
 
     /// Offers the documents on the disk, the newest first, until one is followed. The older ones become the history.
@@ -176,7 +187,7 @@ impl Documents {
                 }
             };
             match read(&text, clock::unix_seconds()) {
-                Ok(settings) if followed => self.history().push_back(paths_of(&settings)),
+                Ok(settings) if followed => self.history().push_back(Known::of(&settings.document)),
                 Ok(settings) => {
                     followed = self.offer_valid(settings, &text, Source::Cache) == OfferResult::Followed;
                 }
@@ -245,6 +256,9 @@ impl Documents {
                         "refused document"
                     );
                 }
+                if source == Source::Seed {
+                    *self.seed() = Known::of(&settings.document);
+                }
                 self.keep_stale(settings, text, source, reason);
                 return OfferResult::Stale;
             }
@@ -252,11 +266,19 @@ impl Documents {
         self.drop_stale(source);
         let before = self.follow(Arc::new(settings), text.into(), source, false);
         if let Some(before) = before {
-            let mut history = self.history();
-            history.push_front(paths_of(&before.settings));
-            history.truncate(cache::GENERATIONS);
+            self.put_into_history(Known::of(&before.settings.document));
         }
         OfferResult::Followed
+    }
+
+    fn put_into_history(&self, before: Known) {
+        let current = self.current();
+        let mut history = self.history();
+        history.push_front(before);
+        let documents = [&current].into_iter().chain(&*history).map(Known::addresses);
+        let mut is_kept = known::kept(&documents.collect::<Vec<_>>(), cache::GENERATIONS + 1).into_iter();
+        is_kept.next();
+        history.retain(|_| is_kept.next().unwrap_or_default());
     }
 
     /// Follows a stale document in place of `judged`, unless that is no longer in force. Forgets the members of earlier
@@ -396,14 +418,21 @@ impl Documents {
         self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current_paths(&self) -> Vec<PathKey> {
+    /// What the document in force knows; nothing if there is none.
+    fn current(&self) -> Known {
         let current = self.current.borrow();
-        let paths = current.iter().map(|in_force| paths_of(&in_force.settings));
-        paths.flatten().collect()
+        let known = current
+            .as_ref()
+            .map(|in_force| Known::of(&in_force.settings.document));
+        known.unwrap_or_default()
     }
 
-    fn history(&self) -> MutexGuard<'_, VecDeque<Vec<PathKey>>> {
+    fn history(&self) -> MutexGuard<'_, VecDeque<Known>> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seed(&self) -> MutexGuard<'_, Known> {
+        self.seed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reject(&self, text: &str, source: Source, rejection: &Rejection) {
@@ -431,15 +460,6 @@ impl Documents {
         self.metrics.document_rejected(source, reason);
         true
     }
-}
-
-fn paths_of(settings: &Settings) -> Vec<PathKey> {
-    settings
-        .document
-        .members
-        .iter()
-        .flat_map(settings::paths)
-        .collect()
 }
 
 /// Why a text is not followed; the document in force stays.

@@ -69,7 +69,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WarningStatus {
-    /// One word: CacheUnreadable, CacheUnwritable, SocketNotInDocument, MetricsUnavailable, FilesExhausted, ConfigMapDenied, OlderRevision, SameRevision or OtherAuthority.
+    /// One word: CacheUnreadable, CacheUnwritable, NoMemberAnswers, SocketNotInDocument, MetricsUnavailable, FilesExhausted, ConfigMapDenied, OlderRevision, SameRevision or OtherAuthority.
     pub reason: String,
     /// What is wrong, and the remedy; for people.
     pub message: String,

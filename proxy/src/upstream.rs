@@ -44,12 +44,13 @@ use crate::{
     settings::{self, Settings},
     trust::{Certificate, CertificateStatus},
     vital::VitalTasks,
+    warnings::{Topic, Warnings},
 };
 
 /// After a client has waited this long for an answer, its path gets an extra probe.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 
-/// The pause between two checks of the connections for such clients, and of the members for [`Service`].
+/// The pause between two checks of the connections for such clients, and of the members for their [`Service`].
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The pause between two checks for connections while a proxy that ends has none: short enough for a drain of one second.
@@ -184,18 +185,23 @@ impl Upstreams {
         }
     }
 
-    /// Keeps the paths of earlier documents for the time when no other path answers.
-    pub fn remember(self: &Arc<Self>, earlier: Vec<PathKey>) {
+    /// Keeps the paths of earlier documents for the time when no other path answers, and the further endpoints for the time
+    /// when these do not either.
+    pub fn remember(self: &Arc<Self>, earlier: Vec<PathKey>, further: Vec<PathKey>) {
         let proven = self.proven.borrow().clone();
-        let targets = earlier.into_iter().map(|key| Target {
+        let target = |key: PathKey| Target {
             preference: 0,
             draining: false,
             proven: proven.contains(&key),
             // The node and zone of an earlier document may be out of date, so distance does not count.
             distance: Distance::Elsewhere,
             key,
-        });
-        self.observe(Event::Remembered(targets.collect()), "");
+        };
+        let event = Event::Remembered {
+            earlier: earlier.into_iter().map(target).collect(),
+            further: further.into_iter().map(target).collect(),
+        };
+        self.observe(event, "");
     }
 
     /// Trusts paths that another process of this node has proven.
@@ -416,16 +422,21 @@ impl Upstreams {
             .max()
     }
 
-    /// Logs, without end, each lasting change of [`Service`].
-    pub async fn log_service_changes(self: Arc<Self>) {
+    /// Lets the balancer look, without end, whether anything serves, and says each lasting change of [`Service`]. That no
+    /// member answers is a warning, until the service is another one for as long.
+    pub async fn watch_service(self: Arc<Self>, warnings: Arc<Warnings>) {
         let mut service_log = ServiceLog::default();
         loop {
             sleep(LOOK_EVERY).await;
+            self.observe(Event::Elapsed, "");
             let views = self.view();
             let service = Service::of(views.iter().map(|view| (view.standing, view.state, view.reason)));
             let Some(news) = service.and_then(|service| service_log.look(service, Instant::now())) else {
                 continue;
             };
+            if news != Service::Gone {
+                warnings.clear(Topic::Service);
+            }
             let members = service::members(&views);
             match news {
                 Service::Up => info!(members, "a member is Up again"),
@@ -437,12 +448,15 @@ impl Upstreams {
                 }
                 Service::LastResort => warn!(
                     members,
-                    "no Active member answers: clients are sent to members that drain, were removed, or are of earlier documents"
+                    "no Active member answers: clients are sent to members that drain, were removed, or are of earlier documents, or to further endpoints"
                 ),
-                Service::Gone => warn!(
-                    members,
-                    "no member answers its probes: clients are tried with each, and refused where none takes them"
-                ),
+                Service::Gone => {
+                    warnings.raise(
+                        Topic::Service,
+                        "NoMemberAnswers",
+                        service::nobody_answers(&members),
+                    );
+                }
             }
         }
     }

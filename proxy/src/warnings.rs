@@ -35,6 +35,8 @@ pub enum Topic {
     Files,
     /// The API denies the ConfigMap.
     Watch,
+    /// No member answers.
+    Service,
     /// A source offers a document that is not followed for its revision.
     Document(Source),
 }

@@ -49,10 +49,11 @@ mod serving {
     mod when_a_node_is_lost_the_others_go_on;
 }
 
-/// As `protecting`, with faults and upgrades of minutes, which `cargo xtask soak` runs.
+/// As `protecting` or `standing_by`, with faults, upgrades and replacements of minutes, which `cargo xtask soak` runs.
 mod soak {
     mod a_master_lost_for_minutes_costs_no_worker;
     mod a_proxy_that_does_nothing_harms_one_node_at_most;
+    mod all_masters_are_replaced_one_by_one;
     mod many_upgrades_end_no_connection;
 }
 

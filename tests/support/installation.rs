@@ -425,11 +425,20 @@ async fn is_settled(host: &Host, client: &Client, wanted: u64) -> Result<()> {
     Ok(())
 }
 
-/// Removes the hosts that a scenario has added and not removed.
-fn without_extra_hosts(cluster: &mut Cluster) -> Result<()> {
+/// Gives the testbed its usual hosts: adds the masters that a scenario has removed, and removes the hosts that it has added.
+fn with_usual_hosts(cluster: &mut Cluster) -> Result<()> {
     let usual = Spec::default();
-    for extra in cluster.masters().iter().skip(usual.masters.into()) {
-        cluster.remove_master(&extra.name().to_string())?;
+    let masters: Vec<_> = (1..=usual.masters).map(|number| format!("cp{number}")).collect();
+    let present = |cluster: &Cluster| -> Vec<_> {
+        let masters = cluster.masters().into_iter();
+        masters.map(|master| master.name().to_string()).collect()
+    };
+    let before = present(cluster);
+    for missing in masters.iter().filter(|name| !before.contains(name)) {
+        cluster.add_master(missing)?;
+    }
+    for extra in before.iter().filter(|name| !masters.contains(name)) {
+        cluster.remove_master(extra)?;
     }
     for extra in cluster.workers().iter().skip(usual.workers.into()) {
         cluster.remove_worker(&extra.name().to_string())?;
@@ -444,7 +453,7 @@ fn find_or_start() -> Result<Cluster> {
     };
     // After a power cut the API lets nobody do anything for some seconds.
     let begun = Stopwatch::start();
-    while let Err(error) = without_extra_hosts(&mut cluster) {
+    while let Err(error) = with_usual_hosts(&mut cluster) {
         if begun.elapsed() > MASTERS_READY {
             return Err(error);
         }

@@ -17,8 +17,8 @@ pub struct ReportedMember {
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
     pub address: String,
     /// Its place in the document that the proxy follows. Active: it gets connections. Draining, Disabled: its owner says so.
-    /// Removed: the document does not have it, and connections to it are left. LastResort: it is of an earlier document, and
-    /// serves while no other answers. Absent in reports of earlier releases.
+    /// Removed: the document does not have it, and connections to it are left. LastResort: it is of an earlier document, or
+    /// a further endpoint, and serves while no other answers. Absent in reports of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<ReportedStanding>,
     /// Up: it gets connections. Unready: it answers, and gets connections only while none is Up. Down: it does not answer.

@@ -17,6 +17,10 @@ pub const MAX_MEMBERS: usize = 64;
 /// The most disabled members of a document: 32 of the spec, each by its own name and by that of its node.
 pub const MAX_DISABLED: usize = 64;
 
+/// The most further endpoints of a document. A cluster has 3 to 9 masters, so twice the addresses of one whose members are
+/// all others; a proxy that has lost all members probes each of them.
+pub const MAX_FURTHER_ENDPOINTS: usize = 16;
+
 /// The most addresses of one member, disabled member or listener.
 pub const MAX_ADDRESSES: usize = 4;
 
@@ -120,6 +124,7 @@ pub(super) fn check(document: &Document) -> Result<(), Violation> {
     )?;
     members(document)?;
     disabled_members(document)?;
+    further_endpoints(document)?;
     listeners(&document.listeners)?;
     length("tls.serverName", &document.tls.server_name, &SERVER_NAME)?;
     length("rollout.template", &document.rollout.template, &TEMPLATE)?;
@@ -173,12 +178,8 @@ fn members(document: &Document) -> Result<(), Violation> {
         length(field("nodeName"), &member.node_name, &(0..=*MEMBER_NAME.end()))?;
         for address in &member.addresses {
             reachable(&field("addresses"), *address)?;
-            require(
-                !is_listener(&document.listeners, member, *address),
-                field("addresses"),
-                address,
-                "must not be a listener of this proxy, which would forward connections to itself; use the apiserver's own address and port",
-            )?;
+            let socket = SocketAddr::new(*address, member.port);
+            no_listener(&document.listeners, field("addresses"), socket)?;
         }
     }
     Ok(())
@@ -223,6 +224,24 @@ fn disabled_members(document: &Document) -> Result<(), Violation> {
     Ok(())
 }
 
+/// One that is also a member's does no harm: it is that member's.
+fn further_endpoints(document: &Document) -> Result<(), Violation> {
+    let endpoints = &document.further_endpoints;
+    require(
+        endpoints.len() <= MAX_FURTHER_ENDPOINTS,
+        "furtherEndpoints",
+        list_of(endpoints.len()),
+        "must hold 16 addresses with their ports at most; make apiservers that nodes shall use members",
+    )?;
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let field = format!("furtherEndpoints[{index}]");
+        number(&field, endpoint.port().into(), &PORT)?;
+        reachable(&field, endpoint.ip())?;
+        no_listener(&document.listeners, &field, *endpoint)?;
+    }
+    Ok(())
+}
+
 fn reachable(field: &str, address: IpAddr) -> Result<(), Violation> {
     require(
         is_reachable(address),
@@ -250,10 +269,15 @@ pub fn is_reachable(address: IpAddr) -> bool {
     }
 }
 
-fn is_listener(listeners: &[Listener], member: &Member, address: IpAddr) -> bool {
-    listeners
-        .iter()
-        .any(|listener| listener.port == member.port && listener.addresses.contains(&address))
+fn no_listener(listeners: &[Listener], field: impl Display, socket: SocketAddr) -> Result<(), Violation> {
+    let is_at =
+        |listener: &Listener| listener.port == socket.port() && listener.addresses.contains(&socket.ip());
+    require(
+        !listeners.iter().any(is_at),
+        field,
+        socket.ip(),
+        "must not be a listener of this proxy, which would forward connections to itself; use the apiserver's own address and port",
+    )
 }
 
 fn listeners(listeners: &[Listener]) -> Result<(), Violation> {

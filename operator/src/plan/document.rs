@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
 use trivet_crds::wire::{self, DisabledMember, Document, Listener, MAX_DISABLED};
 
+use super::endpoints::further::Further;
 use super::facts::Facts;
 use super::members::Member;
 use super::rejection::Rejection;
@@ -23,10 +24,12 @@ pub struct Next<'a> {
     pub revision: u64,
     /// Which proxies should serve.
     pub rollout: wire::RolloutTarget,
+    /// Where an apiserver may be beside the members.
+    pub further: Further,
 }
 
-/// The document for these members: the one in force if that may stay and asks the same of the proxies, else the next
-/// revision.
+/// The document for these members: the one in force if that may stay and asks the same of the proxies, but for further
+/// endpoints that are not due; else the next revision.
 pub fn build(
     pool: &ApiserverPool,
     listeners: Vec<Listener>,
@@ -36,6 +39,7 @@ pub fn build(
 ) -> Result<Document, wire::Error> {
     let spec = &pool.spec;
     let current = facts.current.document.as_ref();
+    let Further { sockets, is_due, .. } = next.further;
     let document = Document {
         api_version: wire::API_VERSION.to_owned(),
         pool: pool.name_any(),
@@ -43,6 +47,7 @@ pub fn build(
         hash: String::new(),
         members: members.iter().filter_map(in_document).collect(),
         disabled_members: disabled_members(spec, members),
+        further_endpoints: sockets,
         listeners,
         balancing: balancing(spec),
         health_check: health_check(spec),
@@ -51,8 +56,15 @@ pub fn build(
         tls: tls(spec, facts),
         rollout: next.rollout,
     };
+    let stays = |current: &Document| {
+        let with_its_endpoints = Document {
+            further_endpoints: current.further_endpoints.clone(),
+            ..document.clone()
+        };
+        !is_due && current.same_content(&with_its_endpoints)
+    };
     match next.lasting {
-        Some(current) if current.same_content(&document) => Ok(current.clone()),
+        Some(current) if stays(current) => Ok(current.clone()),
         Some(_) | None => document.seal(),
     }
 }

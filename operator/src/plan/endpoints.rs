@@ -1,5 +1,7 @@
 //! Reads the EndpointSlices of `default/kubernetes`, which every apiserver keeps up to date with its own address.
 
+pub mod further;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 

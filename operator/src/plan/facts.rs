@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
@@ -177,6 +177,8 @@ pub struct Memory {
     pub revision: u64,
     /// The members and their states, and since which revision the document has them so.
     pub membership: Membership,
+    /// Since when each endpoint of `default/kubernetes` is a further one.
+    pub further: BTreeMap<SocketAddr, Instant>,
     /// Since when the operator reaches none of the members in force.
     pub unseen_since: Option<Instant>,
     /// The generation of the spec that the operator has rejected while it saw the members in force.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use trivet_crds::pool::{ApiserverPoolSpec, MemberSource, PoolMember, PoolMemberState};
 use trivet_crds::wire;
 
+pub use self::further::state_of;
 use super::endpoints;
 use super::facts::Facts;
 

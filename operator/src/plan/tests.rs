@@ -26,6 +26,7 @@ mod disabled;
 mod edits;
 mod families;
 mod fitness;
+mod further;
 mod identity;
 mod paused;
 mod permissions;

@@ -11,6 +11,7 @@ use trivet_crds::pool::{
 use super::*;
 use crate::observe::in_force::current;
 use crate::plan::bootstrap::{Target, Task};
+use crate::plan::endpoints::further::Further;
 use crate::plan::members::Member;
 use crate::plan::scope::Scope;
 use crate::plan::tests::facts;
@@ -60,6 +61,7 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
             template: facts.template.clone(),
             ..wire::RolloutTarget::default()
         },
+        further: Further::default(),
     };
     Rollout {
         document: document::build(&pool, listeners, members, &facts, next).unwrap(),

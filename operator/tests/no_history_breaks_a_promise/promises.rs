@@ -1,6 +1,7 @@
 //! What holds after every pass, whatever was edited and whatever has happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::ResourceExt;
@@ -35,6 +36,7 @@ pub(crate) fn hold(world: &World, passed: &Passed, is_edited: bool) {
     document_is_good(before, after.as_ref());
     if let Some(after) = &after {
         a_healthy_member_is_left(world, passed, after);
+        no_disabled_apiserver_is_a_further_endpoint(world, passed, after);
     }
     if let (Some(before), Some(after)) = (before, &after) {
         if !matches!(passed.plan.verdict, Verdict::Accepted { .. }) {
@@ -79,6 +81,42 @@ fn a_healthy_member_is_left(world: &World, passed: &Passed, after: &Document) {
         after.members,
         passed.plan.verdict,
     );
+}
+
+/// Proxies are told of no further endpoint that is an apiserver which the spec in force disables by its node or its address.
+fn no_disabled_apiserver_is_a_further_endpoint(world: &World, passed: &Passed, after: &Document) {
+    let is_obeyed = matches!(passed.plan.verdict, Verdict::Accepted { .. });
+    if !is_obeyed || passed.facts.endpoints.is_none() {
+        return;
+    }
+    let disabled = |host: &Host| {
+        let entries = world.pool.spec.members.iter();
+        let mut entries = entries.filter(|entry| entry.state == PoolMemberState::Disabled);
+        entries.any(|entry| {
+            let has = |ip: &IpAddr| entry.addresses.contains(&ip.to_string());
+            entry.addresses.is_empty() && entry.name == host.name() || host.addresses().iter().any(has)
+        })
+    };
+    let is_member = |host: &Host| {
+        let mut members = after.members.iter();
+        members.any(|member| host.addresses().iter().any(|ip| member.addresses.contains(ip)))
+    };
+    for host in world
+        .hosts
+        .iter()
+        .filter(|host| disabled(host) && !is_member(host))
+    {
+        let told = after.further_endpoints.iter();
+        let told: Vec<_> = told
+            .filter(|socket| host.addresses().contains(&socket.ip()))
+            .collect();
+        assert!(
+            told.is_empty(),
+            "{} is disabled and told: {told:?}, by {:?}",
+            host.name(),
+            world.pool.spec.members
+        );
+    }
 }
 
 /// A spec that is rejected, or whose management is paused, keeps what is in force. While it is rejected, members and

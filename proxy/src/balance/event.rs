@@ -38,8 +38,15 @@ pub enum Event {
         /// The thresholds of health.
         policy: Policy,
     },
-    /// The paths of earlier documents that are not in the current one.
-    Remembered(Vec<Target>),
+    /// What is known beside the paths of the document in force.
+    Remembered {
+        /// The paths of earlier documents that are not in it.
+        earlier: Vec<Target>,
+        /// The further endpoints, none of which is an address of a known path.
+        further: Vec<Target>,
+    },
+    /// Some time has gone by, in which nothing else need have happened.
+    Elapsed,
     /// A probe of a path has ended.
     Probed {
         /// Which path.

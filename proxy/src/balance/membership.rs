@@ -20,6 +20,7 @@ impl Balance {
             .paths
             .iter()
             .filter(|(_, path)| !targets.iter().any(|target| target.key == path.key))
+            .filter(|(_, path)| !self.stays_further(path))
             .map(|(id, path)| (*id, self.standing_of_gone(&path.key)))
             .collect();
         for (id, standing) in gone {
@@ -41,6 +42,11 @@ impl Balance {
             }
         }
         decisions
+    }
+
+    /// A further endpoint may be all that serves, and a document is followed by word of which there are now.
+    fn stays_further(&self, path: &Path) -> bool {
+        path.is_further && path.standing == Standing::LastResort && !self.disabled.has(&path.key)
     }
 
     fn standing_of_gone(&self, key: &PathKey) -> Standing {
@@ -69,7 +75,9 @@ impl Balance {
             proven,
             distance: Distance::Elsewhere,
         };
-        (id, self.add(target, self.standing_of_gone(key), now))
+        let decisions = self.add(target, self.standing_of_gone(key), now);
+        self.count_as_further(id, self.further.iter().any(|further| further.key == *key));
+        (id, decisions)
     }
 
     /// A member may get another zone or another order of its addresses, and a pool another policy, and its paths stay.
@@ -77,6 +85,7 @@ impl Balance {
         if let Some(path) = self.paths.get_mut(&id) {
             path.distance = target.distance;
             path.preference = target.preference;
+            path.is_further = false;
         }
     }
 

@@ -38,7 +38,8 @@ pub enum Standing {
     Draining,
     /// As Draining; and it is forgotten with its last connection.
     Removed,
-    /// Of an earlier document: used while none of the current one's answers.
+    /// Of an earlier document: used while none of the current one's answers. Or a further endpoint: used while no member
+    /// does.
     LastResort,
     /// Its owner has disabled it: as Removed, and no new connection goes there, whatever answers.
     Disabled,
@@ -105,6 +106,8 @@ pub(super) struct Path {
     pub(super) member: MemberId,
     pub(super) preference: usize,
     pub(super) standing: Standing,
+    /// Whether it is a further endpoint: no member is known there.
+    pub(super) is_further: bool,
     pub(super) proven: bool,
     pub(super) health: Health,
     pub(super) suspect: bool,
@@ -135,6 +138,7 @@ impl Path {
             member,
             preference: target.preference,
             standing,
+            is_further: false,
             proven: target.proven,
             health: Health::new(target.proven, now),
             suspect: false,
@@ -156,7 +160,8 @@ impl Path {
         match self.standing {
             Standing::Active => true,
             Standing::Draining | Standing::Removed | Standing::LastResort => {
-                self.proven && self.health.is_judged() && self.health.answers()
+                let has_answered = self.health.is_judged() && self.heard.is_some();
+                self.proven && has_answered && self.health.answers()
             }
             Standing::Disabled => false,
         }
@@ -173,6 +178,11 @@ impl Path {
             self.standing,
             Standing::Draining | Standing::Removed | Standing::LastResort
         )
+    }
+
+    /// Whether a member is expected to answer a new connection there, if only as a last resort.
+    pub(super) fn is_member_that_answers(&self) -> bool {
+        !self.is_further && self.is_usable() && self.health.answers()
     }
 
     /// Whether its connections are drained.

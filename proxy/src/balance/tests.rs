@@ -2,6 +2,7 @@
 
 mod cross_checks;
 mod disabled;
+mod further;
 mod invariants;
 mod moves;
 mod paths;
@@ -545,20 +546,14 @@ enum Happening {
     Waited(u64),
 }
 
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop::sample::select(Outcome::ALL.to_vec())
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
-    let outcome = prop::sample::select(vec![
-        Outcome::Ready,
-        Outcome::Withheld,
-        Outcome::NotReady,
-        Outcome::Late,
-        Outcome::EtcdFailed,
-        Outcome::Untrusted,
-        Outcome::Refused,
-        Outcome::Silent,
-    ]);
     let member = 0..4_usize;
     prop_oneof![
-        6 => (member.clone(), outcome).prop_map(|(index, outcome)| Happening::Probed(index, outcome)),
+        6 => (member.clone(), outcome()).prop_map(|(index, outcome)| Happening::Probed(index, outcome)),
         2 => member.clone().prop_map(Happening::Late),
         1 => member.clone().prop_map(Happening::Unsent),
         1 => member.clone().prop_map(Happening::Refused),

@@ -10,10 +10,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
+use trivet_crds::wire::{Document, Member};
 
+use super::known;
 use crate::balance::PathKey;
 
-/// How many documents are kept: enough to survive several broken writes.
+/// How many documents are kept: enough to survive several broken writes, and to know masters of before.
 pub const GENERATIONS: usize = 5;
 
 /// The file of the proven paths.
@@ -84,26 +86,35 @@ impl Cache {
         Ok(())
     }
 
-    /// Stores a document and removes the oldest others. It is on the disk when this returns, which may take seconds.
+    /// Stores a document and removes the others that are least worth keeping, see [`known::kept`]. It is on the disk when
+    /// this returns, which may take seconds.
     pub fn store(&self, revision: u64, text: &str) -> io::Result<()> {
         self.write_document(revision, text)?;
-        self.remove_others(revision, GENERATIONS - 1)
+        let others = self.others(revision)?;
+        if others.len() < GENERATIONS {
+            return Ok(());
+        }
+        let texts = others
+            .iter()
+            .map(|path| fs::read_to_string(path).unwrap_or_default());
+        let texts = [text.to_owned()].into_iter().chain(texts);
+        let addresses: Vec<_> = texts.map(|text| addresses(&text)).collect();
+        let is_kept = known::kept(&addresses, GENERATIONS).into_iter().skip(1);
+        let mut removed = others.iter().zip(is_kept).filter(|(_, is_kept)| !is_kept);
+        removed.try_for_each(|(path, _)| remove(path))
     }
 
     /// Stores a document that replaces all others, whatever their revisions: they are of another cluster.
     pub fn store_alone(&self, revision: u64, text: &str) -> io::Result<()> {
         self.write_document(revision, text)?;
-        self.remove_others(revision, 0)
+        self.others(revision)?.iter().try_for_each(|path| remove(path))
     }
 
-    /// Removes all documents but this one and so many others, those with the highest revisions.
-    fn remove_others(&self, revision: u64, kept: usize) -> io::Result<()> {
+    /// The files of all documents but this one, the highest revision first.
+    fn others(&self, revision: u64) -> io::Result<Vec<PathBuf>> {
         let others = generations(&self.directory)?.into_iter();
         let others = others.filter(|(other, _)| *other != revision);
-        for (_, path) in others.skip(kept) {
-            remove(&path)?;
-        }
-        Ok(())
+        Ok(others.map(|(_, path)| path).collect())
     }
 
     fn write_document(&self, revision: u64, text: &str) -> io::Result<()> {
@@ -161,6 +172,13 @@ impl From<PathKey> for Proven {
             addresses: vec![path.address],
         }
     }
+}
+
+/// The addresses of a document's members; none if it cannot be followed.
+fn addresses(text: &str) -> BTreeSet<SocketAddr> {
+    let document = Document::parse(text).ok();
+    let members = document.iter().flat_map(|document| &document.members);
+    members.flat_map(Member::sockets).collect()
 }
 
 /// Replaces a file. A crash at any point leaves either the old or the new content. During a rollout two proxies of a node

@@ -102,6 +102,7 @@ pub fn from_parts(parts: Parts, now: u64) -> Result<CheckedSeed, Error> {
         hash: String::new(),
         members: members.into_iter().cloned().collect(),
         disabled_members: Vec::new(),
+        further_endpoints: Vec::new(),
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: parts.listen.iter().map(SocketAddr::ip).collect(),

@@ -55,7 +55,7 @@ impl Scene<'_> {
                 "left the pool: its connections are closed gradually; new ones only while no member answers"
             }
             (Standing::LastResort, _) => {
-                "a member of an earlier document: it is used only while no member of the current one answers"
+                "a member of an earlier document, or a further endpoint, of default/kubernetes or of the seed: it is used only while no member of the current document answers"
             }
             (Standing::Disabled, _) => {
                 "Disabled: its connections are closed gradually; no new ones, not even while no other member answers"

@@ -77,7 +77,8 @@ impl Evidence {
             | Event::Replied(id, _)
             | Event::Answered(id, _) => Some(*id),
             Event::Configured { .. }
-            | Event::Remembered(_)
+            | Event::Remembered { .. }
+            | Event::Elapsed
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => None,
@@ -100,7 +101,8 @@ impl Evidence {
             Event::Replied(..) => (Origin::Client, "Replied", None),
             Event::Answered(_, elapsed) => (Origin::Client, "Answered", Some(*elapsed)),
             Event::Configured { .. }
-            | Event::Remembered(_)
+            | Event::Remembered { .. }
+            | Event::Elapsed
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => return,
@@ -161,7 +163,8 @@ impl Evidence {
             Event::ReplyOverdue(_)
             | Event::ProbeUnsent(_)
             | Event::Configured { .. }
-            | Event::Remembered(_)
+            | Event::Remembered { .. }
+            | Event::Elapsed
             | Event::ProbeOverdue(_)
             | Event::Opened(_)
             | Event::Closed(_) => return,

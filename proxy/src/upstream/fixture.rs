@@ -102,6 +102,7 @@ pub(crate) fn settings() -> Settings {
         hash: String::new(),
         members: Vec::new(),
         disabled_members: Vec::new(),
+        further_endpoints: Vec::new(),
         listeners: Vec::new(),
         balancing: Balancing::default(),
         rollout: RolloutTarget::default(),

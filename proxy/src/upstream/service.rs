@@ -10,10 +10,15 @@ use tokio::time::Instant;
 use crate::balance::{
     Standing, View,
     health::{Reason, State, answers},
+    last_resort::FURTHER_AFTER,
 };
 
-/// How long a change must last before it is logged: a start, or one overdue probe of each member, is not worth a line.
+/// How long a change must last before it is told: a start, or one overdue probe of each member, is not worth a line.
 const TELL_AFTER: Duration = Duration::from_secs(5);
+
+/// The same for the change to [`Service::Gone`]: by then the further endpoints were asked too, and the line says what came of
+/// it.
+const TELL_GONE_AFTER: Duration = FURTHER_AFTER.saturating_add(Duration::from_secs(3));
 
 /// Where clients are sent, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +64,7 @@ pub(super) fn members(views: &[View]) -> String {
             Standing::Active => "",
             Standing::Draining => " draining",
             Standing::Removed => " removed",
-            Standing::LastResort => " of an earlier document",
+            Standing::LastResort => " as a last resort",
             Standing::Disabled => " disabled",
         };
         format!(
@@ -70,6 +75,13 @@ pub(super) fn members(views: &[View]) -> String {
         )
     });
     told.collect::<Vec<_>>().join(", ")
+}
+
+/// What to say and to do when no member answers, not even as a last resort.
+pub(super) fn nobody_answers(members: &str) -> String {
+    format!(
+        "no member answers its probes, nor does any address of earlier documents, of the endpoints of default/kubernetes or of the seed: {members}; clients are tried with each, and refused where none takes them. Check the network of this node, then the apiservers; if all masters were replaced while this node was off, point its kubelet at one of them until the proxy follows a newer document"
+    )
 }
 
 /// The service that was logged last, and since when it differs from that.
@@ -91,7 +103,11 @@ impl ServiceLog {
             Some(_) | None => now,
         };
         self.other = Some((service, since));
-        if now.saturating_duration_since(since) < TELL_AFTER {
+        let tell_after = match service {
+            Service::Up | Service::Unready | Service::LastResort => TELL_AFTER,
+            Service::Gone => TELL_GONE_AFTER,
+        };
+        if now.saturating_duration_since(since) < tell_after {
             return None;
         }
         self.told = service;
@@ -144,9 +160,9 @@ mod tests {
     fn what_lasts_is_told_once_and_so_is_its_end() {
         let (mut service_log, start) = (ServiceLog::default(), Instant::now());
         assert_eq!(service_log.look(Service::Gone, start), None);
-        assert_eq!(service_log.look(Service::Gone, start + 4 * SECOND), None);
+        assert_eq!(service_log.look(Service::Gone, start + 7 * SECOND), None);
         assert_eq!(
-            service_log.look(Service::Gone, start + 5 * SECOND),
+            service_log.look(Service::Gone, start + 8 * SECOND),
             Some(Service::Gone)
         );
         assert_eq!(service_log.look(Service::Gone, start + 60 * SECOND), None);
@@ -176,7 +192,7 @@ mod tests {
         service_log.look(Service::Unready, start);
         assert_eq!(service_log.look(Service::Gone, start + 5 * SECOND), None);
         assert_eq!(
-            service_log.look(Service::Gone, start + 10 * SECOND),
+            service_log.look(Service::Gone, start + 13 * SECOND),
             Some(Service::Gone)
         );
     }

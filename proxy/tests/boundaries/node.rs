@@ -44,6 +44,7 @@ fn document(address: SocketAddr, apiserver: &Apiserver) -> String {
             node_name: String::new(),
         }],
         disabled_members: Vec::new(),
+        further_endpoints: Vec::new(),
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![address.ip()],

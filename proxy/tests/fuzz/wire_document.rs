@@ -1,12 +1,15 @@
 //! The wire document: a text that parses keeps every bound.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde_json::{Value, json};
 use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, DisabledMember, Document, Error, Gate, HealthCheck, Listener,
-    Locality, MAX_ADDRESSES, MAX_DISABLED, MAX_GATE_NODES, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member,
-    MemberState, RolloutTarget, Tls,
+    Locality, MAX_ADDRESSES, MAX_DISABLED, MAX_FURTHER_ENDPOINTS, MAX_GATE_NODES, MAX_LISTENERS, MAX_MEMBERS,
+    MAX_REVISION, Member, MemberState, RolloutTarget, Tls, is_reachable,
 };
 
 use crate::search::{fuzz, keep};
@@ -53,6 +56,9 @@ fn read(text: &str) -> Result<Document, Error> {
             && !member.sockets.iter().any(|socket| used.contains(socket))
     };
     assert!(disabled.iter().all(is_apart));
+    let is_usable = |endpoint: &SocketAddr| endpoint.port() > 0 && is_reachable(endpoint.ip());
+    assert!(document.further_endpoints.len() <= MAX_FURTHER_ENDPOINTS);
+    assert!(document.further_endpoints.iter().all(is_usable));
     let on_loopback = |listener: &Listener| {
         let addresses = &listener.addresses;
         listener.port >= 1024
@@ -145,6 +151,7 @@ pub(crate) fn document(revision: u64) -> String {
                 "[fd00::12]:6443".parse().unwrap(),
             ],
         }],
+        further_endpoints: vec!["10.0.0.19:6443".parse().unwrap()],
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec!["127.0.0.1".parse().unwrap()],

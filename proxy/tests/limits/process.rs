@@ -299,6 +299,7 @@ fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
             node_name: String::new(),
         }],
         disabled_members: Vec::new(),
+        further_endpoints: Vec::new(),
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![listener.ip()],

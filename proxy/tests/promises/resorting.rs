@@ -1,11 +1,14 @@
-//! If no member of the document answers, members of earlier documents are tried, and otherwise clients are reset at once.
+//! If no member of the document answers, members of earlier documents are tried, then further endpoints, and otherwise
+//! clients are reset at once.
 
 use std::{io, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use trivet_proxy::balance::last_resort::FURTHER_AFTER;
 
 use crate::support::{
     apiserver::{Apiserver, Mode},
+    authority::Authority,
     eventually,
     node::{all, node_with},
 };
@@ -131,4 +134,74 @@ async fn a_disabled_member_serves_nobody_by_an_address_that_only_an_earlier_docu
         node.who().await.is_ok_and(|who| who == apiservers[0].name)
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_serves_once_nothing_else_has_answered_for_five_seconds() {
+    let (node, apiservers) = node_with(1).await;
+    let other = Apiserver::start("cp2", node.authority.server());
+    let stranger = Apiserver::start("stranger", Authority::new().server());
+    let pool = node.pool().revision(2).member(&apiservers[0]);
+    node.write(&pool.endpoint(&stranger).endpoint(&other));
+    node.follows(2).await;
+    assert_eq!(other.accepted(), 0);
+
+    let gone = Instant::now();
+    apiservers[0].set(Mode::Killed);
+    eventually("cp2 serves", async || {
+        node.who().await.is_ok_and(|who| who == other.name)
+    })
+    .await;
+    assert!(gone.elapsed() >= FURTHER_AFTER, "after {:?}", gone.elapsed());
+    for _ in 0..20 {
+        assert_eq!(node.who().await.unwrap(), other.name);
+    }
+    assert_eq!(stranger.served(), 0, "a client was sent to a stranger");
+
+    apiservers[0].set(Mode::Ready);
+    node.sees(&apiservers[0], "Up").await;
+    assert_eq!(node.who().await.unwrap(), apiservers[0].name);
+    let line = format!(
+        "trivet_proxy_upstream_state{{member=\"endpoint-{}\"",
+        other.address.ip()
+    );
+    eventually("the endpoints are left again", async || {
+        !node.metrics().await.contains(&line)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_member_of_the_seed_serves_when_those_of_newer_documents_are_gone() {
+    let (mut node, apiservers) = node_with(1).await;
+    node.write(&node.pool().revision(2).member(&apiservers[0]));
+    node.follows(2).await;
+    let other = Apiserver::start("cp2", node.authority.server());
+    node.stop().await;
+    apiservers[0].set(Mode::Killed);
+    node.seed = Some(node.pool().member(&other).text());
+    node.start().await;
+    node.follows(2).await;
+    eventually("cp2 serves", async || {
+        node.who().await.is_ok_and(|who| who == other.name)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn that_no_member_answers_is_a_warning_until_one_does() {
+    let (node, apiservers) = node_with(1).await;
+    apiservers[0].set(Mode::Killed);
+    let line = "trivet_proxy_warning{reason=\"NoMemberAnswers\"}";
+    eventually("it is told", async || node.metric(line).await == Some(1)).await;
+    let warnings = node.status().await.warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.message.contains("cp1 Unready Refused")
+                && warning.message.contains("point its kubelet at one of them")),
+        "{warnings:?}"
+    );
+    apiservers[0].set(Mode::Ready);
+    eventually("it is over", async || node.metric(line).await != Some(1)).await;
 }

@@ -1,6 +1,6 @@
 //! The wire document of a lab's pool, with the times that every pool has by default.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use trivet_crds::wire::{
@@ -34,6 +34,7 @@ impl Pool {
             hash: String::new(),
             members: Vec::new(),
             disabled_members: Vec::new(),
+            further_endpoints: Vec::new(),
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec![[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1].into()],
@@ -88,6 +89,14 @@ impl Pool {
             zone: String::new(),
             node_name: String::new(),
         });
+        self
+    }
+
+    /// Adds the apiserver at this place to those that are no members.
+    #[must_use]
+    pub fn endpoint(mut self, place: Place) -> Self {
+        let endpoint = SocketAddr::new(place.ipv4(), APISERVER);
+        self.document.further_endpoints.push(endpoint);
         self
     }
 

@@ -313,9 +313,14 @@ impl Lab {
         inside(&self.network.path(place), &place.name(), work).await
     }
 
+    /// What the lab's proxies have logged.
+    pub fn proxy_log(&self) -> String {
+        proxy::log(self.disk())
+    }
+
     /// Prints the proxy's log.
     fn tell(&self) {
-        println!("the proxy's log:\n{}", proxy::log(self.disk()));
+        println!("the proxy's log:\n{}", self.proxy_log());
     }
 }
 

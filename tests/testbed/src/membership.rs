@@ -140,6 +140,31 @@ impl Cluster {
         Ok(())
     }
 
+    /// Cuts the power of a host, whose disk stays. It is off until [`switch_on`](Self::switch_on).
+    pub fn switch_off(&self, host: &str) -> Result<()> {
+        let _lock = Lock::take(&self.progress)?;
+        let host = self.host(host)?;
+        let watch = Stopwatch::start();
+        host.power_off()?;
+        self.progress
+            .done(format_args!("{} is switched off", host.name()), &watch);
+        Ok(())
+    }
+
+    /// Boots a host that is off, and starts all that it runs.
+    pub fn switch_on(&self, host: &str) -> Result<()> {
+        let _lock = Lock::take(&self.progress)?;
+        let host = self.host(host)?;
+        let watch = Stopwatch::start();
+        network::ensure_host(host.name())?;
+        host.boot()?;
+        network::ensure_routes(&self.state.hosts)?;
+        self.start_all(&host)?;
+        self.progress
+            .done(format_args!("{} is switched on", host.name()), &watch);
+        Ok(())
+    }
+
     /// Adds hosts to a cluster that works; the caller holds the lock.
     pub(crate) fn extend(&mut self, names: &[HostName]) -> Result<()> {
         for name in names {

@@ -281,9 +281,14 @@ impl Cluster {
             .canonicalize()
             .with_context(|| format!("failed to find {}", tar.display()))?;
         let watch = Stopwatch::start();
-        on_each(&self.hosts(), |host| import(host, &tar))?;
-        self.progress
-            .done(format_args!("{} imported into every host", tar.display()), &watch);
+        on_each(&self.hosts(), |host| match host.init()? {
+            Some(_) => import(host, &tar),
+            None => Ok(()),
+        })?;
+        self.progress.done(
+            format_args!("{} imported into every host that is on", tar.display()),
+            &watch,
+        );
         Ok(())
     }
 

@@ -33,6 +33,30 @@ const CASES: &[Case] = &[
         "64 entries at most",
     ),
     (
+        |d| d.further_endpoints = vec!["10.0.0.19:6443".parse().unwrap(); MAX_FURTHER_ENDPOINTS + 1],
+        "furtherEndpoints",
+        "a list of 17",
+        "16 addresses",
+    ),
+    (
+        |d| d.further_endpoints = vec!["10.0.0.19:0".parse().unwrap()],
+        "furtherEndpoints[0]",
+        "0",
+        "1 to 65535",
+    ),
+    (
+        |d| d.further_endpoints = vec!["10.0.0.19:6443".parse().unwrap(), "0.0.0.0:6443".parse().unwrap()],
+        "furtherEndpoints[1]",
+        "0.0.0.0",
+        "unspecified",
+    ),
+    (
+        |d| d.further_endpoints = vec!["127.0.0.1:7443".parse().unwrap()],
+        "furtherEndpoints[0]",
+        "127.0.0.1",
+        "must not be a listener",
+    ),
+    (
         |d| d.disabled_members = vec![disabled("", 1)],
         "disabledMembers[0].name",
         "\"\"",
@@ -280,10 +304,11 @@ fn every_number_is_accepted_at_its_bounds_and_rejected_beyond() {
 
 #[test]
 fn values_at_their_bounds_are_accepted() {
-    let within: [fn(&mut Document); 8] = [
+    let within: [fn(&mut Document); 9] = [
         |d| d.revision = MAX_REVISION,
         |d| d.disabled_members = vec![disabled(&"n".repeat(253), MAX_ADDRESSES); MAX_DISABLED],
         |d| d.disabled_members = vec![disabled("cp9", 0)],
+        |d| d.further_endpoints = vec!["10.0.0.11:6443".parse().unwrap(); MAX_FURTHER_ENDPOINTS],
         |d| grow(d, MAX_MEMBERS),
         |d| d.members[0].addresses = vec![IpAddr::from([10, 0, 0, 1]); MAX_ADDRESSES],
         |d| d.health_check.timeout_milliseconds = d.health_check.period_milliseconds,

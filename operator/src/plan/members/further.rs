@@ -85,7 +85,12 @@ pub(super) fn members(
 }
 
 /// What the owner wants of an endpoint: by its own name, else what is wanted of its node's apiserver.
-fn state_of(name: &str, node_name: &str, spec: &ApiserverPoolSpec, members: &[Member]) -> PoolMemberState {
+pub fn state_of(
+    name: &str,
+    node_name: &str,
+    spec: &ApiserverPoolSpec,
+    members: &[Member],
+) -> PoolMemberState {
     let mut of_node = members
         .iter()
         .filter(|member| !node_name.is_empty() && member.node_name == node_name);

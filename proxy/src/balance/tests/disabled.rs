@@ -85,8 +85,13 @@ impl World {
             proven: true,
             ..target(index)
         });
-        self.balance
-            .observe(Event::Remembered(earlier.collect()), self.now);
+        self.balance.observe(
+            Event::Remembered {
+                earlier: earlier.collect(),
+                further: Vec::new(),
+            },
+            self.now,
+        );
         decisions
     }
 }

@@ -24,7 +24,11 @@ impl World {
             proven: true,
             ..earlier
         };
-        self.balance.observe(Event::Remembered(vec![earlier]), self.now);
+        let event = Event::Remembered {
+            earlier: vec![earlier],
+            further: Vec::new(),
+        };
+        self.balance.observe(event, self.now);
     }
 
     /// Takes in the upstream that a decision asks to watch.
@@ -245,6 +249,18 @@ fn a_removed_member_is_probed_as_soon_as_no_other_answers_and_dialled_once_it_an
     world.probed(2, Outcome::Ready);
     assert!(!world.balance.awaits_last_resort());
     assert_eq!(world.order()[0], 2);
+}
+
+#[test]
+fn an_earlier_member_that_has_only_kept_silent_is_not_dialled_though_it_was_proven_before_the_start() {
+    let mut world = World::healthy(1);
+    world.remember(1);
+    let decisions = world.silent(&[0]);
+    world.watch(&decisions);
+    world.probed(1, Outcome::Silent);
+    assert!(!world.order().contains(&1));
+    world.probed(1, Outcome::Ready);
+    assert_eq!(world.order()[0], 1);
 }
 
 #[test]

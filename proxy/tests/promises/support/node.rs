@@ -47,6 +47,7 @@ impl Pool {
             hash: String::new(),
             members: Vec::new(),
             disabled_members: Vec::new(),
+            further_endpoints: Vec::new(),
             listeners: vec![Listener {
                 name: "apiserver".to_owned(),
                 addresses: vec!["127.0.0.1".parse().unwrap()],
@@ -183,6 +184,12 @@ impl Pool {
             name: apiserver.name.clone(),
             sockets: vec![apiserver.address],
         });
+        self
+    }
+
+    /// Where an apiserver may be that is no member.
+    pub(crate) fn endpoint(mut self, apiserver: &Apiserver) -> Self {
+        self.document.further_endpoints.push(apiserver.address);
         self
     }
 

@@ -33,6 +33,7 @@ pub(super) fn configuration(setting: &Setting, listen: SocketAddr) -> Result<Pat
             node_name: String::new(),
         }],
         disabled_members: Vec::new(),
+        further_endpoints: Vec::new(),
         listeners: vec![Listener {
             name: "apiserver".to_owned(),
             addresses: vec![listen.ip()],
