@@ -150,7 +150,10 @@ fn every_field_is_described_and_none_is_nullable() {
             &mut |path, schema| {
                 assert!(schema.get("nullable").is_none(), "{path} is nullable");
                 let is_told = path.is_empty() || path.ends_with("[]") || is_of_every_object(path);
-                assert!(is_told || schema["description"].is_string(), "{path} says nothing");
+                assert!(
+                    is_told || schema["description"].is_string(),
+                    "{path} says nothing"
+                );
             },
         );
     }
@@ -163,7 +166,11 @@ fn every_object_of_a_spec_has_a_default() {
     let spec = &version(&pool)["schema"]["openAPIV3Schema"]["properties"]["spec"];
     walk("spec", spec, &mut |path, schema| {
         let has = |key: &str| schema.get(key).is_some();
-        if schema["type"] == "object" && path != "spec" && !path.contains("[]") && !has("additionalProperties") {
+        if schema["type"] == "object"
+            && path != "spec"
+            && !path.contains("[]")
+            && !has("additionalProperties")
+        {
             assert!(has("default"), "{path} has no default");
         }
     });
