@@ -3,6 +3,7 @@
 //! The process that serves writes it; a standby writes nothing. It goes through the proxy's own upstreams, never waits in the
 //! path of a client, and a failure changes nothing but a counter. Without a token there is no report.
 
+mod bounds;
 mod content;
 pub mod elsewhere;
 mod idle;

@@ -3,6 +3,9 @@
 //! The tests run one at a time, in the order of their names, so that those with the same start follow each other and
 //! find their state already there. Any of them may also run alone: each makes its state from whatever it finds.
 
+/// The proxy with a fault that its image names.
+const FAULTY: &str = env!("CARGO_BIN_EXE_faulty-proxy");
+
 /// Nothing of Trivet is installed.
 mod bare {
     mod a_release_that_shares_its_port_is_replaced_and_restored;

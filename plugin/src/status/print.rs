@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use trivet_crds::pool::MemberHealth;
 use trivet_crds::report::ReportedHealth;
+use trivet_operator::report::status::conditions;
 
 use super::matrix::{Rank, Row};
-use super::view::{CONDITIONS, MemberView, PoolView};
+use super::view::{MemberView, PoolView};
 use crate::doctor;
 use crate::doctor::members::health;
 use crate::output::table::{Cell, columns};
@@ -70,7 +71,8 @@ fn or_dash(text: &str) -> &str {
 }
 
 fn conditions(screen: Screen, view: &PoolView<'_>) -> String {
-    let rows = CONDITIONS.map(|type_| {
+    // One that the pool's operator does not know is shown as unknown.
+    let rows = conditions::ALL.map(|type_| {
         let Some(condition) = view.condition(type_) else {
             return vec![type_.into(), "unknown".into(), Cell::default()];
         };
@@ -198,7 +200,7 @@ pub(super) fn json(views: &[PoolView<'_>]) -> impl Serialize {
 }
 
 fn pool(view: &PoolView<'_>) -> Value {
-    let conditions: Map<_, _> = CONDITIONS
+    let conditions: Map<_, _> = conditions::ALL
         .iter()
         .map(|type_| {
             let condition = view.condition(type_);

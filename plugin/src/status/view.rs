@@ -11,19 +11,6 @@ use super::matrix::Row;
 use crate::doctor::{self, Finding};
 use crate::read::Facts;
 
-/// The conditions that a pool has, in the order in which people look at them. One that its operator does not know is shown as
-/// unknown.
-pub(super) const CONDITIONS: [&str; 8] = [
-    "Ready",
-    "Accepted",
-    "MembersAvailable",
-    "ProxiesAvailable",
-    "ConfigSynced",
-    "MembersDrained",
-    "CertificateMatches",
-    "Progressing",
-];
-
 /// What is shown of one pool.
 pub(super) struct PoolView<'a> {
     /// Its name.

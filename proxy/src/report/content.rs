@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trivet_crds::report::{
-    CertificateState, LastAnswer, ListenerState, MAX_LISTENERS, MAX_MESSAGE, MAX_WARNINGS, ProxyRole,
-    ReportContent, ReportedHealth, ReportedListener, ReportedMember, ReportedStanding, ReportedWarning,
-    StandbyState,
+    CertificateState, LastAnswer, ListenerState, MAX_LISTENERS, MAX_WARNINGS, ProxyRole, ReportContent,
+    ReportedHealth, ReportedListener, ReportedMember, ReportedStanding, ReportedWarning, StandbyState,
 };
 
 use super::{
+    bounds::{count, short},
     elsewhere::Held,
     idle::rests,
     members::{members, overview, summary},
@@ -178,22 +178,10 @@ fn listener(listener: &ListenerStatus) -> ReportedListener {
     }
 }
 
-/// A number as the schema takes it.
-pub(super) fn count(number: u64) -> u32 {
-    // The schema's type is signed.
-    u32::try_from(number)
-        .unwrap_or(u32::MAX)
-        .min(i32::MAX.unsigned_abs())
-}
-
-/// A text as the schema takes it.
-pub(super) fn short(text: &str) -> String {
-    text.chars().take(MAX_MESSAGE).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use trivet_crds::report::MAX_MESSAGE;
 
     use super::*;
 

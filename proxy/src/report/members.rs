@@ -5,7 +5,7 @@ use trivet_crds::report::{
 };
 
 use super::{
-    content::{count, short},
+    bounds::{count, short},
     elsewhere::Held,
 };
 use crate::{

@@ -10,14 +10,13 @@ use trivet_testbed::images::Broken;
 use trivet_tests::broken_releases::{are_taken_back, edit_of, edit_of_none};
 use trivet_tests::installation::{Installation, condition};
 
+use crate::FAULTY;
+
 /// An edit that brings a failed template again is answered in the operator's next passes.
 const ANSWERED: Duration = Duration::from_secs(20);
 
 /// A failed template that came again would have begun within this time.
 const STANDS: Duration = Duration::from_secs(10);
-
-/// The proxy with a fault that its image names.
-const FAULTY: &str = env!("CARGO_BIN_EXE_faulty-proxy");
 
 /// The last one comes again. One that does nothing at all looks to the operator like one that does not forward, and a minute
 /// for each is too much for every day: `soak` has it.

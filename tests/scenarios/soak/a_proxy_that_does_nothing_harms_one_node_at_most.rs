@@ -5,12 +5,13 @@ use trivet_testbed::images::Broken;
 use trivet_tests::broken_releases::{are_taken_back, edit_of_none};
 use trivet_tests::installation::Installation;
 
+use crate::FAULTY;
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a minute and more; `cargo xtask soak` runs it"]
 async fn a_proxy_that_does_nothing_is_taken_back_from_its_first_node() -> Result<()> {
     let installation = Installation::protecting().await?.told().await?;
-    let faulty = env!("CARGO_BIN_EXE_faulty-proxy");
-    let outcome = are_taken_back(&installation, &[Broken::Idles], faulty.as_ref()).await;
+    let outcome = are_taken_back(&installation, &[Broken::Idles], FAULTY.as_ref()).await;
     installation.edit_pool(edit_of_none()).await?;
     outcome
 }

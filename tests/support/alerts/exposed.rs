@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
+use trivet_operator::report::status::conditions;
 use trivet_operator::serve::metrics::Metrics as OperatorMetrics;
 use trivet_proxy::authn::Answer;
 use trivet_proxy::balance::health::{Outcome, State};
@@ -96,17 +97,7 @@ fn of_operator() -> String {
         json!({ "type": type_, "status": status, "reason": "Because", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z" })
     };
-    let types = [
-        "Ready",
-        "Accepted",
-        "MembersAvailable",
-        "ProxiesAvailable",
-        "ConfigSynced",
-        "MembersDrained",
-        "CertificateMatches",
-        "Progressing",
-    ];
-    let conditions = types
+    let conditions = conditions::ALL
         .iter()
         .flat_map(|type_| ["True", "False"].map(|status| condition(type_, status)));
     let status = json!({

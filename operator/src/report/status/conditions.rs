@@ -22,9 +22,6 @@ pub const PROGRESSING: &str = "Progressing";
 /// Accepted, proxies available, and at least one active member Up as far as the operator can judge.
 pub const READY: &str = "Ready";
 
-/// The reason where the owner has paused the management of the pool.
-pub const PAUSED: &str = "Paused";
-
 /// Every active member is Up on every node that reports.
 pub const MEMBERS_AVAILABLE: &str = "MembersAvailable";
 
@@ -37,10 +34,22 @@ pub const MEMBERS_DRAINED: &str = "MembersDrained";
 /// The members' certificates are valid and cover the listeners.
 pub const CERTIFICATE_MATCHES: &str = "CertificateMatches";
 
+/// The types of all conditions, in the order in which people look at them.
+pub const ALL: [&str; 8] = [
+    READY,
+    ACCEPTED,
+    MEMBERS_AVAILABLE,
+    PROXIES_AVAILABLE,
+    CONFIG_SYNCED,
+    MEMBERS_DRAINED,
+    CERTIFICATE_MATCHES,
+    PROGRESSING,
+];
+
 /// The longest message: short enough for people to read. The API server allows 32 KiB.
 const MESSAGE_LIMIT: usize = 2048;
 
-/// All conditions, the summary first.
+/// All conditions, in the order of [`ALL`].
 pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Condition> {
     let accepted = accepted(seen);
     let available = proxies::available(seen);
@@ -76,7 +85,7 @@ fn accepted(seen: &Seen<'_>) -> Undated {
         ),
         (Verdict::Paused { notes }, None) => Undated {
             holds: Holds::True,
-            reason: PAUSED,
+            reason: progress::PAUSED,
             message: notes.join("; "),
         },
         (

@@ -5,7 +5,6 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 
 use super::Seen;
-use super::conditions::PAUSED;
 use super::proxies;
 use super::undated::{Holds, Undated};
 use crate::apply::{BOOTSTRAP_FORBIDDEN, Kind};
@@ -14,6 +13,9 @@ use crate::plan::bootstrap::Phase;
 use crate::plan::permission::RETRY_ROLLOUT;
 use crate::plan::wave::{self, Halt, ROLLOUT_HALTED};
 use crate::reports::words::{NAMES_LIMIT, listed};
+
+/// The reason where the owner has paused the management of the pool.
+pub(super) const PAUSED: &str = "Paused";
 
 pub(super) fn progressing(seen: &Seen<'_>) -> Undated {
     let standing = match &seen.plan.verdict {

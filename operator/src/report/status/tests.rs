@@ -173,6 +173,17 @@ fn a_pool_that_serves_is_ready_with_its_counts() {
 }
 
 #[test]
+fn every_condition_is_told_in_order() {
+    let status = Case::good().status();
+    let told: Vec<_> = status
+        .conditions
+        .iter()
+        .map(|condition| condition.type_.as_str())
+        .collect();
+    assert_eq!(told, conditions::ALL);
+}
+
+#[test]
 fn only_active_members_are_counted() {
     let mut case = Case::good();
     case.plan.members.push(member(3, PoolMemberState::Draining));

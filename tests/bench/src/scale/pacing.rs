@@ -204,8 +204,8 @@ mod tests {
     /// The size of the fleet that the promise is about.
     const NODES: u32 = 5000;
 
-    /// The document tells 5,120 nodes: 25 writes a second on average, and a look more.
-    const CYCLE: f64 = 5120.0 / 25.0 + 1.0;
+    /// The document tells 5,120 nodes: 20 writes a second on average, and a look more.
+    const CYCLE: f64 = 5120.0 / 20.0 + 1.0;
 
     fn assert_kept(kind: Kind, nodes: u32) -> Seen {
         let seen = run(kind, nodes, 1);
@@ -223,10 +223,10 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_5000_proxies_is_reported_within_205_seconds_and_not_much_sooner() {
+    fn a_change_of_5000_proxies_is_reported_within_256_seconds_and_not_much_sooner() {
         for kind in [Kind::Start, Kind::Revision] {
             let last = run(kind, NODES, 1).all_after;
-            assert!((190.0..=CYCLE).contains(&last), "{kind:?}: {last}");
+            assert!((240.0..=CYCLE).contains(&last), "{kind:?}: {last}");
         }
         let back = run(Kind::Outage, NODES, 1).all_after;
         assert!(back <= CYCLE + 300.0, "{back}");
