@@ -101,6 +101,10 @@ pub struct View {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "facts of which none follows from another"
+)]
 pub(super) struct Path {
     pub(super) key: PathKey,
     pub(super) member: MemberId,

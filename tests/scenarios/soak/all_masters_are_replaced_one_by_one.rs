@@ -67,6 +67,7 @@ async fn no_lease_is_late_and_a_worker_that_slept_comes_back() -> Result<()> {
 }
 
 /// All rounds, or with `TRIVET_ROUNDS=2` the last two of them, before which the masters are the same.
+#[allow(clippy::disallowed_methods, reason = "a test has no command line of its own")]
 fn rounds() -> Result<&'static [Masters]> {
     match std::env::var("TRIVET_ROUNDS").as_deref() {
         Err(_) | Ok("5") => Ok(&ROUNDS),
