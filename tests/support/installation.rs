@@ -298,7 +298,7 @@ impl Installation {
             .map(drop)
     }
 
-    /// Waits until every node is Ready, and the kubelets that were restarted know their pods.
+    /// Waits until every node is Ready and its Lease fresh, and the kubelets that were restarted know their pods.
     pub async fn nodes_ready(&self) -> Result<()> {
         let kubernetes = self.kubernetes(FIRST_MASTER).await?;
         let nodes = Api::<Node>::all(kubernetes.clone());
@@ -308,9 +308,10 @@ impl Installation {
                 let node = nodes.iter().find(|node| node.name_any() == *name);
                 node.is_some_and(wiring::is_ready)
             };
-            let mut lacking: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
-            lacking.retain(|name| !is_ready(name));
+            let hosts: Vec<_> = self.hosts().iter().map(|host| host.name().to_string()).collect();
+            let lacking: Vec<_> = hosts.iter().filter(|name| !is_ready(name)).collect();
             ensure!(lacking.is_empty(), "{lacking:?} are not");
+            wiring::leases_are_fresh(&kubernetes, &hosts).await?;
             wiring::restarted_kubelets_know_their_pods(&kubernetes).await
         })
         .await

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 pub use self::history::History;
 
 /// Where kubelets renew their Leases.
-const LEASES: &str = "kube-node-lease";
+pub(crate) const LEASES: &str = "kube-node-lease";
 
 /// Both lists are a few objects long.
 const FIRST_LISTS: Duration = Duration::from_secs(20);

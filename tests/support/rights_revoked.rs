@@ -32,14 +32,14 @@ pub const OF_OPERATOR_IN_CLUSTER: Rights = Rights {
 impl Rights {
     /// Takes them away: the bindings stay, and bind nobody.
     pub async fn revoke(&self, installation: &Installation) -> Result<()> {
-        self.patch(installation, r#"[{"op":"remove","path":"/subjects"}]"#)
+        // An `add` replaces what is there, so that it does not matter whether some are gone already.
+        self.patch(installation, r#"[{"op":"add","path":"/subjects","value":[]}]"#)
             .await
     }
 
     /// Gives them back, whether or not they were taken away.
     pub async fn give_back(&self, installation: &Installation) -> Result<()> {
         let subject = json!({ "kind": "ServiceAccount", "name": self.account, "namespace": NAMESPACE });
-        // An `add` replaces what is there.
         let patch = json!([{ "op": "add", "path": "/subjects", "value": [subject] }]);
         self.patch(installation, &patch.to_string()).await
     }

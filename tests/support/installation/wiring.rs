@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use http::Request;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client as Kubernetes, ResourceExt as _};
@@ -17,7 +18,11 @@ use trivet_testbed::{Component, Host};
 
 use super::{APISERVER, FIRST_MASTER, Installation};
 use crate::attempts::{LOOPBACKS, once};
+use crate::observe::LEASES;
 use crate::say::say;
+
+/// kubelet renews a Lease each ten seconds, and up to four hundredths later (measured: 10.4 s).
+const FRESH: SignedDuration = SignedDuration::from_secs(12);
 
 /// kubelet's kubeconfig, as its host sees it.
 const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
@@ -191,6 +196,25 @@ async fn knows_its_pods(kubernetes: &Kubernetes, node: &str) -> Result<()> {
             known.contains(uid.as_str()),
             "{node}'s kubelet does not know pod {} yet",
             pod.name_any()
+        );
+    }
+    Ok(())
+}
+
+/// Fails while the Lease of one of these nodes is older than a kubelet lets it become: one that could not renew it for some
+/// seconds waits ever longer before it tries again, while its node is still Ready.
+pub(super) async fn leases_are_fresh(kubernetes: &Kubernetes, nodes: &[String]) -> Result<()> {
+    let leases = Api::<Lease>::namespaced(kubernetes.clone(), LEASES);
+    let leases = leases.list(&ListParams::default()).await;
+    let now = Timestamp::now();
+    let leases = leases.context("failed to list the nodes' Leases")?;
+    for lease in leases.iter().filter(|lease| nodes.contains(&lease.name_any())) {
+        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+        let age = renewed.map(|renewed| now.duration_since(renewed.0));
+        ensure!(
+            age.is_some_and(|age| age < FRESH),
+            "{}'s Lease is {age:?} old",
+            lease.name_any()
         );
     }
     Ok(())
