@@ -191,13 +191,13 @@ impl Suite<'_> {
         })
     }
 
-    /// What Trivet's accounts have asked for in all scenarios, beside their rights. Fails if a call was refused or needed a right
-    /// from elsewhere, or if a right was never used.
+    /// What Trivet's accounts have asked for in all scenarios, beside their rights, for people to read: `testbed calls` is the
+    /// command that fails by it. Some scenarios alone use only some of the rights.
     fn calls(&mut self, begun: SystemTime) -> Result<()> {
         self.part("calls and the chart's roles", |_| {
             let report = calls::compare(&Cluster::load()?, Some(begun.try_into()?))?;
             println!("{report}");
-            report.verdict()
+            Ok(())
         })
     }
 
