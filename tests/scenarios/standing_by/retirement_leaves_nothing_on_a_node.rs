@@ -23,7 +23,8 @@ async fn the_proxies_of_a_deleted_pool_stay_while_used_and_then_go_without_a_tra
     let directories = installation.pod_directories().await?;
 
     tools.kubectl("delete asp default --wait").await?;
-    let log = format!("logs deployment/trivet-operator --namespace {NAMESPACE} --since=60s");
+    // Of both operators: only the one that leads says it.
+    let log = format!("logs deployment/trivet-operator --all-pods --namespace {NAMESPACE} --since=60s");
     eventually(TOLD, "the operator's word on the workers", async || {
         let log = tools.kubectl(&log).await?;
         let line = log.lines().rfind(|line| line.contains("its proxies stay"));
