@@ -30,14 +30,7 @@ const SOAK_SECONDS: u32 = 15;
 /// Brings one after another. `faulty` is the proxy with a fault.
 pub async fn are_taken_back(installation: &Installation, kinds: &[Broken], faulty: &Path) -> Result<()> {
     let good = installation.template().await?;
-    let (images, faulty) = (kinds.to_vec(), faulty.to_owned());
-    installation
-        .disturb(move |cluster| {
-            images.into_iter().try_for_each(|broken| {
-                cluster.load_image(&images::broken(&Progress::new(), broken, &faulty)?)
-            })
-        })
-        .await?;
+    load(installation, kinds, faulty).await?;
     for broken in kinds {
         let clients = SteadyClients::start(installation)?;
         installation.edit_pool(edit_of(*broken)).await?;
@@ -55,6 +48,18 @@ pub async fn are_taken_back(installation: &Installation, kinds: &[Broken], fault
             .await?;
     }
     Ok(())
+}
+
+/// Loads their images on all nodes. `faulty` is the proxy with a fault.
+pub async fn load(installation: &Installation, kinds: &[Broken], faulty: &Path) -> Result<()> {
+    let (kinds, faulty) = (kinds.to_vec(), faulty.to_owned());
+    installation
+        .disturb(move |cluster| {
+            kinds.into_iter().try_for_each(|broken| {
+                cluster.load_image(&images::broken(&Progress::new(), broken, &faulty)?)
+            })
+        })
+        .await
 }
 
 /// What brings a broken release. One that takes memory has a limit that it does not come to.

@@ -9,15 +9,19 @@ use futures::future::try_join_all;
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
+use trivet_testbed::images::Broken;
 use trivet_testbed::{Component, Host};
 use trivet_tests::alerts::faults::{CONNECTIONS, Faults, RENEWED, STRANGER};
 use trivet_tests::attempts::LOOPBACKS;
+use trivet_tests::broken_releases::{self, edit_of, edit_of_none};
 use trivet_tests::held::Held;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::prometheus::Prometheus;
-use trivet_tests::rights_revoked::OF_OPERATOR_IN_CLUSTER;
+use trivet_tests::rights_revoked::{OF_OPERATOR, OF_OPERATOR_IN_CLUSTER};
 use trivet_tests::say::say;
 use trivet_tests::serving_certificate;
+
+use crate::FAULTY;
 
 /// Within this time of a fault its alert's expression holds, and within this time of the heal none does.
 const TOLD: Duration = Duration::from_secs(60);
@@ -48,11 +52,16 @@ async fn alerts_fire_and_clear() -> Result<()> {
     told?;
     all_clear(&prometheus, "nodes and members").await?;
 
+    let outcome = a_release_that_fails(&installation, &prometheus).await;
+    installation.edit_pool(edit_of_none()).await?;
+    outcome?;
+    all_clear(&prometheus, "a release that fails").await?;
+
     let outcome = pool_and_passes(&installation, &prometheus).await;
-    OF_OPERATOR_IN_CLUSTER.give_back(&installation).await?;
+    OF_OPERATOR.give_back(&installation).await?;
     installation.edit_pool(json!({ "members": null })).await?;
     outcome?;
-    all_clear(&prometheus, "a rejected spec, and an operator without rights").await?;
+    all_clear(&prometheus, "a rejected spec, and operators without rights").await?;
 
     let replicas = operators(&installation, 0).await?;
     let outcome = prometheus.tells("TrivetOperatorDown", &[], TOLD).await;
@@ -218,7 +227,16 @@ async fn renew(installation: &Installation) -> Result<()> {
         .await
 }
 
-/// A spec that would leave no member, for an operator that may not say so.
+/// A release of the proxy that does not start. If another scenario has brought it before, it is not tried, and named again.
+async fn a_release_that_fails(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
+    broken_releases::load(installation, &[Broken::IsForeign], FAULTY.as_ref()).await?;
+    installation.edit_pool(edit_of(Broken::IsForeign)).await?;
+    prometheus
+        .tells("TrivetRolloutHalted", &[("pool", POOL)], TOLD)
+        .await
+}
+
+/// A spec that would leave no member, for an operator that may not say so; then operators that may not lead.
 async fn pool_and_passes(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
     OF_OPERATOR_IN_CLUSTER.revoke(installation).await?;
     let disabled = ["cp1", "cp2", "cp3"].map(|name| json!({ "name": name, "state": "Disabled" }));
@@ -227,8 +245,9 @@ async fn pool_and_passes(installation: &Installation, prometheus: &Prometheus) -
     tokio::try_join!(
         prometheus.tells("TrivetPoolRejected", &pool, TOLD),
         prometheus.tells("TrivetOperatorPassesFail", &pool, TOLD),
-    )
-    .map(drop)
+    )?;
+    OF_OPERATOR.revoke(installation).await?;
+    prometheus.tells("TrivetNoLeader", &[], TOLD).await
 }
 
 /// Runs so many operators from now on; returns how many there were.
