@@ -191,13 +191,13 @@ impl Suite<'_> {
         })
     }
 
-    /// What Trivet's accounts have asked for in all scenarios, beside their rights, for people to read: `testbed calls` is the
-    /// command that fails by it. Some scenarios alone use only some of the rights.
+    /// What Trivet's accounts have asked for in all scenarios, beside their rights. Some scenarios alone use only some of the
+    /// rights, so it is judged after all of them.
     fn calls(&mut self, begun: SystemTime) -> Result<()> {
         self.part("calls and the chart's roles", |_| {
             let report = calls::compare(&Cluster::load()?, Some(begun.try_into()?))?;
             println!("{report}");
-            Ok(())
+            report.verdict()
         })
     }
 
