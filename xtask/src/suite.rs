@@ -8,8 +8,7 @@ use anyhow::{Context, Result, bail};
 use trivet_testbed::{Cluster, Progress, Stopwatch};
 use trivet_testbed::{binaries, calls, down, images, setup, skew};
 
-use crate::lints::{self, Lints};
-use crate::{scenarios, test_run};
+use crate::{lints, scenarios, test_run};
 
 /// Which parts of the suite to run.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -119,11 +118,10 @@ impl Suite<'_> {
         let mut images = None;
         if tier != Tier::Cluster {
             self.checks()?;
-            let lints = lints::start_beside(self.root, ALL);
             if tier == Tier::All {
                 images = Some(images::start_beside()?);
             }
-            self.unit(lints)?;
+            self.unit()?;
         }
         if tier != Tier::Unit {
             let begun = SystemTime::now();
@@ -141,17 +139,19 @@ impl Suite<'_> {
         self.part("Debian packages", |suite| setup::packages(&suite.progress))
     }
 
-    /// What can fail without a test, and the tests compiled.
+    /// What can fail without a test, and the tests compiled, which lints them.
     fn checks(&mut self) -> Result<()> {
         self.part("formatting", |suite| {
             finish(&mut suite.cargo("fmt --all --check"))
         })?;
-        self.part("compiling the tests", |suite| {
-            finish(&mut suite.cargo(&format!("test {ALL} --no-run")))
+        self.part("lints, and compiling the tests", |suite| {
+            finish(&mut suite.cargo(&format!("test {ALL} --no-run")))?;
+            // Those that a plain `cargo test` leaves out.
+            finish(&mut suite.cargo(&format!("test {ALL} --no-run --test lab --test scenarios")))
         })
     }
 
-    fn unit(&mut self, lints: Lints) -> Result<()> {
+    fn unit(&mut self) -> Result<()> {
         self.part("alerts", |suite| {
             let mut promtool = Command::new("promtool");
             let test = ["test", "rules", "tests/monitoring/alerts.yaml"];
@@ -165,9 +165,7 @@ impl Suite<'_> {
             let lab =
                 format!("test {ALL} --no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
             finish(&mut suite.cargo(&lab))
-        })?;
-        // They began with the unit tests.
-        self.part("lints", |_| lints.finish())
+        })
     }
 
     /// The scenarios that these arguments choose, and all that they need.
@@ -216,6 +214,7 @@ impl Suite<'_> {
     fn cargo(&self, arguments: &str) -> Command {
         let mut cargo = setup::cargo();
         cargo.args(arguments.split_whitespace()).current_dir(self.root);
+        lints::also_deny(&mut cargo);
         cargo
     }
 
