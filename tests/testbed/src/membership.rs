@@ -80,7 +80,7 @@ impl Cluster {
         output::of(kubectl.args(["delete", "node", "--ignore-not-found", &name.to_string()]))?;
         self.progress.done(format_args!("{name}: Node deleted"), &watch);
         terminate(&host, Component::KubeApiserver)?;
-        remove_member(&other, name)?;
+        remove_member(&other, &host)?;
         self.progress
             .done(format_args!("{name}: etcd member removed"), &watch);
         host.power_off()?;
@@ -248,24 +248,43 @@ fn add_member(through: &Host, name: HostName) -> Result<()> {
         Duration::from_millis(500),
         MEMBER_CHANGE,
         &format!("etcd's new member {name}"),
-        || etcd(through, "member/add", &json!({ "peerURLs": [name.etcd_peer()] })).map(drop),
+        || {
+            etcd(
+                through,
+                "cluster/member/add",
+                &json!({ "peerURLs": [name.etcd_peer()] }),
+            )
+            .map(drop)
+        },
     )
 }
 
-fn remove_member(through: &Host, name: HostName) -> Result<()> {
-    let Some(id) = member(&members(through)?, name) else {
+/// Moves the leadership away first: what is being written when the leader is removed would wait for seven seconds.
+fn remove_member(through: &Host, leaving: &Host) -> Result<()> {
+    let name = leaving.name();
+    let found = members(through)?;
+    let Some(id) = member(&found, name) else {
         return Ok(());
     };
+    let remaining = member(&found, through.name());
+    let remaining = remaining.with_context(|| format!("{} is no member of etcd", through.name()))?;
     wait::until_every(
         Duration::from_millis(500),
         MEMBER_CHANGE,
         &format!("the end of etcd's member {name}"),
-        || etcd(through, "member/remove", &json!({ "ID": id })).map(drop),
+        || {
+            let status = etcd(through, "maintenance/status", &json!({}))?;
+            if status.get("leader").and_then(Value::as_str) == Some(&id) {
+                let to = json!({ "targetID": remaining });
+                etcd(leaving, "maintenance/transfer-leadership", &to)?;
+            }
+            etcd(through, "cluster/member/remove", &json!({ "ID": id })).map(drop)
+        },
     )
 }
 
 fn members(through: &Host) -> Result<Value> {
-    etcd(through, "member/list", &json!({}))
+    etcd(through, "cluster/member/list", &json!({}))
 }
 
 /// The id of a member, found by its URL, because a member that has not started has no name yet.
@@ -296,7 +315,7 @@ fn etcd(master: &Host, method: &str, request: &Value) -> Result<Value> {
     curl.arg("--cert").arg(pki("healthcheck-client.crt"));
     curl.arg("--key").arg(pki("healthcheck-client.key"));
     curl.args(["--data", &request.to_string()]);
-    curl.arg(format!("https://{}:2379/v3/cluster/{method}", master.ipv4()));
+    curl.arg(format!("https://{}:2379/v3/{method}", master.ipv4()));
     let output = curl.output().context("failed to start curl")?;
     let answer = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
