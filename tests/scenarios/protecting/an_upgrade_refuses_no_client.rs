@@ -39,54 +39,36 @@ async fn upgrades(installation: &Installation) -> Result<()> {
 
     let first = installation.template().await?;
     let clients = SteadyClients::start(installation)?;
-    installation
-        .edit_pool(json!({ "proxy": { "logLevel": "debug" } }))
-        .await?;
-    let second = installation.other_template(&first).await?;
+    let second = edit(installation, "debug", &first).await?;
     for (component, host) in [(Component::Kubelet, "w1"), (Component::Containerd, "w2")] {
         installation
             .disturb(move |cluster| cluster.restart(host, component, &[]))
             .await?;
     }
-    installation.rolled_out(&nodes, is_of(&second)).await?;
-    clients
-        .none_was_refused("an upgrade, w1's kubelet and w2's containerd restarted", LIMIT)
-        .await?;
-
-    let clients = SteadyClients::start(installation)?;
-    installation
-        .edit_pool(json!({ "proxy": { "logLevel": "warn" } }))
-        .await?;
-    let third = installation.other_template(&second).await?;
+    took(installation, &workers, &second).await?;
+    let third = edit(installation, "warn", &second).await?;
     took(installation, &workers, &third).await?;
-    // The default: the next scenario finds the template that it needs.
-    installation
-        .edit_pool(json!({ "proxy": { "logLevel": "info" } }))
-        .await?;
-    let fourth = installation.other_template(&third).await?;
-    installation.rolled_out(&nodes, is_of(&fourth)).await?;
-    clients
-        .none_was_refused("a third template while the second one's proxies take over", LIMIT)
-        .await?;
-
-    let clients = SteadyClients::start(installation)?;
-    installation
-        .edit_pool(json!({ "proxy": { "logLevel": "error" } }))
-        .await?;
-    let fifth = installation.other_template(&fourth).await?;
-    took(installation, &workers, &fifth).await?;
-    installation
-        .edit_pool(json!({ "proxy": { "logLevel": "info" } }))
-        .await?;
-    let back = installation.other_template(&fifth).await?;
+    // The default, with which the next scenario begins.
+    let back = edit(installation, "info", &third).await?;
     ensure!(
-        back == fourth,
-        "the roll-back has template {back}, and it was {fourth}"
+        back == first,
+        "the roll-back has template {back}, and it was {first}"
     );
-    installation.rolled_out(&nodes, is_of(&fourth)).await?;
+    installation.rolled_out(&nodes, is_of(&first)).await?;
     clients
-        .none_was_refused("a roll-back after the take", LIMIT)
+        .none_was_refused(
+            "an upgrade, w1's kubelet and w2's containerd restarted, a third template, a roll-back",
+            LIMIT,
+        )
         .await
+}
+
+/// Returns the template that follows from another level of the log.
+async fn edit(installation: &Installation, level: &str, before: &str) -> Result<String> {
+    installation
+        .edit_pool(json!({ "proxy": { "logLevel": level } }))
+        .await?;
+    installation.other_template(before).await
 }
 
 /// Waits until the new proxy of each node is Ready, which it is once it has taken over, while the old one is still there.
