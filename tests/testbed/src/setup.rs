@@ -175,16 +175,33 @@ pub fn idle(command: &Command) -> Command {
     idle
 }
 
+/// With these, cargo has clippy compile the workspace and deny all warnings. clippy is a driver of rustc; the variables are
+/// those by which `cargo clippy` calls it, and the words of the second one are divided by that string.
+pub const LINTS: [(&str, &str); 2] = [
+    ("RUSTC_WORKSPACE_WRAPPER", "clippy-driver"),
+    (
+        "CLIPPY_ARGS",
+        "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
+    ),
+];
+
 /// A program without the variables that cargo sets for the package it runs. A cargo that finds them builds again what
-/// depends on them.
+/// depends on them. Nor does it have [`LINTS`]: what a test that is linted builds is compiled as it ships.
 pub(crate) fn apart_from_cargo(program: &OsStr) -> Command {
     let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(is_of_one_package) {
+    for (name, value) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_one_package) || is_of_lints(&name, &value) {
             command.env_remove(name);
         }
     }
     command
+}
+
+/// A user may have another wrapper.
+fn is_of_lints(name: &OsStr, value: &OsStr) -> bool {
+    LINTS
+        .iter()
+        .any(|(lint, wanted)| name == *lint && value == *wanted)
 }
 
 /// What cargo sets for the programs and build scripts of one package, by its reference's chapter on environment variables.
@@ -215,6 +232,14 @@ mod tests {
         }
         for kept in ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_BUILD_JOBS", "RUSTFLAGS"] {
             assert!(!is_of_one_package(kept), "{kept}");
+        }
+    }
+
+    #[test]
+    fn what_a_linted_test_builds_is_not_linted_and_the_wrapper_of_a_user_stays() {
+        for (name, value) in LINTS {
+            assert!(is_of_lints(name.as_ref(), value.as_ref()), "{name}");
+            assert!(!is_of_lints(name.as_ref(), "sccache".as_ref()), "{name}");
         }
     }
 
