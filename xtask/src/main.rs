@@ -1,7 +1,6 @@
 //! The commands behind `make`: generation, the test suite, the testbed and the demo, in plain Rust.
 
 mod bench;
-mod lints;
 #[cfg(test)]
 mod promises;
 mod scenarios;

@@ -163,7 +163,7 @@ pub fn cargo() -> Command {
 
 /// A command that runs where nothing else wants the CPU, and ends with the thread that starts it, however that ends:
 /// sched(7), `SCHED_IDLE`; prctl(2), `PR_SET_PDEATHSIG`.
-pub fn idle(command: &Command) -> Command {
+pub(crate) fn idle(command: &Command) -> Command {
     let mut idle = apart_from_cargo("setpriv".as_ref());
     idle.args(["--pdeathsig", "TERM", "chrt", "--idle", "0"])
         .arg(command.get_program())
