@@ -63,7 +63,7 @@ struct Chunks {
     sent: watch::Sender<Sent>,
 }
 
-/// Does this on a thread of its own, which others come before.
+/// Does this after others have had the CPU. It lowers the priority of the whole thread, and a flow has one of its own.
 async fn behind_others(work: impl Future<Output = Result<Seen>>) -> Result<Seen> {
     rustix::process::nice(NICE).context("failed to lower the priority of a thread")?;
     work.await

@@ -244,18 +244,12 @@ fn add_member(through: &Host, name: HostName) -> Result<()> {
     if member(&members(through)?, name).is_some() {
         return Ok(());
     }
+    let new = json!({ "peerURLs": [name.etcd_peer()] });
     wait::until_every(
         Duration::from_millis(500),
         MEMBER_CHANGE,
         &format!("etcd's new member {name}"),
-        || {
-            etcd(
-                through,
-                "cluster/member/add",
-                &json!({ "peerURLs": [name.etcd_peer()] }),
-            )
-            .map(drop)
-        },
+        || etcd(through, "cluster/member/add", &new).map(drop),
     )
 }
 
