@@ -1,7 +1,9 @@
 //! `make test`: everything, from formatting to the real cluster, cheapest part first, each part timed.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -96,9 +98,13 @@ fn reported(root: &Path, work: impl FnOnce(&mut Suite<'_>) -> Result<()>) -> Res
 /// The whole workspace with all features, whatever is run of it: other features would build everything again.
 const ALL: &str = "--workspace --all-features";
 
-/// Tests of sockets and of the lab wait most of their time: four of them use two thirds of one core. A lab knows what the
-/// machine costs, from connections without the proxy.
+/// Tests of sockets and of the lab wait most of their time: four of them use two thirds of one core, so the lab runs beside the
+/// unit tests. It knows what the machine costs, from connections without the proxy.
 const AT_A_TIME: u8 = 4;
+
+/// Ends a test program that hangs, and the processes that it has started, so that the suite fails by it: cargo waits for ever.
+/// The longest takes three minutes, on a machine that does much else.
+const HANGS: &str = "target.'cfg(unix)'.runner=['timeout', '--kill-after=10', '600']";
 
 /// What the properties of `make test` draw their cases from. With another seed each time, a change that has nothing to do
 /// with a rare case would fail by it; `make soak` looks for those.
@@ -157,14 +163,12 @@ impl Suite<'_> {
             let test = ["test", "rules", "tests/monitoring/alerts.yaml"];
             finish(promtool.args(test).current_dir(suite.root))
         })?;
-        self.part("unit tests", |suite| {
-            let mut tests = suite.cargo(&format!("test {ALL} -- --test-threads={AT_A_TIME}"));
-            finish(tests.env("PROPTEST_RNG_SEED", SEED))
-        })?;
-        self.part("lab", |suite| {
-            let lab =
-                format!("test {ALL} --no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
-            finish(&mut suite.cargo(&lab))
+        self.part("unit tests and lab", |suite| {
+            let lab = format!("--no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
+            let mut unit = suite.tests(&format!("-- --test-threads={AT_A_TIME}"));
+            beside(&mut suite.tests(&lab), || {
+                finish(unit.env("PROPTEST_RNG_SEED", SEED))
+            })
         })
     }
 
@@ -225,12 +229,42 @@ impl Suite<'_> {
         cargo
     }
 
+    /// A cargo that runs tests, each program for as long as [`HANGS`] allows.
+    fn tests(&self, arguments: &str) -> Command {
+        let mut cargo = self.cargo(&format!("test {ALL}"));
+        cargo.args(["--config", HANGS]).args(arguments.split_whitespace());
+        cargo
+    }
+
     fn report(&self) {
         println!("\nTime taken:");
         for (name, taken) in &self.taken {
             println!("  {name:<28}{:>7.1} s", taken.as_secs_f32());
         }
     }
+}
+
+/// Runs a command beside other work, and prints what it says once both have ended; fails if one of them fails.
+fn beside(command: &mut Command, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (worked, output) = thread::scope(|scope| {
+        let running = scope.spawn(|| command.output());
+        (work(), running.join())
+    });
+    let Ok(output) = output else {
+        bail!("the thread that waits for a command has panicked");
+    };
+    let output = output.context("failed to run a command beside others")?;
+    io::stdout()
+        .write_all(&output.stdout)
+        .context("failed to print")?;
+    io::stderr()
+        .write_all(&output.stderr)
+        .context("failed to print")?;
+    worked?;
+    if !output.status.success() {
+        bail!(test_run::ended(command, output.status));
+    }
+    Ok(())
 }
 
 fn finish(cargo: &mut Command) -> Result<()> {
@@ -242,4 +276,24 @@ fn finish(cargo: &mut Command) -> Result<()> {
         bail!(test_run::ended(cargo, status));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn of_two_that_run_side_by_side_either_may_fail() {
+        beside(&mut shell("true"), || Ok(())).unwrap();
+        let error = beside(&mut shell("exit 3"), || Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "`sh -c exit 3` ended with exit status: 3");
+        let error = beside(&mut shell("true"), || bail!("the other one")).unwrap_err();
+        assert_eq!(error.to_string(), "the other one");
+    }
 }
