@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use trivet_instruments::eventually;
 use trivet_testbed::images::Broken;
 use trivet_testbed::{Component, Host};
-use trivet_tests::alerts::faults::{CONNECTIONS, Faults, RENEWED, STRANGER};
+use trivet_tests::alerts::faults::{CONNECTIONS, Faults, Injected, RENEWED, STRANGER};
 use trivet_tests::attempts::LOOPBACKS;
 use trivet_tests::broken_releases::{self, edit_of, edit_of_none};
 use trivet_tests::held::Held;
@@ -38,8 +38,8 @@ async fn alerts_fire_and_clear() -> Result<()> {
     say("no alert in a healthy cluster");
 
     let outcome = async {
-        faults.inject(&installation).await?;
-        nodes_and_members(&installation, &faults, &prometheus).await
+        let injected = faults.inject(&installation).await?;
+        nodes_and_members(&installation, &faults, injected, &prometheus).await
     }
     .await;
     serving_certificate::end_soon(&installation.cluster().host(RENEWED)?)?;
@@ -108,10 +108,9 @@ async fn only_readers_get_metrics(installation: &Installation, host: &Host) -> R
 async fn nodes_and_members(
     installation: &Installation,
     faults: &Faults,
+    injected: Injected,
     prometheus: &Prometheus,
 ) -> Result<()> {
-    let _held = fill(installation, &faults.reached, prometheus).await?;
-    let begun = Instant::now();
     let name = |host: &Host| host.name().to_string();
     let [severed, reached, hung, taken, unwritable] = [
         &faults.severed,
@@ -121,26 +120,41 @@ async fn nodes_and_members(
         &faults.unwritable,
     ]
     .map(name);
+    let Injected {
+        in_nodes,
+        in_network,
+        in_spec,
+    } = injected;
     let wanted = [
-        ("TrivetNoUpstream", vec![("node", severed.as_str())]),
+        (in_network, "TrivetNoUpstream", vec![("node", severed.as_str())]),
         (
+            in_network,
             "TrivetMemberUnreachableFromNode",
             vec![("node", reached.as_str()), ("member", "cp2")],
         ),
-        ("TrivetMemberDownOnManyNodes", vec![("member", "cp3")]),
-        ("TrivetDocumentStale", vec![("node", severed.as_str())]),
-        ("TrivetReportsFail", vec![("node", severed.as_str())]),
-        ("TrivetConnectionsNearLimit", vec![("node", reached.as_str())]),
-        ("TrivetProxyNotScraped", vec![("node", hung.as_str())]),
         (
+            in_network,
+            "TrivetMemberDownOnManyNodes",
+            vec![("member", "cp3")],
+        ),
+        (in_spec, "TrivetDocumentStale", vec![("node", severed.as_str())]),
+        (in_network, "TrivetReportsFail", vec![("node", severed.as_str())]),
+        (in_nodes, "TrivetProxyNotScraped", vec![("node", hung.as_str())]),
+        (
+            in_network,
             "TrivetProxyNotListening",
             vec![("node", taken.as_str()), ("listener", "127.0.0.1:7443")],
         ),
-        ("TrivetProxiesUnavailable", vec![("pool", POOL)]),
-        ("TrivetStandbyMissing", vec![("pool", POOL)]),
-        ("TrivetCertificateRefused", vec![("member", STRANGER)]),
-        ("TrivetCacheUnwritable", vec![("node", unwritable.as_str())]),
+        (in_nodes, "TrivetProxiesUnavailable", vec![("pool", POOL)]),
+        (in_nodes, "TrivetStandbyMissing", vec![("pool", POOL)]),
+        (in_spec, "TrivetCertificateRefused", vec![("member", STRANGER)]),
         (
+            in_nodes,
+            "TrivetCacheUnwritable",
+            vec![("node", unwritable.as_str())],
+        ),
+        (
+            in_nodes,
             "TrivetProxyWarns",
             vec![
                 ("node", unwritable.as_str()),
@@ -148,15 +162,28 @@ async fn nodes_and_members(
             ],
         ),
     ];
-    let told = wanted.iter().map(|(alert, labels)| async move {
-        prometheus.tells(alert, labels, TOLD).await?;
-        say(format!(
-            "{alert} {labels:?} after {:.0} s",
-            begun.elapsed().as_secs_f32()
-        ));
-        anyhow::Ok(())
-    });
-    try_join_all(told).await.map(drop)
+    let told = wanted
+        .iter()
+        .map(|(since, alert, labels)| tells(prometheus, *since, alert, labels));
+    let full = async {
+        let held = fill(installation, &faults.reached, prometheus).await?;
+        let labels = [("node", reached.as_str())];
+        tells(prometheus, Instant::now(), "TrivetConnectionsNearLimit", &labels).await?;
+        anyhow::Ok(held)
+    };
+    // Beside each other: the connections that are held end with the last alert.
+    tokio::try_join!(try_join_all(told), full).map(drop)
+}
+
+/// Waits until an alert's expression holds, and fails if that is later than a minute after its fault.
+async fn tells(prometheus: &Prometheus, since: Instant, alert: &str, labels: &[(&str, &str)]) -> Result<()> {
+    let left = TOLD.saturating_sub(since.elapsed());
+    prometheus.tells(alert, labels, left).await?;
+    say(format!(
+        "{alert} {labels:?} after {:.0} s",
+        since.elapsed().as_secs_f32()
+    ));
+    Ok(())
 }
 
 /// Holds so many connections of a node that nearly none is left.
@@ -239,15 +266,16 @@ async fn a_release_that_fails(installation: &Installation, prometheus: &Promethe
 /// A spec that would leave no member, for an operator that may not say so; then operators that may not lead.
 async fn pool_and_passes(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
     OF_OPERATOR_IN_CLUSTER.revoke(installation).await?;
+    let revoked = Instant::now();
     let disabled = ["cp1", "cp2", "cp3"].map(|name| json!({ "name": name, "state": "Disabled" }));
     installation.edit_pool(json!({ "members": disabled })).await?;
     let pool = [("pool", POOL)];
     tokio::try_join!(
-        prometheus.tells("TrivetPoolRejected", &pool, TOLD),
-        prometheus.tells("TrivetOperatorPassesFail", &pool, TOLD),
+        tells(prometheus, Instant::now(), "TrivetPoolRejected", &pool),
+        tells(prometheus, revoked, "TrivetOperatorPassesFail", &pool),
     )?;
     OF_OPERATOR.revoke(installation).await?;
-    prometheus.tells("TrivetNoLeader", &[], TOLD).await
+    tells(prometheus, Instant::now(), "TrivetNoLeader", &[]).await
 }
 
 /// Runs so many operators from now on; returns how many there were.
