@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
@@ -26,6 +27,13 @@ use crate::FAULTY;
 /// Within this time of a fault its alert's expression holds, and within this time of the heal none does.
 const TOLD: Duration = Duration::from_secs(60);
 
+/// What events tell of the master whose apiserver is dead, and comes back with a certificate of a few days.
+const EVENTS: [(&str, &str); 3] = [
+    ("MemberUnhealthy", "cp3 is "),
+    ("MemberRecovered", "cp3 is Up"),
+    ("CertificateExpiresSoon", "the certificate of cp3 expires on "),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_and_clear() -> Result<()> {
     let installation = Installation::standing_by().await?.told().await?;
@@ -37,6 +45,7 @@ async fn alerts_fire_and_clear() -> Result<()> {
     prometheus.tells_nothing(TOLD).await?;
     say("no alert in a healthy cluster");
 
+    let since = Timestamp::now();
     let outcome = async {
         let injected = faults.inject(&installation).await?;
         nodes_and_members(&installation, &faults, injected, &prometheus).await
@@ -51,6 +60,9 @@ async fn alerts_fire_and_clear() -> Result<()> {
     renew(&installation).await?;
     told?;
     all_clear(&prometheus, "a certificate that ends soon").await?;
+    for (reason, words) in EVENTS {
+        installation.told_by_event(reason, words, since).await?;
+    }
 
     let outcome = a_release_that_fails(&installation, &prometheus).await;
     installation.edit_pool(edit_of_none()).await?;
