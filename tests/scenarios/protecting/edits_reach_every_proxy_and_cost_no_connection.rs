@@ -1,7 +1,8 @@
 //! Members come and go while clients connect: every proxy follows within two seconds, none restarts, no
-//! connection fails. A master joins while the operator rejects the spec. A paused pool stays as it is. Conditions and events
-//! say what happens.
+//! connection fails. A master joins while the operator rejects the spec. A paused pool stays as it is. Masters are found by
+//! EndpointSlices as well. Conditions and events say what happens.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use trivet_crds::pool::{MemberHealth, MemberSource, MemberStatus};
 use trivet_crds::wire::{Document, MemberState};
 use trivet_instruments::eventually;
 use trivet_testbed::Host;
@@ -119,6 +121,7 @@ impl Edits {
         self.waited_for(300).await?;
         self.nothing_while_paused(350).await?;
         self.names_are_missing().await?;
+        self.found_by_endpoints().await?;
         let since = Timestamp::now();
         self.master_comes_and_goes().await?;
         self.events_tell(since).await?;
@@ -231,6 +234,40 @@ impl Edits {
         self.edit("managed again", json!({ "management": null }), |document| {
             document.connection.hedge_delay_milliseconds == hedge_delay
         })
+        .await
+    }
+
+    /// The endpoints of `default/kubernetes` instead of the nodes, and back: the same apiservers by other names.
+    async fn found_by_endpoints(&mut self) -> Result<()> {
+        let masters = self.installation.cluster().masters();
+        let addresses: BTreeSet<_> = masters.iter().map(|master| master.ipv4().to_string()).collect();
+        let nodes: BTreeSet<_> = masters.iter().map(|master| master.name().to_string()).collect();
+        let names = |document: &Document| -> BTreeSet<String> {
+            let members = document.members.iter();
+            members.map(|member| member.name.clone()).collect()
+        };
+        let endpoints = json!({ "discovery": { "policy": "EndpointSlices" } });
+        self.edit("found by EndpointSlices", endpoints, |document| {
+            names(document) == addresses
+        })
+        .await?;
+        eventually(PROVEN, "all of them Up, from an EndpointSlice", async || {
+            let members = self.installation.pool_status().await?.members;
+            let is_it = |member: &MemberStatus| {
+                member.source == MemberSource::EndpointSlice && member.health == MemberHealth::Up
+            };
+            ensure!(
+                members.len() == addresses.len() && members.iter().all(is_it),
+                "{members:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        self.edit(
+            "found by their nodes",
+            json!({ "discovery": { "policy": null } }),
+            |document| names(document) == nodes,
+        )
         .await
     }
 
