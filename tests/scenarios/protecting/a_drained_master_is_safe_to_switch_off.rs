@@ -86,9 +86,9 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
     let (drained, off) = switched_off?;
     removed?;
     let apiserver = installation.cluster().host(master)?;
-    let served = served_clients(&apiserver, begun, begun..drained)?;
+    let served = served_clients(&apiserver, begun, &(begun..drained))?;
     ensure!(!served.is_empty(), "{master} had no client before it drained");
-    let late = served_clients(&apiserver, begun, (drained + NOTICED)..off.start)?;
+    let late = served_clients(&apiserver, begun, &((drained + NOTICED)..off.start))?;
     ensure!(
         late.is_empty(),
         "kubectl wait has returned, and {master} serves {late:?}"
@@ -122,7 +122,7 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
 }
 
 /// The requests that a master's apiserver had to answer in this time, of those that come by Trivet and by no other way.
-fn served_clients(master: &Host, since: Timestamp, span: Range<Timestamp>) -> Result<Vec<String>> {
+fn served_clients(master: &Host, since: Timestamp, span: &Range<Timestamp>) -> Result<Vec<String>> {
     let informers = format!("/namespaces/{NAMESPACE}/");
     let is_client = |event: &Event| match event.user.username.as_str() {
         "system:node:w1" | "system:node:w2" => true,
@@ -130,7 +130,7 @@ fn served_clients(master: &Host, since: Timestamp, span: Range<Timestamp>) -> Re
         "kubernetes-admin" => event.request_uri.contains(&informers),
         _ => false,
     };
-    audit::under_way(master, is_client, since, &span)
+    audit::under_way(master, is_client, since, span)
 }
 
 /// Drains the master, stops its apiserver for some seconds, and returns when `kubectl wait` said that it is drained, and
