@@ -7,6 +7,8 @@ pub mod access;
 pub mod cli;
 pub mod doctor;
 pub mod drain;
+#[cfg(test)]
+mod krew;
 mod output;
 pub mod plan;
 pub mod read;

@@ -1,5 +1,6 @@
 //! Which apiserver a client uses, by the apiservers' own audit logs, because a client behind a proxy cannot see it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
@@ -14,6 +15,9 @@ const LOG: &str = "/var/log/audit.log";
 
 /// The claim of a token with the name of its pod.
 const POD: &str = "authentication.kubernetes.io/pod-name";
+
+/// The stage of a request that is answered to its end.
+const COMPLETE: &str = "ResponseComplete";
 
 /// How many bytes of the end of a log are read: several minutes of a small cluster. A Lease is renewed every ten seconds.
 const TAIL: u64 = 4 << 20;
@@ -98,6 +102,44 @@ fn is_election(event: &Event) -> bool {
 
 fn told(event: &Event) -> String {
     format!("{} {}", event.verb, event.request_uri)
+}
+
+/// The requests of some clients that a master's apiserver got, or had not answered yet, in a span of time: who asked for what.
+/// Of those without an end only the ones that began after `since` count, because an apiserver that is killed logs no end.
+pub fn under_way(
+    master: &Host,
+    is_client: impl Fn(&Event) -> bool,
+    since: Timestamp,
+    span: &Range<Timestamp>,
+) -> Result<Vec<String>> {
+    Ok(under_way_in(&tail(master)?, is_client, since, span))
+}
+
+fn under_way_in(
+    log: &str,
+    is_client: impl Fn(&Event) -> bool,
+    since: Timestamp,
+    span: &Range<Timestamp>,
+) -> Vec<String> {
+    let mut requests = BTreeMap::new();
+    for event in log.lines().filter_map(Event::of_line).filter(is_client) {
+        // A watch has an event at its beginning too, and is open until it has one at its end.
+        let id = event.audit_id.clone();
+        if event.stage == COMPLETE {
+            requests.insert(id, event);
+        } else {
+            requests.entry(id).or_insert(event);
+        }
+    }
+    let is_under_way = |event: &&Event| {
+        let end = event.stage_timestamp.filter(|_| event.stage == COMPLETE);
+        let begun = event.request_received_timestamp;
+        begun < span.end && end.map_or(begun >= since, |end| end >= span.start)
+    };
+    let under_way = requests.values().filter(is_under_way);
+    under_way
+        .map(|event| format!("{} of {}", told(event), event.user.username))
+        .collect()
 }
 
 /// The watches of a namespace's ConfigMaps that began in a span of time, through any master: who asked for what.
@@ -207,6 +249,49 @@ mod tests {
         };
         let found = watches_in(&log, "mine", &(at("02")..at("09")));
         assert_eq!(found, ["admin /api/v1/namespaces/mine/configmaps?watch=true"]);
+    }
+
+    #[test]
+    fn what_is_not_answered_yet_is_under_way_and_of_an_apiserver_that_was_killed_it_is_not() {
+        let stage = |id: &str, user: &str, begun: u8, end: Option<u8>| {
+            let stage = if end.is_some() {
+                COMPLETE
+            } else {
+                "ResponseStarted"
+            };
+            let at = end.unwrap_or(begun);
+            format!(
+                r#"{{"kind":"Event","auditID":"{id}","stage":"{stage}","verb":"watch","user":{{"username":"{user}"}},"requestURI":"/{id}","requestReceivedTimestamp":"2026-01-01T00:00:{begun:02}.000000Z","stageTimestamp":"2026-01-01T00:00:{at:02}.000000Z"}}"#
+            )
+        };
+        let log = [
+            stage("of-a-dead-apiserver", "mine", 1, None),
+            stage("over", "mine", 11, None),
+            stage("over", "mine", 11, Some(15)),
+            stage("ends-late", "mine", 12, None),
+            stage("of-somebody-else", "yours", 12, Some(25)),
+            stage("never-ends", "mine", 13, None),
+            stage("ends-late", "mine", 12, Some(25)),
+            stage("comes-late", "mine", 26, Some(26)),
+            stage("later", "mine", 31, Some(31)),
+        ]
+        .join("\n");
+        let second = |second: u8| {
+            format!("2026-01-01T00:00:{second}Z")
+                .parse::<Timestamp>()
+                .unwrap()
+        };
+        let is_mine = |event: &Event| event.user.username == "mine";
+        let found = |span| under_way_in(&log, is_mine, second(10), &span);
+        assert_eq!(
+            found(second(20)..second(30)),
+            [
+                "watch /comes-late of mine",
+                "watch /ends-late of mine",
+                "watch /never-ends of mine"
+            ]
+        );
+        assert_eq!(found(second(10)..second(14)).len(), 3);
     }
 
     #[test]

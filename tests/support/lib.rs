@@ -11,6 +11,7 @@ pub mod broken_releases;
 pub mod demo;
 pub mod documents;
 pub mod edits;
+mod events;
 pub mod fault;
 pub mod flows;
 pub mod health;

@@ -9,10 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use trivet_crds::pool::ApiserverPool;
@@ -141,20 +139,6 @@ impl<'a> Mistakes<'a> {
         .await
     }
 
-    /// Waits for an event of the pool with this reason and these words that is no older than `since`.
-    async fn event(&self, reason: &str, words: &str, since: Timestamp) -> Result<()> {
-        let events = Api::<Event>::namespaced(self.installation.kubernetes("cp1").await?, "default");
-        let of_reason = ListParams::default().fields(&format!("reason={reason}"));
-        eventually(TOLD, &format!("an event {reason}"), async || {
-            let events = events.list(&of_reason).await?;
-            let mut notes = events.iter().filter(|event| last(event) >= Some(since));
-            let is_it = |event: &Event| event.note.as_ref().is_some_and(|note| note.contains(words));
-            ensure!(notes.any(is_it), "none with {words:?}");
-            Ok(())
-        })
-        .await
-    }
-
     /// How often the operator that leads has refused something of the pool for this reason.
     async fn refusals(&self, reason: &str) -> Result<u64> {
         let leader = self.installation.leader().await?;
@@ -202,10 +186,4 @@ impl<'a> Mistakes<'a> {
             .map(drop)
             .with_context(|| format!("failed to label {node}"))
     }
-}
-
-/// When an event was last published.
-fn last(event: &Event) -> Option<Timestamp> {
-    let series = event.series.as_ref().map(|series| series.last_observed_time.0);
-    series.max(event.event_time.as_ref().map(|time| time.0))
 }

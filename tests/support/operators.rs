@@ -179,6 +179,37 @@ impl Installation {
         .await
     }
 
+    /// Waits until an operator that does not lead runs on this node; one is moved there if none does.
+    pub async fn operator_waits_on(&self, node: &str) -> Result<()> {
+        let waits_there = async || {
+            let operators = self.operators("cp1").await?;
+            let mut others = operators.iter().skip(1);
+            let runs = self.cluster().host(node)?.pid(PROGRAM)?.is_some();
+            ensure!(
+                runs && others.any(|other| other.node == node),
+                "{operators:?}"
+            );
+            anyhow::Ok(())
+        };
+        if waits_there().await.is_ok() {
+            return Ok(());
+        }
+        let hosts = self.hosts();
+        let others = hosts.iter().map(|host| host.name().to_string());
+        let others: Vec<_> = others.filter(|name| name != node).collect();
+        self.cordon(&others).await?;
+        // The one that leads stays, unless it is there: then the other one leads once it has ended.
+        let operators = self.operators("cp1").await?;
+        let there = operators.iter().find(|operator| operator.node == node);
+        let goes = there.or(operators.last()).context("no operator leads")?;
+        let delete = format!("delete pod {} --namespace {NAMESPACE} --wait=false", goes.pod);
+        let deleted = self.tools().kubectl(&delete).await;
+        let moved = eventually(STARTS, &format!("an operator on {node}"), waits_there).await;
+        self.uncordon_all().await?;
+        deleted?;
+        moved
+    }
+
     /// Keeps pods that are no DaemonSet's from starting on these nodes.
     pub async fn cordon(&self, nodes: &[String]) -> Result<()> {
         try_join_all(nodes.iter().map(|node| self.set_unschedulable(node, true)))

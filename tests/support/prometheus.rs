@@ -128,7 +128,13 @@ impl Prometheus {
 
     /// Waits until no alert's expression holds.
     pub async fn tells_nothing(&self, within: Duration) -> Result<()> {
-        let alerts = alerts::all()?;
+        self.tells_nothing_but(&[], within).await
+    }
+
+    /// Waits until no alert's expression holds, these aside.
+    pub async fn tells_nothing_but(&self, aside: &[&str], within: Duration) -> Result<()> {
+        let mut alerts = alerts::all()?;
+        alerts.retain(|alert| !aside.contains(&alert.alert.as_str()));
         eventually(within, "no alert", async || {
             for alert in &alerts {
                 let found = self.query(&alert.expr).await?;

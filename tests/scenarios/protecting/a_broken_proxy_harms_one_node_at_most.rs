@@ -1,9 +1,10 @@
-//! A broken release of the proxy reaches one node at most, is named with its cause, and is taken back within three minutes.
-//! No client is refused, and the same release again is not tried.
+//! A broken release of the proxy reaches one node at most, is named with its cause, and is taken back within three minutes,
+//! which events tell. No client is refused, and the same release again is not tried.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use trivet_instruments::eventually;
 use trivet_testbed::images::Broken;
@@ -37,8 +38,11 @@ async fn a_broken_proxy_is_taken_back_from_its_first_node_and_not_tried_again() 
 }
 
 async fn all(installation: &Installation) -> Result<()> {
-    let good = installation.template().await?;
+    let (good, since) = (installation.template().await?, Timestamp::now());
     are_taken_back(installation, &KINDS, FAULTY.as_ref()).await?;
+    for (reason, words) in [("RolloutStarted", "one node first"), ("RolloutHalted", "has failed")] {
+        installation.told_by_event(reason, words, since).await?;
+    }
     installation.edit_pool(edit_of_none()).await?;
     progresses(installation, |reason, _| reason != "RolloutHalted").await?;
     installation.edit_pool(edit_of(Broken::IsForeign)).await?;

@@ -1,15 +1,17 @@
-//! `kubectl trivet drain` sets a master to Draining, and it and `kubectl wait` for MembersDrained return only when no client is
-//! left that reaches the master by Trivet. `kubectl trivet retire` disables it. Then its apiserver is stopped: no request fails,
-//! and no watch begins anew.
+//! `kubectl trivet drain` sets a master to Draining, and it and a `kubectl wait` for MembersDrained that begins while clients are
+//! there return only when none is left that reaches the master by Trivet, which its apiserver says too. `kubectl trivet retire`
+//! disables it. Then its apiserver is stopped: no request fails, and no watch begins anew.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep, sleep_until};
 use trivet_crds::pool::PoolMemberState;
 use trivet_testbed::Host;
+use trivet_testbed::audit::Event;
 use trivet_tests::attempts::{self, LOOPBACKS};
 use trivet_tests::audit;
 use trivet_tests::fault::Fault;
@@ -24,6 +26,9 @@ const NAMESPACE: &str = "drained-master";
 /// The plugin as cargo has built it for this test.
 const PLUGIN: &str = env!("CARGO_BIN_EXE_trivet-plugin");
 
+/// What the new connections ask for: nobody else does without a name.
+const ASKED: &str = "/version";
+
 /// New connections a second from each of two workers: 50 requests a second in all.
 const RATE: u32 = 25;
 
@@ -36,6 +41,9 @@ const LASTS: Duration = Duration::from_secs(6);
 /// The connections are closed within `connection.drainTimeoutSeconds`, which is a minute; then the nodes report.
 const DRAINED: &str = "100s";
 
+/// A busy apiserver notices the end of a connection when it runs next. The condition that tells of it takes longer.
+const NOTICED: SignedDuration = SignedDuration::from_secs(1);
+
 /// The nodes report that they follow the document in which the master is Disabled.
 const RETIRED: Duration = Duration::from_secs(20);
 
@@ -47,13 +55,14 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
     let masters = installation.other_masters();
     let master = masters.last().context("there is one master only")?;
     let workers = installation.workers();
-    let client = installation.client()?.asking("/version");
+    let client = installation.client()?.asking(ASKED);
     let attempts: Vec<_> = workers
         .iter()
         .zip(LOOPBACKS)
         .map(|(worker, loopback)| attempts::start(worker, &client, loopback, RATE))
         .collect();
     let worker = workers.first().context("there is no worker")?;
+    let begun = Timestamp::now();
     let real = RealClient::start(&installation, worker, NAMESPACE).await?;
     let warm = Instant::now() + WARM_UP;
     let plugin = Plugin::with_rights(&installation, PLUGIN).await?;
@@ -74,8 +83,16 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
         ));
         record.all_succeeded(&name)?;
     }
-    let off = switched_off?;
+    let (drained, off) = switched_off?;
     removed?;
+    let apiserver = installation.cluster().host(master)?;
+    let served = served_clients(&apiserver, begun, &(begun..drained))?;
+    ensure!(!served.is_empty(), "{master} had no client before it drained");
+    let late = served_clients(&apiserver, begun, &((drained + NOTICED)..off.start))?;
+    ensure!(
+        late.is_empty(),
+        "kubectl wait has returned, and {master} serves {late:?}"
+    );
 
     let failed: Vec<_> = told
         .failures
@@ -104,13 +121,26 @@ async fn a_master_without_clients_is_stopped_and_nobody_notices() -> Result<()> 
     installation.nodes_ready().await
 }
 
-/// Drains the master, stops its apiserver for some seconds, and returns when that was.
+/// The requests that a master's apiserver had to answer in this time, of those that come by Trivet and by no other way.
+fn served_clients(master: &Host, since: Timestamp, span: &Range<Timestamp>) -> Result<Vec<String>> {
+    let informers = format!("/namespaces/{NAMESPACE}/");
+    let is_client = |event: &Event| match event.user.username.as_str() {
+        "system:node:w1" | "system:node:w2" => true,
+        "system:anonymous" => event.request_uri == ASKED,
+        "kubernetes-admin" => event.request_uri.contains(&informers),
+        _ => false,
+    };
+    audit::under_way(master, is_client, since, span)
+}
+
+/// Drains the master, stops its apiserver for some seconds, and returns when `kubectl wait` said that it is drained, and
+/// when the apiserver was off.
 async fn drain_and_switch_off(
     installation: &Installation,
     plugin: &Plugin,
     master: &str,
     workers: &[Host],
-) -> Result<std::ops::Range<Timestamp>> {
+) -> Result<(Timestamp, Range<Timestamp>)> {
     let before = connections_to(master, workers).await?;
     ensure!(
         before > 0,
@@ -124,13 +154,20 @@ async fn drain_and_switch_off(
     let wait = format!("wait --for=condition=MembersDrained asp/{POOL} --timeout={DRAINED}");
     let drain = format!("drain {master} --timeout {DRAINED}");
     let tools = installation.tools();
-    let (_, drained) = tokio::try_join!(tools.kubectl(&wait), plugin.json(&drain))?;
-    let took = start.elapsed();
-    let left = connections_to(master, &installation.hosts()).await?;
+    let waited = async {
+        tools.kubectl(&wait).await?;
+        let returned = (Timestamp::now(), start.elapsed());
+        // Looked at before the plugin returns, which may be later.
+        let left = connections_to(master, &installation.hosts()).await?;
+        anyhow::Ok((returned, left))
+    };
+    let (at_first, ((returned, took), left), drained) =
+        tokio::try_join!(connections_to(master, workers), waited, plugin.json(&drain))?;
     say(format!(
-        "{master}: {before} connections of the workers, drained after {:.1} s",
+        "{master}: {before} connections of the workers, {at_first} as `kubectl wait` began, drained after {:.1} s",
         took.as_secs_f32()
     ));
+    ensure!(at_first > 0, "{master} was drained before `kubectl wait` began");
     ensure!(
         left == 0,
         "MembersDrained is True, and {master} has {left} connections"
@@ -157,7 +194,7 @@ async fn drain_and_switch_off(
     installation
         .disturb(move |cluster| Fault::Kill.undo(cluster, &name))
         .await?;
-    Ok(off..on)
+    Ok((returned, off..on))
 }
 
 /// Lets the plugin disable a master that is drained.

@@ -1,11 +1,17 @@
 //! Members come and go while clients connect: every proxy follows within two seconds, none restarts, no
-//! connection fails. A master joins while the operator rejects the spec.
+//! connection fails. A master joins while the operator rejects the spec. A paused pool stays as it is. Masters are found by
+//! EndpointSlices as well. Conditions and events say what happens.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::time::Instant;
+use trivet_crds::pool::{MemberHealth, MemberSource, MemberStatus};
 use trivet_crds::wire::{Document, MemberState};
 use trivet_instruments::eventually;
 use trivet_testbed::Host;
@@ -29,6 +35,9 @@ const WRITTEN: Duration = Duration::from_secs(90);
 
 /// Two good probes, one a second, and some slack for a busy machine.
 const PROVEN: Duration = Duration::from_secs(15);
+
+/// From an edit until the last node has reported that it follows.
+const SYNCED: &str = "90s";
 
 /// A joining master takes half a minute.
 const JOINED: Duration = Duration::from_secs(150);
@@ -109,13 +118,13 @@ impl Edits {
             self.member_comes_and_goes().await?;
         }
         self.set_aside_and_back().await?;
-        self.edit(
-            "a longer hedge delay",
-            json!({ "connection": { "hedgeDelayMilliseconds": 300 } }),
-            |document| document.connection.hedge_delay_milliseconds == 300,
-        )
-        .await?;
+        self.waited_for(300).await?;
+        self.nothing_while_paused(350).await?;
+        self.names_are_missing().await?;
+        self.found_by_endpoints().await?;
+        let since = Timestamp::now();
         self.master_comes_and_goes().await?;
+        self.events_tell(since).await?;
         let worst = self.lags.iter().max_by_key(|(_, lag)| *lag);
         let (edit, lag) = worst.context("no edit was made")?;
         say(format!(
@@ -163,6 +172,137 @@ impl Edits {
             state(document, "cp3") == Some(MemberState::Active)
         })
         .await
+    }
+
+    /// `kubectl wait` for ConfigSynced returns once every proxy follows the edit that was made before.
+    async fn waited_for(&mut self, hedge_delay: u32) -> Result<()> {
+        let spec = json!({ "connection": { "hedgeDelayMilliseconds": hedge_delay } });
+        let wanted = |document: &Document| document.connection.hedge_delay_milliseconds == hedge_delay;
+        self.patch(spec).await?;
+        let begun = Instant::now();
+        let tools = self.installation.tools();
+        let wait = format!("wait --for=condition=ConfigSynced asp/{POOL} --timeout={SYNCED}");
+        let hosts = self.hosts.clone();
+        let synced = async {
+            tools.kubectl(&wait).await?;
+            let took = begun.elapsed();
+            let all = try_join_all(hosts.iter().map(metrics)).await?;
+            anyhow::Ok((took, all))
+        };
+        let follow = async {
+            let published = self.documents.until(WRITTEN, wanted).await?;
+            let revision = published.document.revision;
+            let last = all_follow(&hosts, revision, IN_STEP * 5).await?;
+            let lag = last.duration_since(published.at);
+            anyhow::Ok((revision, Duration::try_from(lag).unwrap_or_default()))
+        };
+        let ((took, all), (revision, lag)) = tokio::try_join!(synced, follow)?;
+        let behind = all.iter().filter(|metrics| metrics.revision() < Some(revision));
+        ensure!(behind.count() == 0, "ConfigSynced is True before all follow");
+        say(format!(
+            "`kubectl wait` for ConfigSynced returned after {:.1} s",
+            took.as_secs_f32()
+        ));
+        self.note("a longer hedge delay", lag);
+        Ok(())
+    }
+
+    /// An edit of a paused pool is seen, and obeyed only once the pool is managed again.
+    async fn nothing_while_paused(&mut self, hedge_delay: u32) -> Result<()> {
+        let before = self.installation.config_revision().await?;
+        let connection = json!({ "hedgeDelayMilliseconds": hedge_delay });
+        self.patch(json!({ "management": "Paused", "connection": connection }))
+            .await?;
+        let pools = self.installation.pools("cp1").await?;
+        eventually(WRITTEN, "the pool paused", async || {
+            let pool = pools.get(POOL).await?;
+            let status = pool.status.unwrap_or_default();
+            let accepted = condition(&status, "Accepted")?;
+            ensure!(
+                accepted.reason == "Paused" && accepted.observed_generation >= pool.metadata.generation,
+                "{accepted:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        let now = self.documents.until(WRITTEN, |_| true).await?;
+        let (now, paused) = (now.document.revision, self.installation.config_revision().await?);
+        ensure!(
+            now == before && paused == before,
+            "a paused pool went from revision {before} to {now}, and tells {paused}"
+        );
+        self.edit("managed again", json!({ "management": null }), |document| {
+            document.connection.hedge_delay_milliseconds == hedge_delay
+        })
+        .await
+    }
+
+    /// The endpoints of `default/kubernetes` instead of the nodes, and back: the same apiservers by other names.
+    async fn found_by_endpoints(&mut self) -> Result<()> {
+        let masters = self.installation.cluster().masters();
+        let addresses: BTreeSet<_> = masters.iter().map(|master| master.ipv4().to_string()).collect();
+        let nodes: BTreeSet<_> = masters.iter().map(|master| master.name().to_string()).collect();
+        let names = |document: &Document| -> BTreeSet<String> {
+            let members = document.members.iter();
+            members.map(|member| member.name.clone()).collect()
+        };
+        let endpoints = json!({ "discovery": { "policy": "EndpointSlices" } });
+        self.edit("found by EndpointSlices", endpoints, |document| {
+            names(document) == addresses
+        })
+        .await?;
+        eventually(PROVEN, "all of them Up, from an EndpointSlice", async || {
+            let members = self.installation.pool_status().await?.members;
+            let is_it = |member: &MemberStatus| {
+                member.source == MemberSource::EndpointSlice && member.health == MemberHealth::Up
+            };
+            ensure!(
+                members.len() == addresses.len() && members.iter().all(is_it),
+                "{members:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        self.edit(
+            "found by their nodes",
+            json!({ "discovery": { "policy": null } }),
+            |document| names(document) == nodes,
+        )
+        .await
+    }
+
+    /// Certificates as kubeadm makes them do not cover the listeners: the condition names both ways out, and is no part of Ready.
+    async fn names_are_missing(&self) -> Result<()> {
+        let words = ["cp1 (lacks ", "127.0.0.1", "tls-server-name: kubernetes", "certSANs"];
+        eventually(PROVEN, "the condition CertificateMatches", async || {
+            let status = self.installation.pool_status().await?;
+            let matches = condition(&status, "CertificateMatches")?;
+            ensure!(
+                matches.status == "False"
+                    && matches.reason == "NamesMissing"
+                    && words.iter().all(|word| matches.message.contains(word)),
+                "{matches:?}"
+            );
+            Ok(())
+        })
+        .await
+    }
+
+    /// Events say which members came and went, and `kubectl describe` shows them.
+    async fn events_tell(&self, since: Timestamp) -> Result<()> {
+        let expected = [
+            ("MemberAdded", "cp4 is a member since"),
+            ("MemberRemoved", "cp4 is no longer a member since"),
+        ];
+        for (reason, words) in expected {
+            self.installation.told_by_event(reason, words, since).await?;
+        }
+        let events = self.installation.described_events(POOL).await?;
+        for (reason, words) in expected {
+            let is_it = |line: &str| line.contains(reason) && line.contains(words);
+            ensure!(events.lines().any(is_it), "{reason} is not in {events}");
+        }
+        Ok(())
     }
 
     /// The proxies are watched from the start: a master takes longer to join than they to follow. It joins while a typo in

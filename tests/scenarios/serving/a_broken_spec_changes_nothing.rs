@@ -112,13 +112,9 @@ async fn a_refused_daemon_set_is_told_in_the_words_of_the_api_server() -> Result
     })
     .await?;
     // It is in the namespace `default`, and kubectl finds it by the pool's UID.
-    let described = installation
-        .tools()
-        .kubectl(&format!("describe asp {POOL}"))
-        .await?;
-    let (_, events) = described.split_once("\nEvents:").context("no events")?;
+    let described = installation.described_events(POOL).await?;
     ensure!(
-        events.contains("ApplyFailed") && events.contains(words),
+        described.contains("ApplyFailed") && described.contains(words),
         "{described}"
     );
     installation.reset_pool().await?;

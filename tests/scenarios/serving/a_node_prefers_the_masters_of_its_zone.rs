@@ -1,17 +1,21 @@
 //! A node's zone reaches its proxy through the proxy's pod, as Kubernetes tells pods of their node's; and where the pool
-//! asks for it, each node's connections go to the masters of its own zone.
+//! asks for it, each node's connections go to the masters of its own zone, or those of a master to its own apiserver.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 use trivet_crds::POOL_LABEL;
+use trivet_crds::pool::Locality;
+use trivet_crds::wire::{self, Document};
 use trivet_instruments::eventually;
 use trivet_testbed::Host;
 use trivet_tests::attempts::{self, LOOPBACKS};
+use trivet_tests::documents::Documents;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, Server};
+use trivet_tests::proxies::all_follow;
 use trivet_tests::say::say;
 
 /// Each worker's zone, and the master that is in it too.
@@ -47,12 +51,29 @@ async fn a_node_prefers_the_masters_of_its_zone() -> Result<()> {
 
 async fn in_zones(installation: &Installation) -> Result<()> {
     label(installation, |zone| format!("={zone}")).await?;
-    let prefer = r#"{"spec":{"balancing":{"locality":"PreferSameZone"}}}"#;
-    let patch = format!("patch asp {POOL} --type=merge --patch={prefer}");
-    installation.tools().kubectl(&patch).await?;
+    installation.edit_pool(prefer(Locality::PreferSameZone)).await?;
     replace_proxies(installation).await?;
     let uses = ZONES.map(|(worker, zone, master)| uses_its_zone(installation, worker, zone, master));
-    try_join_all(uses).await.map(drop)
+    try_join_all(uses).await?;
+    masters_use_themselves(installation).await
+}
+
+fn prefer(locality: Locality) -> Value {
+    json!({ "balancing": { "locality": locality } })
+}
+
+/// An edit of the locality restarts no proxy.
+async fn masters_use_themselves(installation: &Installation) -> Result<()> {
+    let mut documents = Documents::watch(installation.kubernetes("cp1").await?);
+    installation.edit_pool(prefer(Locality::PreferLocal)).await?;
+    let is_local = |document: &Document| document.balancing.locality == wire::Locality::PreferLocal;
+    let published = documents.until(KNOWN, is_local).await?;
+    all_follow(&installation.hosts(), published.document.revision, KNOWN).await?;
+    let masters = ZONES.map(|(.., master)| async move {
+        let host = installation.cluster().host(master)?;
+        gives_all_to(installation, &host, master).await
+    });
+    try_join_all(masters).await.map(drop)
 }
 
 /// Puts this after the label's name on the hosts of each zone.
@@ -109,9 +130,9 @@ fn near(status: &Value) -> Vec<&str> {
 
 async fn gives_all_to(installation: &Installation, worker: &Host, master: &str) -> Result<()> {
     let (name, client) = (worker.name(), installation.client()?);
-    for to in LOOPBACKS {
-        let attempts = attempts::start(worker, &client, to, RATE);
-        sleep(LOOK_ON).await;
+    let started = LOOPBACKS.map(|to| (to, attempts::start(worker, &client, to, RATE)));
+    sleep(LOOK_ON).await;
+    for (to, attempts) in started {
         let record = attempts.finish().await?;
         say(format!(
             "{name}, {to}: {} connections, answered by {:?}",

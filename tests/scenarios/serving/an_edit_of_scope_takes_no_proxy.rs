@@ -1,5 +1,5 @@
-//! An edit of the scope that would take proxies away is rejected until its owner allows it for its generation, and a port
-//! of the apiservers is rejected.
+//! An edit of the scope, by labels or by the affinity, that would take proxies away is rejected until its owner allows it for its
+//! generation, and a port of the apiservers is rejected.
 
 use std::time::Duration;
 
@@ -70,8 +70,10 @@ async fn the_scope_is_guarded(installation: &Installation) -> Result<()> {
         .context("there is no worker")?;
     let attempts = attempts::start(&worker, &installation.client()?, LOOPBACKS[0], 20);
 
-    let typo = json!({ "spec": { "proxy": { "nodeSelector": { "kubernetes.io/oss": "linux" } } } });
-    let generation = edit(&pools, &typo).await?;
+    let (labels, affinity) = typos();
+    let generation = edit(&pools, &labels).await?;
+    told(&pools, POOL, generation, ("False", "ScopeWouldShrink")).await?;
+    let generation = edit(&pools, &affinity).await?;
     let start = Instant::now();
     let message = told(&pools, POOL, generation, ("False", "ScopeWouldShrink")).await?;
     say(format!("Accepted=False after {:?}: {message}", start.elapsed()));
@@ -102,7 +104,7 @@ async fn the_scope_is_guarded(installation: &Installation) -> Result<()> {
     })
     .await?;
 
-    let repaired = json!({ "spec": { "proxy": { "nodeSelector": null } } });
+    let repaired = json!({ "spec": { "proxy": { "affinity": null } } });
     let generation = edit(&pools, &repaired).await?;
     told(&pools, POOL, generation, ("True", "Accepted")).await?;
     installation.pool_ready().await?;
@@ -113,6 +115,18 @@ async fn the_scope_is_guarded(installation: &Installation) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A label that no node has: in the nodeSelector, then in the affinity instead.
+fn typos() -> (Value, Value) {
+    let no_node = json!({ "key": "kubernetes.io/oss", "operator": "Exists" });
+    let required = json!({ "nodeSelectorTerms": [{ "matchExpressions": [no_node] }] });
+    let affinity = json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": required } });
+    let labels = json!({ "kubernetes.io/oss": "linux" });
+    (
+        json!({ "spec": { "proxy": { "nodeSelector": labels } } }),
+        json!({ "spec": { "proxy": { "nodeSelector": null, "affinity": affinity } } }),
+    )
 }
 
 /// Edits the pool; returns the generation that must be judged.

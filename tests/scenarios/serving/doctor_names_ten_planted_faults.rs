@@ -1,5 +1,5 @@
 //! `kubectl trivet` finds nothing wrong in a cluster that is in order, tells what an edit would do without writing anything, and
-//! names each of eleven faults that are there at once, with the rights that the chart gives to its users and no others.
+//! names each of eleven faults that are there at once with its place, with the rights that the chart gives to its users and no others.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -27,20 +28,51 @@ const TOLD: Duration = Duration::from_secs(40);
 /// Another pool that claims the port of the first one.
 const RIVAL: &str = "rival";
 
+/// A finding, its place, and words of its message: where the fault is, and what it is there.
+type Named = (&'static str, &'static str, &'static [&'static str]);
+
 /// What the faults show while proxies and operator run and have their rights.
-const FIRST: [&str; 8] = [
-    "NoStandby",
-    "PortConflict",
-    "MemberDown",
-    "MemberUnreached",
-    "KubeProxyBypasses",
-    "PodSecurity",
-    "PolicyMissing",
-    "CrdOlder",
+const FIRST: [Named; 8] = [
+    ("NoStandby", "pool default, 2 nodes", &["w1 (", "w2 ("]),
+    ("PortConflict", "pool rival", &["ListenerConflict", CONFLICT]),
+    ("MemberDown", "pool default, member nobody", &[" nodes: "]),
+    (
+        "MemberUnreached",
+        "pool default, member cp3",
+        // The only one: nodes are sorted by name, and all others come before it.
+        &["it is not Up on w2 ("],
+    ),
+    (
+        "KubeProxyBypasses",
+        "ConfigMap kube-proxy in kube-system",
+        &["https://10.213.0.11:6443", "https://127.0.0.1:7443"],
+    ),
+    ("PodSecurity", "namespace trivet-system", &["baseline"]),
+    (
+        "PolicyMissing",
+        "trivet-namespace",
+        &["does not have the action Deny"],
+    ),
+    ("CrdOlder", "CRD proxyreports.trivet.dev", &["it lacks openFiles"]),
 ];
 
 /// What it shows besides once they do not.
-const THEN: [&str; 3] = ["ProxyRights", "NotReporting", "OperatorAbsent"];
+const THEN: [Named; 3] = [
+    (
+        "ProxyRights",
+        "ClusterRole trivet-proxy",
+        &["ServiceAccount trivet-proxy"],
+    ),
+    ("NotReporting", "pool default, 1 node", &["cp2 (no report)"]),
+    (
+        "OperatorAbsent",
+        "Deployment trivet-operator in trivet-system",
+        &["0 of 0 replicas"],
+    ),
+];
+
+/// What the operator says of the second pool.
+const CONFLICT: &str = "port 7443 is already used by pool default";
 
 /// A change of an object of the chart, as `kubectl patch` makes it.
 const PATCHES: [(&str, &str); 2] = [
@@ -77,8 +109,17 @@ async fn commands(installation: &Installation, plugin: &Plugin) -> Result<()> {
     nothing_is_wrong(plugin).await?;
     an_edit_is_planned_and_nothing_is_written(installation, plugin).await?;
     a_member_drains_and_comes_back(plugin).await?;
+    let since = Timestamp::now();
     plant(installation).await?;
     named(plugin, &FIRST).await?;
+    installation
+        .told_by_event("ListenerConflict", CONFLICT, since)
+        .await?;
+    let events = installation.described_events(RIVAL).await?;
+    ensure!(
+        events.contains("ListenerConflict") && events.contains(CONFLICT),
+        "{events}"
+    );
     the_matrix_shows_the_partition(plugin).await?;
     plant_the_rest(installation).await?;
     let all: Vec<_> = FIRST.into_iter().chain(THEN).collect();
@@ -227,24 +268,39 @@ async fn plant_the_rest(installation: &Installation) -> Result<()> {
     .await
 }
 
-/// Waits until doctor names all of these; it may read all that it looks at.
-async fn named(plugin: &Plugin, wanted: &[&str]) -> Result<BTreeSet<String>> {
+/// Waits until doctor names all of these, each with its place; it may read all that it looks at. Returns what it has found.
+async fn named(plugin: &Plugin, wanted: &[Named]) -> Result<BTreeSet<String>> {
     eventually(TOLD, "all faults named", async || {
         let (code, diagnosis) = plugin.json("doctor").await?;
         let findings = diagnosis
             .get("findings")
             .and_then(Value::as_array)
             .context("no findings")?;
-        let name = |finding: &Value| finding.get("finding").and_then(Value::as_str).map(str::to_owned);
-        let found: BTreeSet<_> = findings.iter().filter_map(name).collect();
-        ensure!(!found.contains("CannotRead"), "{diagnosis}");
-        for wanted in wanted {
-            ensure!(found.contains(*wanted), "{wanted} is not in {found:?}");
+        let found: BTreeSet<_> = findings
+            .iter()
+            .map(|finding| format!("{}, {}", text(finding, "finding"), text(finding, "where")))
+            .collect();
+        let is_unread = |finding: &Value| text(finding, "finding") == "CannotRead";
+        ensure!(!findings.iter().any(is_unread), "{diagnosis}");
+        for named in wanted {
+            let is_it = findings.iter().any(|finding| is_named(finding, named));
+            ensure!(is_it, "{named:?} is not in {findings:?}");
         }
         ensure!(code == 2, "it ended with {code}");
         Ok(found)
     })
     .await
+}
+
+fn is_named(finding: &Value, (name, place, words): &Named) -> bool {
+    let message = text(finding, "message");
+    text(finding, "finding") == *name
+        && text(finding, "where") == *place
+        && words.iter().all(|word| message.contains(word))
+}
+
+fn text<'a>(finding: &'a Value, key: &str) -> &'a str {
+    finding.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 async fn the_matrix_shows_the_partition(plugin: &Plugin) -> Result<()> {

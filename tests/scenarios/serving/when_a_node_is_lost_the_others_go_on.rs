@@ -1,7 +1,7 @@
-//! Neither a node that is lost nor one whose disk is full holds up a rollout on the others. Both are named, the template is
-//! neither halted nor taken back, no client is refused, and an operator that is killed ten times meanwhile changes
-//! nothing. The two nodes get the template once they are repaired. Until the API knows of the loss nothing changes, and the
-//! operator of a pool at rest writes nothing.
+//! Neither a node that is lost with an operator nor one whose disk is full holds up a rollout on the others, of the proxies or of
+//! the operators. Both are named, the template is neither halted nor taken back, no client is refused, and an operator that is
+//! killed ten times meanwhile changes nothing. The two nodes get the template once they are repaired. Until the API knows of the
+//! loss nothing changes, and the operator of a pool at rest writes nothing.
 //!
 //! The last scenario by its name: nobody waits until the rollout is undone.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Event, Node};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -25,10 +25,11 @@ use trivet_tests::audit;
 use trivet_tests::documents::Documents;
 use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::node_fault::{NodeFault, lift_all};
+use trivet_tests::operators::PROGRAM;
 use trivet_tests::rollout::is_of;
 use trivet_tests::say::say;
 
-/// The node whose kubelet dies.
+/// The node whose kubelet dies, and with it an operator that does not lead.
 const LOST: &str = "w2";
 
 /// One of these gets a full disk: one where no operator leads.
@@ -56,8 +57,12 @@ const RATE: u32 = 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_node_and_a_full_one_are_named_and_a_rollout_reaches_the_others() -> Result<()> {
     let installation = Installation::serving().await?.told().await?;
+    installation.operator_waits_on(LOST).await?;
     installation
-        .disturb(|cluster| cluster.kill(LOST, Component::Kubelet.program()))
+        .disturb(|cluster| {
+            cluster.kill(LOST, Component::Kubelet.program())?;
+            cluster.kill(LOST, PROGRAM)
+        })
         .await?;
     let outcome = all(&installation).await;
     installation
@@ -81,11 +86,11 @@ async fn all(installation: &Installation) -> Result<()> {
     installation
         .disturb(move |cluster| NodeFault::NoRoomForContainers.inject(&cluster.host(full)?))
         .await?;
+    operators_roll(installation).await?;
     let clients = Clients::start(installation)?;
     let rollout = Rollout::begin(installation).await?;
     rollout.kill_operators().await?;
     rollout.reaches_all_but(full).await?;
-    operators_roll(installation).await?;
     clients.lost_nothing().await?;
     rollout.reaches_them_once_they_are_repaired(full).await
 }
@@ -116,9 +121,12 @@ async fn rests(installation: &Installation) -> Result<()> {
     Ok(())
 }
 
-/// The operators are replaced although a node is unreachable.
+/// The operators are replaced although a node with one of them is lost: its pod cannot end, and nobody waits for it.
 async fn operators_roll(installation: &Installation) -> Result<()> {
     let (tools, begun) = (installation.tools(), Instant::now());
+    let before = installation.operators("cp1").await?;
+    let lost = before.iter().find(|operator| operator.node == LOST);
+    let lost = lost.with_context(|| format!("no operator is on {LOST}: {before:?}"))?;
     for command in [
         format!("rollout restart deployment trivet-operator --namespace {NAMESPACE}"),
         format!("rollout status deployment trivet-operator --namespace {NAMESPACE} --timeout=60s"),
@@ -126,8 +134,16 @@ async fn operators_roll(installation: &Installation) -> Result<()> {
         tools.kubectl(&command).await?;
     }
     let took = begun.elapsed().as_secs_f32();
+    let pods = Api::<Pod>::namespaced(installation.kubernetes("cp1").await?, NAMESPACE);
+    let pod = pods.get(&lost.pod).await?;
+    ensure!(
+        pod.metadata.deletion_timestamp.is_some(),
+        "{} on {LOST} is not replaced",
+        lost.pod
+    );
+    installation.operator_works().await?;
     say(format!(
-        "the operators' Deployment rolled in {took:.0} s while {LOST} was unreachable"
+        "the operators' Deployment rolled in {took:.0} s while {LOST} was lost with one of them"
     ));
     Ok(())
 }

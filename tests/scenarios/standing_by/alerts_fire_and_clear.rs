@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_instruments::eventually;
 use trivet_testbed::images::Broken;
 use trivet_testbed::{Component, Host};
-use trivet_tests::alerts::faults::{CONNECTIONS, Faults, RENEWED, STRANGER};
+use trivet_tests::alerts::faults::{CONNECTIONS, Faults, Injected, RENEWED, STRANGER};
 use trivet_tests::attempts::LOOPBACKS;
 use trivet_tests::broken_releases::{self, edit_of, edit_of_none};
 use trivet_tests::held::Held;
@@ -26,6 +27,13 @@ use crate::FAULTY;
 /// Within this time of a fault its alert's expression holds, and within this time of the heal none does.
 const TOLD: Duration = Duration::from_secs(60);
 
+/// What events tell of the master whose apiserver is dead, and comes back with a certificate of a few days.
+const EVENTS: [(&str, &str); 3] = [
+    ("MemberUnhealthy", "cp3 is "),
+    ("MemberRecovered", "cp3 is Up"),
+    ("CertificateExpiresSoon", "the certificate of cp3 expires on "),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_and_clear() -> Result<()> {
     let installation = Installation::standing_by().await?.told().await?;
@@ -37,20 +45,24 @@ async fn alerts_fire_and_clear() -> Result<()> {
     prometheus.tells_nothing(TOLD).await?;
     say("no alert in a healthy cluster");
 
+    let since = Timestamp::now();
     let outcome = async {
-        faults.inject(&installation).await?;
-        nodes_and_members(&installation, &faults, &prometheus).await
+        let injected = faults.inject(&installation).await?;
+        nodes_and_members(&installation, &faults, injected, &prometheus).await
     }
     .await;
     serving_certificate::end_soon(&installation.cluster().host(RENEWED)?)?;
     faults.heal(&installation).await?;
     let told = match outcome {
-        Ok(()) => a_certificate_that_ends_soon(&installation, &prometheus).await,
+        Ok(()) => healed_but_for_a_certificate(&installation, &prometheus).await,
         Err(error) => Err(error),
     };
     renew(&installation).await?;
     told?;
-    all_clear(&prometheus, "nodes and members").await?;
+    all_clear(&prometheus, "a certificate that ends soon").await?;
+    for (reason, words) in EVENTS {
+        installation.told_by_event(reason, words, since).await?;
+    }
 
     let outcome = a_release_that_fails(&installation, &prometheus).await;
     installation.edit_pool(edit_of_none()).await?;
@@ -108,10 +120,9 @@ async fn only_readers_get_metrics(installation: &Installation, host: &Host) -> R
 async fn nodes_and_members(
     installation: &Installation,
     faults: &Faults,
+    injected: Injected,
     prometheus: &Prometheus,
 ) -> Result<()> {
-    let _held = fill(installation, &faults.reached, prometheus).await?;
-    let begun = Instant::now();
     let name = |host: &Host| host.name().to_string();
     let [severed, reached, hung, taken, unwritable] = [
         &faults.severed,
@@ -121,26 +132,41 @@ async fn nodes_and_members(
         &faults.unwritable,
     ]
     .map(name);
+    let Injected {
+        in_nodes,
+        in_network,
+        in_spec,
+    } = injected;
     let wanted = [
-        ("TrivetNoUpstream", vec![("node", severed.as_str())]),
+        (in_network, "TrivetNoUpstream", vec![("node", severed.as_str())]),
         (
+            in_network,
             "TrivetMemberUnreachableFromNode",
             vec![("node", reached.as_str()), ("member", "cp2")],
         ),
-        ("TrivetMemberDownOnManyNodes", vec![("member", "cp3")]),
-        ("TrivetDocumentStale", vec![("node", severed.as_str())]),
-        ("TrivetReportsFail", vec![("node", severed.as_str())]),
-        ("TrivetConnectionsNearLimit", vec![("node", reached.as_str())]),
-        ("TrivetProxyNotScraped", vec![("node", hung.as_str())]),
         (
+            in_network,
+            "TrivetMemberDownOnManyNodes",
+            vec![("member", "cp3")],
+        ),
+        (in_spec, "TrivetDocumentStale", vec![("node", severed.as_str())]),
+        (in_network, "TrivetReportsFail", vec![("node", severed.as_str())]),
+        (in_nodes, "TrivetProxyNotScraped", vec![("node", hung.as_str())]),
+        (
+            in_network,
             "TrivetProxyNotListening",
             vec![("node", taken.as_str()), ("listener", "127.0.0.1:7443")],
         ),
-        ("TrivetProxiesUnavailable", vec![("pool", POOL)]),
-        ("TrivetStandbyMissing", vec![("pool", POOL)]),
-        ("TrivetCertificateRefused", vec![("member", STRANGER)]),
-        ("TrivetCacheUnwritable", vec![("node", unwritable.as_str())]),
+        (in_nodes, "TrivetProxiesUnavailable", vec![("pool", POOL)]),
+        (in_nodes, "TrivetStandbyMissing", vec![("pool", POOL)]),
+        (in_spec, "TrivetCertificateRefused", vec![("member", STRANGER)]),
         (
+            in_nodes,
+            "TrivetCacheUnwritable",
+            vec![("node", unwritable.as_str())],
+        ),
+        (
+            in_nodes,
             "TrivetProxyWarns",
             vec![
                 ("node", unwritable.as_str()),
@@ -148,15 +174,28 @@ async fn nodes_and_members(
             ],
         ),
     ];
-    let told = wanted.iter().map(|(alert, labels)| async move {
-        prometheus.tells(alert, labels, TOLD).await?;
-        say(format!(
-            "{alert} {labels:?} after {:.0} s",
-            begun.elapsed().as_secs_f32()
-        ));
-        anyhow::Ok(())
-    });
-    try_join_all(told).await.map(drop)
+    let told = wanted
+        .iter()
+        .map(|(since, alert, labels)| tells(prometheus, *since, alert, labels));
+    let full = async {
+        let held = fill(installation, &faults.reached, prometheus).await?;
+        let labels = [("node", reached.as_str())];
+        tells(prometheus, Instant::now(), "TrivetConnectionsNearLimit", &labels).await?;
+        anyhow::Ok(held)
+    };
+    // Beside each other: the connections that are held end with the last alert.
+    tokio::try_join!(try_join_all(told), full).map(drop)
+}
+
+/// Waits until an alert's expression holds, and fails if that is later than a minute after its fault.
+async fn tells(prometheus: &Prometheus, since: Instant, alert: &str, labels: &[(&str, &str)]) -> Result<()> {
+    let left = TOLD.saturating_sub(since.elapsed());
+    prometheus.tells(alert, labels, left).await?;
+    say(format!(
+        "{alert} {labels:?} after {:.0} s",
+        since.elapsed().as_secs_f32()
+    ));
+    Ok(())
 }
 
 /// Holds so many connections of a node that nearly none is left.
@@ -181,6 +220,21 @@ async fn fill(installation: &Installation, host: &Host, prometheus: &Prometheus)
     )]
     let left = CONNECTIONS.saturating_sub(open as usize + 3);
     Held::open(host, &installation.client()?, LOOPBACKS[0], left).await
+}
+
+/// The minute after the heal of everything else is not that of the certificate.
+async fn healed_but_for_a_certificate(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
+    let begun = Instant::now();
+    let cleared = async {
+        let aside = ["TrivetCertificateExpires"];
+        prometheus.tells_nothing_but(&aside, TOLD).await?;
+        say(format!(
+            "no other alert {:.0} s after the heal of nodes and members",
+            begun.elapsed().as_secs_f32()
+        ));
+        anyhow::Ok(())
+    };
+    tokio::try_join!(cleared, a_certificate_that_ends_soon(installation, prometheus)).map(drop)
 }
 
 /// A master whose apiserver has come back with a certificate that ends within 30 days.
@@ -239,15 +293,16 @@ async fn a_release_that_fails(installation: &Installation, prometheus: &Promethe
 /// A spec that would leave no member, for an operator that may not say so; then operators that may not lead.
 async fn pool_and_passes(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
     OF_OPERATOR_IN_CLUSTER.revoke(installation).await?;
+    let revoked = Instant::now();
     let disabled = ["cp1", "cp2", "cp3"].map(|name| json!({ "name": name, "state": "Disabled" }));
     installation.edit_pool(json!({ "members": disabled })).await?;
     let pool = [("pool", POOL)];
     tokio::try_join!(
-        prometheus.tells("TrivetPoolRejected", &pool, TOLD),
-        prometheus.tells("TrivetOperatorPassesFail", &pool, TOLD),
+        tells(prometheus, Instant::now(), "TrivetPoolRejected", &pool),
+        tells(prometheus, revoked, "TrivetOperatorPassesFail", &pool),
     )?;
     OF_OPERATOR.revoke(installation).await?;
-    prometheus.tells("TrivetNoLeader", &[], TOLD).await
+    tells(prometheus, Instant::now(), "TrivetNoLeader", &[]).await
 }
 
 /// Runs so many operators from now on; returns how many there were.

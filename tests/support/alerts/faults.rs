@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tokio::time::Instant;
 use trivet_testbed::{Component, Fault, Host};
 
 use crate::attempts::LOOPBACKS;
@@ -21,6 +22,17 @@ const KUBELET: u16 = 10250;
 
 /// The master whose apiserver is dead meanwhile, and comes back with a certificate of a few days.
 pub const RENEWED: &str = "cp3";
+
+/// When the faults were there: each from the end of what makes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Injected {
+    /// Processes that hang, and paths that cannot be written.
+    pub in_nodes: Instant,
+    /// Masters that are severed or dead, and a port that another program has.
+    pub in_network: Instant,
+    /// What the pool asks for.
+    pub in_spec: Instant,
+}
 
 /// Which host gets which fault.
 #[derive(Debug)]
@@ -57,7 +69,7 @@ impl Faults {
     }
 
     /// Makes all of them happen.
-    pub async fn inject(&mut self, installation: &Installation) -> Result<()> {
+    pub async fn inject(&mut self, installation: &Installation) -> Result<Injected> {
         for pid in standbys(&self.reached)? {
             self.reached.signal(pid, Signal::SIGSTOP)?;
         }
@@ -65,6 +77,7 @@ impl Faults {
             .signal(daemon_set_serves(&self.hung).await?, Signal::SIGSTOP)?;
         NodeFault::CacheUnwritable.inject(&self.unwritable)?;
         NodeFault::HandOverPathTaken.inject(&self.unwritable)?;
+        let in_nodes = Instant::now();
         let stranger = self.stranger.insert(Stranger::lurk(&self.taken, LOOPBACKS[0]));
         let [severed, reached, taken] =
             [&self.severed, &self.reached, &self.taken].map(|host| host.name().to_string());
@@ -79,12 +92,18 @@ impl Faults {
                 cluster.kill_container(&taken, "trivet-proxy")
             })
             .await?;
+        let in_network = Instant::now();
         stranger.listens().await?;
         let kubelet = self.reached.ipv4().to_string();
         let stranger = json!({ "name": STRANGER, "addresses": [kubelet], "port": KUBELET });
         installation
             .edit_pool(json!({ "members": [stranger], "connection": { "maxConnections": CONNECTIONS } }))
-            .await
+            .await?;
+        Ok(Injected {
+            in_nodes,
+            in_network,
+            in_spec: Instant::now(),
+        })
     }
 
     /// Ends all of them, whichever there are.

@@ -62,7 +62,7 @@ impl Mistakes<'_> {
         let (before, since) = (self.in_force().await?, Timestamp::now());
         let generation = self.edit(wrong).await?;
         let told = self.told(generation, ("False", reason), &[words]).await?;
-        self.event(reason, words, since).await?;
+        self.installation.told_by_event(reason, words, since).await?;
         self.still(&before).await?;
         say(format!(
             "{what}: Accepted=False ({reason}) after {:.1} s, and the document is the same",
@@ -99,7 +99,8 @@ impl Mistakes<'_> {
         .await?;
         let took = begun.elapsed();
         for name in [MISTYPED, STRANGER] {
-            self.event("MemberUnproven", &format!("of the new member {name}, "), since)
+            self.installation
+                .told_by_event("MemberUnproven", &format!("of the new member {name}, "), since)
                 .await?;
         }
         for host in self.installation.hosts() {

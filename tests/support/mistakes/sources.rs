@@ -32,7 +32,9 @@ impl Mistakes<'_> {
         }
         let told = self.told(0, ("True", "RefusedShrink"), &words).await?;
         let words = words.first().context("there is one master only")?;
-        self.event("RefusedShrink", words, since).await?;
+        self.installation
+            .told_by_event("RefusedShrink", words, since)
+            .await?;
         let counted = self.refusals("RefusedShrink").await?;
         ensure!(counted > refused, "the metric is still {counted}");
         self.still(&before).await?;
