@@ -378,7 +378,7 @@ impl Edits {
     }
 
     fn note(&mut self, what: &str, lag: Duration) {
-        let now = jiff::Timestamp::now().strftime("%T");
+        let now = Timestamp::now().strftime("%T");
         say(format!(
             "{what}: on every proxy after {} ms, at {now}",
             lag.as_millis()
