@@ -273,7 +273,12 @@ impl Edits {
 
     /// Certificates as kubeadm makes them do not cover the listeners: the condition names both ways out, and is no part of Ready.
     async fn names_are_missing(&self) -> Result<()> {
-        let words = ["cp1 (lacks ", "127.0.0.1", "tls-server-name: kubernetes", "certSANs"];
+        let words = [
+            "cp1 (lacks ",
+            "127.0.0.1",
+            "tls-server-name: kubernetes",
+            "certSANs",
+        ];
         eventually(PROVEN, "the condition CertificateMatches", async || {
             let status = self.installation.pool_status().await?;
             let matches = condition(&status, "CertificateMatches")?;
