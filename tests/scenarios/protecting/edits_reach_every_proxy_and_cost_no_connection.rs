@@ -237,38 +237,27 @@ impl Edits {
         .await
     }
 
-    /// The endpoints of `default/kubernetes` instead of the nodes, and back: the same apiservers by other names.
-    async fn found_by_endpoints(&mut self) -> Result<()> {
-        let masters = self.installation.cluster().masters();
-        let addresses: BTreeSet<_> = masters.iter().map(|master| master.ipv4().to_string()).collect();
-        let nodes: BTreeSet<_> = masters.iter().map(|master| master.name().to_string()).collect();
-        let names = |document: &Document| -> BTreeSet<String> {
-            let members = document.members.iter();
-            members.map(|member| member.name.clone()).collect()
-        };
-        let endpoints = json!({ "discovery": { "policy": "EndpointSlices" } });
-        self.edit("found by EndpointSlices", endpoints, |document| {
-            names(document) == addresses
-        })
-        .await?;
-        eventually(PROVEN, "all of them Up, from an EndpointSlice", async || {
-            let members = self.installation.pool_status().await?.members;
-            let is_it = |member: &MemberStatus| {
-                member.source == MemberSource::EndpointSlice && member.health == MemberHealth::Up
-            };
-            ensure!(
-                members.len() == addresses.len() && members.iter().all(is_it),
-                "{members:?}"
-            );
-            Ok(())
-        })
-        .await?;
-        self.edit(
-            "found by their nodes",
-            json!({ "discovery": { "policy": null } }),
-            |document| names(document) == nodes,
-        )
-        .await
+    /// The endpoints of `default/kubernetes` instead of the nodes, and back: the same apiservers by the same names, because each
+    /// endpoint is at the address of one node.
+    async fn found_by_endpoints(&self) -> Result<()> {
+        let nodes: BTreeSet<_> = self.installation.masters().into_iter().collect();
+        for (policy, source) in [
+            (json!("EndpointSlices"), MemberSource::EndpointSlice),
+            (Value::Null, MemberSource::Node),
+        ] {
+            let discovery = json!({ "policy": policy });
+            self.patch(json!({ "discovery": discovery })).await?;
+            eventually(PROVEN, &format!("all masters by {source:?}"), async || {
+                let members = self.installation.pool_status().await?.members;
+                let names: BTreeSet<_> = members.iter().map(|member| member.name.clone()).collect();
+                let is_it =
+                    |member: &MemberStatus| member.source == source && member.health == MemberHealth::Up;
+                ensure!(names == nodes && members.iter().all(is_it), "{members:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Certificates as kubeadm makes them do not cover the listeners: the condition names both ways out, and is no part of Ready.

@@ -584,32 +584,6 @@ fn the_policy_endpoint_slices_makes_each_endpoint_a_member_at_its_own_port() {
 }
 
 #[test]
-fn the_same_masters_by_endpoints_instead_of_nodes_have_other_names_at_once_and_back() {
-    let mut world = World::with_masters(3);
-    let nodes = world.names();
-    let master = |number: u8| Master {
-        name: ip(number).to_string(),
-        addresses: vec![ip(number)],
-        origin: Origin::EndpointSlice {
-            port: 6443,
-            node_name: String::new(),
-        },
-        ..Master::default()
-    };
-    world.pool.spec.discovery.policy = DiscoveryPolicy::EndpointSlices;
-    world.facts.discovered = Discovered::Masters((1..=3).map(master).collect());
-    let plan = world.pass();
-    assert_eq!(world.names(), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert_eq!(refused_removals(&plan), Vec::<String>::new());
-    world.pool.spec.discovery.policy = DiscoveryPolicy::Nodes;
-    world.discover(&[1, 2, 3]);
-    world.endpoints(&[1, 2, 3]);
-    let plan = world.pass();
-    assert_eq!(world.names(), nodes);
-    assert_eq!(refused_removals(&plan), Vec::<String>::new());
-}
-
-#[test]
 fn slices_without_an_endpoint_remove_nothing_and_that_is_told() {
     let mut world = World::with_masters(0);
     world.pool.spec.discovery.policy = DiscoveryPolicy::EndpointSlices;
