@@ -6,9 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use trivet_crds::POOL_LABEL;
-use trivet_crds::pool::ApiserverPool;
 
 use super::NodeReport;
+use crate::pools::StoredPool;
 
 /// The names of the reports whose node or pool is gone. While a pod of the pool is on the node, its proxy may still run and
 /// would write the report anew.
@@ -16,7 +16,7 @@ pub fn vanished(
     reports: &[(String, Arc<NodeReport>)],
     nodes: &[Arc<Node>],
     pods: &[Arc<Pod>],
-    pools: &[Arc<ApiserverPool>],
+    pools: &[Arc<StoredPool>],
 ) -> Vec<String> {
     let nodes: BTreeSet<_> = nodes.iter().map(|node| node.name_any()).collect();
     // No cluster is without nodes: this operator runs on one.
@@ -42,7 +42,7 @@ fn place(pod: &Pod) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use trivet_crds::pool::ApiserverPoolSpec;
+    use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec};
     use trivet_crds::report::StandbyState;
 
     use super::*;
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_report_goes_with_its_node_or_its_pool_once_no_proxy_is_left_there() {
-        let pool = Arc::new(ApiserverPool::new("default", ApiserverPoolSpec::default()));
+        let pool = Arc::new(ApiserverPool::new("default", ApiserverPoolSpec::default()).into());
         let pod = Arc::new(
             serde_json::from_value(json!({
                 "metadata": { "labels": { POOL_LABEL: "orphan" } },
