@@ -238,7 +238,7 @@ async fn write(
     let params = PatchParams::apply(MANAGER).force();
     let mut written = api.patch_status(&name, &params, &Patch::Apply(patch)).await;
     if written.as_ref().is_err_and(lacks_a_field) {
-        let patch = Patch::Merge(json!({ "status": status }));
+        let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": status }));
         let params = PatchParams {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()

@@ -10,14 +10,14 @@ use trivet_crds::POOL_LABEL;
 use super::NodeReport;
 use crate::pools::StoredPool;
 
-/// The names of the reports whose node or pool is gone. While a pod of the pool is on the node, its proxy may still run and
-/// would write the report anew.
+/// The reports whose node or pool is gone, with the names of their objects. While a pod of the pool is on the node, its proxy
+/// may still run and would write the report anew.
 pub fn vanished(
     reports: &[(String, Arc<NodeReport>)],
     nodes: &[Arc<Node>],
     pods: &[Arc<Pod>],
     pools: &[Arc<StoredPool>],
-) -> Vec<String> {
+) -> Vec<(String, Arc<NodeReport>)> {
     let nodes: BTreeSet<_> = nodes.iter().map(|node| node.name_any()).collect();
     // No cluster is without nodes: this operator runs on one.
     if nodes.is_empty() {
@@ -30,7 +30,7 @@ pub fn vanished(
         !is_known && !placed.contains(&(report.pool.as_str(), report.node.as_str()))
     };
     let gone = reports.iter().filter(|(_, report)| is_vanished(report));
-    gone.map(|(name, _)| name.clone()).collect()
+    gone.cloned().collect()
 }
 
 /// The pool and the node of a pod.
@@ -49,6 +49,7 @@ mod tests {
 
     fn report(pool: &str, node: &str) -> (String, Arc<NodeReport>) {
         let report = NodeReport {
+            version: None,
             pool: pool.to_owned(),
             node: node.to_owned(),
             revision: 1,
@@ -88,6 +89,7 @@ mod tests {
         ];
         let nodes = [node("w1"), node("w2")];
         let gone = vanished(&reports, &nodes, &[pod], &[pool]);
+        let gone: Vec<_> = gone.into_iter().map(|(name, _)| name).collect();
         assert_eq!(gone, ["default.gone", "orphan.w2"]);
         assert!(vanished(&reports, &[], &[], &[]).is_empty(), "no node is known");
     }
