@@ -7,6 +7,7 @@
 
 mod bounds;
 mod gate;
+mod later;
 mod listeners;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,7 @@ pub use self::bounds::{
     MAX_GATE_NODES, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, is_reachable,
 };
 pub use self::gate::{Gate, GatePolicy};
+pub use self::later::Later;
 
 /// The version of the document that this release writes and reads.
 pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";
@@ -309,6 +311,13 @@ impl Document {
         Ok(document)
     }
 
+    /// Whether a text has the hash of its content: then it is neither torn nor edited by hand, whichever release has written it,
+    /// and whether or not this one can read it.
+    pub fn is_intact(text: &str) -> bool {
+        let value: Option<Value> = serde_json::from_str(text).ok();
+        value.is_some_and(|value| value.get("hash").and_then(Value::as_str) == Some(&content_hash(&value)))
+    }
+
     /// Checks the rule that needs a clock: the revision is at most [`MAX_AHEAD_SECONDS`] ahead of `now`, in Unix seconds.
     /// A clock that may be at 1970 is replaced by the time of the build, so pass the later of the two.
     pub fn check_revision(&self, now: u64) -> Result<(), Error> {
@@ -347,7 +356,7 @@ impl Document {
 }
 
 /// The hash of all fields except `hash`, known and unknown, independent of their order in the text.
-fn content_hash(value: &Value) -> String {
+pub fn content_hash(value: &Value) -> String {
     let mut canonical = String::new();
     write_canonical(value, &mut canonical, true);
     format!("sha256:{:x}", Sha256::digest(canonical))
@@ -462,7 +471,7 @@ mod tests {
     }
 
     /// The sealed text of the document with a change that the types cannot express.
-    fn edited(change: impl FnOnce(&mut Value)) -> String {
+    pub(super) fn edited(change: impl FnOnce(&mut Value)) -> String {
         let mut value = serde_json::to_value(document()).unwrap();
         change(&mut value);
         value["hash"] = content_hash(&value).into();
@@ -635,6 +644,17 @@ mod tests {
         let mut value = serde_json::to_value(document()).unwrap();
         value.as_object_mut().unwrap().remove("hash");
         assert_eq!(Document::parse(&value.to_string()).unwrap(), document());
+    }
+
+    #[test]
+    fn a_document_of_a_later_release_that_cannot_be_read_is_told_from_a_torn_one() {
+        let later = edited(|value| value["members"][0]["state"] = "Resting".into());
+        assert_eq!(Document::parse(&later).unwrap_err().reason(), "Malformed");
+        assert!(Document::is_intact(&later));
+        let torn = later.replace("Resting", "Sleeping");
+        assert!(
+            !Document::is_intact(&torn) && !Document::is_intact(&later[..40]) && !Document::is_intact("{}")
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@ const WRITES_POLICY: &str = "trivet-daemonset-writes";
 /// The resourceVersion of a write of an object that does not exist, so that it creates the object and never replaces one that
 /// another leader has created since: the API server compares it with that of an object that is there, and none has the first
 /// revision of etcd.
-const ABSENT: &str = "1";
+pub(crate) const ABSENT: &str = "1";
 
 /// Why an object is not as rendered.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus};
+use trivet_crds::pool::ApiserverPoolStatus;
 
 use crate::api::backoff::Backoff;
 use crate::api::client::Access;
@@ -18,6 +18,7 @@ use crate::leader::Leadership;
 use crate::observe::recent::{Look, Unstarted};
 use crate::plan::Memory;
 use crate::plan::stalls::Stalls;
+use crate::pools::StoredPool;
 use crate::prober::{Prober, in_force_key};
 use crate::render::Settings;
 use crate::report::stored::Stored;
@@ -39,8 +40,8 @@ pub struct Context {
     pub nodes: Store<Node>,
     /// All pods of proxies.
     pub pods: Store<Pod>,
-    /// All pools.
-    pub pools: Store<ApiserverPool>,
+    /// All pools, those included that this release cannot read.
+    pub pools: Store<StoredPool>,
     /// What the proxies report.
     pub reports: Reports,
     /// Probes the members.

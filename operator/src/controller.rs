@@ -24,6 +24,7 @@ use crate::leader::take;
 use crate::observe::replacement::Replacement;
 use crate::observe::{self, bootstrap, observe, proxies, replacement};
 use crate::plan::{Facts, Plan, Verdict, plan};
+use crate::pools::StoredPool;
 use crate::render::render;
 use crate::report::{self, Pass, report};
 use crate::wake::wake;
@@ -53,7 +54,7 @@ const SOONEST: Duration = Duration::from_millis(200);
 /// The caches that the watches fill.
 pub struct Writers {
     /// All pools.
-    pub pools: Writer<ApiserverPool>,
+    pub pools: Writer<StoredPool>,
     /// All nodes.
     pub nodes: Writer<Node>,
     /// All pods of proxies.
@@ -127,7 +128,7 @@ pub async fn run(ctx: Arc<Context>, writers: Writers, news: News, shutdown: Canc
     let namespace = &ctx.settings.namespace;
     let readiness = || Arc::clone(&ctx.readiness);
     let pools = watch(
-        Api::<ApiserverPool>::all(client.clone()),
+        Api::<StoredPool>::all(client.clone()),
         None,
         "ApiserverPool",
         readiness(),
@@ -261,7 +262,7 @@ fn next_pass(plan: &Plan, replacement: &Replacement, next_wake: Option<Duration>
 }
 
 /// The pool of a ConfigMap or DaemonSet. The label names it, because there is no ownerReference.
-fn pool_of<K: Resource>(object: K) -> Option<ObjectRef<ApiserverPool>> {
+fn pool_of<K: Resource>(object: K) -> Option<ObjectRef<StoredPool>> {
     object.labels().get(POOL_LABEL).map(|pool| ObjectRef::new(pool))
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::api::{DeleteParams, ObjectMeta};
+use kube::api::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -162,17 +162,18 @@ async fn sweep_once(ctx: &Context) {
         return;
     };
     let api: Api<ProxyReport> = Api::all(ctx.client.clone());
-    let names = vanished(
+    let gone = vanished(
         &ctx.reports.all(),
         &ctx.nodes.state(),
         &ctx.pods.state(),
         &ctx.pools.state(),
     );
-    for name in names.into_iter().take(DELETIONS) {
+    for (name, report) in gone.into_iter().take(DELETIONS) {
         ctx.watchdog.beat(SWEEP_LOOP);
-        match api.delete(&name, &DeleteParams::default()).await {
+        match api.delete(&name, &report.deletion()).await {
             Ok(_) => tracing::info!(name, "deleted the report of a proxy that is gone"),
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            // Its proxy has written it since, or somebody has deleted it.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             // The next leader deletes them.
             Err(error) if is_fenced(&error) => return,
             Err(error) => {

@@ -17,6 +17,7 @@ pub mod logging;
 pub mod marks;
 pub mod observe;
 pub mod plan;
+pub mod pools;
 pub mod preview;
 pub mod probe;
 pub mod prober;

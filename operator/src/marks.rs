@@ -17,6 +17,7 @@ use trivet_crds::report::StandbyState;
 use trivet_crds::{POOL_LABEL, STANDBY, STANDBY_READY};
 
 use crate::MANAGER;
+use crate::api::fence::is_conflict;
 use crate::context::Context;
 use crate::logging::chain;
 use crate::observe::proxies::{is_proxy_of, node_of};
@@ -60,6 +61,8 @@ pub async fn run(ctx: &Context) {
 pub struct Change {
     /// The pod.
     pub pod: String,
+    /// The version of it that this was decided for: a write over another one fails.
+    pub version: Option<String>,
     /// Whether its node has a standby.
     pub has_standby: bool,
 }
@@ -97,6 +100,7 @@ pub fn changes(
         let wrong = pods.iter().filter(|pod| is_marked(pod) != wanted);
         changes.extend(wrong.map(|pod| Change {
             pod: pod.name_any(),
+            version: pod.resource_version(),
             has_standby: wanted,
         }));
     }
@@ -119,13 +123,19 @@ async fn write(ctx: &Context, changes: Vec<Change>) -> Result<(), kube::Error> {
     };
     for change in changes.into_iter().take(WRITES) {
         let mark = change.has_standby.then_some(STANDBY_READY);
-        let patch = json!({ "metadata": { "annotations": { STANDBY: mark } } });
+        let patch = json!({ "metadata": {
+            // A write that is late must not mark what another leader has judged since, or a pod that is another by now.
+            "resourceVersion": change.version,
+            "annotations": { STANDBY: mark },
+        } });
         match api
             .patch_metadata(&change.pod, &params, &Patch::Merge(patch))
             .await
         {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => {}
+            // The next look decides by what the pod is then.
+            Err(error) if is_conflict(&error) => ctx.metrics.fenced("Conflict"),
             // The others would only wait for the same error.
             Err(error) => return Err(error),
         }
@@ -135,10 +145,13 @@ async fn write(ctx: &Context, changes: Vec<Change>) -> Result<(), kube::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use serde_json::Value;
     use trivet_crds::report::ProxyReport;
 
     use super::*;
+    use crate::context::tests::context;
 
     fn pod(name: &str, node: &str, annotations: &Value) -> Arc<Pod> {
         let mut pod = serde_json::from_value(json!({
@@ -198,6 +211,40 @@ mod tests {
         ];
         let changed = changed(&pods, &[report("w1", "Ready")], NOW);
         assert_eq!(changed, [("old".to_owned(), false)]);
+    }
+
+    #[tokio::test]
+    async fn a_mark_is_written_only_over_the_version_that_it_was_decided_for() {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&sent);
+        let ctx = context(move |_, path, body| {
+            let body: Value = serde_json::from_str(body).unwrap();
+            let version = body["metadata"]["resourceVersion"].clone();
+            kept.lock()
+                .unwrap()
+                .push((path.rsplit('/').next().unwrap().to_owned(), version));
+            if path.ends_with("/a") {
+                let conflict = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 409,
+                                       "message": "it has changed", "reason": "Conflict" });
+                return (409, conflict.to_string());
+            }
+            (200, json!({ "metadata": { "name": "b" } }).to_string())
+        });
+        let of_version = |name: &str, node: &str, version: &str| {
+            let mut pod = pod(name, node, &json!({})).as_ref().clone();
+            pod.metadata.resource_version = Some(version.to_owned());
+            Arc::new(pod)
+        };
+        let pods = [of_version("a", "w1", "7"), of_version("b", "w2", "8")];
+        let reports = [report("w1", "Ready"), report("w2", "Ready")];
+        let changes = changes(&pods, &reports, 2, NOW.parse().unwrap());
+        write(&ctx, changes).await.unwrap();
+        let expected = [("a".to_owned(), json!("7")), ("b".to_owned(), json!("8"))];
+        assert_eq!(
+            *sent.lock().unwrap(),
+            expected,
+            "a conflict holds up no other mark"
+        );
     }
 
     #[test]

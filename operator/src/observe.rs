@@ -27,6 +27,7 @@ use crate::plan::scope::Scope;
 use crate::plan::scope::in_place::InPlace;
 use crate::plan::wave::WaveFacts;
 use crate::plan::{self, Facts, Memory};
+use crate::pools::StoredPool;
 use crate::prober::in_force_key;
 use crate::render::daemon_set::Template;
 use crate::reports;
@@ -136,6 +137,8 @@ pub async fn observe(
     }
     let endpoints = slices.ok().flatten().and_then(|slices| endpoints(&slices, ctx));
     let listeners = plan::document::listeners(&pool.spec).unwrap_or_default();
+    let in_force = current.document.as_ref();
+    let in_force = in_force.map(|document| document.listeners.as_slice());
     let mut facts = Facts {
         now: Instant::now(),
         unix_seconds: clock::unix_seconds(Timestamp::now(), &pool.metadata, own.map(|map| &map.metadata)),
@@ -153,7 +156,7 @@ pub async fn observe(
             nodes: proxies::nodes(ctx, &name),
         },
         precedence: rivals::precedence(pool),
-        serving: rivals::serving(current.document.as_ref(), proxies.daemon_set.as_ref(), &listeners),
+        serving: rivals::serving(in_force, proxies.daemon_set.as_ref(), &listeners),
         rivals: rivals::rivals(pool, &pools, &documents, &sets),
         current,
         authorities,
@@ -293,7 +296,7 @@ async fn daemon_sets(pool: &str, documents: &[ConfigMap], ctx: &Context) -> Resu
 
 /// Whether there is no other pool. A pool whose object was deleted is found by its document, and one whose document is
 /// lost by its object.
-fn is_alone(pool: &str, documents: &[ConfigMap], pools: &[Arc<ApiserverPool>]) -> bool {
+fn is_alone(pool: &str, documents: &[ConfigMap], pools: &[Arc<StoredPool>]) -> bool {
     let is_own = |map: &ConfigMap| map.name_any() == data_plane_name(pool);
     documents.iter().all(is_own) && pools.iter().all(|other| other.name_any() == pool)
 }
@@ -412,7 +415,8 @@ mod tests {
             },
             ..ConfigMap::default()
         };
-        let object = |pool: &str| Arc::new(ApiserverPool::new(pool, serde_json::from_str("{}").unwrap()));
+        let object =
+            |pool: &str| Arc::new(ApiserverPool::new(pool, serde_json::from_str("{}").unwrap()).into());
         assert!(is_alone("a", &[document("a")], &[object("a")]));
         assert!(is_alone("a", &[], &[object("a")]));
         assert!(!is_alone("a", &[document("a"), document("b")], &[object("a")]));

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ManagementPolicy, PoolRollout, ProxyTemplate};
-use trivet_crds::wire::{self, Document};
+use trivet_crds::wire::{self, Document, Later};
 
 use self::bootstrap::{Availability, BootstrapFacts, Phase, Target};
 use self::document::Next;
@@ -48,6 +48,7 @@ use self::members::Wanted;
 use self::permission::Permission;
 pub use self::rejection::Rejection;
 use self::wave::Wish;
+use crate::render::config_map::{ACCEPTED_DISCOVERY, NAMED_MEMBERS};
 
 /// What one pass changes, and what it has found.
 #[derive(Clone, Debug)]
@@ -105,6 +106,8 @@ pub enum Verdict {
 pub struct Rollout {
     /// What the proxies follow.
     pub document: Document,
+    /// What is written with it, because a later release has, and it takes the place of that document.
+    pub later: Later,
     /// What is noted beside it.
     pub marks: Marks,
     /// Whether the ConfigMap has both already.
@@ -199,6 +202,7 @@ fn obey(
     memory: &Memory,
 ) -> Result<Plan, Obstacle> {
     let spec = &pool.spec;
+    document::check_in_force(pool, facts)?;
     let listeners = document::listeners(spec)?;
     let endpoints = document::endpoints(&listeners);
     ports::check_own(&listeners, &spec.proxy)?;
@@ -246,6 +250,7 @@ fn obey(
         named: named(spec),
         used_permission: permission.used(is_permission_used, memory),
         discovery: Some(spec.discovery.clone()),
+        unread: kept_notes(&facts.current.marks),
     };
     let is_written = facts.current.document.as_ref() == Some(&document) && facts.current.marks == marks;
     let mut notes: Vec<_> = permission.note(is_permission_used).into_iter().collect();
@@ -283,6 +288,7 @@ fn obey(
         hindrances: facts.hindrances.clone(),
         rollout: Some(Rollout {
             document,
+            later: facts.current.later.clone(),
             marks,
             is_written,
             version: facts.current.version.clone(),
@@ -388,7 +394,8 @@ fn with_target(
         rollout: waves.target.clone(),
         ..document
     });
-    document.map(Document::seal).transpose()
+    let seal = |document: Document| document.seal_with(&facts.current.later);
+    document.map(seal).transpose()
 }
 
 /// What is written while a spec is rejected: a document that something was added to, and what a rollout that has begun before
@@ -403,6 +410,7 @@ fn standing(
     let in_force = || waves.as_ref().and(facts.current.document.clone());
     Some(Rollout {
         document: document.or_else(in_force)?,
+        later: facts.current.later.clone(),
         marks: facts.current.marks.clone(),
         is_written,
         version: facts.current.version.clone(),
@@ -434,6 +442,13 @@ fn revision_in_force(facts: &Facts, memory: &Memory) -> u64 {
 
 fn in_force(member: &wire::Member, facts: &Facts) -> Member {
     Member::of_document(member, members::source_of(member, facts))
+}
+
+/// The notes of a later release that stay beside those of a spec that is accepted.
+fn kept_notes(marks: &Marks) -> BTreeMap<String, String> {
+    let is_replaced = |name: &str| [ACCEPTED_DISCOVERY, NAMED_MEMBERS].contains(&name);
+    let kept = marks.unread.iter().filter(|(name, _)| !is_replaced(name));
+    kept.map(|(name, text)| (name.clone(), text.clone())).collect()
 }
 
 fn explicit(spec: &ApiserverPoolSpec) -> BTreeSet<String> {

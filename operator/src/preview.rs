@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
@@ -26,6 +27,7 @@ use crate::health::{Answer, Healths};
 use crate::leader::Leadership;
 use crate::observe::{self, bootstrap, observe, proxies};
 use crate::plan::{Facts, Memory, Plan, plan};
+use crate::pools::StoredPool;
 use crate::prober::Prober;
 use crate::render::Settings;
 use crate::reports::Reports;
@@ -131,7 +133,7 @@ async fn context(source: Source) -> Result<Context, Error> {
     let (nodes, pods, pools, reports) = tokio::try_join!(
         all::<Node>(Api::all(client.clone()), &everywhere),
         all::<Pod>(Api::namespaced(client.clone(), &settings.namespace), &of_pools),
-        all::<ApiserverPool>(Api::all(client.clone()), &everywhere),
+        all::<StoredPool>(Api::all(client.clone()), &everywhere),
         reports(client.clone()),
     )?;
     Ok(Context {
@@ -175,7 +177,7 @@ where
 /// The proxies' reports. Where their CRD is absent there are none, as for the operator.
 async fn reports(client: Client) -> Result<Reports, Error> {
     let reports = Reports::default();
-    let found = match all::<ProxyReport>(Api::all(client), &ListParams::default()).await {
+    let found = match all::<DeserializeGuard<ProxyReport>>(Api::all(client), &ListParams::default()).await {
         Ok(found) => found,
         Err(Error::List {
             source: kube::Error::Api(status),
@@ -184,7 +186,11 @@ async fn reports(client: Client) -> Result<Reports, Error> {
         Err(error) => return Err(error),
     };
     reports.observe(Event::Init);
-    for report in found {
+    // As for the operator, one that cannot be read is none.
+    for report in found
+        .into_iter()
+        .filter_map(|DeserializeGuard(report)| report.ok())
+    {
         reports.observe(Event::InitApply(report));
     }
     reports.observe(Event::InitDone);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus, MemberStatus};
@@ -32,7 +32,7 @@ use crate::reports::{NodeReport, standbys, troubles};
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write the status of pool {pool}")]
 pub struct Error {
-    pool: String,
+    pub(crate) pool: String,
     /// Why.
     pub source: kube::Error,
 }
@@ -157,7 +157,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         .filter(|_| is_same_pool)
         .chain(notices)
         .collect();
-    let unsent = publish(&ctx.recorder, pool, notices).await;
+    let unsent = publish(&ctx.recorder, &pool.object_ref(&()), notices).await;
     // Also if the status could not be written: the next pass does not detect these changes again.
     ctx.pool_states.change(&name, |state| {
         state.uid.clone_from(&pool.metadata.uid);
@@ -209,7 +209,7 @@ fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[Arc<NodeReport
 }
 
 /// The time in the precision of the API, so that a status that was written and read again is equal.
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
@@ -238,7 +238,7 @@ async fn write(
     let params = PatchParams::apply(MANAGER).force();
     let mut written = api.patch_status(&name, &params, &Patch::Apply(patch)).await;
     if written.as_ref().is_err_and(lacks_a_field) {
-        let patch = Patch::Merge(json!({ "status": status }));
+        let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": status }));
         let params = PatchParams {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::watcher::Event;
 use tokio::time::Instant;
 use trivet_crds::report::{ProxyReport, STALE_AFTER_INTERVALS, StandbyState, interval_seconds};
@@ -30,6 +31,8 @@ const ANSWERS_KEPT: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 /// The part of a report that the operator uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReport {
+    /// The version of the object, for which alone a deletion of it is meant.
+    pub version: Option<String>,
     /// The pool.
     pub pool: String,
     /// The node.
@@ -62,6 +65,7 @@ impl From<ProxyReport> for NodeReport {
     fn from(report: ProxyReport) -> Self {
         let content = report.content;
         Self {
+            version: report.metadata.resource_version,
             troubles: troubles::of(&content),
             pool: content.pool_name,
             node: content.node_name,
@@ -80,6 +84,17 @@ impl From<ProxyReport> for NodeReport {
 }
 
 impl NodeReport {
+    /// How its object is deleted: only as long as nobody has written it since.
+    pub fn deletion(&self) -> DeleteParams {
+        DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: None,
+                resource_version: self.version.clone(),
+            }),
+            ..DeleteParams::default()
+        }
+    }
+
     /// Whether it is young enough to mean something. The clock of a node may be ahead of this one.
     pub fn is_fresh(&self, node_count: u32, now: Timestamp) -> bool {
         let longest = interval_seconds(node_count).saturating_mul(STALE_AFTER_INTERVALS);

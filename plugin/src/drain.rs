@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -108,7 +109,8 @@ pub async fn run_retire(cluster: &Cluster, screen: &Screen, flags: cli::Retire) 
 impl<'a> Task<'a> {
     /// The task in the pool that is named, or in the only one.
     async fn find(cluster: &'a Cluster, pool: Option<&str>, member: &'a str) -> Result<Self> {
-        let pools: Api<ApiserverPool> = Api::all(cluster.reading());
+        // Their names only: another pool may be one that this release cannot read.
+        let pools: Api<PartialObjectMeta<ApiserverPool>> = Api::all(cluster.reading());
         let all = pools
             .list(&ListParams::default())
             .await
@@ -187,6 +189,7 @@ impl<'a> Task<'a> {
         )
     }
 
+    /// All reports. One that cannot be read fails the command: what it would say may forbid the edit.
     async fn reports(&self) -> Result<Vec<ProxyReport>> {
         let reports: Api<ProxyReport> = Api::all(self.cluster.reading());
         let all = reports

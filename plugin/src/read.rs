@@ -10,14 +10,22 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use trivet_crds::pool::ApiserverPool;
+use trivet_crds::report::ProxyReport;
 use trivet_crds::{COMPONENT_LABEL, POOL_LABEL};
+use trivet_operator::pools::StoredPool;
 
 use crate::doctor::expected::{CRDS, POLICIES, RIGHTS};
 
 pub use self::facts::{Facts, Rights, Unread, condition};
 pub use self::proxy_of_services::server as kube_proxy_server;
+
+/// The kinds of our own, as `kubectl auth can-i` names them.
+const POOLS: &str = "apiserverpools.trivet.dev";
+const REPORTS: &str = "proxyreports.trivet.dev";
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
@@ -45,12 +53,10 @@ impl Reader {
     async fn of_every_command(&mut self) -> Facts {
         let mut facts = self.begin();
         let all = ListParams::default();
-        facts.pools = self
-            .list(self.everywhere(), &all, "apiserverpools.trivet.dev")
-            .await;
-        facts.reports = self
-            .list(self.everywhere(), &all, "proxyreports.trivet.dev")
-            .await;
+        let pools = self.list(self.everywhere(), &all, POOLS).await;
+        facts.pools = pools.map(|pools| self.readable_pools(pools, &mut facts.unreadable_pools));
+        let reports = self.list(self.everywhere(), &all, REPORTS).await;
+        facts.reports = reports.map(|reports| self.readable_reports(reports));
         facts.nodes = self.list(self.everywhere(), &all, "nodes").await;
         facts.daemon_sets = self.daemon_sets().await;
         facts
@@ -93,6 +99,40 @@ impl Reader {
         }
         facts.unread = self.unread;
         facts
+    }
+
+    /// The pools that this release can read. Of the others it notes why not, and adds the names to `others`.
+    fn readable_pools(&mut self, pools: Vec<StoredPool>, others: &mut Vec<String>) -> Vec<ApiserverPool> {
+        let mut readable = Vec::new();
+        for pool in pools {
+            match pool {
+                StoredPool::Readable(pool) => readable.push(*pool),
+                StoredPool::Unreadable(pool) => {
+                    let name = pool.metadata.name.unwrap_or_default();
+                    self.unread.push(Unread {
+                        what: format!("{POOLS}/{name}"),
+                        why: pool.fault.to_string(),
+                    });
+                    others.push(name);
+                }
+            }
+        }
+        readable
+    }
+
+    /// The reports that this release can read. Of the others it notes why not.
+    fn readable_reports(&mut self, reports: Vec<DeserializeGuard<ProxyReport>>) -> Vec<ProxyReport> {
+        let mut readable = Vec::new();
+        for DeserializeGuard(report) in reports {
+            match report {
+                Ok(report) => readable.push(report),
+                Err(invalid) => self.unread.push(Unread {
+                    what: format!("{REPORTS}/{}", invalid.metadata.name.unwrap_or_default()),
+                    why: invalid.error,
+                }),
+            }
+        }
+        readable
     }
 
     fn begin(&self) -> Facts {

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
-use trivet_crds::pool::ApiserverPool;
 
 use crate::api::fence::is_fenced;
 use crate::logging::chain;
@@ -41,14 +39,13 @@ pub fn log(name: &str, notices: &[Notice]) {
     }
 }
 
-/// Publishes `notices` about `pool`, and returns those to publish later, because the API server is absent or overloaded. An
-/// event that the API server refuses is dropped: it would refuse it again.
-pub async fn publish(recorder: &Recorder, pool: &ApiserverPool, notices: Vec<Notice>) -> Vec<Notice> {
-    let regarding = pool.object_ref(&());
-    let name = pool.metadata.name.as_deref().unwrap_or_default();
+/// Publishes `notices` about the pool `regarding`, and returns those to publish later, because the API server is absent or
+/// overloaded. An event that the API server refuses is dropped: it would refuse it again.
+pub async fn publish(recorder: &Recorder, regarding: &ObjectReference, notices: Vec<Notice>) -> Vec<Notice> {
+    let name = regarding.name.as_deref().unwrap_or_default();
     let mut notices = VecDeque::from(notices);
     while let Some(notice) = notices.pop_front() {
-        if let Err(error) = recorder.publish(&event(notice.clone()), &regarding).await {
+        if let Err(error) = recorder.publish(&event(notice.clone()), regarding).await {
             if is_fenced(&error) {
                 // The next leader tells what it finds.
                 return Vec::new();

@@ -6,14 +6,14 @@ use std::time::Duration;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
-use trivet_crds::pool::ApiserverPool;
 
-use super::{Error, reconcile};
+use super::{Error, RESYNC, reconcile};
 use crate::api::fence::{is_conflict, is_fenced};
 use crate::context::{Context, pass_of};
 use crate::leader::election::Term;
 use crate::leader::take::take;
 use crate::logging::chain;
+use crate::pools::{StoredPool, unreadable};
 
 /// The pause after a write that came too late: somebody else has written since the pass has read.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ const CONFLICTS: u32 = 10;
 const STATUS: &str = "ApiserverPool/status";
 
 /// One pass, measured and logged, if this operator leads. The beginning of a term starts a pass over every pool.
-pub(super) async fn pass(pool: Arc<ApiserverPool>, ctx: Arc<Context>) -> Result<Action, Error> {
+pub(super) async fn pass(pool: Arc<StoredPool>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = pool.name_any();
     let loop_name = pass_of(&name);
     let begun = Instant::now();
@@ -90,7 +90,14 @@ fn judge(
 }
 
 /// One pass of this term. Returns the time until the next one.
-pub(super) async fn pass_in(term: &Term, pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Error> {
+pub(super) async fn pass_in(term: &Term, pool: &StoredPool, ctx: &Context) -> Result<Duration, Error> {
+    let pool = match pool {
+        StoredPool::Readable(pool) => pool,
+        StoredPool::Unreadable(pool) => {
+            unreadable::tell(ctx, pool).await?;
+            return Ok(RESYNC);
+        }
+    };
     if let Some(wait) = take(ctx, &pool.name_any(), term).await? {
         tracing::info!(
             ?wait,
@@ -102,7 +109,7 @@ pub(super) async fn pass_in(term: &Term, pool: &ApiserverPool, ctx: &Context) ->
 }
 
 /// The pause after a pass that failed.
-pub(super) fn retry(pool: Arc<ApiserverPool>, _: &Error, ctx: Arc<Context>) -> Action {
+pub(super) fn retry(pool: Arc<StoredPool>, _: &Error, ctx: Arc<Context>) -> Action {
     let name = pool.name_any();
     let wait = ctx.pool_states.change(&name, |state| {
         state.backoff.after_failure(Instant::now(), rand::random())

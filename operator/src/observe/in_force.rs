@@ -1,21 +1,33 @@
 //! Reads the members and the revision in force from a pool's ConfigMap, or from the pool's status if the ConfigMap has lost
 //! them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use trivet_crds::pool::{ApiserverPool, MemberSource, PoolMemberState};
-use trivet_crds::wire::{self, Document};
+use serde::Deserialize;
+use serde_json::Value;
+use trivet_crds::RETIREMENT;
+use trivet_crds::pool::{ApiserverPool, Discovery, MemberSource, PoolMemberState};
+use trivet_crds::wire::{self, Document, Later};
 
+use crate::leader::take::LEADER_TERM;
+use crate::logging::chain;
 use crate::plan::{Current, Marks};
 use crate::render::config_map::{ACCEPTED_DISCOVERY, EXPLICIT_MEMBERS, NAMED_MEMBERS, USED_PERMISSION};
+
+/// The beginning of the annotations that operators of all releases write.
+const OURS: &str = "trivet.dev/";
 
 /// What is in force for `pool`, by its ConfigMap and its status. Pure.
 pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
     let text = map.and_then(|map| map.data.as_ref()?.get(wire::KEY));
     let parsed = text.map(|text| Document::parse(text));
-    if let Some(Err(error)) = &parsed {
+    let error = parsed.as_ref().and_then(|parsed| parsed.as_ref().err());
+    // One that is torn or was edited by hand is worth nothing, and one of a later release is.
+    let is_intact = error.is_some() && text.is_some_and(|text| Document::is_intact(text));
+    let unreadable = error.filter(|_| is_intact).map(|error| chain(error));
+    if let Some(error) = error.filter(|_| !is_intact) {
         tracing::warn!(pool = pool.name_any(), %error, "document in force cannot be read; writing a new one");
     }
     let document = parsed.and_then(Result::ok);
@@ -33,17 +45,21 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
         Some(document) => (document.members.clone(), explicit),
         None => remembered_members(pool),
     };
+    let later = text.zip(document.as_ref());
+    let discovery = annotation(ACCEPTED_DISCOVERY).and_then(|text| read_discovery(&text));
+    let by_name = annotation(NAMED_MEMBERS).and_then(|text| serde_json::from_str(&text).ok());
     Current {
+        later: later.map_or_else(Later::default, |(text, document)| Later::of(text, document)),
+        unreadable,
         document,
         members,
         marks: Marks {
             explicit,
+            unread: unread(map, discovery.is_some(), by_name.is_some()),
             // Without it, a name's answer is followed as that of a new entry is.
-            named: annotation(NAMED_MEMBERS)
-                .and_then(|text| serde_json::from_str(&text).ok())
-                .unwrap_or_default(),
+            named: by_name.unwrap_or_default(),
             used_permission: annotation(USED_PERMISSION).unwrap_or_default(),
-            discovery: annotation(ACCEPTED_DISCOVERY).and_then(|text| serde_json::from_str(&text).ok()),
+            discovery,
         },
         told: [("the ConfigMap", stated), ("the pool's status", reported)]
             .into_iter()
@@ -54,6 +70,31 @@ pub fn current(pool: &ApiserverPool, map: Option<&ConfigMap>) -> Current {
     }
 }
 
+/// The discovery of a note. None if it has what this release does not know: that decides too.
+fn read_discovery(text: &str) -> Option<Discovery> {
+    let note: Value = serde_json::from_str(text).ok()?;
+    let discovery = Discovery::deserialize(&note).ok()?;
+    let known = serde_json::to_value(&discovery).ok()?;
+    let is_known = |(field, value): (&String, &Value)| {
+        let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+        is_empty || known.get(field).is_some()
+    };
+    note.as_object()?.iter().all(is_known).then_some(discovery)
+}
+
+/// The notes that this release cannot read, by annotation. Those that are no part of what is applied stay where they are.
+fn unread(map: Option<&ConfigMap>, has_discovery: bool, has_named: bool) -> BTreeMap<String, String> {
+    let is_unread = |name: &str| match name {
+        EXPLICIT_MEMBERS | USED_PERMISSION | LEADER_TERM | RETIREMENT => false,
+        ACCEPTED_DISCOVERY => !has_discovery,
+        NAMED_MEMBERS => !has_named,
+        other => other.starts_with(OURS),
+    };
+    let notes = map.into_iter().flat_map(ResourceExt::annotations);
+    let unread = notes.filter(|(name, _)| is_unread(name));
+    unread.map(|(name, text)| (name.clone(), text.clone())).collect()
+}
+
 /// When the API server has created the object, in Unix seconds.
 fn created(map: &ConfigMap) -> Option<u64> {
     u64::try_from(map.creation_timestamp()?.0.as_second()).ok()
@@ -61,7 +102,7 @@ fn created(map: &ConfigMap) -> Option<u64> {
 
 /// The revision in a text, even if the text is not a valid document: the next revision must be higher than that too.
 fn stated_revision(text: &str) -> Option<u64> {
-    serde_json::from_str::<serde_json::Value>(text)
+    serde_json::from_str::<Value>(text)
         .ok()?
         .get("revision")?
         .as_u64()

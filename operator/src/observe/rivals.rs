@@ -4,18 +4,24 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
+use serde_json::Value;
 use trivet_crds::data_plane_name;
 use trivet_crds::pool::ApiserverPool;
-use trivet_crds::wire::{self, Document, Listener};
+use trivet_crds::wire::{self, Listener};
 
 use crate::plan::conflict::{claims, listening};
 use crate::plan::document;
 use crate::plan::rival::{Claim, Precedence, Rival};
+use crate::pools::StoredPool;
 use crate::render::daemon_set::metrics_addresses;
 
+mod unread;
+
+use self::unread::Asked;
+
 /// The precedence of a pool: if two claim the same port, the older one gets it.
-pub fn precedence(pool: &ApiserverPool) -> Precedence {
+pub fn precedence<K: Resource>(pool: &K) -> Precedence {
     Precedence {
         created: pool
             .creation_timestamp()
@@ -26,9 +32,9 @@ pub fn precedence(pool: &ApiserverPool) -> Precedence {
 
 /// Where a pool's proxies listen: at the document's listeners, and for /metrics at the addresses in their DaemonSet. If the
 /// document is lost, the proxies still listen at the listeners of the spec, which are immutable.
-pub fn serving(document: Option<&Document>, set: Option<&DaemonSet>, spec: &[Listener]) -> Vec<Claim> {
+pub fn serving(document: Option<&[Listener]>, set: Option<&DaemonSet>, spec: &[Listener]) -> Vec<Claim> {
     let listeners = match (document, set) {
-        (Some(document), _) => document.listeners.as_slice(),
+        (Some(listeners), _) => listeners,
         (None, Some(_)) => spec,
         (None, None) => &[],
     };
@@ -38,50 +44,67 @@ pub fn serving(document: Option<&Document>, set: Option<&DaemonSet>, spec: &[Lis
         .collect()
 }
 
-/// The other pools, and the documents whose pool is gone while their proxies still run.
+/// The other pools, and the documents whose pool is gone while their proxies still run. What this release cannot read of them
+/// counts as far as it can be read.
 pub fn rivals(
     pool: &ApiserverPool,
-    pools: &[Arc<ApiserverPool>],
+    pools: &[Arc<StoredPool>],
     documents: &[ConfigMap],
     sets: &[DaemonSet],
 ) -> Vec<Rival> {
     let others = pools.iter().filter(|other| other.name_any() != pool.name_any());
     let living = others.filter_map(|other| {
         let name = data_plane_name(&other.name_any());
-        let listeners = document::listeners(&other.spec).ok()?;
+        let asked = asked(other)?;
         let in_force = documents
             .iter()
             .find(|map| map.name_any() == name)
-            .and_then(parse);
+            .and_then(text)
+            .map(|text| unread::listeners(&text));
         Some(Rival {
-            precedence: precedence(other),
+            precedence: precedence(other.as_ref()),
             has_pool: true,
-            wanted: claims(&listeners, &other.spec.proxy.metrics),
-            serving: serving(in_force.as_ref(), find(sets, &name), &listeners),
+            wanted: claims(&asked.listeners, &asked.metrics),
+            serving: serving(in_force.as_deref(), find(sets, &name), &asked.listeners),
         })
     });
-    let left_over = documents.iter().filter_map(parse).filter_map(|document| {
-        let has_pool = pools.iter().any(|other| other.name_any() == document.pool);
-        let is_own = document.pool == pool.name_any();
+    let left_over = documents.iter().filter_map(|map| {
+        let document = text(map)?;
+        let name = document.get("pool")?.as_str()?;
+        let has_pool = pools.iter().any(|other| other.name_any() == name);
+        let is_own = name == pool.name_any();
+        let listeners = unread::listeners(&document);
         (!has_pool && !is_own).then(|| Rival {
             precedence: Precedence {
                 created: i64::MIN,
-                name: document.pool.clone(),
+                name: name.to_owned(),
             },
             has_pool: false,
             wanted: Vec::new(),
-            serving: serving(Some(&document), find(sets, &data_plane_name(&document.pool)), &[]),
+            serving: serving(Some(&listeners), find(sets, &data_plane_name(name)), &[]),
         })
     });
     living.chain(left_over).collect()
+}
+
+/// Where the spec of a pool asks to listen.
+fn asked(pool: &StoredPool) -> Option<Asked> {
+    match pool {
+        StoredPool::Readable(pool) => Some(Asked {
+            listeners: document::listeners(&pool.spec).ok()?,
+            metrics: pool.spec.proxy.metrics.clone(),
+        }),
+        StoredPool::Unreadable(pool) => Some(unread::asked(pool.object.get("spec"))),
+    }
 }
 
 fn find<'a>(sets: &'a [DaemonSet], name: &str) -> Option<&'a DaemonSet> {
     sets.iter().find(|set| set.name_any() == name)
 }
 
-fn parse(map: &ConfigMap) -> Option<Document> {
-    Document::parse(map.data.as_ref()?.get(wire::KEY)?).ok()
+/// The document of a ConfigMap, be it of a later release.
+fn text(map: &ConfigMap) -> Option<Value> {
+    serde_json::from_str(map.data.as_ref()?.get(wire::KEY)?).ok()
 }
 
 #[cfg(test)]
@@ -112,7 +135,7 @@ mod tests {
         other.spec.proxy.metrics.port = 7555;
         let rivals = rivals(
             &pool("mine"),
-            &[Arc::new(pool("mine")), Arc::new(other)],
+            &[Arc::new(pool("mine").into()), Arc::new(other.into())],
             &[],
             &[set("mine", "127.0.0.1:7777"), set("other", "127.0.0.1:7666")],
         );

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use kube::ResourceExt;
+use trivet_crds::data_plane_name;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
 use trivet_crds::wire::{self, DisabledMember, Document, Listener, MAX_DISABLED};
 
@@ -26,6 +27,17 @@ pub struct Next<'a> {
     pub rollout: wire::RolloutTarget,
     /// Where an apiserver may be beside the members.
     pub further: Further,
+}
+
+/// Rejects every spec while the document in force is one of a later release that this one cannot read.
+pub fn check_in_force(pool: &ApiserverPool, facts: &Facts) -> Result<(), Rejection> {
+    match &facts.current.unreadable {
+        None => Ok(()),
+        Some(why) => Err(Rejection::DocumentUnreadable {
+            name: data_plane_name(&pool.name_any()),
+            why: why.clone(),
+        }),
+    }
 }
 
 /// The document for these members: the one in force if that may stay and asks the same of the proxies, but for further
@@ -65,7 +77,7 @@ pub fn build(
     };
     match next.lasting {
         Some(current) if stays(current) => Ok(current.clone()),
-        Some(_) | None => document.seal(),
+        Some(_) | None => document.seal_with(&facts.current.later),
     }
 }
 

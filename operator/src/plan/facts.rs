@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use tokio::time::Instant;
 use trivet_crds::pool::Discovery;
-use trivet_crds::wire::{self, Document};
+use trivet_crds::wire::{self, Document, Later};
 
 use super::bootstrap::{BootstrapFacts, Soak};
 use super::endpoints::Endpoint;
@@ -18,6 +18,7 @@ use super::rival::{Claim, Precedence, Rival};
 use super::scope::in_place::InPlace;
 use super::wave::{Vigil, WaveFacts};
 use crate::health::Healths;
+use crate::render::config_map::ACCEPTED_DISCOVERY;
 use crate::reports::fleet::Fleet;
 
 /// The world, as one pass has seen it.
@@ -125,6 +126,11 @@ pub struct Current {
     pub members: Vec<wire::Member>,
     /// What earlier passes have noted beside the document.
     pub marks: Marks,
+    /// Why the document cannot be read though it is intact: a later release has written it, and this one must not write another
+    /// over it.
+    pub unreadable: Option<String>,
+    /// What the document has besides, of a later release.
+    pub later: Later,
     /// The revisions that are told for this pool, each with the place that tells it.
     pub told: Vec<(Cow<'static, str>, u64)>,
     /// The ConfigMap's resourceVersion.
@@ -157,8 +163,18 @@ pub struct Marks {
     /// The last permission to shrink that has been used; empty if there was none.
     pub used_permission: String,
     /// The discovery of the last spec that was accepted: it goes on while a later spec is rejected. `None` beside a
-    /// document of an earlier release.
+    /// document of an earlier release, and where it cannot be read.
     pub discovery: Option<Discovery>,
+    /// The notes that this release cannot read, by annotation: those of a later release. They are written back as they are
+    /// until this release has something of its own to note there.
+    pub unread: BTreeMap<String, String>,
+}
+
+impl Marks {
+    /// Whether the discovery of the last accepted spec is noted, but cannot be read: it is not to be guessed then.
+    pub fn has_unread_discovery(&self) -> bool {
+        self.unread.contains_key(ACCEPTED_DISCOVERY)
+    }
 }
 
 /// What passes tell each other. It is lost with the operator, which only makes the next one wait longer.
@@ -189,4 +205,20 @@ pub struct Memory {
     pub soak: Soak,
     /// For how long this operator has looked.
     pub vigil: Vigil,
+}
+
+impl Memory {
+    /// What still counts after a time in which no pass has looked. Whatever has to last began before it, and nobody knows
+    /// whether it lasted: it begins anew.
+    #[must_use]
+    pub fn after_a_gap(self) -> Self {
+        Self {
+            absent: BTreeMap::new(),
+            further: BTreeMap::new(),
+            unseen_since: None,
+            soak: Soak::default(),
+            vigil: Vigil::default(),
+            ..self
+        }
+    }
 }

@@ -48,6 +48,12 @@ pub fn growth(pool: &ApiserverPool, facts: &Facts, memory: &Memory) -> Result<Gr
     let waiting = additions(&added.document, &found).grown;
 
     let mut notes = vec![standing(has_discovery).to_owned()];
+    if facts.current.marks.has_unread_discovery() {
+        notes.push(
+            "a later release has noted its discovery, which this one cannot read, so discovery adds nothing"
+                .to_owned(),
+        );
+    }
     if is_unchecked && has_discovery {
         notes.push("the operator reaches none of the members, so it adds masters without a check".to_owned());
     } else if !waiting.is_empty() {
@@ -71,7 +77,7 @@ pub fn growth(pool: &ApiserverPool, facts: &Facts, memory: &Memory) -> Result<Gr
         ..added.document
     };
     Ok(Growth {
-        document: Some(document.seal()?),
+        document: Some(document.seal_with(&facts.current.later)?),
         notes,
     })
 }

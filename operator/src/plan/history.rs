@@ -36,7 +36,7 @@ pub fn remember(facts: &Facts, dropped: &[&wire::Member], pool: &ApiserverPool) 
         .retain(|(_, at)| facts.now.saturating_duration_since(*at) < delay);
 
     // Where nothing is known to be gone, the time of absence has not begun.
-    let is_known = facts.discovered.has_masters();
+    let is_known = facts.discovered.has_masters() && !facts.current.marks.has_unread_discovery();
     let mut last_good = last_good::members(facts);
     // An entry alone is no source: what it lists is in force, whether or not its node is still there.
     last_good.retain(|member| member.source != MemberSource::Spec || !member.node_name.is_empty());

@@ -12,11 +12,16 @@ use super::endpoints::is_named_by_address;
 use super::facts::{Current, Facts, Marks};
 use super::members;
 
-/// The discovery of the last good spec; none where no document is in force.
+/// The longest removal delay that the CRD allows.
+const MAX_REMOVAL_DELAY_SECONDS: u32 = 86_400;
+
+/// The discovery of the last good spec; none where no document is in force, or where a later release has noted it so that this
+/// one cannot read it.
 pub fn discovery(current: &Current) -> Discovery {
     let told = current.marks.discovery.clone();
     match (&current.document, told) {
         (Some(_), Some(told)) => told,
+        (Some(_), None) if current.marks.has_unread_discovery() => unknown(),
         (Some(document), None) => guessed(document, &current.marks),
         (None, _) => off(),
     }
@@ -107,6 +112,14 @@ fn guessed(document: &Document, marks: &Marks) -> Discovery {
             ..Discovery::default()
         },
         (None, true) => off(),
+    }
+}
+
+/// A discovery that a later release has noted. It finds nothing, and its removal delay may be the longest.
+fn unknown() -> Discovery {
+    Discovery {
+        removal_delay_seconds: MAX_REMOVAL_DELAY_SECONDS,
+        ..off()
     }
 }
 

@@ -87,6 +87,17 @@ pub enum Rejection {
         /// The apiserver.
         member: String,
     },
+    /// The document in force cannot be read, and is intact.
+    #[error(
+        "the document in force, in ConfigMap {name}, is of a later release and cannot be read ({why}): upgrade the operator to \
+         that release; if there is none, delete that ConfigMap, and this operator makes a document of spec.members, discovery and status"
+    )]
+    DocumentUnreadable {
+        /// The ConfigMap.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// A value that the API server should have refused, on a cluster whose CRD is older than this operator.
     #[error("{field} {value:?} {rule}")]
     Invalid {
@@ -111,6 +122,7 @@ impl Rejection {
             Self::ScopeWouldShrink { .. } => "ScopeWouldShrink",
             Self::NodesUnknown => "NodesUnknown",
             Self::PortOfApiserver { .. } => "PortOfApiserver",
+            Self::DocumentUnreadable { .. } => "DocumentUnreadable",
             Self::Invalid { .. } => "Invalid",
         }
     }

@@ -212,6 +212,8 @@ impl World {
                 document: Some(rollout.document.clone()),
                 members: rollout.document.members.clone(),
                 marks: rollout.marks.clone(),
+                later: wire::Later::default(),
+                unreadable: None,
                 told: vec![("the ConfigMap".into(), rollout.document.revision)],
                 version: None,
                 created: self.facts.current.created,

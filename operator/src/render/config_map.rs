@@ -1,7 +1,5 @@
 //! The ConfigMap with the wire document.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
 use trivet_crds::{data_plane_name, wire};
@@ -30,9 +28,11 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire:
         named,
         used_permission,
         discovery,
+        unread,
     } = &rollout.marks;
     let explicit = explicit.iter().map(String::as_str).collect::<Vec<_>>();
-    let mut annotations = BTreeMap::from([(EXPLICIT_MEMBERS.to_owned(), explicit.join(","))]);
+    let mut annotations = unread.clone();
+    annotations.insert(EXPLICIT_MEMBERS.to_owned(), explicit.join(","));
     if !named.is_empty() {
         annotations.insert(NAMED_MEMBERS.to_owned(), serde_json::json!(named).to_string());
     }
@@ -53,7 +53,13 @@ pub fn render(rollout: &Rollout, settings: &Settings) -> Result<ConfigMap, wire:
             resource_version: rollout.version.clone(),
             ..ObjectMeta::default()
         },
-        data: Some([(wire::KEY.to_owned(), rollout.document.to_text()?)].into()),
+        data: Some(
+            [(
+                wire::KEY.to_owned(),
+                rollout.document.to_text_with(&rollout.later)?,
+            )]
+            .into(),
+        ),
         ..ConfigMap::default()
     })
 }

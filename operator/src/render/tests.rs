@@ -65,6 +65,7 @@ fn rollout(spec: &ApiserverPoolSpec, members: &[Member]) -> Rollout {
     };
     Rollout {
         document: document::build(&pool, listeners, members, &facts, next).unwrap(),
+        later: wire::Later::default(),
         marks: Marks::default(),
         is_written: false,
         version: None,
@@ -193,6 +194,7 @@ fn marks_are_read_back_as_they_were_written() {
             node_selector: [("masters".to_owned(), String::new())].into(),
             ..Discovery::default()
         }),
+        unread: [("trivet.dev/of-a-later-release".to_owned(), "x".to_owned())].into(),
     };
     let rollout = Rollout {
         marks: marks.clone(),
@@ -454,6 +456,7 @@ fn every_object_of_a_pool_with_every_field_renders_as_committed() {
             named: [("master-4".to_owned(), vec!["api.example.com".to_owned()])].into(),
             used_permission: "uid/3".to_owned(),
             discovery: Some(spec.discovery.clone()),
+            ..Marks::default()
         },
         writer: Some(Target {
             task: Task::Write,

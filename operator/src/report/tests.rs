@@ -161,10 +161,18 @@ async fn under_a_crd_of_an_earlier_release_the_status_is_written_without_its_new
         let pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
         (200, serde_json::to_string(&pool).unwrap())
     });
-    report_on(&ctx, &one_master(), &Applied::default()).await.unwrap();
+    let mut pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
+    pool.metadata.resource_version = Some("7".to_owned());
+    report_of(&ctx, &pool, &one_master(), &Applied::default())
+        .await
+        .unwrap();
     let merged = merged.lock().unwrap();
     assert_eq!(merged.len(), 1);
     assert_eq!(merged[0]["status"]["members"][0]["name"], "cp1");
+    assert_eq!(
+        merged[0]["metadata"]["resourceVersion"], "7",
+        "the write is fenced"
+    );
 }
 
 /// What a schema of an earlier release keeps.

@@ -73,6 +73,7 @@ mod tests {
 
     fn report(node: &str, standby: StandbyState, observed: i64) -> Arc<NodeReport> {
         Arc::new(NodeReport {
+            version: None,
             pool: "default".to_owned(),
             node: node.to_owned(),
             revision: 1,

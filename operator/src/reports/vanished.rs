@@ -6,18 +6,18 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use trivet_crds::POOL_LABEL;
-use trivet_crds::pool::ApiserverPool;
 
 use super::NodeReport;
+use crate::pools::StoredPool;
 
-/// The names of the reports whose node or pool is gone. While a pod of the pool is on the node, its proxy may still run and
-/// would write the report anew.
+/// The reports whose node or pool is gone, with the names of their objects. While a pod of the pool is on the node, its proxy
+/// may still run and would write the report anew.
 pub fn vanished(
     reports: &[(String, Arc<NodeReport>)],
     nodes: &[Arc<Node>],
     pods: &[Arc<Pod>],
-    pools: &[Arc<ApiserverPool>],
-) -> Vec<String> {
+    pools: &[Arc<StoredPool>],
+) -> Vec<(String, Arc<NodeReport>)> {
     let nodes: BTreeSet<_> = nodes.iter().map(|node| node.name_any()).collect();
     // No cluster is without nodes: this operator runs on one.
     if nodes.is_empty() {
@@ -30,7 +30,7 @@ pub fn vanished(
         !is_known && !placed.contains(&(report.pool.as_str(), report.node.as_str()))
     };
     let gone = reports.iter().filter(|(_, report)| is_vanished(report));
-    gone.map(|(name, _)| name.clone()).collect()
+    gone.cloned().collect()
 }
 
 /// The pool and the node of a pod.
@@ -42,13 +42,14 @@ fn place(pod: &Pod) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use trivet_crds::pool::ApiserverPoolSpec;
+    use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec};
     use trivet_crds::report::StandbyState;
 
     use super::*;
 
     fn report(pool: &str, node: &str) -> (String, Arc<NodeReport>) {
         let report = NodeReport {
+            version: None,
             pool: pool.to_owned(),
             node: node.to_owned(),
             revision: 1,
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_report_goes_with_its_node_or_its_pool_once_no_proxy_is_left_there() {
-        let pool = Arc::new(ApiserverPool::new("default", ApiserverPoolSpec::default()));
+        let pool = Arc::new(ApiserverPool::new("default", ApiserverPoolSpec::default()).into());
         let pod = Arc::new(
             serde_json::from_value(json!({
                 "metadata": { "labels": { POOL_LABEL: "orphan" } },
@@ -88,6 +89,7 @@ mod tests {
         ];
         let nodes = [node("w1"), node("w2")];
         let gone = vanished(&reports, &nodes, &[pod], &[pool]);
+        let gone: Vec<_> = gone.into_iter().map(|(name, _)| name).collect();
         assert_eq!(gone, ["default.gone", "orphan.w2"]);
         assert!(vanished(&reports, &[], &[], &[]).is_empty(), "no node is known");
     }

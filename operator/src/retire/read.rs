@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
-use kube::core::PartialObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use trivet_crds::pool::ApiserverPool;
@@ -72,9 +72,12 @@ impl Nodes {
         })
         .await?;
         let mut reports = Vec::new();
-        let api: Api<ProxyReport> = Api::all(client.clone());
+        let api: Api<DeserializeGuard<ProxyReport>> = Api::all(client.clone());
         let read = each(&api, &ListParams::default(), "the proxies' reports", |report| {
-            reports.push((report.name_any(), Arc::new(report.into())));
+            // One that cannot be read is none: its node has not said that nobody uses its proxy.
+            if let DeserializeGuard(Ok(report)) = report {
+                reports.push((report.name_any(), Arc::new(report.into())));
+            }
         })
         .await;
         match read {

@@ -25,11 +25,11 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use trivet_crds::pool::ApiserverPool;
 use trivet_operator::health::Answer;
 use trivet_operator::plan::permission::ALLOW_SHRINK;
 use trivet_operator::plan::scope::guard::ALLOW_SCOPE_SHRINK;
 use trivet_operator::plan::{Plan, Verdict};
+use trivet_operator::pools::StoredPool;
 
 use self::hosts::Families;
 use self::world::World;
@@ -61,8 +61,10 @@ enum Event {
     Report(Option<usize>),
     FinishWriter,
     Restart,
-    /// Another pool on these ports comes, older or younger, or all others go.
-    Rival(Option<(bool, bool)>),
+    /// Another pool on these ports comes, older or younger, which can be read or not, or all others go.
+    Rival(Option<(bool, bool, bool)>),
+    /// The pool gets a value that this release cannot read, or loses it again.
+    Unreadable(bool),
     Wait(u64),
 }
 
@@ -121,7 +123,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => prop::option::weighted(0.5, pick()).prop_map(Event::Report),
         1 => Just(Event::FinishWriter),
         1 => Just(Event::Restart),
-        1 => prop::option::weighted(0.7, any::<(bool, bool)>()).prop_map(Event::Rival),
+        1 => prop::option::weighted(0.7, any::<(bool, bool, bool)>()).prop_map(Event::Rival),
+        1 => Just(Event::Unreadable(true)),
+        2 => Just(Event::Unreadable(false)),
         3 => (1..700_u64).prop_map(Event::Wait),
     ]
 }
@@ -192,16 +196,23 @@ fn happen(world: &mut World, event: &Event) -> bool {
         Event::FinishWriter => world.finish_writer(),
         Event::Restart => world.restart(),
         Event::Rival(None) => world.others.clear(),
-        Event::Rival(Some((is_older, is_metrics))) => world.others.push(rival(*is_older, *is_metrics)),
+        Event::Rival(Some((is_older, is_metrics, is_readable))) => {
+            world.others.push(rival(*is_older, *is_metrics, *is_readable));
+        }
+        Event::Unreadable(is_unreadable) => world.set_unreadable(*is_unreadable),
         Event::Wait(seconds) => {
             let mut left = *seconds;
             while left > 0 {
                 let step = left.min(STEP_SECONDS);
                 world.wait(step);
+                left -= step;
+                if world.is_unreadable {
+                    world.tell_unreadable();
+                    continue;
+                }
                 world.probe();
                 let passed = world.pass();
                 promises::hold(world, &passed, false);
-                left -= step;
             }
         }
     }
@@ -209,19 +220,23 @@ fn happen(world: &mut World, event: &Event) -> bool {
 }
 
 /// Another pool, at the default listener or at the port of the default metrics.
-fn rival(is_older: bool, is_metrics: bool) -> ApiserverPool {
+fn rival(is_older: bool, is_metrics: bool, is_readable: bool) -> StoredPool {
     let created = if is_older {
         "2026-01-01T00:00:00Z"
     } else {
         "2026-10-01T00:00:00Z"
     };
     let (listener, metrics) = if is_metrics { (7555, 7444) } else { (7443, 7556) };
-    serde_json::from_value(json!({
+    let policy = if is_readable { "Nodes" } else { world::UNREADABLE };
+    let pool = json!({
         "apiVersion": "trivet.dev/v1alpha1", "kind": "ApiserverPool",
         "metadata": { "name": "other", "creationTimestamp": created },
-        "spec": { "listeners": [{ "name": "apiserver", "port": listener }], "proxy": { "metrics": { "port": metrics } } },
-    }))
-    .unwrap()
+        "spec": {
+            "listeners": [{ "name": "apiserver", "port": listener }], "proxy": { "metrics": { "port": metrics } },
+            "discovery": { "policy": policy },
+        },
+    });
+    StoredPool::read(pool).unwrap()
 }
 
 /// The usual number of histories, unless proptest's own variable names another, as `make soak` does.
@@ -256,6 +271,10 @@ fn run(created: &[(usize, usize, usize)], events: &[Event], reached: &mut Reache
     for event in events {
         let is_edited = happen(&mut world, event);
         world.wait(1);
+        if world.is_unreadable {
+            world.tell_unreadable();
+            continue;
+        }
         let last = world.settle(|world, passed| promises::hold(world, passed, is_edited));
         promises::discovered_members_are_their_nodes(&world, &last);
         reached.note(&last.plan);

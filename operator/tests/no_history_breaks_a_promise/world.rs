@@ -29,6 +29,7 @@ use trivet_operator::plan::wave::{
     Aside, Newcomer, NodeFacts, Record, Reported, Template as InPlaceTemplate, WaveFacts,
 };
 use trivet_operator::plan::{Facts, Member, Memory, Plan, document, last_good, members, plan};
+use trivet_operator::pools::StoredPool;
 use trivet_operator::render::daemon_set::{ROLLOUT, Template};
 use trivet_operator::render::{Desired, Settings, bootstrap, render};
 use trivet_operator::report::status::{Seen, status};
@@ -42,6 +43,9 @@ use crate::policy::{IMAGE, Policy};
 
 /// Unix seconds of some time in 2026.
 const START: u64 = 1_790_000_000;
+
+/// A policy of discovery that no release so far knows.
+pub(crate) const UNREADABLE: &str = "Guess";
 
 /// The bundle of the cluster's authorities; nothing here verifies by it.
 const AUTHORITIES: &str = "PEM";
@@ -64,7 +68,9 @@ pub(crate) struct World {
     pub(crate) pool: ApiserverPool,
     /// The pool as it is stored, without its status.
     stored: Value,
-    pub(crate) others: Vec<ApiserverPool>,
+    /// Whether the pool as it is stored has a value that this release cannot read.
+    pub(crate) is_unreadable: bool,
+    pub(crate) others: Vec<StoredPool>,
     pub(crate) map: Option<ConfigMap>,
     pub(crate) daemon_set: Option<DaemonSet>,
     pub(crate) writer: Option<DaemonSet>,
@@ -137,6 +143,7 @@ impl World {
             policy: Policy::new(),
             fields,
             settings: settings(),
+            is_unreadable: false,
             others: Vec::new(),
             map: None,
             daemon_set: None,
@@ -170,6 +177,57 @@ impl World {
             self.store(new);
         }
         true
+    }
+
+    /// Somebody sets a value that this release cannot read, or takes it away.
+    pub(crate) fn set_unreadable(&mut self, is_unreadable: bool) {
+        if self.is_unreadable != is_unreadable {
+            self.is_unreadable = is_unreadable;
+            let mut new = self.stored.clone();
+            new["metadata"]["generation"] = json!(self.pool.metadata.generation.unwrap() + 1);
+            self.store(new);
+        }
+    }
+
+    /// A pass over a pool that cannot be read: it says so, and says it once.
+    pub(crate) fn tell_unreadable(&mut self) {
+        let before = serde_json::to_value(&self.pool.status).unwrap();
+        let told = self.patched(&before);
+        let mut told = told.unwrap_or_else(|| before.clone());
+        assert_eq!(self.patched(&told), None, "it is said twice");
+        self.pool.status = serde_json::from_value(told.clone()).unwrap();
+        self.memory = std::mem::take(&mut self.memory).after_a_gap();
+        let found = self.api.violations_in_status(&told);
+        assert!(found.is_empty(), "{found:?}");
+        // What else the status says stays.
+        for field in ["conditions", "observedGeneration"] {
+            told[field] = before[field].clone();
+        }
+        let changed: Vec<_> = told
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .collect();
+        let stood = before.as_object().cloned().unwrap_or_default();
+        assert_eq!(changed, stood.iter().collect::<Vec<_>>());
+    }
+
+    /// The status once it says that the pool cannot be read; none if it says so already.
+    fn patched(&self, status: &Value) -> Option<Value> {
+        let mut object = self.stored.clone();
+        object["spec"]["discovery"]["policy"] = json!(UNREADABLE);
+        object["metadata"]["generation"] = json!(self.pool.metadata.generation);
+        object["status"] = status.clone();
+        let StoredPool::Unreadable(pool) = StoredPool::read(object).unwrap() else {
+            panic!("it is read");
+        };
+        let patch = pool.patch(self.timestamp())?;
+        let mut status = status.clone();
+        for (field, value) in patch["status"].as_object().unwrap() {
+            status[field] = value.clone();
+        }
+        Some(status)
     }
 
     /// Sets an annotation of the pool, or removes it.
@@ -474,7 +532,9 @@ impl World {
         let fleet = Fleet::of(reports, ready, node_count, self.timestamp());
         let names = [("api.example.com".to_owned(), self.resolved.clone())];
         let listeners = document::listeners(&self.pool.spec).unwrap();
-        let serving = serving(current.document.as_ref(), self.daemon_set.as_ref(), &listeners);
+        let in_force = current.document.as_ref();
+        let in_force = in_force.map(|document| document.listeners.as_slice());
+        let serving = serving(in_force, self.daemon_set.as_ref(), &listeners);
         let others: Vec<_> = self.others.iter().cloned().map(Arc::new).collect();
         let mut healths = self.healths.clone();
         healths.see(self.reports.sightings("default", &fleet, self.now));

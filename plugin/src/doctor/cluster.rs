@@ -27,7 +27,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     found.extend(policies(facts));
     found.extend(kube_proxy(facts));
     found.extend(left_over(facts));
-    if facts.pools.as_ref().is_some_and(Vec::is_empty) {
+    if facts.pools.as_ref().is_some_and(Vec::is_empty) && facts.unreadable_pools.is_empty() {
         found.push(Finding::at(Kind::NoPool, "cluster", "there is no ApiserverPool"));
     }
     found
@@ -145,8 +145,9 @@ fn left_over(facts: &Facts) -> Vec<Finding> {
     let sets = facts.daemon_sets.iter().flatten();
     let of_gone = sets.filter_map(|set| {
         let pool = set.labels().get(POOL_LABEL)?;
-        let is_gone =
-            set.name_any() == data_plane_name(pool) && !pools.iter().any(|other| other.name_any() == *pool);
+        let is_there =
+            pools.iter().any(|other| other.name_any() == *pool) || facts.unreadable_pools.contains(pool);
+        let is_gone = set.name_any() == data_plane_name(pool) && !is_there;
         let ready = set.status.as_ref().map_or(0, |status| status.number_ready);
         let message = format!("pool {pool} is deleted, and {ready} of its proxies are ready");
         is_gone.then(|| Finding::at(Kind::LeftOver, format!("DaemonSet {}", set.name_any()), message))

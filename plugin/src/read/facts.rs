@@ -30,9 +30,11 @@ pub struct Facts {
     pub now: i64,
     /// The release of the API server, such as v1.34.4.
     pub version: Option<String>,
-    /// All pools.
+    /// All pools that this release can read.
     pub pools: Option<Vec<ApiserverPool>>,
-    /// What the proxies say.
+    /// The names of the others.
+    pub unreadable_pools: Vec<String>,
+    /// What the proxies say, as far as this release can read it.
     pub reports: Option<Vec<ProxyReport>>,
     /// All nodes.
     pub nodes: Option<Vec<Node>>,

@@ -5,14 +5,19 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use trivet_crds::data_plane_name;
+use trivet_crds::pool::ApiserverPool;
+use trivet_crds::wire::KEY;
 use trivet_instruments::eventually;
 use trivet_tests::attempts::{LOOPBACKS, once};
-use trivet_tests::installation::{Installation, POOL, condition};
+use trivet_tests::installation::{Installation, NAMESPACE, POOL, condition};
 use trivet_tests::proxies::metrics;
 use trivet_tests::say::say;
 
@@ -21,6 +26,19 @@ const REFUSED: &str = include_str!("../../../crds/tests/rules/refused.yaml");
 
 /// A pass follows an edit at once.
 const TOLD: Duration = Duration::from_secs(30);
+
+/// From an edit to the operator's verdict, or to the document.
+const OBEYED: Duration = Duration::from_secs(10);
+
+/// The API server takes a changed CRD within seconds.
+const SERVED: Duration = Duration::from_secs(15);
+
+/// A pool with a policy of discovery that no release knows, as a later one may.
+const LATER: &str = "later";
+const UNKNOWN_POLICY: &str = "Guess";
+
+/// The definition of pools.
+const CRD: &str = "apiserverpools.trivet.dev";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_refuses_a_broken_spec_and_names_the_field_and_the_way_out() -> Result<()> {
@@ -119,6 +137,128 @@ async fn a_refused_daemon_set_is_told_in_the_words_of_the_api_server() -> Result
     );
     installation.reset_pool().await?;
     installation.pool_ready().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_the_operator_cannot_read_holds_up_no_other_and_goes_on_once_it_can() -> Result<()> {
+    let installation = Installation::serving().await?.told().await?;
+    let outcome = match admit_unknown_policy(&installation, true).await {
+        Ok(()) => pools_are_unreadable(&installation).await,
+        failed => failed,
+    };
+    let pools = untyped_pools(&installation).await?;
+    set_policy(&pools, POOL, Value::Null).await?;
+    // It may not have been made.
+    pools.delete(LATER, &DeleteParams::default()).await.ok();
+    admit_unknown_policy(&installation, false).await?;
+    installation.reset_pool().await?;
+    installation.pool_ready().await?;
+    installation.proxies_settled().await?;
+    outcome
+}
+
+async fn pools_are_unreadable(installation: &Installation) -> Result<()> {
+    let pools = untyped_pools(installation).await?;
+    let spec = json!({
+        "discovery": { "policy": UNKNOWN_POLICY }, "listeners": [{ "name": "apiserver", "port": 7543 }],
+        "proxy": { "metrics": { "port": 7544 } },
+    });
+    let later: DynamicObject = serde_json::from_str(&pool(LATER, &spec))?;
+    eventually(SERVED, "a pool of a later release", async || {
+        pools.create(&PostParams::default(), &later).await?;
+        Ok(())
+    })
+    .await?;
+    let message = unreadable(&pools, LATER).await?;
+    say(format!("Accepted=False: {message}"));
+    for part in ["spec.discovery.policy", UNKNOWN_POLICY, "upgrade the operator"] {
+        ensure!(message.contains(part), "{part} is not named: {message}");
+    }
+
+    // The other pool is obeyed as ever.
+    let begun = Instant::now();
+    let edited = json!({ "connection": { "drainTimeoutSeconds": 61 } });
+    edit(installation, &edited).await?;
+    let documents = documents(installation).await?;
+    let text = eventually(OBEYED, "the document", async || {
+        let text = document(&documents).await?;
+        ensure!(text.contains("\"drainTimeoutSeconds\": 61"), "{text}");
+        Ok(text)
+    })
+    .await?;
+    say(format!("the other pool is obeyed after {:?}", begun.elapsed()));
+    installation.proxies_settled().await?;
+    let revision = installation.config_revision().await?;
+
+    // Now the one that serves cannot be read.
+    set_policy(&pools, POOL, UNKNOWN_POLICY.into()).await?;
+    unreadable(&pools, POOL).await?;
+    still_serves(installation, revision).await?;
+    ensure!(document(&documents).await? == text, "its document has changed");
+    set_policy(&pools, POOL, Value::Null).await?;
+    installation.pool_ready().await?;
+    ensure!(document(&documents).await? == text, "its document has changed");
+    Ok(())
+}
+
+/// The pools as they come: this release cannot read all of them.
+async fn untyped_pools(installation: &Installation) -> Result<Api<DynamicObject>> {
+    let kind = ApiResource::erase::<ApiserverPool>(&());
+    Ok(Api::all_with(installation.kubernetes("cp1").await?, &kind))
+}
+
+async fn set_policy(pools: &Api<DynamicObject>, name: &str, policy: Value) -> Result<()> {
+    let patch = json!({ "spec": { "discovery": { "policy": policy } } });
+    let patched = pools
+        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    patched
+        .map(drop)
+        .with_context(|| format!("failed to edit pool {name}"))
+}
+
+/// Waits until a pool says that it cannot be read; returns its message.
+async fn unreadable(pools: &Api<DynamicObject>, name: &str) -> Result<String> {
+    eventually(OBEYED, "Accepted=False", async || {
+        let pool = pools.get(name).await?;
+        let conditions = pool.data["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        let accepted = conditions.find(|condition| condition["type"] == "Accepted");
+        let accepted = accepted.context("nothing is said")?;
+        ensure!(
+            accepted["status"] == "False" && accepted["reason"] == "Unreadable",
+            "{accepted}"
+        );
+        Ok(accepted["message"].as_str().unwrap_or_default().to_owned())
+    })
+    .await
+}
+
+/// Lets the schema of pools admit a policy that no release knows, or no longer.
+async fn admit_unknown_policy(installation: &Installation, is_admitted: bool) -> Result<()> {
+    let kind = ApiResource::erase::<CustomResourceDefinition>(&());
+    let crds: Api<DynamicObject> = Api::all_with(installation.kubernetes("cp1").await?, &kind);
+    let mut crd = crds.get(CRD).await?;
+    let path =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/discovery/properties/policy/enum";
+    let policies = crd.data.pointer_mut(path).and_then(Value::as_array_mut);
+    let policies = policies.context("the CRD has no policies of discovery")?;
+    policies.retain(|policy| policy != UNKNOWN_POLICY);
+    if is_admitted {
+        policies.push(UNKNOWN_POLICY.into());
+    }
+    crds.replace(CRD, &PostParams::default(), &crd).await?;
+    Ok(())
+}
+
+async fn documents(installation: &Installation) -> Result<Api<ConfigMap>> {
+    Ok(Api::namespaced(installation.kubernetes("cp1").await?, NAMESPACE))
+}
+
+async fn document(documents: &Api<ConfigMap>) -> Result<String> {
+    let map = documents.get(&data_plane_name(POOL)).await?;
+    let text = map.data.unwrap_or_default().remove(KEY);
+    text.context("the ConfigMap has no document")
 }
 
 fn member(addresses: &[&str]) -> Value {

@@ -59,7 +59,7 @@ fn next_operator(server: &Server, ctx: &Context) -> Context {
 /// What an operator does in a term of its own.
 async fn lead(ctx: &Context, spec: &ApiserverPoolSpec) -> Result<Duration, Error> {
     let work = ctx.leadership.enter(Instant::now()).unwrap();
-    Box::pin(pass_in(&work.term, &pool(spec.clone()), ctx)).await
+    Box::pin(pass_in(&work.term, &pool(spec.clone()).into(), ctx)).await
 }
 
 /// Pauses a pass of the old leader before its first write, lets the next one lead, and the old one go on.
@@ -131,7 +131,7 @@ async fn an_operator_that_does_not_lead_judges_nothing_and_asks_for_nothing() {
             (500, String::new())
         })
     };
-    let action = pass(Arc::new(pool(ApiserverPoolSpec::default())), Arc::new(ctx))
+    let action = pass(Arc::new(pool(ApiserverPoolSpec::default()).into()), Arc::new(ctx))
         .await
         .unwrap();
     assert_eq!(action, Action::await_change());
