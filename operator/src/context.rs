@@ -16,6 +16,7 @@ use crate::api::events::Notice;
 use crate::apply::LastApply;
 use crate::leader::Leadership;
 use crate::observe::recent::{Look, Unstarted};
+use crate::observe::rows::Rows;
 use crate::plan::Memory;
 use crate::plan::stalls::Stalls;
 use crate::pools::StoredPool;
@@ -97,6 +98,8 @@ pub struct PoolState {
     pub good_template: Option<(String, Arc<PodTemplateSpec>)>,
     /// The new pods whose predecessors are still there.
     pub stalls: Stalls,
+    /// What its passes know of nodes and pods.
+    pub rows: Rows,
     /// How many passes in a row have ended because an object had changed since they read it.
     pub conflicts: u32,
     /// The delay after a failed pass.

@@ -22,7 +22,7 @@ use crate::apply::{self, Applied, Live, apply};
 use crate::context::Context;
 use crate::leader::take;
 use crate::observe::replacement::Replacement;
-use crate::observe::{self, bootstrap, observe, proxies, replacement};
+use crate::observe::{self, Observed, bootstrap, observe, proxies, replacement};
 use crate::plan::{Facts, Plan, Verdict, plan};
 use crate::pools::StoredPool;
 use crate::render::render;
@@ -181,8 +181,12 @@ pub async fn run(ctx: Arc<Context>, writers: Writers, news: News, shutdown: Canc
 async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Error> {
     let name = pool.name_any();
     let state = ctx.pool_states.of(&name);
-    let (proxies, writer) = tokio::try_join!(proxies::observe(ctx, &name), bootstrap::observe(ctx, &name))?;
-    let facts = observe(pool, ctx, (&proxies, &writer), state.memory).await?;
+    let (daemon_set, writer) = tokio::try_join!(proxies::read(ctx, &name), bootstrap::observe(ctx, &name))?;
+    let Observed {
+        facts,
+        proxies,
+        caches,
+    } = Box::pin(observe(pool, ctx, (daemon_set, &writer), state.memory)).await?;
     let plan = plan(pool, &facts)?;
     log_restore(&name, &facts, &plan);
     ctx.reports.set_in_force(&name, plan.revision);
@@ -211,7 +215,7 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Erro
         // Also where a write has failed: the next pass sees by the ConfigMap what has arrived.
         state.memory = plan.memory.clone();
     });
-    let replacement = replacement::observe(ctx, &name, &proxies);
+    let replacement = replacement::observe(&caches, &proxies);
     let next_wake = wake(ctx, &name, applied.proxies.object.as_ref(), &replacement).await;
     let pass = Pass {
         plan: &plan,

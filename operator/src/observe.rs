@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -35,6 +35,7 @@ use crate::resolve;
 
 pub mod availability;
 pub mod bootstrap;
+pub mod caches;
 mod clock;
 mod fleet;
 mod hindrances;
@@ -43,11 +44,13 @@ pub mod proxies;
 pub mod recent;
 pub mod replacement;
 pub mod rivals;
+pub mod rows;
 pub mod unstarted;
 pub mod wave;
 pub(crate) mod words;
 
 use self::bootstrap::Bootstrap;
+use self::caches::Caches;
 use self::proxies::Proxies;
 
 /// How long a pass waits for the nodes after a start. If they cannot be read, pools still follow their spec.
@@ -96,15 +99,26 @@ impl Error {
     }
 }
 
-/// Reads the facts for `pool`, whose proxies, and the writer of whose manifests, have been read before.
+/// What one pass has read.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What the plan is made from.
+    pub facts: Facts,
+    /// The proxies.
+    pub proxies: Proxies,
+    /// The state of the caches that both follow from.
+    pub caches: Caches,
+}
+
+/// Reads the facts for `pool`, whose DaemonSet, and the writer of whose manifests, have been read before.
 pub async fn observe(
     pool: &ApiserverPool,
     ctx: &Context,
-    (proxies, writer): (&Proxies, &Bootstrap),
+    (daemon_set, writer): (Option<DaemonSet>, &Bootstrap),
     memory: Memory,
-) -> Result<Facts, Error> {
+) -> Result<Observed, Error> {
     let name = pool.name_any();
-    let scope = proxies.daemon_set.as_ref().and_then(Scope::in_force);
+    let scope = daemon_set.as_ref().and_then(Scope::in_force);
     let is_edited = scope
         .as_ref()
         .is_some_and(|scope| !scope.says_the_same(&Scope::wanted(&pool.spec.proxy)));
@@ -113,21 +127,24 @@ pub async fn observe(
         .iter()
         .find(|map| map.name_any() == data_plane_name(&name));
     let mut current = in_force::current(pool, own);
-    current.told.extend(reports::told(&ctx.reports.of(&name)));
     let last_good = plan::last_good::discovery(&current);
     let has_discovery = [&pool.spec.discovery, &last_good]
         .iter()
         .any(|discovery| discovery.policy != DiscoveryPolicy::None);
     let listed = pool.spec.members.iter().flat_map(|member| &member.addresses);
-    let (names, authorities, slices, ()) = tokio::join!(
+    let (names, authorities, slices, (), ()) = tokio::join!(
         resolve::names(listed.chain(plan::last_good::listed(&current))),
         ctx.access.authorities(),
         endpoint_slices(&name, has_discovery, ctx),
         wait_for_nodes(is_edited || has_discovery, ctx),
+        proxies::wait_for_caches(ctx, daemon_set.as_ref()),
     );
     let authorities = authorities?;
     let pools = ctx.pools.state();
     let sets = daemon_sets(&name, &documents, ctx).await?;
+    let caches = Caches::now(ctx, &name, scope.as_ref());
+    let proxies = proxies::observe(ctx, &name, &caches, daemon_set).await;
+    current.told.extend(reports::told(&caches.reports));
     let resolved = ctx
         .pool_states
         .change(&name, |state| state.names.observe(names, Instant::now()));
@@ -135,25 +152,32 @@ pub async fn observe(
     if pool.spec.discovery.policy == DiscoveryPolicy::EndpointSlices {
         hindrances.extend(hindrances::of_endpoints(&slices));
     }
-    let endpoints = slices.ok().flatten().and_then(|slices| endpoints(&slices, ctx));
+    let slices = slices.ok().flatten();
+    let endpoints = slices.and_then(|slices| endpoints(&slices, &caches));
     let listeners = plan::document::listeners(&pool.spec).unwrap_or_default();
     let in_force = current.document.as_ref();
     let in_force = in_force.map(|document| document.listeners.as_slice());
+    let discovered_by_last_good = discovered(&last_good, &caches, endpoints.as_deref());
+    let discovered = if pool.spec.discovery == last_good {
+        discovered_by_last_good.clone()
+    } else {
+        discovered(&pool.spec.discovery, &caches, endpoints.as_deref())
+    };
     let mut facts = Facts {
         now: Instant::now(),
         unix_seconds: clock::unix_seconds(Timestamp::now(), &pool.metadata, own.map(|map| &map.metadata)),
-        discovered: discovered(&pool.spec.discovery, ctx, endpoints.as_deref()),
-        discovered_by_last_good: discovered(&last_good, ctx, endpoints.as_deref()),
+        discovered,
+        discovered_by_last_good,
         endpoints,
-        nodes: nodes(ctx),
-        node_count: node_count(ctx),
-        fleet: fleet::fleet(ctx, &name, proxies.daemon_set.as_ref()),
+        nodes: caches.nodes(),
+        node_count: node_count(&caches),
+        fleet: fleet::fleet(&caches),
         resolved,
         healths: Healths::default(),
         healths_by_last_good: None,
         in_place: InPlace {
             scope,
-            nodes: proxies::nodes(ctx, &name),
+            nodes: caches.nodes_with_proxy(),
         },
         precedence: rivals::precedence(pool),
         serving: rivals::serving(in_force, proxies.daemon_set.as_ref(), &listeners),
@@ -162,14 +186,14 @@ pub async fn observe(
         authorities,
         hindrances,
         template: Template::wanted(pool, &ctx.settings).hash,
-        bootstrap: bootstrap::facts(ctx, &name, proxies, writer),
+        bootstrap: bootstrap::facts(&ctx.settings, &caches, &proxies, writer),
         waves: WaveFacts::default(),
         memory,
     };
     let document = facts.current.document.as_ref();
     let (by_spec_and_last_good, waves) = tokio::join!(
         healths(pool, ctx, &facts),
-        wave::observe(ctx, &name, proxies, document)
+        wave::observe(ctx, &name, (&caches, &proxies, &facts.fleet), document)
     );
     (facts.healths, facts.healths_by_last_good) = by_spec_and_last_good;
     facts.waves = waves;
@@ -183,7 +207,11 @@ pub async fn observe(
         .see(seen);
     let facts = plan::trust::settle(facts);
     let server_name = &pool.spec.health_check.tls_server_name;
-    Ok(plan::trust::judged_by_what_is_in_force(facts, server_name))
+    Ok(Observed {
+        facts: plan::trust::judged_by_what_is_in_force(facts, server_name),
+        proxies,
+        caches,
+    })
 }
 
 /// The health of the members by the spec and the cluster's authorities, and by the document in force if that has another server
@@ -253,28 +281,22 @@ async fn endpoint_slices(
 }
 
 /// The endpoints, each with its node. Without nodes their names would change once nodes have been read.
-fn endpoints(slices: &[EndpointSlice], ctx: &Context) -> Option<Vec<Endpoint>> {
-    let nodes = ctx.nodes.state();
-    let nodes: Vec<_> = nodes.iter().map(AsRef::as_ref).collect();
+fn endpoints(slices: &[EndpointSlice], caches: &Caches) -> Option<Vec<Endpoint>> {
+    let nodes: Vec<_> = caches.all_nodes().map(|row| row.node.as_ref()).collect();
     (!nodes.is_empty()).then(|| plan::endpoints::endpoints(slices, &nodes))
 }
 
-fn discovered(discovery: &Discovery, ctx: &Context, endpoints: Option<&[Endpoint]>) -> Discovered {
+fn discovered(discovery: &Discovery, caches: &Caches, endpoints: Option<&[Endpoint]>) -> Discovered {
+    let nodes = || caches.all_nodes().map(|row| row.node.as_ref());
     match discovery.policy {
         DiscoveryPolicy::None => Discovered::Off,
         DiscoveryPolicy::EndpointSlices => endpoints.map_or(Discovered::Unknown, |endpoints| {
-            let nodes = ctx.nodes.state();
-            let nodes: Vec<_> = nodes.iter().map(AsRef::as_ref).collect();
+            let nodes: Vec<_> = nodes().collect();
             Discovered::Masters(plan::endpoints::masters(endpoints, &nodes))
         }),
-        DiscoveryPolicy::Nodes => {
-            let nodes = ctx.nodes.state();
-            // No cluster is without nodes: this operator runs on one.
-            if nodes.is_empty() {
-                return Discovered::Unknown;
-            }
-            Discovered::Masters(masters(nodes.iter().map(AsRef::as_ref), &discovery.node_selector))
-        }
+        // No cluster is without nodes: this operator runs on one.
+        DiscoveryPolicy::Nodes if caches.node_count() == 0 => Discovered::Unknown,
+        DiscoveryPolicy::Nodes => Discovered::Masters(masters(nodes(), &discovery.node_selector)),
     }
 }
 
@@ -301,17 +323,8 @@ fn is_alone(pool: &str, documents: &[ConfigMap], pools: &[Arc<StoredPool>]) -> b
     documents.iter().all(is_own) && pools.iter().all(|other| other.name_any() == pool)
 }
 
-/// The nodes that a kubelet runs.
-fn nodes(ctx: &Context) -> Vec<Arc<Node>> {
-    let mut nodes = ctx.nodes.state();
-    nodes.retain(|node| proxies::why_no_pods(node).is_none());
-    // The cache has no fixed order, and a message must not change with it.
-    nodes.sort_by_cached_key(|node| node.name_any());
-    nodes
-}
-
-fn node_count(ctx: &Context) -> Option<u32> {
-    u32::try_from(ctx.nodes.len()).ok().filter(|count| *count > 0)
+fn node_count(caches: &Caches) -> Option<u32> {
+    u32::try_from(caches.node_count()).ok().filter(|count| *count > 0)
 }
 
 /// Every address whose health the plan may need: those of the members in force; of the members, nodes and endpoints that the

@@ -84,11 +84,12 @@ pub async fn preview(
 ) -> Result<Preview, Error> {
     let ctx = Box::pin(context(source)).await?;
     let name = pool.name_any();
-    let (proxies, writer) = tokio::try_join!(
-        Box::pin(proxies::observe(&ctx, &name)),
+    let (daemon_set, writer) = tokio::try_join!(
+        Box::pin(proxies::read(&ctx, &name)),
         Box::pin(bootstrap::observe(&ctx, &name))
     )?;
-    let mut facts = Box::pin(observe(pool, &ctx, (&proxies, &writer), Memory::default())).await?;
+    let observed = Box::pin(observe(pool, &ctx, (daemon_set, &writer), Memory::default())).await?;
+    let mut facts = observed.facts;
     // The operator has told what it sees by the document in force.
     let now = facts.now;
     let in_force = facts.healths_by_last_good.as_mut().unwrap_or(&mut facts.healths);

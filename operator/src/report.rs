@@ -5,7 +5,6 @@ pub mod status;
 pub mod stored;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -24,9 +23,9 @@ use crate::apply::{Applied, Kind};
 use crate::context::{Context, PoolState};
 use crate::health::Healths;
 use crate::observe::bootstrap::Bootstrap;
-use crate::observe::proxies::{self, Proxies};
+use crate::observe::proxies::Proxies;
 use crate::plan::{Facts, Plan, Verdict};
-use crate::reports::{NodeReport, standbys, troubles};
+use crate::reports::{standbys, troubles};
 
 /// The status could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -172,11 +171,10 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
 /// What follows from the proxies' reports: what is wrong on some nodes, and which nodes have no standby, if the pool places
 /// standbys.
 fn by_reports(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
-    let reports = ctx.reports.of(pool);
     let node_count = pass.facts.node_count.unwrap_or_default();
-    let mut sentences = troubles::sentences(&reports, node_count, now());
+    let mut sentences = troubles::sentences(pass.facts.fleet.shared(), node_count, now());
     if pass.plan.bootstrap.expects_standbys() {
-        sentences.extend(standbys(ctx, pool, pass, &reports));
+        sentences.extend(standbys(ctx, pool, pass));
     } else {
         ctx.metrics.standbys(pool, None);
     }
@@ -184,8 +182,8 @@ fn by_reports(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
 }
 
 /// What is to be said about the standbys of the nodes that have a proxy.
-fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[Arc<NodeReport>]) -> Vec<String> {
-    if !ctx.reports.has_read() {
+fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>) -> Vec<String> {
+    if !pass.facts.fleet.has_read {
         ctx.metrics.standbys(pool, None);
         let unknown = "which nodes have a standby is not known: ProxyReports cannot be read, or their CRD is not installed";
         return vec![unknown.to_owned()];
@@ -196,13 +194,10 @@ fn standbys(ctx: &Context, pool: &str, pass: Pass<'_>, reports: &[Arc<NodeReport
         .iter()
         .map(|pod| pod.node.as_str())
         .collect();
-    let nodes = proxies::nodes(ctx, pool).unwrap_or_default();
-    let counted = nodes
-        .iter()
-        .map(String::as_str)
-        .filter(|node| !uncounted.contains(node));
+    let nodes = pass.facts.in_place.nodes.iter().flatten();
+    let counted = nodes.map(String::as_str).filter(|node| !uncounted.contains(node));
     let node_count = pass.facts.node_count.unwrap_or_default();
-    let standbys = standbys::standbys(counted, reports, node_count, now());
+    let standbys = standbys::standbys(counted, pass.facts.fleet.shared(), node_count, now());
     ctx.metrics
         .standbys(pool, Some(standbys.without.len() + standbys.unreported.len()));
     standbys.sentences()

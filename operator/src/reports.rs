@@ -232,17 +232,21 @@ impl Reports {
     /// What the nodes of this fleet see of each apiserver at the time `now`.
     pub fn sightings(&self, pool: &str, fleet: &Fleet, now: Instant) -> Sightings {
         let mut seen: BTreeMap<SocketAddr, Sighting> = BTreeMap::new();
-        let mut known = self.lock();
         for report in fleet.of_ready_nodes() {
             for member in &report.members {
                 let Some(address) = member.address else { continue };
-                let is_verified = member.is_verified();
                 let sighting = seen.entry(address).or_default();
-                sighting.note(&report.node, member.health, is_verified, &member.last_error);
-                if is_verified {
-                    known.answered.insert((pool.to_owned(), address), now);
-                }
+                sighting.note(
+                    &report.node,
+                    member.health,
+                    member.is_verified(),
+                    &member.last_error,
+                );
             }
+        }
+        let mut known = self.lock();
+        for (address, _) in seen.iter().filter(|(_, sighting)| sighting.reachable > 0) {
+            known.answered.insert((pool.to_owned(), *address), now);
         }
         known
             .answered

@@ -59,13 +59,32 @@ where
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let config = label.into_iter().fold(config, watcher::Config::labels);
     let looked_at = Arc::clone(&readiness);
-    let items = anew_after_outages(move || watcher(api.clone(), config.clone()))
-        .backoff(Backoff::default())
-        .filter_map(move |item| {
-            readiness.observe(kind, &item);
-            std::future::ready(item.ok().map(Ok))
-        });
+    let items = anew_after_outages(move || watcher(api.clone(), config.clone())).backoff(Backoff::default());
+    let items = noted(items, kind, readiness).filter_map(|item| std::future::ready(item.ok().map(Ok)));
     polled(items, move || looked_at.polled(kind))
+}
+
+/// The same items, each noted as it comes. The end of a list is noted with the next look: by then the cache behind this stream has
+/// what was listed. A pass that finds a kind read and its cache empty would take what it does not know for absent.
+fn noted<K>(
+    items: impl Stream<Item = Item<K>> + Send,
+    kind: &'static str,
+    readiness: Arc<Readiness>,
+) -> impl Stream<Item = Item<K>> + Send {
+    let mut items = Box::pin(items);
+    let mut is_listed = false;
+    futures::stream::poll_fn(move |task| {
+        if std::mem::take(&mut is_listed) {
+            readiness.observe::<K>(kind, &Ok(Event::InitDone));
+        }
+        let item = ready!(items.poll_next_unpin(task));
+        match &item {
+            Some(Ok(Event::InitDone)) => is_listed = true,
+            Some(item) => readiness.observe(kind, item),
+            None => {}
+        }
+        Poll::Ready(item)
+    })
 }
 
 /// The same items. `beat` is called whenever the stream is looked at, which for a watch is at least when the API server ends it
@@ -409,6 +428,30 @@ mod tests {
         .unwrap();
         trim_pod(&mut pod);
         assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some("w1"));
+    }
+
+    #[tokio::test]
+    async fn a_kind_counts_as_read_once_the_cache_has_what_was_listed() {
+        let readiness = Arc::new(Readiness::default());
+        let (cache, writer) = kube::runtime::reflector::store();
+        let listed = [
+            Event::Init,
+            Event::InitApply(node("w1", "10.0.0.1", "1")),
+            Event::InitDone,
+        ];
+        let items = futures::stream::iter(listed.map(Ok)).chain(futures::stream::pending());
+        let mut items = Box::pin(noted(items, "Node", Arc::clone(&readiness)).reflect(writer));
+        for _ in 0..3 {
+            assert!(!readiness.has_read("Node"));
+            assert!(items.next().await.is_some());
+        }
+        assert_eq!(cache.len(), 1);
+        assert!(
+            !readiness.has_read("Node"),
+            "other threads may look before the cache is filled"
+        );
+        assert!(items.next().now_or_never().is_none());
+        assert!(readiness.has_read("Node"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use trivet_crds::pool::ApiserverPoolSpec;
 use trivet_crds::wire::{Document, Gate};
 
 mod cuts;
+mod kept;
 mod later;
 mod two_operators;
 

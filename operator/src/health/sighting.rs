@@ -77,11 +77,7 @@ impl Sighting {
             ReportedHealth::Down => &mut self.down,
         };
         *count = count.saturating_add(1);
-        self.rank(Ailing {
-            health: std::cmp::Reverse(health),
-            node: node.to_owned(),
-            why: why.to_owned(),
-        });
+        self.rank(std::cmp::Reverse(health), node, why);
     }
 
     /// Whether it is Up on most of the nodes that report it.
@@ -116,14 +112,18 @@ impl Sighting {
         self.down = self.down.saturating_add(other.down);
         self.verified_at = self.verified_at.max(other.verified_at);
         for ailing in &other.ailing {
-            self.rank(ailing.clone());
+            self.rank(ailing.health, &ailing.node, &ailing.why);
         }
     }
 
-    fn rank(&mut self, ailing: Ailing) {
-        let place = self.ailing.partition_point(|other| *other < ailing);
+    /// Names this node, if a message has room for it. In a large cluster it has none for most: nothing is copied for those.
+    fn rank(&mut self, health: std::cmp::Reverse<ReportedHealth>, node: &str, why: &str) {
+        let comes_first =
+            |other: &Ailing| (other.health, other.node.as_str(), other.why.as_str()) < (health, node, why);
+        let place = self.ailing.partition_point(comes_first);
         if place < NAMES_LIMIT {
-            self.ailing.insert(place, ailing);
+            let (node, why) = (node.to_owned(), why.to_owned());
+            self.ailing.insert(place, Ailing { health, node, why });
             self.ailing.truncate(NAMES_LIMIT);
         }
     }

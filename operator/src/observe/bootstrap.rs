@@ -11,16 +11,18 @@ use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 use trivet_crds::{BOOTSTRAP_LABEL, TEMPLATE_LABEL, bootstrap_name};
 
+use super::Error;
 use super::availability::{counts, is_complete, is_seen};
-use super::proxies::{Proxies, is_ready, node_of, pods_of, why_no_pods};
+use super::caches::Caches;
+use super::proxies::{Proxies, is_ready, node_of, why_no_pods};
 use super::recent::{Look, Pods, Progress};
 use super::words::{EVENTS_INTERVAL, events, failure, latest, refusal};
-use super::{Error, nodes};
 use crate::api::watch;
 use crate::context::Context;
 use crate::logging::chain;
 use crate::plan::bootstrap::{Availability, BootstrapFacts, Task, Writer};
 use crate::plan::scope::{Placement, Scope};
+use crate::render::Settings;
 use crate::render::bootstrap::in_place;
 
 /// How many pods that have not done their task are read. A status names up to ten, however large the cluster.
@@ -144,9 +146,13 @@ fn failures(undone: &[Pod], mounts: &[Event]) -> Vec<String> {
     failures
 }
 
-/// What the bootstrap of the nodes of `pool` depends on.
-pub fn facts(ctx: &Context, pool: &str, proxies: &Proxies, bootstrap: &Bootstrap) -> BootstrapFacts {
-    let settings = &ctx.settings;
+/// What the bootstrap of the nodes of the pool depends on that `caches` are about.
+pub fn facts(
+    settings: &Settings,
+    caches: &Caches,
+    proxies: &Proxies,
+    bootstrap: &Bootstrap,
+) -> BootstrapFacts {
     let writer = bootstrap
         .daemon_set
         .as_ref()
@@ -155,7 +161,7 @@ pub fn facts(ctx: &Context, pool: &str, proxies: &Proxies, bootstrap: &Bootstrap
     let is_removal_possible = writer
         .as_ref()
         .is_some_and(|writer| writer.target.task == Task::Write);
-    let without = || without(ctx, pool, proxies.daemon_set.as_ref());
+    let without = || without(caches, proxies.daemon_set.as_ref());
     let availability = Availability {
         without: is_removal_possible.then(without).flatten(),
         ..availability(proxies)
@@ -203,12 +209,12 @@ fn availability(proxies: &Proxies) -> Availability {
 }
 
 /// The nodes that may have a standby and have no ready proxy; `None` while nodes or pods have not been read.
-fn without(ctx: &Context, pool: &str, daemon_set: Option<&DaemonSet>) -> Option<Vec<String>> {
-    if !ctx.readiness.has_read("Pod") || !ctx.readiness.has_read("Node") {
+fn without(caches: &Caches, daemon_set: Option<&DaemonSet>) -> Option<Vec<String>> {
+    if !caches.are_pods_read || !caches.are_nodes_read {
         return None;
     }
     let scope = Scope::in_force(daemon_set?)?;
-    Some(without_proxy(&nodes(ctx), &pods_of(ctx, pool), &scope))
+    Some(without_proxy(&caches.nodes(), &caches.pod_objects(), &scope))
 }
 
 fn without_proxy(nodes: &[Arc<Node>], pods: &[Arc<Pod>], scope: &Scope) -> Vec<String> {

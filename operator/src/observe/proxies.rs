@@ -1,25 +1,24 @@
 //! Reads a pool's DaemonSet, which of its pods do not count, and why pods fail: the API server's error if it refuses a
 //! pod, and kubelet's if it cannot start one.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tokio::time::{Instant, timeout};
 use trivet_crds::{BOOTSTRAP_LABEL, POOL_LABEL, STANDBY_LABEL, TEMPLATE_LABEL, data_plane_name};
 
 use super::Error;
+use super::caches::Caches;
 use super::recent::Unstarted;
+use super::rows::PodRow;
 use super::unstarted;
 use super::words::{EVENTS_INTERVAL, failure, refusal};
 use crate::api::watch;
 use crate::context::Context;
-use crate::plan::scope::{Placement, Scope, VIRTUAL_NODES};
+use crate::plan::scope::VIRTUAL_NODES;
 
 /// A status names up to ten nodes, however large the cluster.
 const LIMIT: usize = 10;
@@ -28,7 +27,7 @@ const LIMIT: usize = 10;
 const CACHES_WAIT: Duration = Duration::from_secs(5);
 
 /// The label of a pod with the generation of its template.
-const POD_GENERATION: &str = "pod-template-generation";
+pub(super) const POD_GENERATION: &str = "pod-template-generation";
 
 /// The annotation of a DaemonSet with the generation of its template.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -59,98 +58,76 @@ pub struct Uncounted {
     pub is_updated: bool,
 }
 
-/// Reads the proxies of `pool`: the DaemonSet from the API server, pods and nodes from the caches.
-pub async fn observe(ctx: &Context, pool: &str) -> Result<Proxies, Error> {
+/// Reads the DaemonSet of the proxies of `pool` from the API server.
+pub async fn read(ctx: &Context, pool: &str) -> Result<Option<DaemonSet>, Error> {
     let name = data_plane_name(pool);
     let api: Api<DaemonSet> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let found = api.get_opt(&name).await;
-    let daemon_set = found.map_err(|source| Error::DaemonSet { name, source })?;
-    let Some(status) = daemon_set
-        .as_ref()
-        .and_then(|daemon_set| daemon_set.status.as_ref())
-    else {
-        return Ok(Proxies {
-            daemon_set,
-            ..Proxies::default()
-        });
-    };
-    wait_for_caches(ctx).await;
-    let mut pods = pods_of(ctx, pool);
-    // The cache has no fixed order, and a message in another order would change the status.
-    pods.sort_by_cached_key(|pod| {
-        let created = pod.creation_timestamp().map(|time| time.0);
-        (node_of(pod).map(str::to_owned), created, pod.name_any())
-    });
-    let node = |pod: &Pod| ctx.nodes.get(&ObjectRef::new(node_of(pod)?));
+    found.map_err(|source| Error::DaemonSet { name, source })
+}
 
+/// Waits until nodes and pods have been read, if there are proxies: to an operator that has just started, a pool must not look as
+/// if nobody served. What cannot be read must not hold up what follows from the spec alone.
+pub(super) async fn wait_for_caches(ctx: &Context, daemon_set: Option<&DaemonSet>) {
+    if daemon_set.is_some_and(|daemon_set| daemon_set.status.is_some()) {
+        let read = async { tokio::join!(ctx.readiness.read("Node"), ctx.readiness.read("Pod")) };
+        timeout(CACHES_WAIT, read).await.ok();
+    }
+}
+
+/// The proxies of `pool`, as its DaemonSet and `caches` tell. Why pods fail is read from the API server.
+pub(super) async fn observe(
+    ctx: &Context,
+    pool: &str,
+    caches: &Caches,
+    daemon_set: Option<DaemonSet>,
+) -> Proxies {
     let mut proxies = Proxies::default();
+    let status = daemon_set
+        .as_ref()
+        .and_then(|set| Some((set, set.status.as_ref()?)));
+    let Some((set, status)) = status else {
+        return Proxies {
+            daemon_set,
+            ..proxies
+        };
+    };
+    let node = |pod: &PodRow| caches.node(pod.node.as_ref()?);
     // Beside an old pod that is available a new one may fail.
     let is_available = status.number_unavailable.unwrap_or_default() == 0
         && status.updated_number_scheduled.unwrap_or_default() >= status.desired_number_scheduled;
-    let counted = pods
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|pod| node(pod).is_some_and(|node| why_uncounted(&node).is_none()));
-    proxies.unstarted = unstarted::observe(ctx, pool, counted).await;
+    let unstarted = caches.pods().filter(|pod| !pod.has_started);
+    let counted = unstarted.filter(|pod| node(pod).is_some_and(|node| node.why_uncounted.is_none()));
+    proxies.unstarted = unstarted::observe(ctx, pool, counted.map(|row| row.pod.as_ref())).await;
     if status.current_number_scheduled < status.desired_number_scheduled {
         proxies.failures.extend(refused_pod(ctx, pool).await);
     }
-    let mut surplus = surplus(ctx, daemon_set.as_ref(), status.desired_number_scheduled);
-    for pod in &pods {
-        let why = match node(pod) {
-            Some(node) => why_uncounted(&node),
-            None => is_deleted(pod, &proxies.uncounted, &mut surplus).then_some("deleted"),
+    let mut surplus = surplus(caches, status.desired_number_scheduled);
+    for row in caches.pods() {
+        let why = match node(row) {
+            Some(node) => node.why_uncounted,
+            None => is_deleted(&row.pod, &proxies.uncounted, &mut surplus).then_some("deleted"),
         };
-        match node_of(pod).zip(why) {
+        match row.node.as_ref().zip(why) {
             Some((node, why)) => add(
                 &mut proxies.uncounted,
                 Uncounted {
-                    node: node.to_owned(),
+                    node: node.clone(),
                     why,
-                    is_ready: is_ready(pod),
-                    is_updated: daemon_set.as_ref().is_some_and(|set| is_updated(pod, set)),
+                    is_ready: row.is_ready,
+                    is_updated: row.is_updated(set),
                 },
             ),
             None if is_available || proxies.failures.len() >= LIMIT => {}
             None => proxies
                 .failures
-                .extend(failure(pod).or_else(|| by_events(pod, &proxies.unstarted))),
+                .extend(failure(&row.pod).or_else(|| by_events(&row.pod, &proxies.unstarted))),
         }
     }
-    Ok(Proxies {
+    Proxies {
         daemon_set,
         ..proxies
-    })
-}
-
-/// Waits until nodes and pods have been read: to an operator that has just started, a pool must not look as if nobody served.
-/// What cannot be read must not hold up what follows from the spec alone.
-async fn wait_for_caches(ctx: &Context) {
-    let read = async { tokio::join!(ctx.readiness.read("Node"), ctx.readiness.read("Pod")) };
-    timeout(CACHES_WAIT, read).await.ok();
-}
-
-/// The nodes on which a pod of `pool` has started; `None` while the pods have not been read.
-///
-/// A pod that ends counts too: the DaemonSet controller replaces it if the scope lets it.
-pub fn nodes(ctx: &Context, pool: &str) -> Option<BTreeSet<String>> {
-    if !ctx.readiness.has_read("Pod") {
-        return None;
     }
-    let pods = pods_of(ctx, pool);
-    let started = pods.iter().filter(|pod| has_started(pod));
-    Some(
-        started
-            .filter_map(|pod| node_of(pod).map(str::to_owned))
-            .collect(),
-    )
-}
-
-/// The pods of `pool`, in no fixed order.
-pub(crate) fn pods_of(ctx: &Context, pool: &str) -> Vec<Arc<Pod>> {
-    let mut pods = ctx.pods.state();
-    pods.retain(|pod| is_proxy_of(pod, pool));
-    pods
 }
 
 /// Whether this is a pod of the proxies' DaemonSet. A standby or a writer is none, whatever other labels it has, and neither
@@ -164,7 +141,7 @@ pub(crate) fn is_proxy_of(pod: &Pod, pool: &str) -> bool {
 }
 
 /// Whether the proxy of this pod has run at any time. It may still run even if kubelet does not report it.
-fn has_started(pod: &Pod) -> bool {
+pub(super) fn has_started(pod: &Pod) -> bool {
     let containers = pod
         .status
         .iter()
@@ -178,7 +155,7 @@ fn has_started(pod: &Pod) -> bool {
 }
 
 /// Why the pod on this node cannot be available.
-fn why_uncounted(node: &Node) -> Option<&'static str> {
+pub(super) fn why_uncounted(node: &Node) -> Option<&'static str> {
     why_no_pods(node).or_else(|| (!watch::is_ready(node)).then_some("not Ready"))
 }
 
@@ -199,18 +176,13 @@ pub fn why_no_pods(node: &Node) -> Option<&'static str> {
 
 /// How many nodes the status of the DaemonSet counts although they are deleted. Its controller looks at them again only when
 /// their pods are collected, up to a minute later.
-fn surplus(ctx: &Context, daemon_set: Option<&DaemonSet>, desired: i32) -> usize {
-    let scope = daemon_set.and_then(Scope::in_force);
-    let Some(scope) = scope.filter(|_| ctx.readiness.has_read("Node")) else {
+fn surplus(caches: &Caches, desired: i32) -> usize {
+    let Some(scoped) = caches.scoped().filter(|_| caches.are_nodes_read) else {
         return 0;
     };
-    let nodes = ctx.nodes.state();
-    let placed = nodes
-        .iter()
-        .filter(|node| scope.placement(node) == Placement::Placed);
     usize::try_from(desired)
         .unwrap_or_default()
-        .saturating_sub(placed.count())
+        .saturating_sub(scoped.placed)
 }
 
 /// Whether this pod without a node is of one that the status of the DaemonSet counts; takes it from `surplus`.
@@ -242,16 +214,21 @@ fn add(uncounted: &mut Vec<Uncounted>, new: Uncounted) {
 /// Whether the pod has the newest template of `daemon_set`. After a roll-back pods of the former template are up to date
 /// again, though its generation has grown.
 pub(super) fn is_updated(pod: &Pod, daemon_set: &DaemonSet) -> bool {
+    let (hash, generation) = templates(daemon_set);
+    if let (Some(hash), Some(own)) = (hash, pod.labels().get(TEMPLATE_LABEL)) {
+        return hash == own;
+    }
+    generation.is_some() && pod.labels().get(POD_GENERATION) == generation
+}
+
+/// The hash and the generation of the newest template of `daemon_set`.
+pub(super) fn templates(daemon_set: &DaemonSet) -> (Option<&String>, Option<&String>) {
     let template = daemon_set
         .spec
         .as_ref()
         .and_then(|spec| spec.template.metadata.as_ref());
     let hash = template.and_then(|template| template.labels.as_ref()?.get(TEMPLATE_LABEL));
-    if let (Some(hash), Some(own)) = (hash, pod.labels().get(TEMPLATE_LABEL)) {
-        return hash == own;
-    }
-    let generation = daemon_set.annotations().get(TEMPLATE_GENERATION);
-    generation.is_some() && pod.labels().get(POD_GENERATION) == generation
+    (hash, daemon_set.annotations().get(TEMPLATE_GENERATION))
 }
 
 /// Whether the pod has the condition Ready.

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::proxies::{Proxies, is_ready, is_updated, node_of, pods_of, ready_at};
-use crate::context::Context;
+use super::caches::Caches;
+use super::proxies::{Proxies, is_ready, is_updated, node_of, ready_at};
 
 /// How far the replacement of a pool's pods is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,13 +21,20 @@ pub struct Replacement {
     pub ready: BTreeMap<String, Duration>,
 }
 
-/// How far the replacement of the pods of `pool` is.
-pub fn observe(ctx: &Context, pool: &str, proxies: &Proxies) -> Replacement {
+/// How far the replacement of the pods of the pool is that `caches` are about.
+pub fn observe(caches: &Caches, proxies: &Proxies) -> Replacement {
     let Some(daemon_set) = &proxies.daemon_set else {
         return Replacement::default();
     };
+    // Most of the time every pod is of the newest template: then there is no need to look at the pods themselves.
+    if caches
+        .pods()
+        .all(|pod| pod.is_leaving || pod.is_updated(daemon_set))
+    {
+        return Replacement::default();
+    }
     let uncounted = proxies.uncounted.iter().map(|pod| pod.node.as_str()).collect();
-    replacement(&pods_of(ctx, pool), daemon_set, &uncounted, Timestamp::now())
+    replacement(&caches.pod_objects(), daemon_set, &uncounted, Timestamp::now())
 }
 
 fn replacement(

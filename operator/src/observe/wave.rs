@@ -3,7 +3,6 @@
 
 mod limit;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
@@ -11,15 +10,16 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, PodTemplateSpec};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use trivet_crds::report::FILES_EXHAUSTED;
 use trivet_crds::wire::{Document, GatePolicy, RolloutTarget};
 use trivet_crds::{POOL_LABEL, TEMPLATE_LABEL};
 
 use super::availability::{counts, is_complete, is_seen};
-use super::proxies::{Proxies, is_ready, node_of, pods_of, ready_at, why_no_pods};
+use super::caches::Caches;
+use super::proxies::{Proxies, is_ready, node_of, ready_at, why_no_pods};
 use super::recent::Unstarted;
+use super::rows::PodRow;
 use super::words::failure;
 use crate::api::watch;
 use crate::context::Context;
@@ -27,20 +27,26 @@ use crate::logging::chain;
 use crate::plan::wave::{Aside, Newcomer, NodeFacts, Record, Reported, Template, WaveFacts};
 use crate::render::daemon_set::ROLLOUT;
 use crate::reports::NodeReport;
+use crate::reports::fleet::Fleet;
 
 /// Where kubelets keep the Leases of their nodes.
 const LEASES: &str = "kube-node-lease";
 
 /// What the rollout of `pool` depends on. `document` is the one in force.
-pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Option<&Document>) -> WaveFacts {
+pub async fn observe(
+    ctx: &Context,
+    pool: &str,
+    (caches, proxies, fleet): (&Caches, &Proxies, &Fleet),
+    document: Option<&Document>,
+) -> WaveFacts {
     let now = Timestamp::now();
     let target = document
         .map(|document| document.rollout.clone())
         .unwrap_or_default();
     let facts = WaveFacts {
         now: now.as_second(),
-        is_blind: !(ctx.readiness.has_read("Node") && ctx.readiness.has_read("Pod")),
-        lacks_reports: !ctx.reports.has_read(),
+        is_blind: !(caches.are_nodes_read && caches.are_pods_read),
+        lacks_reports: !caches.are_reports_read,
         soak: ctx.settings.rollout_soak_seconds,
         target,
         ..WaveFacts::default()
@@ -59,11 +65,10 @@ pub async fn observe(ctx: &Context, pool: &str, proxies: &Proxies, document: Opt
         is_complete: is_seen(daemon_set) && is_complete(&counts(daemon_set, &proxies.uncounted)),
         desired: desired(daemon_set),
         nodes: nodes(
-            ctx,
-            pool,
+            (caches, fleet),
             proxies,
             &in_place.hash,
-            (document.map_or(0, |document| document.revision), now),
+            document.map_or(0, |document| document.revision),
         ),
         memory_limit_mebibytes: limit::memory_mebibytes(&in_place.content),
         in_place: Some(in_place),
@@ -179,58 +184,56 @@ async fn lease_renewed(ctx: &Context, target: &RolloutTarget, in_place: &str) ->
     }
 }
 
-/// The nodes that have a pod of `pool`, by name, while the document has this revision.
+/// The nodes that have a pod of the pool, by name, while the document has this revision.
 fn nodes(
-    ctx: &Context,
-    pool: &str,
+    (caches, fleet): (&Caches, &Fleet),
     proxies: &Proxies,
     template: &str,
-    (revision, now): (u64, Timestamp),
+    revision: u64,
 ) -> Vec<NodeFacts> {
-    let node_count = u32::try_from(ctx.nodes.len()).unwrap_or(u32::MAX);
-    let reports = ctx.reports.of(pool);
-    let fresh = reports.iter().filter(|report| report.is_fresh(node_count, now));
-    let reports: BTreeMap<_, _> = fresh.map(|report| (report.node.as_str(), report)).collect();
-    let pods = pods_of(ctx, pool);
-    let mut nodes: BTreeMap<&str, NodeFacts> = BTreeMap::new();
-    for pod in &pods {
-        let Some(name) = node_of(pod) else { continue };
-        let facts = nodes.entry(name).or_insert_with(|| NodeFacts {
-            name: name.to_owned(),
-            aside: aside(ctx.nodes.get(&ObjectRef::new(name)).as_deref()),
-            report: reports.get(name).map(|report| reported(report, revision)),
-            ..NodeFacts::default()
-        });
-        add(facts, pod, template, &proxies.unstarted);
+    // Pods and reports are in the order of their nodes' names.
+    let mut reports = fleet.reports().peekable();
+    let mut nodes: Vec<NodeFacts> = Vec::new();
+    for row in caches.pods() {
+        let Some(name) = row.node.as_deref() else { continue };
+        if nodes.last().is_none_or(|last| last.name != name) {
+            while reports.next_if(|report| report.node.as_str() < name).is_some() {}
+            let report = reports.next_if(|report| report.node == name);
+            nodes.push(NodeFacts {
+                name: name.to_owned(),
+                aside: caches.node(name).map_or_else(|| aside(None), |row| row.aside),
+                report: report.map(|report| reported(report, revision)),
+                ..NodeFacts::default()
+            });
+        }
+        if let Some(facts) = nodes.last_mut() {
+            add(facts, row, template, &proxies.unstarted);
+        }
     }
-    nodes.into_values().collect()
+    nodes
 }
 
 /// Adds a pod. `unstarted` has the words of kubelet's events about pods that do not start.
-fn add(facts: &mut NodeFacts, pod: &Pod, template: &str, unstarted: &Unstarted) {
+fn add(facts: &mut NodeFacts, pod: &PodRow, template: &str, unstarted: &Unstarted) {
     // One that is being deleted takes nothing, and waits for its kubelet alone.
-    if pod.metadata.deletion_timestamp.is_some() {
+    if pod.is_leaving {
         return;
     }
-    let is_new = pod
-        .labels()
-        .get(TEMPLATE_LABEL)
-        .is_some_and(|label| label == template);
-    if !is_new {
-        let pod = newcomer(pod);
-        facts.has_earlier |= pod.is_ready;
-        facts.earlier_ready_at = facts.earlier_ready_at.max(pod.ready_at);
+    if pod.template.as_ref().is_none_or(|own| own != template) {
+        facts.has_earlier |= pod.newcomer.is_ready;
+        facts.earlier_ready_at = facts.earlier_ready_at.max(pod.newcomer.ready_at);
         return;
     }
-    let mut own = newcomer(pod);
-    own.words = own.words.or_else(|| unstarted.get(&pod.name_any()).cloned());
     // A pod that has failed stays beside its successor for a moment.
     if facts.newcomer.as_ref().is_none_or(|other| !other.is_running) {
+        let mut own = pod.newcomer.clone();
+        own.words = own.words.or_else(|| unstarted.get(&pod.name).cloned());
         facts.newcomer = Some(own);
     }
 }
 
-fn aside(node: Option<&Node>) -> Option<Aside> {
+/// Why a node is left aside.
+pub(super) fn aside(node: Option<&Node>) -> Option<Aside> {
     match node {
         None => Some(Aside::RunsNoPods),
         Some(node) if why_no_pods(node).is_some() => Some(Aside::RunsNoPods),
@@ -239,7 +242,8 @@ fn aside(node: Option<&Node>) -> Option<Aside> {
     }
 }
 
-fn newcomer(pod: &Pod) -> Newcomer {
+/// What the waves need of a pod.
+pub(super) fn newcomer(pod: &Pod) -> Newcomer {
     let status = pod.status.as_ref();
     let containers = || {
         status

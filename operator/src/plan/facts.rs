@@ -72,12 +72,32 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The facts as they are by the last good spec: what its discovery finds, and what its server name verifies.
+    /// What members follow from by the last good spec: what its discovery finds, and what its server name verifies. No member
+    /// follows from what is known of single nodes and proxies, which in a large cluster is most of the facts: that is left out.
     pub(super) fn by_last_good(&self) -> Self {
         Self {
+            now: self.now,
+            unix_seconds: self.unix_seconds,
             discovered: self.discovered_by_last_good.clone(),
+            discovered_by_last_good: self.discovered_by_last_good.clone(),
+            nodes: Vec::new(),
+            endpoints: self.endpoints.clone(),
+            node_count: self.node_count,
+            fleet: Fleet::default(),
+            resolved: self.resolved.clone(),
+            current: self.current.clone(),
             healths: self.healths_in_force().clone(),
-            ..self.clone()
+            healths_by_last_good: self.healths_by_last_good.clone(),
+            in_place: InPlace::default(),
+            precedence: self.precedence.clone(),
+            serving: self.serving.clone(),
+            rivals: self.rivals.clone(),
+            authorities: self.authorities.clone(),
+            hindrances: self.hindrances.clone(),
+            template: self.template.clone(),
+            bootstrap: self.bootstrap.clone(),
+            waves: WaveFacts::default(),
+            memory: self.memory.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::observe::rows::Row as _;
 
 fn pod(name: &str, template: &str, status: &serde_json::Value) -> Pod {
     let mut pod = serde_json::from_value(json!({
@@ -42,7 +43,8 @@ fn ended() -> serde_json::Value {
 fn facts(pods: &[Pod]) -> NodeFacts {
     let mut facts = NodeFacts::default();
     for pod in pods {
-        add(&mut facts, pod, "b", &Unstarted::new());
+        let row = PodRow::new(Arc::new(pod.clone()));
+        add(&mut facts, &row, "b", &Unstarted::new());
     }
     facts
 }
