@@ -212,7 +212,7 @@ impl World {
                 document: Some(rollout.document.clone()),
                 members: rollout.document.members.clone(),
                 marks: rollout.marks.clone(),
-                later: wire::Later::default(),
+                later: Later::default(),
                 unreadable: None,
                 told: vec![("the ConfigMap".into(), rollout.document.revision)],
                 version: None,

@@ -41,12 +41,12 @@ fn a_pool_that_cannot_be_read_hides_no_other() {
     let [
         StoredPool::Readable(_),
         StoredPool::Unreadable(_),
-        StoredPool::Readable(last),
+        StoredPool::Readable(third),
     ] = list.items.as_slice()
     else {
         panic!("{list:?}");
     };
-    assert_eq!(last.spec.discovery.policy, DiscoveryPolicy::None);
+    assert_eq!(third.spec.discovery.policy, DiscoveryPolicy::None);
 }
 
 #[test]

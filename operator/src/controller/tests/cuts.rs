@@ -108,7 +108,7 @@ impl Scene {
     /// proxies wait behind its gate.
     async fn pass(&self, ctx: &Context) -> Result<Duration, Error> {
         let work = ctx.leadership.enter(Instant::now()).unwrap();
-        let outcome = Box::pin(pass_in(&work.term, &pool(self.spec.clone()), ctx)).await;
+        let outcome = Box::pin(pass_in(&work.term, &pool(self.spec.clone()).into(), ctx)).await;
         let Some((_, template)) = &self.before else {
             return outcome;
         };

@@ -171,7 +171,7 @@ fn event<K: serde::de::DeserializeOwned>(object: Value, exists: bool) -> Event<K
 
 fn list<K>(cache: &mut Writer<K>, objects: &[Arc<K>])
 where
-    K: kube::runtime::reflector::Lookup<DynamicType = ()> + Clone + 'static,
+    K: reflector::Lookup<DynamicType = ()> + Clone + 'static,
 {
     cache.apply_watcher_event(&Event::Init);
     for object in objects {
