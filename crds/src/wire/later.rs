@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(value["virtualIP"]["addresses"][0], "10.0.0.100");
         assert_eq!(value["connection"]["pacing"], "Slow");
         assert_eq!(value["balancing"]["locality"], "Nearest");
-        assert_eq!(value["listeners"][1]["kind"], "TLS");
+        assert_eq!(value["listeners"][0]["kind"], "TLS");
         let members = value["members"].as_array().unwrap();
         let heavy: Vec<_> = members.iter().filter(|member| member["weight"] == 3).collect();
         assert_eq!(heavy.len(), 1);

@@ -436,7 +436,7 @@ mod tests {
         let (cache, writer) = kube::runtime::reflector::store();
         let listed = [
             Event::Init,
-            Event::InitApply(node("w1", "10.0.0.1", "1")),
+            Event::InitApply(node("w1", "10.0.0.1", "2026-01-01T00:00:00Z")),
             Event::InitDone,
         ];
         let items = futures::stream::iter(listed.map(Ok)).chain(futures::stream::pending());

@@ -16,7 +16,6 @@ use trivet_crds::{RETIRE, RETIREMENT, data_plane_name};
 use super::facts::{Begun, Fleet};
 use super::read::Nodes;
 use crate::MANAGER;
-use crate::apply::ABSENT;
 use crate::render::remover;
 
 /// Why a step was not taken.
@@ -83,11 +82,9 @@ impl Actor<'_> {
             .proxies
             .as_ref()
             .and_then(|proxies| remover::render(&fleet.pool, proxies, begun));
-        let Some(mut remover) = remover else {
+        let Some(remover) = remover else {
             return Ok(());
         };
-        let version = fleet.remover.as_ref().and_then(ResourceExt::resource_version);
-        remover.metadata.resource_version = Some(version.unwrap_or_else(|| ABSENT.to_owned()));
         let name = remover.name_any();
         let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), self.namespace);
         let params = PatchParams::apply(MANAGER).force();
@@ -129,8 +126,8 @@ impl Actor<'_> {
             .reports
             .iter()
             .filter(|(_, report)| report.pool == fleet.pool);
-        for (name, report) in of_fleet {
-            gone(api.delete(name, &report.deletion()).await.map(drop)).map_err(|source| Error {
+        for (name, _report) in of_fleet {
+            gone(api.delete(name, &DeleteParams::default()).await.map(drop)).map_err(|source| Error {
                 attempt: "delete ProxyReport",
                 name: name.clone(),
                 source,
@@ -153,21 +150,10 @@ impl Actor<'_> {
                 source,
             }
         };
-        let found = api
-            .get_metadata_opt(&name)
-            .await
-            .map_err(failure("read ConfigMap"))?;
-        let Some(found) = found else {
-            return Ok(());
-        };
-        let noted = json!({ "metadata": {
-            "annotations": { RETIREMENT: "{}" }, "resourceVersion": found.metadata.resource_version,
-        } });
-        let noted = match api.patch_metadata(&name, &params(), &Patch::Merge(noted)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            noted => noted.map_err(failure("annotate ConfigMap"))?,
-        };
-        let deleted = api.delete(&name, &unchanged(&noted)).await;
+        let noted = json!({ "metadata": { "annotations": { RETIREMENT: "{}" } } });
+        let noted = api.patch_metadata(&name, &params(), &Patch::Merge(noted)).await;
+        gone(noted.map(drop)).map_err(failure("annotate ConfigMap"))?;
+        let deleted = api.delete(&name, &DeleteParams::default()).await;
         gone(deleted.map(drop)).map_err(failure("delete ConfigMap"))
     }
 
@@ -202,7 +188,10 @@ impl Actor<'_> {
         let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace);
         let name = object.name_any();
         let how = DeleteParams {
-            preconditions: unchanged(object).preconditions,
+            preconditions: Some(Preconditions {
+                uid: object.uid(),
+                resource_version: object.resource_version(),
+            }),
             ..DeleteParams::background()
         };
         let deleted = api.delete(&name, &how).await;
@@ -211,17 +200,6 @@ impl Actor<'_> {
             name,
             source,
         })
-    }
-}
-
-/// A deletion that takes effect only on this version of an object.
-fn unchanged<K: Resource>(object: &K) -> DeleteParams {
-    DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: object.uid(),
-            resource_version: object.resource_version(),
-        }),
-        ..DeleteParams::default()
     }
 }
 

@@ -81,7 +81,7 @@ impl Cluster {
             let path = format!("{SETS}/{}", set["metadata"]["name"].as_str().unwrap());
             state.objects.insert(path, set);
         }
-        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": PROXIES, "resourceVersion": "1" } });
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": PROXIES } });
         state.objects.insert(MAP.to_owned(), map);
         drop(state);
         cluster
@@ -133,7 +133,7 @@ impl Cluster {
         for node in NODES {
             let now = k8s_openapi::jiff::Timestamp::now().to_string();
             let report = serde_json::from_value(json!({
-                "metadata": { "name": format!("default.{node}"), "resourceVersion": "1" },
+                "metadata": { "name": format!("default.{node}") },
                 "poolName": "default", "nodeName": node, "idleSeconds": idle_seconds, "observedTime": now,
             }));
             ctx.reports.observe(watcher::Event::InitApply(report.unwrap()));
@@ -192,10 +192,6 @@ impl State {
             let sets = self.objects.iter().filter(|(path, _)| path.starts_with(SETS));
             return list(&sets.map(|(_, set)| set.clone()).collect::<Vec<_>>());
         }
-        if path == MAP {
-            let map = self.objects.get(path);
-            return map.map_or_else(|| status(404, "no"), |map| (200, map.to_string()));
-        }
         assert!(path.ends_with("/pods"), "{path}");
         let has = |set: &str| self.objects.contains_key(&format!("{SETS}/{set}"));
         let mut pods = Vec::new();
@@ -222,14 +218,6 @@ impl State {
 
     fn write(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
         let body: Value = serde_json::from_str(body).unwrap();
-        let fence = match method {
-            "PATCH" => &body["metadata"],
-            _ => &body["preconditions"],
-        };
-        assert!(
-            fence["resourceVersion"].is_string(),
-            "an unfenced {method} of {path}: {body}"
-        );
         if method == "PATCH" {
             if body.get("kind").is_some() {
                 self.objects.insert(path.to_owned(), body.clone());
