@@ -192,27 +192,33 @@ pub fn read<'a, A: Address>(
             Some(Trailer::split(trailing).ok_or(Rejection::Trailing { bytes })?)
         }
     };
-    let mut checksums = A::CHECKSUMS.iter().copied();
-    let covered = checksums
-        .find(|covered| {
-            accepted.checksums.include(*covered)
-                && A::sum(*covered, header.source, header.destination, message, trailing) == checksum::VALID
-        })
-        .ok_or(Rejection::Checksum {
-            found: u16::from_be_bytes(checksum),
-        })?;
+    let found = u16::from_be_bytes(checksum);
+    let covered = covered(message, trailing, header, accepted.checksums);
     Ok(Received {
+        checksum: covered.ok_or(Rejection::Checksum { found })?,
         advertisement: Advertisement {
             vrid: Vrid::new(vrid).ok_or(Rejection::Vrid)?,
             priority: Priority::new(priority),
             interval: interval(high, low)?,
             addresses: list(addresses)?,
         },
-        checksum: covered,
         source: header.source,
         head,
         addresses,
         trailer,
+    })
+}
+
+/// What the checksum covers, if it is right.
+fn covered<A: Address>(
+    message: &[u8],
+    trailer: &[u8],
+    header: &Header<A>,
+    accepted: Checksums<A::Checksum>,
+) -> Option<A::Checksum> {
+    A::CHECKSUMS.iter().copied().find(|covered| {
+        let sum = A::sum(*covered, header.source, header.destination, message, trailer);
+        accepted.include(*covered) && sum == checksum::VALID
     })
 }
 

@@ -5,9 +5,10 @@
 //!
 //! A stamp is a time, so that a sender that starts anew goes on above what it sent before. The draft has receivers refuse a
 //! stamp that is more than some seconds from their own clock. Here they do not: a clock that is wrong would make a Backup deaf
-//! to the living Active, and both would have the address, for as long as the clock is wrong. That is what the whole protocol is
-//! to prevent, and a repeated advertisement is far less: it delays a take-over or brings one about, and only until the sender
-//! speaks. So a skew is told, for a warning, and nothing is refused because of it.
+//! to the living Active, and both would have the address for as long as the clock is wrong, which is what the protocol is there
+//! to prevent. Without the window somebody who has recorded advertisements can repeat those that a receiver has not heard: each
+//! once, in their order, and none after the sender has spoken again. So a skew is told, for a warning, and nothing is refused
+//! because of it.
 //!
 //! The window serves one purpose: to forgive. A sender whose clock was ahead and was set right, and which then starts anew, has
 //! stamps below its last one. A receiver takes such a stamp if the last one is ahead of its own clock by more than the window
@@ -94,7 +95,7 @@ impl Sequence {
     }
 }
 
-/// The last stamp that a receiver took from one sender, who is known by its source's address.
+/// The last stamp that a receiver took from one sender of one virtual router. A sender is known by its source's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     last: Option<Stamp>,
