@@ -147,7 +147,8 @@ impl Mark {
         let order = match self.last {
             None => Order::First,
             Some(last) if stamp.is_after(last) => Order::Later,
-            Some(last) if is_within_window && is_beyond(last.milliseconds_ahead_of(now), window) => {
+            // It is before the last one and within the window: so the last one is ahead, not behind.
+            Some(last) if is_within_window && !is_within(last.milliseconds_ahead_of(now), window) => {
                 Order::Corrected
             }
             Some(_) => return Err(Repeated),
@@ -168,9 +169,4 @@ pub fn window(interval: Interval) -> Duration {
 
 fn is_within(skew: i64, window: Duration) -> bool {
     u128::from(skew.unsigned_abs()) <= window.as_millis()
-}
-
-/// Whether it is ahead by more than the window.
-fn is_beyond(skew: i64, window: Duration) -> bool {
-    skew > 0 && !is_within(skew, window)
 }
