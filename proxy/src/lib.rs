@@ -33,6 +33,7 @@ pub mod status;
 pub mod systemd;
 pub mod upstream;
 pub mod vital;
+pub mod vrrp;
 pub mod warnings;
 
 pub use trivet_trust as trust;

@@ -17,4 +17,5 @@ mod handover;
 mod pairs;
 mod reply;
 mod search;
+mod vrrp;
 mod wire_document;
