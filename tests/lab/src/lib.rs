@@ -14,6 +14,7 @@ mod network;
 mod process;
 mod proxy;
 mod watches;
+mod wire;
 
 pub use self::{
     apiserver::Apiserver,
@@ -25,4 +26,5 @@ pub use self::{
     process::Usage,
     proxy::Proxy,
     watches::{Stay, Watches},
+    wire::Wire,
 };

@@ -130,7 +130,8 @@ impl Network {
         .await
     }
 
-    fn wire(&self) -> String {
+    /// The network namespace in which the bridge is.
+    pub(crate) fn wire(&self) -> String {
         format!("{}-wire", self.name)
     }
 }
