@@ -185,10 +185,7 @@ impl Installation {
             let operators = self.operators("cp1").await?;
             let mut others = operators.iter().skip(1);
             let runs = self.cluster().host(node)?.pid(PROGRAM)?.is_some();
-            ensure!(
-                runs && others.any(|other| other.node == node),
-                "{operators:?}"
-            );
+            ensure!(runs && others.any(|other| other.node == node), "{operators:?}");
             anyhow::Ok(())
         };
         if waits_there().await.is_ok() {

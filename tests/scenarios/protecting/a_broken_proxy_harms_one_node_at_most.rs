@@ -40,7 +40,10 @@ async fn a_broken_proxy_is_taken_back_from_its_first_node_and_not_tried_again() 
 async fn all(installation: &Installation) -> Result<()> {
     let (good, since) = (installation.template().await?, Timestamp::now());
     are_taken_back(installation, &KINDS, FAULTY.as_ref()).await?;
-    for (reason, words) in [("RolloutStarted", "one node first"), ("RolloutHalted", "has failed")] {
+    for (reason, words) in [
+        ("RolloutStarted", "one node first"),
+        ("RolloutHalted", "has failed"),
+    ] {
         installation.told_by_event(reason, words, since).await?;
     }
     installation.edit_pool(edit_of_none()).await?;

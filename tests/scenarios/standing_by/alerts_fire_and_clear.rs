@@ -144,11 +144,7 @@ async fn nodes_and_members(
             "TrivetMemberUnreachableFromNode",
             vec![("node", reached.as_str()), ("member", "cp2")],
         ),
-        (
-            in_network,
-            "TrivetMemberDownOnManyNodes",
-            vec![("member", "cp3")],
-        ),
+        (in_network, "TrivetMemberDownOnManyNodes", vec![("member", "cp3")]),
         (in_spec, "TrivetDocumentStale", vec![("node", severed.as_str())]),
         (in_network, "TrivetReportsFail", vec![("node", severed.as_str())]),
         (in_nodes, "TrivetProxyNotScraped", vec![("node", hung.as_str())]),
