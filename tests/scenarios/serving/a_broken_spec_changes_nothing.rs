@@ -221,7 +221,7 @@ async fn set_policy(pools: &Api<DynamicObject>, name: &str, policy: Value) -> Re
 async fn unreadable(pools: &Api<DynamicObject>, name: &str) -> Result<String> {
     eventually(OBEYED, "Accepted=False", async || {
         let pool = pools.get(name).await?;
-        let conditions = pool.data["status"]["conditions"].as_array();
+        let conditions = pool.data.pointer("/status/conditions").and_then(Value::as_array);
         let mut conditions = conditions.into_iter().flatten();
         let accepted = conditions.find(|condition| condition["type"] == "Accepted");
         let accepted = accepted.context("nothing is said")?;
