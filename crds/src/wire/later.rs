@@ -44,10 +44,11 @@ impl Later {
 }
 
 impl Document {
-    /// As [`Document::seal`], for a document that takes the place of the one with this rest.
+    /// As [`Document::seal`], for a document that takes the place of the one with this rest. One that proxies would refuse gets
+    /// no seal: it would take the place of one that they follow, and be taken for one of a later release from then on.
     pub fn seal_with(mut self, later: &Later) -> Result<Self, Error> {
         self.hash = content_hash(&later.whole(&self)?);
-        Ok(self)
+        Self::parse(&self.to_text_with(later)?)
     }
 
     /// As [`Document::to_text`], for a document that was sealed with this rest.
@@ -179,6 +180,16 @@ mod tests {
         let heavy: Vec<_> = members.iter().filter(|member| member["weight"] == 3).collect();
         assert_eq!(heavy.len(), 1);
         assert_eq!(heavy[0]["name"], document().members[0].name);
+    }
+
+    #[test]
+    fn a_document_that_proxies_would_refuse_gets_no_seal() {
+        let mut beyond = document();
+        beyond.connection.drain_timeout_seconds = u32::MAX;
+        for later in [Later::default(), Later::of(&of_later_release(), &document())] {
+            let error = beyond.clone().seal_with(&later).unwrap_err();
+            assert_eq!(error.reason(), "Invalid", "{error}");
+        }
     }
 
     #[test]

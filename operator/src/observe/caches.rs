@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::jiff::Timestamp;
 
 use super::proxies::is_proxy_of;
 use super::rows::{NodeRow, PodRow, Rows, ScopedNodes};
@@ -15,6 +16,9 @@ use crate::reports::NodeReport;
 /// What the caches have at one moment, as far as it concerns one pool.
 #[derive(Clone, Debug, Default)]
 pub struct Caches {
+    /// When they were read, or shortly before. Whatever is judged by how long it has lasted is judged as of this time: by a
+    /// later one, it would have lasted through changes that the pass does not know yet.
+    pub at: Timestamp,
     rows: Rows,
     /// Whether all nodes have been listed.
     pub are_nodes_read: bool,
@@ -29,6 +33,7 @@ pub struct Caches {
 impl Caches {
     /// What they have now. `scope` is that of the pool's DaemonSet.
     pub fn now(ctx: &Context, pool: &str, scope: Option<&Scope>) -> Self {
+        let at = Timestamp::now();
         // Before the objects: what is listed between the two counts as unknown, and never as absent.
         let are_nodes_read = ctx.readiness.has_read("Node");
         let are_pods_read = ctx.readiness.has_read("Pod");
@@ -39,6 +44,7 @@ impl Caches {
         let rows = known.next(ctx.nodes.state(), pods, scope);
         ctx.pool_states.change(pool, |state| state.rows = rows.clone());
         Self {
+            at,
             rows,
             are_nodes_read,
             are_pods_read,

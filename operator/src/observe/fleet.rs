@@ -1,7 +1,5 @@
 //! Which Ready nodes should have a proxy, and what the proxies report.
 
-use k8s_openapi::jiff::Timestamp;
-
 use super::caches::Caches;
 use super::node_count;
 use crate::reports::fleet::Fleet;
@@ -14,5 +12,5 @@ pub(super) fn fleet(caches: &Caches) -> Fleet {
         return Fleet::unread_by(ready);
     }
     let node_count = node_count(caches).unwrap_or_default();
-    Fleet::by(caches.reports.clone(), ready, node_count, Timestamp::now())
+    Fleet::by(caches.reports.clone(), ready, node_count, caches.at)
 }

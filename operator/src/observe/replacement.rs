@@ -34,7 +34,7 @@ pub fn observe(caches: &Caches, proxies: &Proxies) -> Replacement {
         return Replacement::default();
     }
     let uncounted = proxies.uncounted.iter().map(|pod| pod.node.as_str()).collect();
-    replacement(&caches.pod_objects(), daemon_set, &uncounted, Timestamp::now())
+    replacement(&caches.pod_objects(), daemon_set, &uncounted, caches.at)
 }
 
 fn replacement(

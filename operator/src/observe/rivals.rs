@@ -8,7 +8,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::Value;
 use trivet_crds::data_plane_name;
 use trivet_crds::pool::ApiserverPool;
-use trivet_crds::wire::{self, Listener};
+use trivet_crds::wire::{self, Document, Listener};
 
 use crate::plan::conflict::{claims, listening};
 use crate::plan::document;
@@ -102,9 +102,11 @@ fn find<'a>(sets: &'a [DaemonSet], name: &str) -> Option<&'a DaemonSet> {
     sets.iter().find(|set| set.name_any() == name)
 }
 
-/// The document of a ConfigMap, be it of a later release.
+/// The document of a ConfigMap, be it of a later release. One that is torn says nothing of who listens where.
 fn text(map: &ConfigMap) -> Option<Value> {
-    serde_json::from_str(map.data.as_ref()?.get(wire::KEY)?).ok()
+    let text = map.data.as_ref()?.get(wire::KEY)?;
+    let is_whole = Document::is_intact(text) || Document::parse(text).is_ok();
+    serde_json::from_str(text).ok().filter(|_| is_whole)
 }
 
 #[cfg(test)]

@@ -39,12 +39,11 @@ pub async fn observe(
     (caches, proxies, fleet): (&Caches, &Proxies, &Fleet),
     document: Option<&Document>,
 ) -> WaveFacts {
-    let now = Timestamp::now();
     let target = document
         .map(|document| document.rollout.clone())
         .unwrap_or_default();
     let facts = WaveFacts {
-        now: now.as_second(),
+        now: caches.at.as_second(),
         is_blind: !(caches.are_nodes_read && caches.are_pods_read),
         lacks_reports: !caches.are_reports_read,
         soak: ctx.settings.rollout_soak_seconds,

@@ -90,7 +90,8 @@ pub enum Rejection {
     /// The document in force cannot be read, and is intact.
     #[error(
         "the document in force, in ConfigMap {name}, is of a later release and cannot be read ({why}): upgrade the operator to \
-         that release; if there is none, delete that ConfigMap, and this operator makes a document of spec.members, discovery and status"
+         that release; if there is none, remove the key pool.json from that ConfigMap, and this operator makes a document of \
+         spec.members, discovery and status"
     )]
     DocumentUnreadable {
         /// The ConfigMap.
