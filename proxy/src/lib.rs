@@ -32,7 +32,6 @@ pub mod source;
 pub mod status;
 pub mod systemd;
 pub mod upstream;
-pub mod vip;
 pub mod vital;
 pub mod vrrp;
 pub mod warnings;

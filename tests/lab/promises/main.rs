@@ -38,6 +38,5 @@ mod new_authorities_cost_no_connection;
 mod one_address_that_fails_costs_no_connection;
 mod probes_never_exceed_their_rate;
 mod support;
-mod virtual_ip;
 mod when_all_are_gone_clients_are_told;
 mod when_none_is_ready_nothing_is_cut;

@@ -14,7 +14,6 @@ mod network;
 mod process;
 mod proxy;
 mod watches;
-mod wire;
 
 pub use self::{
     apiserver::Apiserver,
@@ -26,5 +25,4 @@ pub use self::{
     process::Usage,
     proxy::Proxy,
     watches::{Stay, Watches},
-    wire::Wire,
 };

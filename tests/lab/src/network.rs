@@ -130,8 +130,7 @@ impl Network {
         .await
     }
 
-    /// The network namespace in which the bridge is.
-    pub(crate) fn wire(&self) -> String {
+    fn wire(&self) -> String {
         format!("{}-wire", self.name)
     }
 }
