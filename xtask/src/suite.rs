@@ -1,9 +1,7 @@
 //! `make test`: everything, from formatting to the real cluster, cheapest part first, each part timed.
 
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -98,8 +96,8 @@ fn reported(root: &Path, work: impl FnOnce(&mut Suite<'_>) -> Result<()>) -> Res
 /// The whole workspace with all features, whatever is run of it: other features would build everything again.
 const ALL: &str = "--workspace --all-features";
 
-/// Tests of sockets and of the lab wait most of their time: four of them use two thirds of one core, so the lab runs beside the
-/// unit tests. It knows what the machine costs, from connections without the proxy.
+/// Tests of sockets and of the lab wait most of their time: four of them use two thirds of one core. A lab knows what the
+/// machine costs, from connections without the proxy.
 const AT_A_TIME: u8 = 4;
 
 /// Ends a test program that hangs, and the processes that it has started, so that the suite fails by it: cargo waits for ever.
@@ -163,12 +161,13 @@ impl Suite<'_> {
             let test = ["test", "rules", "tests/monitoring/alerts.yaml"];
             finish(promtool.args(test).current_dir(suite.root))
         })?;
-        self.part("unit tests and lab", |suite| {
+        self.part("unit tests", |suite| {
+            let mut tests = suite.tests(&format!("-- --test-threads={AT_A_TIME}"));
+            finish(tests.env("PROPTEST_RNG_SEED", SEED))
+        })?;
+        self.part("lab", |suite| {
             let lab = format!("--no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
-            let mut unit = suite.tests(&format!("-- --test-threads={AT_A_TIME}"));
-            beside(&mut suite.tests(&lab), || {
-                finish(unit.env("PROPTEST_RNG_SEED", SEED))
-            })
+            finish(&mut suite.tests(&lab))
         })
     }
 
@@ -244,29 +243,6 @@ impl Suite<'_> {
     }
 }
 
-/// Runs a command beside other work, and prints what it says once both have ended; fails if one of them fails.
-fn beside(command: &mut Command, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let (worked, output) = thread::scope(|scope| {
-        let running = scope.spawn(|| command.output());
-        (work(), running.join())
-    });
-    let Ok(output) = output else {
-        bail!("the thread that waits for a command has panicked");
-    };
-    let output = output.context("failed to run a command beside others")?;
-    io::stdout()
-        .write_all(&output.stdout)
-        .context("failed to print")?;
-    io::stderr()
-        .write_all(&output.stderr)
-        .context("failed to print")?;
-    worked?;
-    if !output.status.success() {
-        bail!(test_run::ended(command, output.status));
-    }
-    Ok(())
-}
-
 fn finish(cargo: &mut Command) -> Result<()> {
     let program = cargo.get_program().to_string_lossy().into_owned();
     let status = cargo
@@ -276,24 +252,4 @@ fn finish(cargo: &mut Command) -> Result<()> {
         bail!(test_run::ended(cargo, status));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(script: &str) -> Command {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        command
-    }
-
-    #[test]
-    fn of_two_that_run_side_by_side_either_may_fail() {
-        beside(&mut shell("true"), || Ok(())).unwrap();
-        let error = beside(&mut shell("exit 3"), || Ok(())).unwrap_err();
-        assert_eq!(error.to_string(), "`sh -c exit 3` ended with exit status: 3");
-        let error = beside(&mut shell("true"), || bail!("the other one")).unwrap_err();
-        assert_eq!(error.to_string(), "the other one");
-    }
 }
