@@ -177,18 +177,19 @@ async fn pools_are_unreadable(installation: &Installation) -> Result<()> {
 
     // The other pool is obeyed as ever.
     let begun = Instant::now();
-    let edited = json!({ "connection": { "drainTimeoutSeconds": 61 } });
+    // What the template of the proxies does not have, so no rollout changes the document later.
+    let edited = json!({ "connection": { "hedgeDelayMilliseconds": 251 } });
     edit(installation, &edited).await?;
     let documents = documents(installation).await?;
-    let text = eventually(OBEYED, "the document", async || {
+    eventually(OBEYED, "the document", async || {
         let text = document(&documents).await?;
-        ensure!(text.contains("\"drainTimeoutSeconds\": 61"), "{text}");
-        Ok(text)
+        ensure!(text.contains("\"hedgeDelayMilliseconds\": 251"), "{text}");
+        Ok(())
     })
     .await?;
     say(format!("the other pool is obeyed after {:?}", begun.elapsed()));
     installation.proxies_settled().await?;
-    let revision = installation.config_revision().await?;
+    let (revision, text) = (installation.config_revision().await?, document(&documents).await?);
 
     // Now the one that serves cannot be read.
     set_policy(&pools, POOL, UNKNOWN_POLICY.into()).await?;
