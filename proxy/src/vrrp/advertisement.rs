@@ -21,7 +21,7 @@ pub(super) const HEAD: usize = 8;
 pub(super) const VERSION: u8 = 3;
 pub(super) const ADVERTISEMENT: u8 = 1;
 
-/// The number of a virtual router, 1 to 255. On one link it stands for one router of each address family; whoever advertises
+/// The number of a virtual router, 1 to 255. On one link it stands for one router of each address family; an agent that advertises
 /// with it takes part in its election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vrid(NonZeroU8);
@@ -32,7 +32,7 @@ impl Vrid {
         NonZeroU8::new(number).map(Self)
     }
 
-    /// The VRID that a packet has, if it has any. Whoever takes part in one of many elections on a link looks here first: what
+    /// The VRID that a packet has, if it has any. An agent that takes part in one of many elections on a link looks here first: what
     /// else is wrong with the packets of other virtual routers is not its business.
     pub fn of(packet: &[u8]) -> Option<Self> {
         packet.get(1).copied().and_then(Self::new)

@@ -1,4 +1,4 @@
-//! What the frames of others say about who has an address: whoever has ours with another MAC address is in conflict with us,
+//! What the frames of others say about who has an address: a host that has ours with another MAC address is in conflict with us,
 //! or is the agent that has just taken over.
 //!
 //! ARP says it in each message but a probe, by its sender (RFC 5227, 2.4). Neighbor Discovery says it by the target of an

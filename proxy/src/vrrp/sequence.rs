@@ -12,7 +12,7 @@
 //!
 //! The window serves one purpose: to forgive. A sender whose clock was ahead and was set right, and which then starts anew, has
 //! stamps below its last one. A receiver takes such a stamp if the last one is ahead of its own clock by more than the window
-//! and the new one is not. Whoever repeats needs, for this, an advertisement that is no older than the window by the receiver's
+//! and the new one is not. A host that repeats one needs, for this, an advertisement that is no older than the window by the receiver's
 //! clock. A sender whose clock goes back below the truth and which starts anew is heard again when its clock is past its last
 //! stamp; [`Sequence::after`] avoids this where the last stamp is kept.
 //!
