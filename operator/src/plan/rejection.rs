@@ -67,8 +67,8 @@ pub enum Rejection {
     },
     /// The edit changes which nodes have a proxy, and which those are cannot be told.
     #[error(
-        "spec.proxy changes which nodes have a proxy, and the operator cannot read the nodes, so it cannot tell which of \
-         them would lose theirs, and waits until it can: see the operator's log, or set the \
+        "spec.proxy changes which nodes have a proxy, and the operator cannot read the nodes or the proxies' pods, so it \
+         cannot tell which nodes would lose theirs, and waits until it can: see the operator's log, or set the \
          annotation trivet.dev/allow-scope-shrink to this object's generation"
     )]
     NodesUnknown,

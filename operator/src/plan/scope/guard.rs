@@ -24,7 +24,11 @@ pub fn check(pool: &ApiserverPool, facts: &Facts) -> Result<(), Rejection> {
     let in_place = &facts.in_place;
     let is_new = match &in_place.scope {
         Some(scope) => !scope.says_the_same(&wanted),
-        None => in_place.nodes.as_ref().is_some_and(|nodes| !nodes.is_empty()),
+        // Pods that have lost their DaemonSet serve on. Until they are read, a document tells that there may be some.
+        None => in_place
+            .nodes
+            .as_ref()
+            .map_or(facts.current.version.is_some(), |nodes| !nodes.is_empty()),
     };
     if !is_new || named_generation(pool, ALLOW_SCOPE_SHRINK).is_some() {
         return Ok(());
@@ -32,12 +36,16 @@ pub fn check(pool: &ApiserverPool, facts: &Facts) -> Result<(), Rejection> {
     if facts.nodes.is_empty() {
         return Err(Rejection::NodesUnknown);
     }
-    let loses = |node: &Node| in_place.has(node) && wanted.placement(node) < in_place.placement(node);
+    let are_proxies_known = in_place.scope.is_some() || in_place.nodes.is_some();
+    let may_have = |node: &Node| in_place.has(node) || !are_proxies_known;
+    let loses = |node: &Node| may_have(node) && wanted.placement(node) < in_place.placement(node);
     let losing = facts.nodes.iter().filter(|node| loses(node));
     let nodes: BTreeSet<_> = losing.map(|node| node.name_any()).collect();
     if nodes.is_empty() {
         Ok(())
-    } else {
+    } else if are_proxies_known {
         Err(Rejection::ScopeWouldShrink { nodes })
+    } else {
+        Err(Rejection::NodesUnknown)
     }
 }

@@ -404,6 +404,20 @@ fn pods_that_have_lost_their_daemon_set_stay() {
 }
 
 #[test]
+fn pods_that_are_not_read_and_have_lost_their_daemon_set_may_be_anywhere() {
+    let mut facts = serving(&json!({}));
+    facts.in_place = InPlace::default();
+    let narrower = pool(&json!({ "nodeScope": "WorkersOnly" }));
+    assert!(check(&narrower, &facts).is_ok(), "a new pool");
+    facts.current.version = Some("7".to_owned());
+    assert_eq!(check(&narrower, &facts), Err(Rejection::NodesUnknown));
+    assert!(
+        lost(&json!({}), &facts).is_empty(),
+        "every node keeps what it may have"
+    );
+}
+
+#[test]
 fn without_the_nodes_an_edit_of_the_scope_waits_and_every_other_one_does_not() {
     let mut facts = serving(&json!({}));
     facts.nodes.clear();
