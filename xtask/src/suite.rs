@@ -1,7 +1,9 @@
 //! `make test`: everything, from formatting to the real cluster, cheapest part first, each part timed.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -96,9 +98,13 @@ fn reported(root: &Path, work: impl FnOnce(&mut Suite<'_>) -> Result<()>) -> Res
 /// The whole workspace with all features, whatever is run of it: other features would build everything again.
 const ALL: &str = "--workspace --all-features";
 
-/// Tests of sockets and of the lab wait most of their time: four of them use two thirds of one core. A lab knows what the
-/// machine costs, from connections without the proxy.
+/// Tests of sockets and of the lab wait most of their time: four of them use two thirds of one core, so the lab runs beside the
+/// unit tests. It measures, so it comes first wherever both want the CPU; and it knows what the machine costs, from connections
+/// without the proxy.
 const AT_A_TIME: u8 = 4;
+
+/// The priority of what runs beside a measurement: nice(1). It has a tenth of a CPU that both want (sched(7)).
+const BESIDE: &str = "10";
 
 /// Ends a test program that hangs, and the processes that it has started, so that the suite fails by it: cargo waits for ever.
 /// The longest takes three minutes, on a machine that does much else.
@@ -161,13 +167,11 @@ impl Suite<'_> {
             let test = ["test", "rules", "tests/monitoring/alerts.yaml"];
             finish(promtool.args(test).current_dir(suite.root))
         })?;
-        self.part("unit tests", |suite| {
-            let mut tests = suite.tests(&format!("-- --test-threads={AT_A_TIME}"));
-            finish(tests.env("PROPTEST_RNG_SEED", SEED))
-        })?;
-        self.part("lab", |suite| {
+        self.part("unit tests and lab", |suite| {
             let lab = format!("--no-fail-fast --test lab -- --nocapture --test-threads={AT_A_TIME}");
-            finish(&mut suite.tests(&lab))
+            let mut unit = suite.tests(&format!("-- --test-threads={AT_A_TIME}"));
+            unit.env("PROPTEST_RNG_SEED", SEED);
+            beside(&mut suite.tests(&lab), || finish(&mut nice(&unit)))
         })
     }
 
@@ -243,6 +247,47 @@ impl Suite<'_> {
     }
 }
 
+/// The same command at the priority [`BESIDE`].
+fn nice(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", BESIDE])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => nice.env(name, value),
+            None => nice.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        nice.current_dir(directory);
+    }
+    nice
+}
+
+/// Runs a command beside other work, and prints what it says once both have ended; fails if one of them fails.
+fn beside(command: &mut Command, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (worked, output) = thread::scope(|scope| {
+        let running = scope.spawn(|| command.output());
+        (work(), running.join())
+    });
+    let Ok(output) = output else {
+        bail!("the thread that waits for a command has panicked");
+    };
+    let output = output.context("failed to run a command beside others")?;
+    io::stdout()
+        .write_all(&output.stdout)
+        .context("failed to print")?;
+    io::stderr()
+        .write_all(&output.stderr)
+        .context("failed to print")?;
+    worked?;
+    if !output.status.success() {
+        bail!(test_run::ended(command, output.status));
+    }
+    Ok(())
+}
+
 fn finish(cargo: &mut Command) -> Result<()> {
     let program = cargo.get_program().to_string_lossy().into_owned();
     let status = cargo
@@ -252,4 +297,42 @@ fn finish(cargo: &mut Command) -> Result<()> {
         bail!(test_run::ended(cargo, status));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn of_two_that_run_side_by_side_either_may_fail() {
+        beside(&mut shell("true"), || Ok(())).unwrap();
+        let error = beside(&mut shell("exit 3"), || Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "`sh -c exit 3` ended with exit status: 3");
+        let error = beside(&mut shell("true"), || bail!("the other one")).unwrap_err();
+        assert_eq!(error.to_string(), "the other one");
+    }
+
+    #[test]
+    fn what_is_nice_is_the_same_command_at_another_priority() {
+        let mut command = shell("test \"$WORD$HOME\" = word && pwd && nice");
+        command
+            .env("WORD", "word")
+            .env_remove("HOME")
+            .current_dir("/proc");
+        let output = nice(&command).output().unwrap();
+        let here: i32 = BESIDE.parse().unwrap();
+        let own: i32 = String::from_utf8(Command::new("nice").output().unwrap().stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let expected = format!("/proc\n{}\n", (here + own).min(19));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    }
 }
