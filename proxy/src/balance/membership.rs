@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Balance, Decision, PathId, PathKey, Target,
+    health::Health,
     path::{MemberId, Path, Standing},
     place::Distance,
     rank,
@@ -95,8 +96,13 @@ impl Balance {
         let key = target.key.clone();
         let member = self.member(&key.member, id);
         let rank = rank::rank(&self.node, &key.member);
-        self.paths
-            .insert(id, Path::new(target, standing, (member, rank), now));
+        let mut path = Path::new(target, standing, (member, rank), now);
+        // It may be a master that was taken out to be restarted. What this node remembers of it is trusted only where nothing
+        // better is known.
+        if self.paths.values().any(Path::is_known_to_be_well) {
+            path.health = Health::new(false, now);
+        }
+        self.paths.insert(id, path);
         vec![Decision::Watch(id, key)]
     }
 

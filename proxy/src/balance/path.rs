@@ -176,6 +176,11 @@ impl Path {
         self.standing == Standing::Active
     }
 
+    /// Whether it gets connections because of what it has answered to this process.
+    pub(super) fn is_known_to_be_well(&self) -> bool {
+        self.is_reference() && self.health.is_judged() && self.health.state() == State::Up
+    }
+
     /// Whether it gets connections only while no active path answers.
     pub(super) fn is_last_resort(&self) -> bool {
         matches!(

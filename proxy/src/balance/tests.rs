@@ -522,6 +522,36 @@ fn a_removed_member_is_forgotten_with_its_last_connection() {
 }
 
 #[test]
+fn a_member_that_comes_back_gets_no_connection_before_its_first_answer() {
+    let mut world = World::healthy(2);
+    world.configure(vec![target(1)]);
+    let remembered = Target {
+        proven: true,
+        ..target(0)
+    };
+    let decisions = world.configure(vec![remembered.clone(), target(1)]);
+    let [Decision::Watch(id, _)] = decisions.as_slice() else {
+        panic!("{decisions:?}")
+    };
+    world.ids[0] = *id;
+    assert_eq!(world.state(0), (State::Unready, Reason::NotProbed));
+    assert_eq!(world.order(), [1, 0]);
+    world.probed(0, Outcome::Ready);
+    assert_eq!(world.state(0), (State::Up, Reason::Answering));
+
+    // Where nothing is known to be well, as at the start, what the node remembers is all there is.
+    let mut world = World::healthy(2);
+    world.probed(1, Outcome::NotReady);
+    world.configure(vec![target(1)]);
+    let decisions = world.configure(vec![remembered, target(1)]);
+    let [Decision::Watch(id, _)] = decisions.as_slice() else {
+        panic!("{decisions:?}")
+    };
+    world.ids[0] = *id;
+    assert_eq!(world.state(0), (State::Up, Reason::Remembered));
+}
+
+#[test]
 fn a_member_that_moved_must_prove_itself() {
     let mut world = World::healthy(1);
     let decisions = world.configure(vec![at(0, "10.0.0.7:6443")]);
