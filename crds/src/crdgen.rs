@@ -570,6 +570,7 @@ mod tests {
         for example in [
             include_str!("../../examples/pool-default.yaml"),
             include_str!("../../examples/pool-every-field.yaml"),
+            include_str!("../../examples/pool-extra-listeners.yaml"),
             include_str!("../../examples/pool-members.yaml"),
             include_str!("../../examples/pool-zones.yaml"),
         ] {

@@ -5,6 +5,7 @@
 //! webhook a pool can be edited whenever an apiserver answers.
 
 mod affinity;
+mod listener;
 mod node_bootstrap;
 mod proxy;
 
@@ -19,6 +20,7 @@ pub use self::affinity::{
     NodeSelectorOperator, ProxyAffinity, ProxyNodeAffinity, ProxyNodeSelector, ProxyNodeSelectorRequirement,
     ProxyNodeSelectorTerm,
 };
+pub use self::listener::{ListenerBalancing, ListenerHealthCheck, ListenerKind, PoolListener};
 pub use self::node_bootstrap::{BootstrapPolicy, NodeBootstrap};
 pub use self::proxy::{LogFormat, LogLevel, MetricsExposure, NodeScope, ProxyMetrics, ProxyTemplate};
 
@@ -90,8 +92,8 @@ pub struct ApiserverPoolSpec {
     pub members: Vec<PoolMember>,
     /// Where further members come from.
     pub discovery: Discovery,
-    /// Where the proxies accept on each node: exactly the entry `apiserver` for now.
-    #[schemars(length(min = 1, max = 1))]
+    /// Where the proxies accept on each node: the entry apiserver, and others for further servers of the members.
+    #[schemars(length(min = 1, max = 8))]
     pub listeners: Vec<PoolListener>,
     /// How proxies choose among apiservers that are equally well.
     pub balancing: PoolBalancing,
@@ -189,31 +191,6 @@ pub enum DiscoveryPolicy {
     EndpointSlices,
     #[allow(missing_docs, reason = "the field's documentation tells the policies apart")]
     None,
-}
-
-/// A local address and port on which each proxy accepts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PoolListener {
-    /// What clients of this listener reach.
-    pub name: ListenerName,
-    /// Loopback addresses; ::1 is skipped on a node without IPv6.
-    #[schemars(length(min = 1, max = 4), inner(length(min = 2, max = 45)))]
-    #[serde(default = "loopback_addresses")]
-    pub addresses: Vec<String>,
-    /// The port, the same on every node.
-    #[schemars(range(min = 1024, max = 65535))]
-    #[serde(default = "listener_port")]
-    pub port: u16,
-}
-
-/// The listeners there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ListenerName {
-    #[default]
-    #[allow(missing_docs, reason = "the field's documentation says it")]
-    Apiserver,
 }
 
 /// How proxies choose among apiservers that are equally well.
@@ -456,15 +433,6 @@ fn apiserver_port() -> u16 {
     6443
 }
 
-/// 6443 is the apiserver's own on masters, so the proxy there needs another.
-fn listener_port() -> u16 {
-    7443
-}
-
-fn loopback_addresses() -> Vec<String> {
-    vec!["127.0.0.1".to_owned(), "::1".to_owned()]
-}
-
 impl Default for ApiserverPoolSpec {
     fn default() -> Self {
         Self {
@@ -489,16 +457,6 @@ impl Default for Discovery {
             node_selector: BTreeMap::new(),
             port: apiserver_port(),
             removal_delay_seconds: 300,
-        }
-    }
-}
-
-impl Default for PoolListener {
-    fn default() -> Self {
-        Self {
-            name: ListenerName::Apiserver,
-            addresses: loopback_addresses(),
-            port: listener_port(),
         }
     }
 }

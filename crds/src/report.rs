@@ -213,6 +213,10 @@ pub struct ReportedListener {
     /// IP and port.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
     pub address: String,
+    /// Its name in the pool; absent from a proxy of an earlier release.
+    #[cfg_attr(feature = "crd", schemars(length(max = 253)))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listener_name: String,
     /// Listening, or Failed with a message.
     pub state: ListenerState,
     /// Why the proxy cannot listen there, such as the program that has the port.

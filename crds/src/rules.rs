@@ -44,9 +44,39 @@ pub(crate) const RULES: &[Rule] = &[
         message: "spec.discovery.nodeSelector: only with policy Nodes; remove it, or set policy to Nodes",
     },
     Rule {
+        at: "/spec/listeners",
+        cel: "self.exists(l, l.name == 'apiserver') && self.all(l, (l.name == 'apiserver') == (!has(l.kind) || l.kind == 'Apiserver'))",
+        message: "spec.listeners: exactly one entry is of kind Apiserver, and its name is apiserver; keep it, and give every other entry a name of its own with kind TLS or HTTPS",
+    },
+    Rule {
+        at: "/spec/listeners",
+        cel: "self.all(l, self.all(m, l.name == m.name || (has(l.port) ? l.port : 7443) != (has(m.port) ? m.port : 7443)))",
+        message: "spec.listeners: two entries have the same port; give each a port of its own (without port it is 7443)",
+    },
+    Rule {
+        at: "/spec/listeners/*/name",
+        cel: "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        message: "spec.listeners[].name: lower-case letters, digits and hyphens, such as konnectivity; choose such a name",
+    },
+    Rule {
+        at: "/spec/listeners/*",
+        cel: "(!has(self.kind) || self.kind == 'Apiserver') ? !has(self.memberPort) : (has(self.port) && has(self.memberPort))",
+        message: "spec.listeners[].memberPort: an entry of kind TLS or HTTPS needs port and memberPort, and the entry apiserver has no memberPort, because its members have ports; set both, or remove memberPort",
+    },
+    Rule {
+        at: "/spec/listeners/*",
+        cel: "!has(self.balancing) || self.balancing == 'LeastConnections' || (has(self.kind) && self.kind != 'Apiserver')",
+        message: "spec.listeners[].balancing: Spread only with kind TLS or HTTPS, because clients of the apiservers need no particular one; remove it",
+    },
+    Rule {
+        at: "/spec/listeners/*",
+        cel: "!has(self.healthCheck) || (has(self.kind) && self.kind == 'HTTPS')",
+        message: "spec.listeners[].healthCheck: only with kind HTTPS, because the other kinds ask no path; remove it, or set kind to HTTPS",
+    },
+    Rule {
         at: "/spec/listeners/*",
         cel: "(has(self.port) ? self.port : 7443) == (has(oldSelf.port) ? oldSelf.port : 7443) && [has(self.addresses) ? self.addresses : ['127.0.0.1', '::1']].all(new, [has(oldSelf.addresses) ? oldSelf.addresses : ['127.0.0.1', '::1']].all(old, new.all(a, a in old) && old.all(a, a in new)))",
-        message: "spec.listeners: addresses and port are immutable, because kubelets are configured with them; create a second pool with the new ones, move the kubelets there, then delete this pool",
+        message: "spec.listeners: addresses and port are immutable, because kubelets are configured with them; create a second pool with the new ones, move the kubelets there, then delete this pool, or, for an entry beside apiserver, add one with another name, move its clients there, then remove the old one",
     },
     Rule {
         at: "/spec/listeners/*/addresses",

@@ -23,6 +23,10 @@ pub use self::bounds::{
 };
 pub use self::gate::{Gate, GatePolicy};
 pub use self::later::Later;
+pub use self::listeners::{
+    APISERVER, DEFAULT_CHECK_PATH, Listener, ListenerBalancing, ListenerHealthCheck, ListenerKind,
+    unknown_listeners,
+};
 
 /// The version of the document that this release writes and reads.
 pub const API_VERSION: &str = "trivet.dev/wire/v1alpha1";
@@ -56,8 +60,8 @@ pub struct Document {
     /// disabled member. Absent in documents of older releases, and older proxies ignore it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub further_endpoints: Vec<SocketAddr>,
-    /// Where proxies accept, 1 to [`MAX_LISTENERS`], all of kind `Apiserver`. Entries of another kind are of a later release
-    /// and are left out.
+    /// Where proxies accept, 1 to [`MAX_LISTENERS`], at least one of them of kind `Apiserver`. Entries of a kind that this
+    /// release does not know are left out, see [`unknown_listeners`]; releases without extra listeners leave these out.
     #[serde(deserialize_with = "listeners::of_known_kind")]
     pub listeners: Vec<Listener>,
     /// Which members a proxy prefers among those in the same state. Absent in documents of older releases.
@@ -116,19 +120,6 @@ pub struct DisabledMember {
     /// have another name for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<SocketAddr>,
-}
-
-/// Where a proxy accepts clients of the apiservers. In the text an entry may have the field `kind`: absent means
-/// `Apiserver`, the only kind that this release knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Listener {
-    /// Unique in its document.
-    pub name: String,
-    /// 1 to [`MAX_ADDRESSES`] loopback addresses. One of a family that the node lacks is skipped.
-    pub addresses: Vec<IpAddr>,
-    /// TCP port, from 1024 on.
-    pub port: u16,
 }
 
 /// How a proxy chooses among members in the same state.
@@ -276,12 +267,26 @@ impl Error {
 impl Member {
     /// Where its apiserver listens, the preferred address first.
     pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
-        let port = self.port;
+        self.sockets_at(self.port)
+    }
+
+    /// Where another server of its host listens at this port, the preferred address first.
+    pub fn sockets_at(&self, port: u16) -> impl Iterator<Item = SocketAddr> {
         self.addresses.iter().map(move |ip| SocketAddr::new(*ip, port))
     }
 }
 
 impl Document {
+    /// The listeners for clients of the apiservers.
+    pub fn apiserver_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().filter(|listener| !listener.is_extra())
+    }
+
+    /// The listeners for clients of other servers of the members.
+    pub fn extra_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().filter(|listener| listener.is_extra())
+    }
+
     /// Reads a document and verifies what a proxy relies on: version, hash, and the bounds of every field.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let value: Value = serde_json::from_str(text)?;
@@ -417,11 +422,10 @@ mod tests {
             }],
             disabled_members: Vec::new(),
             further_endpoints: Vec::new(),
-            listeners: vec![Listener {
-                name: "apiserver".to_owned(),
-                addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
-                port: 7443,
-            }],
+            listeners: vec![Listener::apiserver(
+                vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+                7443,
+            )],
             balancing: Balancing::default(),
             health_check: HealthCheck {
                 period_milliseconds: 1000,
@@ -591,8 +595,8 @@ mod tests {
     #[test]
     fn a_listener_of_an_unknown_kind_is_left_out_whatever_its_fields() {
         let read = with_listeners(serde_json::json!([
-            { "name": "konnectivity", "kind": "TLS", "port": 8132, "memberPort": 8132 },
-            { "name": "vip", "kind": "HTTPS", "addresses": ["10.0.0.100"], "port": 443 },
+            { "name": "dns", "kind": "UDP", "port": 8053, "memberPort": 53 },
+            { "name": "vip", "kind": "QUIC", "addresses": ["10.0.0.100"], "port": 443 },
             { "name": "later", "kind": "Later" },
         ]));
         assert_eq!(read.unwrap().listeners, document().listeners);
@@ -611,7 +615,7 @@ mod tests {
 
     #[test]
     fn a_document_whose_listeners_are_all_of_unknown_kinds_is_invalid() {
-        let text = edited(|value| value["listeners"][0]["kind"] = "TLS".into());
+        let text = edited(|value| value["listeners"][0]["kind"] = "UDP".into());
         assert_eq!(Document::parse(&text).unwrap_err().reason(), "Invalid");
     }
 

@@ -32,8 +32,12 @@ const RENDERED: &str = "operator/src/render/snapshots/trivet_operator__render__t
 /// A DaemonSet, from the same tests.
 const DAEMON_SET: &str = "operator/src/render/snapshots/trivet_operator__render__tests__daemon_set.snap";
 
+/// Why a rule about listeners may come.
+const ONE_LISTENER: &str =
+    "the pools of the release before have the entry apiserver alone, and none of these fields";
+
 /// Rules that the release before has not, each with the reason why it may come.
-const NEW_RULES: [(&str, &str); 2] = [
+const NEW_RULES: [(&str, &str); 8] = [
     (
         "!self.metadata.name.endsWith('-bootstrap')",
         "the DaemonSet of such a pool would be that of another pool's writer; the API server still takes edits of one that \
@@ -42,6 +46,27 @@ const NEW_RULES: [(&str, &str); 2] = [
     (
         "self.exposure != 'Node' || (isIP(self.address) && ip(self.address).isLoopback())",
         "the release before has no exposure, so none of its pools breaks it",
+    ),
+    (
+        "self.exists(l, l.name == 'apiserver') && self.all(l, (l.name == 'apiserver') == (!has(l.kind) || l.kind == 'Apiserver'))",
+        ONE_LISTENER,
+    ),
+    (
+        "self.all(l, self.all(m, l.name == m.name || (has(l.port) ? l.port : 7443) != (has(m.port) ? m.port : 7443)))",
+        ONE_LISTENER,
+    ),
+    ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", ONE_LISTENER),
+    (
+        "(!has(self.kind) || self.kind == 'Apiserver') ? !has(self.memberPort) : (has(self.port) && has(self.memberPort))",
+        ONE_LISTENER,
+    ),
+    (
+        "!has(self.balancing) || self.balancing == 'LeastConnections' || (has(self.kind) && self.kind != 'Apiserver')",
+        ONE_LISTENER,
+    ),
+    (
+        "!has(self.healthCheck) || (has(self.kind) && self.kind == 'HTTPS')",
+        ONE_LISTENER,
     ),
 ];
 
@@ -205,6 +230,25 @@ fn a_document_of_this_release_has_all_that_the_release_before_reads() {
     let mut lacking = Vec::new();
     lacks("", &before, &now, &mut lacking);
     assert!(lacking.is_empty(), "{lacking:?}");
+}
+
+/// It reads the entries without a kind, and those of kind Apiserver, which is the whole of its rule.
+#[test]
+fn extra_listeners_are_left_out_by_the_release_before() {
+    let mut text: Value = serde_json::from_str(&document_in(&now(RENDERED).unwrap())).unwrap();
+    let of_apiservers = text["listeners"].clone();
+    let extra = serde_json::json!({
+        "name": "konnectivity", "kind": "TLS", "addresses": ["127.0.0.1"], "port": 18132, "memberPort": 8132,
+        "balancing": "Spread",
+    });
+    text["listeners"].as_array_mut().unwrap().push(extra);
+    text.as_object_mut().unwrap().remove("hash");
+    let document = Document::parse(&text.to_string()).unwrap();
+    assert_eq!(document.extra_listeners().count(), 1);
+    let mut entries = serde_json::to_value(&document.listeners).unwrap();
+    let entries = entries.as_array_mut().unwrap();
+    entries.retain(|entry| entry.get("kind").is_none_or(|kind| kind == "Apiserver"));
+    assert_eq!(*entries, *of_apiservers.as_array().unwrap());
 }
 
 /// An older proxy ends where it does not know a flag, and ignores an environment variable. So what is new comes by the

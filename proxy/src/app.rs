@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -16,6 +19,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
+use trivet_crds::wire::{self, Listener};
 
 use crate::{
     admin::{self, Admin, Exposure, Guard, NodeAddresses, ProbeAnswers},
@@ -275,6 +279,11 @@ impl BoundProxy {
         );
         let warnings = Arc::clone(&self.warnings);
         spawn("service", Arc::clone(&upstreams).watch_service(warnings).boxed());
+        let (extras, warnings) = (Arc::clone(self.listeners.extras()), Arc::clone(&self.warnings));
+        spawn(
+            "extra listeners",
+            async move { extras.watch(warnings).await }.boxed(),
+        );
         if let Some((handover, standing)) = self.config.handover.as_ref().zip(standing) {
             let (directory, listeners) = (handover.directory.clone(), Arc::clone(&self.listeners));
             let giving = giver::give_while_standing_by(directory, listeners, standing);
@@ -282,7 +291,7 @@ impl BoundProxy {
             let telling = elsewhere::tell(
                 handover.directory.clone(),
                 self.name.clone(),
-                Arc::clone(&upstreams),
+                Arc::clone(&self.listeners),
             );
             spawn("connections for the report", telling.boxed());
         }
@@ -364,19 +373,26 @@ impl BoundProxy {
     }
 
     fn apply(&self, in_force: InForce) {
-        let InForce { settings, source, .. } = in_force;
+        let InForce {
+            settings,
+            source,
+            text,
+            ..
+        } = in_force;
         let document = Arc::clone(&settings.document);
-        self.upstreams.apply(settings);
+        self.upstreams.apply(Arc::clone(&settings));
+        self.listeners.extras().apply(&settings);
         self.upstreams
             .remember(self.documents.earlier_paths(), self.documents.further_paths());
         self.upstreams.forget_proofs_but(&self.documents.known_paths());
-        let addresses: Vec<_> = document.listeners.iter().flat_map(settings::sockets).collect();
+        let addresses: Vec<_> = document.listeners.iter().flat_map(Listener::sockets).collect();
         self.listeners.apply(
-            &addresses,
+            &document.listeners,
             &settings::ports_on_node(&document, &self.config.place.node),
             self.connection_limit(document.connection.max_connections),
         );
         self.warn_of_other_sockets(&addresses);
+        self.warn_of_unknown_listeners(&text);
         self.upstreams
             .metrics()
             .document_applied(document.revision, source);
@@ -392,6 +408,20 @@ impl BoundProxy {
         );
         self.warnings
             .raise(Topic::PassedSockets, "SocketNotInDocument", message);
+    }
+
+    /// They are left out: a document of a later release must be followed in all else.
+    fn warn_of_unknown_listeners(&self, text: &str) {
+        let unknown = wire::unknown_listeners(text);
+        if unknown.is_empty() {
+            return self.warnings.clear(Topic::ListenerKinds);
+        }
+        let message = format!(
+            "the document has listeners of a kind that this release does not know, and this proxy does not listen there: {}; upgrade the proxies",
+            unknown.join(", ")
+        );
+        self.warnings
+            .raise(Topic::ListenerKinds, "ListenerKindUnknown", message);
     }
 
     /// The limit of the document, lowered to what the file descriptors allow at two per connection.
@@ -435,7 +465,7 @@ impl BoundProxy {
         let finished = async {
             tokio::select! {
                 () = self.listeners.finished(within) => {}
-                () = self.upstreams.drain_all(within) => {}
+                () = self.drain_upstreams(within) => {}
             }
         };
         if timeout(within + LAST_TURN, finished).await.is_err() {
@@ -446,8 +476,16 @@ impl BoundProxy {
                 "leaving connections behind"
             );
         }
-        self.upstreams.stop().await;
+        for upstreams in self.listeners.all_upstreams() {
+            upstreams.stop().await;
+        }
         info!("drained");
+    }
+
+    /// Closes the connections to all upstreams gradually, without end.
+    async fn drain_upstreams(&self, within: Duration) {
+        let all = self.listeners.all_upstreams();
+        join_all(all.iter().map(|upstreams| upstreams.drain_all(within))).await;
     }
 }
 

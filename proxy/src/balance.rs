@@ -68,6 +68,8 @@ pub struct Candidate {
 pub struct Balance {
     node: String,
     policy: Policy,
+    /// Whether members take turns, whatever connections they have.
+    takes_turns: bool,
     next: u64,
     turns: u64,
     paths: BTreeMap<PathId, Path>,
@@ -93,6 +95,7 @@ impl Balance {
                 success_threshold: 2,
                 probe_interval: schedule::LONGEST_INTERVAL,
             },
+            takes_turns: false,
             next: 0,
             turns: 0,
             paths: BTreeMap::new(),
@@ -105,6 +108,12 @@ impl Balance {
             disabled: Disabled::default(),
             drain_again: BTreeSet::new(),
         }
+    }
+
+    /// Whether the members that are equally well take turns from now on, whatever connections they have and wherever they are:
+    /// successive connections then reach every one of them. Otherwise the one with the fewest comes first.
+    pub fn take_turns(&mut self, takes_turns: bool) {
+        self.takes_turns = takes_turns;
     }
 
     /// Takes in what happened at `now` and says what to do.
@@ -179,7 +188,7 @@ impl Balance {
     pub fn candidates(&self) -> Vec<Candidate> {
         let usable = self.paths.iter().filter(|(_, path)| self.may_dial(path));
         let facts: Vec<_> = usable.map(|(id, path)| choice::Facts::of(*id, path)).collect();
-        choice::order(&facts, self.needs_last_resort())
+        choice::order(&facts, self.needs_last_resort(), self.takes_turns)
     }
 
     /// Whether new connections may go there, if only as a last resort.

@@ -52,7 +52,7 @@ pub struct Shared {
     /// Where the bytes count that the proxy keeps for them.
     pub tails: Arc<TailBudget>,
     /// Where they go when another process takes them.
-    pub transfers: Transfers,
+    pub transfers: Arc<Transfers>,
 }
 
 impl Shared {
@@ -61,8 +61,23 @@ impl Shared {
         Self {
             upstreams,
             tails: Arc::default(),
-            transfers: Transfers::default(),
+            transfers: Arc::default(),
         }
+    }
+
+    /// The same of connections to other upstreams of this proxy: those of an extra listener.
+    #[must_use]
+    pub fn beside(&self, upstreams: Arc<Upstreams>) -> Self {
+        Self {
+            upstreams,
+            tails: Arc::clone(&self.tails),
+            transfers: Arc::clone(&self.transfers),
+        }
+    }
+
+    /// Whether the connections are those of an extra listener.
+    pub fn is_of_extra(&self) -> bool {
+        self.upstreams.listener_name().is_some()
     }
 }
 
@@ -129,10 +144,11 @@ fn open(mut accepted: Accepted, shared: Arc<Shared>) -> impl Future<Output = Opt
             let opened = tokio::select! {
                 biased;
                 opened = open::open(&accepted.client, &mut silent, &mut heard, upstreams, &settings) => opened,
-                () = shared.transfers.begun(), if !accepted.record.was_offered() => {
+                () = shared.transfers.begun(shared.is_of_extra()), if !accepted.record.was_offered() => {
                     let heard = heard.bytes();
                     let passport = accepted.record.passport(Progress::Opening { heard });
-                    match give(passport, accepted.client, None, &shared).await {
+                    // Boxed, because no other open needs the room.
+                    match Box::pin(give(passport, accepted.client, None, &shared)).await {
                         Ok(Some((kept, _))) => accepted.client = kept,
                         Ok(None) => {
                             accepted.record.taken();

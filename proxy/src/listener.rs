@@ -2,8 +2,10 @@
 //! that another process lends, and accepts on it while this process serves.
 
 mod acceptor;
+pub mod extras;
 pub mod holding;
 mod refusals;
+mod routes;
 pub mod slots;
 pub mod sockets;
 
@@ -21,11 +23,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
+use trivet_crds::wire::Listener;
 
 use self::{
     acceptor::{Acceptor, Clients, end, lock},
+    extras::Extras,
     holding::{Holding, Holdings},
     refusals::Refusals,
+    routes::Routes,
     sockets::{Part, Sockets},
 };
 use crate::{
@@ -34,7 +39,7 @@ use crate::{
         transfer::{Passport, Transfers},
     },
     ending::Ending,
-    handover::lent::LentListener,
+    handover::{lent::LentListener, record},
     metrics::Metrics,
     net::socket,
     systemd::sockets::PassedSockets,
@@ -71,6 +76,7 @@ impl Listeners {
         } else {
             sockets.share(true);
         }
+        let shared = Arc::new(Shared::new(Arc::clone(&upstreams)));
         Self {
             refusals: Refusals::new(passed.clone()),
             passed,
@@ -84,7 +90,9 @@ impl Listeners {
                 metrics: Arc::clone(upstreams.metrics()),
                 connections: TaskTracker::new(),
                 slots: Arc::default(),
-                shared: Arc::new(Shared::new(upstreams)),
+                extras: Arc::new(Extras::new(Arc::clone(&shared))),
+                routes: Arc::new(Routes::new(Arc::clone(&shared))),
+                shared,
             },
             stop: CancellationToken::new(),
         }
@@ -98,6 +106,33 @@ impl Listeners {
     /// The addresses that the document names.
     pub fn addresses(&self) -> BTreeSet<SocketAddr> {
         self.wanted().keys().copied().collect()
+    }
+
+    /// The extra listeners.
+    pub fn extras(&self) -> &Arc<Extras> {
+        &self.clients.extras
+    }
+
+    /// What is said of the socket of this address to other processes of the node.
+    pub fn record_of(&self, address: SocketAddr) -> record::Listener {
+        self.clients.routes.record(address)
+    }
+
+    /// Holds exactly these sockets, which another process has lent for these listeners.
+    pub fn hold(&self, listeners: &[record::Listener], sockets: Vec<LentListener>) {
+        self.clients.routes.lend(listeners);
+        self.sockets.replace(sockets);
+    }
+
+    /// The first address of the document at which clients reach the apiservers.
+    pub fn of_apiservers(&self) -> Option<SocketAddr> {
+        let mut addresses = self.addresses().into_iter();
+        addresses.find(|address| self.is_of_apiservers(*address))
+    }
+
+    /// Whether clients of this address reach the apiservers.
+    pub fn is_of_apiservers(&self, address: SocketAddr) -> bool {
+        self.record_of(address).is_of_apiservers()
     }
 
     /// Whether systemd passed the socket of this address.
@@ -145,17 +180,23 @@ impl Listeners {
         }
     }
 
-    /// Listens on exactly these addresses from now on, and holds at most `limit` connections. An address that stays
-    /// keeps its socket. Connections of a removed address stay open. `members_ports` are the ports on which members listen
-    /// on this node: an address with such a port is not bound, because an apiserver that restarts could not bind it then.
-    /// An address that is already bound, by systemd too, stays bound, because a document with a wrong port must not remove
-    /// the node's listener. Clients of a passed socket with another address are reset.
-    pub fn apply(&self, addresses: &[SocketAddr], members_ports: &BTreeSet<u16>, limit: u32) {
+    /// Listens on exactly the addresses of these listeners from now on, and holds at most `limit` connections. An address
+    /// that stays keeps its socket. Connections of a removed address stay open. `members_ports` are the ports on which
+    /// members listen on this node: an address with such a port is not bound, because an apiserver that restarts could not
+    /// bind it then. An address that is already bound, by systemd too, stays bound, because a document with a wrong port
+    /// must not remove the node's listener. Clients of a passed socket with another address are reset.
+    ///
+    /// The document must be applied to the [`Extras`] before.
+    pub fn apply(&self, listeners: &[Listener], members_ports: &BTreeSet<u16>, limit: u32) {
         self.clients.slots.set_limit(limit);
         self.metrics.connection_limit(limit);
         let bound = self.bound();
+        let attended = self.holdings().into_keys().collect();
+        self.clients
+            .routes
+            .apply(listeners, &self.clients.extras, &attended);
         let (refused, addresses): (BTreeSet<SocketAddr>, BTreeSet<_>) =
-            addresses.iter().copied().partition(|address| {
+            listeners.iter().flat_map(Listener::sockets).partition(|address| {
                 let is_bound = bound.contains(address) || self.passed.get(*address).is_some();
                 members_ports.contains(&address.port()) && !is_bound
             });
@@ -236,9 +277,26 @@ impl Listeners {
         &self.clients.shared.transfers
     }
 
-    /// The upstreams of their clients.
+    /// The upstreams of the apiservers' clients.
     pub fn upstreams(&self) -> &Arc<Upstreams> {
         &self.clients.shared.upstreams
+    }
+
+    /// The upstreams of all clients, those of the apiservers' first.
+    pub fn all_upstreams(&self) -> Vec<Arc<Upstreams>> {
+        let apiservers = Arc::clone(self.upstreams());
+        let extras = self.extras().upstreams().into_values();
+        [apiservers].into_iter().chain(extras).collect()
+    }
+
+    /// Asks up to so many established connections to be handed over, of those of extra listeners only if `with_extras`.
+    /// Returns how many are asked.
+    pub fn ask_to_hand_over(&self, most: usize, with_extras: bool) -> usize {
+        let all = self.all_upstreams().into_iter();
+        let givable = all.filter(|upstreams| with_extras || upstreams.listener_name().is_none());
+        givable.fold(0, |asked, upstreams| {
+            asked + upstreams.ask_to_hand_over(most.saturating_sub(asked))
+        })
     }
 
     /// Goes on with a connection that another process of this node had.
@@ -336,7 +394,8 @@ mod tests {
         // This process serves before it has a document.
         listeners.serve();
         assert_eq!(listeners.sockets().all().len(), 2);
-        listeners.apply(&[named], &BTreeSet::new(), 10);
+        let listener = Listener::apiserver(vec![named.ip()], named.port());
+        listeners.apply(&[listener], &BTreeSet::new(), 10);
         assert!(listeners.sockets().get(named).unwrap().is_listening().unwrap());
         assert!(listeners.sockets().get(unnamed).is_none());
         listeners.close(true).await;

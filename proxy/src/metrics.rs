@@ -39,6 +39,8 @@ struct BuildLabel {
 pub struct Metrics {
     documents: DocumentMetrics,
     members: MemberMetrics,
+    /// Those of the members' servers that clients of extra listeners reach.
+    others: MemberMetrics,
     clients: ClientMetrics,
     reports: ReportMetrics,
     scrapes: ScrapeMetrics,
@@ -57,6 +59,7 @@ impl Metrics {
         );
         self.documents.register(&mut root);
         self.members.register(&mut root);
+        self.others.register_of_extra_listeners(&mut root);
         self.clients.register(&mut root);
         self.reports.register(&mut root);
         self.scrapes.register(&mut root);
@@ -66,6 +69,25 @@ impl Metrics {
             self.lines_lost.clone(),
         );
         root
+    }
+
+    /// The same metrics, but those of members are about the servers that clients of this extra listener reach.
+    #[must_use]
+    pub fn of_listener(&self, name: &str) -> Self {
+        Self {
+            documents: self.documents.clone(),
+            members: self.others.of_listener(name),
+            others: self.others.clone(),
+            clients: self.clients.clone(),
+            reports: self.reports.clone(),
+            scrapes: self.scrapes.clone(),
+            lines_lost: self.lines_lost.clone(),
+        }
+    }
+
+    /// The extra listener whose servers the metrics of members are about; none for the apiservers'.
+    pub fn listener_name(&self) -> Option<&str> {
+        self.members.listener_name()
     }
 
     /// The log has dropped this many lines.
@@ -104,11 +126,14 @@ mod tests {
         metrics.document_rejected(Source::Watch, "Older");
         metrics.listener("127.0.0.1:7443", true);
         metrics.stranger("127.0.0.1:7443", "haproxy");
-        metrics.member("cp1");
-        metrics.state("cp1", State::Up);
-        metrics.probed("cp1", Outcome::Ready);
+        let others = metrics.of_listener("konnectivity");
+        for metrics in [&metrics, &others] {
+            metrics.member("cp1");
+            metrics.state("cp1", State::Up);
+            metrics.probed("cp1", Outcome::Ready);
+            metrics.dial_failed("cp1", Fault::Refused);
+        }
         metrics.certificate("cp1", true, Some(1_800_000_000));
-        metrics.dial_failed("cp1", Fault::Refused);
         metrics.turned("cp1", State::Down);
         metrics.ended(Ending::Finished);
         metrics.report_failed("Denied");
@@ -185,6 +210,10 @@ mod tests {
         let registry = metrics.registry();
         assert!(encode(&registry).contains("member=\"cp1\""));
         metrics.member_gone("cp1");
+        let line =
+            "trivet_proxy_listener_upstream_state{listener=\"konnectivity\",member=\"cp1\",state=\"Up\"} 1";
+        assert!(encode(&registry).contains(line), "{}", encode(&registry));
+        metrics.of_listener("konnectivity").member_gone("cp1");
         let text = encode(&registry);
         assert!(!text.contains("member=\"cp1\""), "{text}");
         assert!(text.contains("member=\"cp2\""), "{text}");

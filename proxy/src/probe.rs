@@ -6,6 +6,7 @@
 mod connection;
 mod credential;
 pub mod reply;
+mod server;
 
 use std::{net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use tokio::{
 };
 use tracing::debug;
 
+pub use self::server::ServerProber;
 use self::{
     connection::{Error, ProbeConnection},
     reply::Reply,

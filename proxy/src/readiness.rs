@@ -90,9 +90,11 @@ impl Readiness {
         None
     }
 
-    /// Why this proxy does not hold all of its listeners' addresses; none if it does.
+    /// Why this proxy does not hold all addresses at which clients reach the apiservers; none if it does.
     pub fn unheld(&self) -> Option<String> {
-        let holdings = self.listeners.holdings();
+        // An extra listener whose port another program has must not take the apiservers' clients from their proxy.
+        let mut holdings = self.listeners.holdings();
+        holdings.retain(|address, _| self.listeners.is_of_apiservers(*address));
         if let Some((address, fault)) = holdings
             .iter()
             .find_map(|(address, holding)| Some((address, holding.fault()?)))
@@ -164,16 +166,17 @@ impl Readiness {
         if self.standing.is_some() {
             return self.try_relay(&settings).await;
         }
-        let address: SocketAddr = *self.listeners.bound().first().ok_or("no listener is bound")?;
+        let bound = self.listeners.bound().into_iter();
+        let mut bound = bound.filter(|address| self.listeners.is_of_apiservers(*address));
+        let address: SocketAddr = bound.next().ok_or("no listener is bound")?;
         probe::verified_answer(address, &settings, ANSWER_LIMIT).await
     }
 
     /// Not through a listener: another process may accept there.
     async fn try_relay(&self, settings: &Settings) -> Result<(), String> {
-        let listener = *self
+        let listener = self
             .listeners
-            .addresses()
-            .first()
+            .of_apiservers()
             .ok_or("the document has no listener")?;
         let answered = self.listeners.relay_own(listener, async |address| {
             probe::verified_answer(address, settings, ANSWER_LIMIT).await

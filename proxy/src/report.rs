@@ -153,8 +153,9 @@ impl Reporter {
             Some(hand_over) => elsewhere::read(&hand_over.directory, &hand_over.name),
         };
         let usage = Usage::now().await;
-        let held = elsewhere.as_deref().unwrap_or_default();
-        let mut report = content(&self.subject.status(), &process, usage, held)?;
+        let mut held = elsewhere::held(&self.subject.listeners, false);
+        held.extend(elsewhere.as_deref().unwrap_or_default().iter().cloned());
+        let mut report = content(&self.subject.status(), &process, usage, &held)?;
         if let Err(error) = elsewhere {
             report.warnings.insert(0, elsewhere_unknown(&error));
             report.warnings.truncate(MAX_WARNINGS);

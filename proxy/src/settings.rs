@@ -1,11 +1,6 @@
 //! The document in force, and the values that connections and probes derive from it.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use trivet_crds::wire::{Document, Listener, Member, MemberState};
 
@@ -67,6 +62,12 @@ impl Settings {
         })
     }
 
+    /// The extra listener of this name.
+    pub fn extra_listener(&self, name: &str) -> Option<&Listener> {
+        let mut listeners = self.document.extra_listeners();
+        listeners.find(|listener| listener.name == name)
+    }
+
     /// Whether the document has a member of this name that gets new connections.
     pub fn has_active(&self, member: &str) -> bool {
         let mut members = self.document.members.iter();
@@ -74,32 +75,39 @@ impl Settings {
     }
 }
 
-/// The paths to a member: one for each of its addresses, the preferred first.
+/// The paths to a member's apiserver: one for each of its addresses, the preferred first.
 pub fn paths(member: &Member) -> impl Iterator<Item = PathKey> {
-    member.sockets().map(|address| PathKey {
+    paths_at(member, member.port)
+}
+
+/// The paths to another server of a member, which listens on this port.
+pub fn paths_at(member: &Member, port: u16) -> impl Iterator<Item = PathKey> {
+    member.sockets_at(port).map(|address| PathKey {
         member: member.name.clone(),
         address,
     })
 }
 
-/// The addresses of a listener.
-pub fn sockets(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
-    let on_port = |address: &IpAddr| SocketAddr::new(*address, listener.port);
-    listener.addresses.iter().map(on_port)
-}
-
-/// The addresses of all listeners, each once.
+/// The addresses at which clients reach the apiservers, each once.
 pub fn listening_on(document: &Document) -> Vec<IpAddr> {
-    let addresses = document.listeners.iter().flat_map(|listener| &listener.addresses);
+    let addresses = document
+        .apiserver_listeners()
+        .flat_map(|listener| &listener.addresses);
     let each_once: BTreeSet<_> = addresses.copied().collect();
     each_once.into_iter().collect()
 }
 
-/// The ports on which members listen on this node.
+/// The ports on which members listen on this node, their other servers too.
 pub fn ports_on_node(document: &Document, node: &str) -> BTreeSet<u16> {
     let members = document.members.iter();
     let here = members.filter(|member| !node.is_empty() && member.node_name == node);
-    here.map(|member| member.port).collect()
+    let others = || {
+        document
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.member_port)
+    };
+    here.flat_map(|member| others().chain([member.port])).collect()
 }
 
 /// Whether a member gets no new connection.

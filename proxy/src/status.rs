@@ -13,7 +13,10 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use trivet_crds::report::{CertificateState, MAX_UNCOVERED, ReportedCertificate};
+use trivet_crds::{
+    report::{CertificateState, MAX_UNCOVERED, ReportedCertificate},
+    wire::Member,
+};
 
 pub use self::{account::account, overview::overview};
 use crate::{
@@ -27,7 +30,7 @@ use crate::{
     handover::inquiry::Processes,
     listener::{Listeners, holding::Holding},
     readiness::Readiness,
-    settings::{self, Settings},
+    settings::Settings,
     trust::{CertificateStatus, Dates},
     upstream::{Origin, Run, Shown, Upstreams},
     warnings::Warnings,
@@ -63,13 +66,29 @@ pub struct Status {
     pub clients: ClientsStatus,
     /// Its upstreams.
     pub upstreams: Vec<UpstreamStatus>,
+    /// The extra listeners with the servers behind them, those too that have left the document and whose connections drain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_listeners: Vec<ExtraListenerStatus>,
+}
+
+/// An extra listener: other servers of the members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtraListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// TLS or HTTPS; absent once it has left the document.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Its servers, each as the upstream of its member.
+    pub upstreams: Vec<UpstreamStatus>,
 }
 
 /// A lasting problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WarningStatus {
-    /// One word: CacheUnreadable, CacheUnwritable, NoMemberAnswers, SocketNotInDocument, MetricsUnavailable, FilesExhausted, ConfigMapDenied, OlderRevision, SameRevision or OtherAuthority.
+    /// One word: CacheUnreadable, CacheUnwritable, NoMemberAnswers, SocketNotInDocument, MetricsUnavailable, FilesExhausted, ConfigMapDenied, NoServerAnswers, ListenerKindUnknown, OlderRevision, SameRevision or OtherAuthority.
     pub reason: String,
     /// What is wrong, and the remedy; for people.
     pub message: String,
@@ -105,6 +124,9 @@ pub struct DocumentStatus {
 pub struct ListenerStatus {
     /// IP and port.
     pub address: String,
+    /// Its name in the document.
+    #[serde(default)]
+    pub name: String,
     /// Whether the proxy listens on it.
     pub bound: bool,
     /// What is wrong with it, if anything, such as the program that has taken it.
@@ -128,6 +150,9 @@ pub struct ClientsStatus {
 pub struct UpstreamStatus {
     /// The member's name.
     pub member: String,
+    /// The name of the extra listener whose server of the member this is; absent for its apiserver.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listener: String,
     /// The address of its best path.
     pub address: String,
     /// All its addresses. One that has left the document stays until its last connection has ended.
@@ -264,8 +289,22 @@ impl Subject {
                 open: count(self.listeners.connections()),
                 limit: self.listeners.limit().into(),
             },
-            upstreams: settings.map_or_else(Vec::new, |settings| self.upstreams(settings, now)),
+            upstreams: settings.map_or_else(Vec::new, |settings| upstreams(&self.upstreams, settings, now)),
+            extra_listeners: settings.map_or_else(Vec::new, |settings| self.extra_listeners(settings, now)),
         }
+    }
+
+    fn extra_listeners(&self, settings: &Settings, now: Instant) -> Vec<ExtraListenerStatus> {
+        let extras = self.listeners.extras().upstreams().into_iter();
+        let told = extras.map(|(name, of_listener)| ExtraListenerStatus {
+            kind: settings
+                .extra_listener(&name)
+                .map(|listener| listener.kind.as_str().to_owned())
+                .unwrap_or_default(),
+            upstreams: upstreams(&of_listener, settings, now),
+            name,
+        });
+        told.collect()
     }
 
     fn warnings(&self, now: Instant) -> Vec<WarningStatus> {
@@ -284,57 +323,61 @@ impl Subject {
             .into_iter()
             .flat_map(|settings| &settings.document.listeners);
         wanted
-            .flat_map(settings::sockets)
-            .map(|address| ListenerStatus {
+            .flat_map(|listener| listener.sockets().map(move |address| (listener, address)))
+            .map(|(listener, address)| ListenerStatus {
                 address: address.to_string(),
+                name: listener.name.clone(),
                 bound: holdings.get(&address).is_some_and(Holding::is_bound),
                 fault: holdings.get(&address).and_then(Holding::fault),
             })
             .collect()
     }
+}
 
-    fn upstreams(&self, settings: &Settings, now: Instant) -> Vec<UpstreamStatus> {
-        let mut members: Vec<Vec<(View, Vec<Run>)>> = Vec::new();
-        for path in self.upstreams.with_evidence() {
-            let is_of_member = |paths: &&mut Vec<(View, Vec<Run>)>| {
-                paths
-                    .first()
-                    .is_some_and(|(first, _)| first.key.member == path.0.key.member)
-            };
-            match members.iter_mut().find(is_of_member) {
-                Some(paths) => paths.push(path),
-                None => members.push(vec![path]),
-            }
-        }
-        let answers = |(view, _): &(View, Vec<Run>)| {
-            view.standing == Standing::Active && view.progress.passes > 0 && view.state != State::Down
+/// The upstreams as this proxy sees them, each with its paths.
+fn upstreams(of_listener: &Upstreams, settings: &Settings, now: Instant) -> Vec<UpstreamStatus> {
+    let mut members: Vec<Vec<(View, Vec<Run>)>> = Vec::new();
+    for path in of_listener.with_evidence() {
+        let is_of_member = |paths: &&mut Vec<(View, Vec<Run>)>| {
+            paths
+                .first()
+                .is_some_and(|(first, _)| first.key.member == path.0.key.member)
         };
-        let certificates = self.upstreams.certificates();
-        let told = members.iter().enumerate().filter_map(|(index, paths)| {
-            let view = balance::best(paths.iter().map(|(view, _)| view))?;
-            let mut others = members.iter().enumerate().filter(|(other, _)| *other != index);
-            let scene = prose::Scene {
-                view,
-                policy: settings.policy,
-                other_answers: others.any(|(_, paths)| paths.iter().any(answers)),
-                now,
-            };
-            Some(UpstreamStatus {
-                certificate: certificates.get(&view.id).map(certificate),
-                ..UpstreamStatus::new(&scene, self.distance(settings, view), paths)
-            })
-        });
-        told.collect()
+        match members.iter_mut().find(is_of_member) {
+            Some(paths) => paths.push(path),
+            None => members.push(vec![path]),
+        }
     }
+    let answers = |(view, _): &(View, Vec<Run>)| {
+        view.standing == Standing::Active && view.progress.passes > 0 && view.state != State::Down
+    };
+    let certificates = of_listener.certificates();
+    let told = members.iter().enumerate().filter_map(|(index, paths)| {
+        let view = balance::best(paths.iter().map(|(view, _)| view))?;
+        let mut others = members.iter().enumerate().filter(|(other, _)| *other != index);
+        let scene = prose::Scene {
+            view,
+            policy: settings.policy,
+            other_answers: others.any(|(_, paths)| paths.iter().any(answers)),
+            now,
+        };
+        Some(UpstreamStatus {
+            listener: of_listener.listener_name().unwrap_or_default().to_owned(),
+            certificate: certificates.get(&view.id).map(certificate),
+            ..UpstreamStatus::new(&scene, distance(of_listener, settings, view), paths)
+        })
+    });
+    told.collect()
+}
 
-    /// The distance of a member of the document; Elsewhere for one that is no longer in it.
-    fn distance(&self, settings: &Settings, view: &View) -> Distance {
-        let mut members = settings.document.members.iter();
-        let member = members.find(|member| settings::paths(member).any(|path| path == view.key));
-        member
-            .map(|member| self.upstreams.place().distance(member))
-            .unwrap_or_default()
-    }
+/// The distance of a member of the document; Elsewhere for one that is no longer in it.
+fn distance(of_listener: &Upstreams, settings: &Settings, view: &View) -> Distance {
+    let mut members = settings.document.members.iter();
+    let is_at = |member: &Member| member.addresses.contains(&view.key.address.ip());
+    let member = members.find(|member| member.name == view.key.member && is_at(member));
+    member
+        .map(|member| of_listener.place().distance(member))
+        .unwrap_or_default()
 }
 
 impl DocumentStatus {
@@ -373,6 +416,7 @@ impl UpstreamStatus {
         let progress = &view.progress;
         Self {
             member: view.key.member.clone(),
+            listener: String::new(),
             address: best.address,
             addresses: paths.iter().map(|path| path.address.clone()).collect(),
             connections: paths.iter().map(|path| path.connections).sum(),

@@ -5,6 +5,7 @@ mod close_signal;
 mod connection_guard;
 mod drain;
 mod evidence;
+mod extra;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod service;
@@ -27,11 +28,10 @@ pub use self::{
     close_signal::{Call, CloseSignal},
     connection_guard::ConnectionGuard,
     evidence::{Origin, Run},
-};
-use self::{
-    evidence::Evidence,
+    extra::Check,
     service::{Service, ServiceLog},
 };
+use self::{evidence::Evidence, extra::Extra};
 use crate::{
     balance::{
         Balance, Candidate, Disabled, Event, PathId, PathKey, Target, View,
@@ -51,7 +51,7 @@ use crate::{
 const QUIET_FOR: Duration = Duration::from_secs(2);
 
 /// The pause between two checks of the connections for such clients, and of the members for their [`Service`].
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The pause between two checks for connections while a proxy that ends has none: short enough for a drain of one second.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -70,7 +70,12 @@ pub struct Upstreams {
     vital: Arc<VitalTasks>,
     clock: Arc<LoopClock>,
     stop: CancellationToken,
+    /// Of the upstreams of an extra listener; none of those of the apiservers.
+    extra: Option<Extra>,
 }
+
+/// The paths that have proved themselves to this node.
+type Proven = BTreeSet<PathKey>;
 
 #[derive(Debug)]
 struct Inner {
@@ -130,12 +135,7 @@ impl Upstreams {
         proven: watch::Sender<BTreeSet<PathKey>>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            inner: Mutex::new(Inner {
-                balance: Balance::new(&place.node),
-                settings: None,
-                live: HashMap::new(),
-                serial: 0,
-            }),
+            inner: Mutex::new(Inner::new(&place.node)),
             place,
             metrics,
             token_file,
@@ -145,33 +145,26 @@ impl Upstreams {
             vital: Arc::default(),
             clock: Arc::default(),
             stop: CancellationToken::new(),
+            extra: None,
         })
     }
 
     /// Puts a document in force. Paths that stay keep their health and their connections.
     pub fn apply(self: &Arc<Self>, settings: Arc<Settings>) {
-        let proven = self.proven.borrow().clone();
-        let locality = settings.document.balancing.locality;
-        let members = settings.document.members.iter();
-        let targets = members.flat_map(|member| {
-            let draining = settings::drains(member);
-            let distance = self.place.counted_distance(locality, member);
-            let proven = &proven;
-            let paths = settings::paths(member).enumerate();
-            paths.map(move |(preference, key)| Target {
-                preference,
-                draining,
-                proven: proven.contains(&key),
-                distance,
-                key,
-            })
-        });
+        let disabled = match &self.extra {
+            None => Disabled::of(&settings.document.disabled_members),
+            Some(extra) => extra.disabled(&settings),
+        };
         let event = Event::Configured {
-            targets: targets.collect(),
-            disabled: Disabled::of(&settings.document.disabled_members),
+            targets: self.targets(&settings),
+            disabled,
             policy: settings.policy,
         };
-        self.lock().settings = Some(settings);
+        let takes_turns = self.extra.as_ref().is_some_and(|extra| extra.follow(&settings));
+        let mut inner = self.lock();
+        inner.settings = Some(settings);
+        inner.balance.take_turns(takes_turns);
+        drop(inner);
         self.observe(event, "");
         // Some that are known already may be Active, or drain, by this document.
         let known: BTreeSet<_> = self
@@ -183,6 +176,31 @@ impl Upstreams {
         for member in &known {
             self.show_state(member);
         }
+    }
+
+    /// The paths of a document. For an extra listener that is not in it, there are none.
+    fn targets(&self, settings: &Settings) -> Vec<Target> {
+        let proven = self.proven.borrow().clone();
+        let locality = settings.document.balancing.locality;
+        let members = settings.document.members.iter();
+        let served = members.filter_map(|member| match &self.extra {
+            None => Some((member, member.port)),
+            Some(extra) => Some((member, extra.port(settings)?)),
+        });
+        let targets = served.flat_map(|(member, port)| {
+            let draining = settings::drains(member);
+            let distance = self.place.counted_distance(locality, member);
+            let proven = &proven;
+            let paths = settings::paths_at(member, port).enumerate();
+            paths.map(move |(preference, key)| Target {
+                preference,
+                draining,
+                proven: proven.contains(&key),
+                distance,
+                key,
+            })
+        });
+        targets.collect()
     }
 
     /// Keeps the paths of earlier documents for the time when no other path answers, and the further endpoints for the time
@@ -389,27 +407,31 @@ impl Upstreams {
         let mut lapses = self.clock.lapses();
         loop {
             sleep(LOOK_EVERY).await;
-            if !lapses.since(&self.clock).is_zero() {
-                // The answers may lie unread.
-                continue;
+            // Otherwise the answers may lie unread.
+            if lapses.since(&self.clock).is_zero() {
+                self.look_for_overdue_replies();
             }
-            let long_ago = |since: Instant| since.elapsed() >= QUIET_FOR;
-            let quiet = |live: &Live| {
-                live.close_signals
-                    .values()
-                    .any(|close_signal| close_signal.waiting_since().is_some_and(long_ago))
-            };
-            let inner = self.lock();
-            let found: Vec<_> = inner
-                .live
-                .iter()
-                .filter(|(_, live)| quiet(live))
-                .map(|(id, _)| *id)
-                .collect();
-            drop(inner);
-            for id in found {
-                self.observe(Event::ReplyOverdue(id), "");
-            }
+        }
+    }
+
+    /// Checks once for such clients.
+    pub fn look_for_overdue_replies(self: &Arc<Self>) {
+        let long_ago = |since: Instant| since.elapsed() >= QUIET_FOR;
+        let quiet = |live: &Live| {
+            live.close_signals
+                .values()
+                .any(|close_signal| close_signal.waiting_since().is_some_and(long_ago))
+        };
+        let inner = self.lock();
+        let found: Vec<_> = inner
+            .live
+            .iter()
+            .filter(|(_, live)| quiet(live))
+            .map(|(id, _)| *id)
+            .collect();
+        drop(inner);
+        for id in found {
+            self.observe(Event::ReplyOverdue(id), "");
         }
     }
 
@@ -428,16 +450,12 @@ impl Upstreams {
         let mut service_log = ServiceLog::default();
         loop {
             sleep(LOOK_EVERY).await;
-            self.observe(Event::Elapsed, "");
-            let views = self.view();
-            let service = Service::of(views.iter().map(|view| (view.standing, view.state, view.reason)));
-            let Some(news) = service.and_then(|service| service_log.look(service, Instant::now())) else {
+            let Some((news, members)) = self.look_at_service(&mut service_log) else {
                 continue;
             };
             if news != Service::Gone {
                 warnings.clear(Topic::Service);
             }
-            let members = service::members(&views);
             match news {
                 Service::Up => info!(members, "a member is Up again"),
                 Service::Unready => {
@@ -459,6 +477,15 @@ impl Upstreams {
                 }
             }
         }
+    }
+
+    /// Lets the balancer look once whether anything serves, and returns what to log of it, with the members as they are.
+    pub fn look_at_service(self: &Arc<Self>, service_log: &mut ServiceLog) -> Option<(Service, String)> {
+        self.observe(Event::Elapsed, "");
+        let views = self.view();
+        let service = Service::of(views.iter().map(|view| (view.standing, view.state, view.reason)));
+        let news = service_log.look(service?, Instant::now())?;
+        Some((news, service::members(&views)))
     }
 
     /// Closes all connections gradually, the last one `within` this time from now. Then closes, without end, those that come
@@ -503,6 +530,15 @@ impl Upstreams {
 }
 
 impl Inner {
+    fn new(node: &str) -> Self {
+        Self {
+            balance: Balance::new(node),
+            settings: None,
+            live: HashMap::new(),
+            serial: 0,
+        }
+    }
+
     fn connections(&self, of: Option<PathId>) -> impl Iterator<Item = &BTreeMap<u64, Arc<CloseSignal>>> {
         let chosen = self
             .live

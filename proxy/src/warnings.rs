@@ -37,6 +37,10 @@ pub enum Topic {
     Watch,
     /// No member answers.
     Service,
+    /// No server of an extra listener answers.
+    ExtraListeners,
+    /// The document has listeners of a kind that this release does not know.
+    ListenerKinds,
     /// A source offers a document that is not followed for its revision.
     Document(Source),
 }

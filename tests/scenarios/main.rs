@@ -47,6 +47,7 @@ mod serving {
     mod a_stolen_token_places_no_static_pod;
     mod an_edit_of_scope_takes_no_proxy;
     mod doctor_names_ten_planted_faults;
+    mod other_listeners_serve;
     mod two_operators_write_as_one;
     mod what_nodes_depend_on_is_not_deleted_by_accident;
     mod when_a_node_is_lost_the_others_go_on;

@@ -25,6 +25,7 @@ pub mod mistakes;
 pub mod node_fault;
 pub mod observe;
 pub mod operators;
+pub mod other_servers;
 pub mod outage;
 pub mod plugin;
 pub mod pods;

@@ -9,7 +9,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use super::{DisabledMember, Document, Gate, Listener, Member};
+use super::{DisabledMember, Document, Gate, Listener, ListenerKind, Member};
 
 /// The most members of a document: 32 of the spec and 32 discovered ones.
 pub const MAX_MEMBERS: usize = 64;
@@ -58,6 +58,9 @@ const TEMPLATE: RangeInclusive<usize> = 0..=63;
 
 /// The most nodes that a gate lists. A rollout begins with one, and opens everywhere after it.
 pub const MAX_GATE_NODES: usize = 64;
+
+/// Length of the path that the servers of an HTTPS listener are asked.
+const CHECK_PATH: RangeInclusive<usize> = 1..=253;
 
 /// Length of the name of a node.
 const NODE_NAME: RangeInclusive<usize> = 1..=253;
@@ -178,8 +181,14 @@ fn members(document: &Document) -> Result<(), Violation> {
         length(field("nodeName"), &member.node_name, &(0..=*MEMBER_NAME.end()))?;
         for address in &member.addresses {
             reachable(&field("addresses"), *address)?;
-            let socket = SocketAddr::new(*address, member.port);
-            no_listener(&document.listeners, field("addresses"), socket)?;
+            let extra = document
+                .listeners
+                .iter()
+                .filter_map(|listener| listener.member_port);
+            for port in extra.chain([member.port]) {
+                let socket = SocketAddr::new(*address, port);
+                no_listener(&document.listeners, field("addresses"), socket)?;
+            }
         }
     }
     Ok(())
@@ -285,7 +294,13 @@ fn listeners(listeners: &[Listener]) -> Result<(), Violation> {
         (1..=MAX_LISTENERS).contains(&listeners.len()),
         "listeners",
         list_of(listeners.len()),
-        "must hold 1 to 8 entries of kind Apiserver; list where clients connect, such as 127.0.0.1 with port 7443",
+        "must hold 1 to 8 entries; list where clients connect, such as 127.0.0.1 with port 7443",
+    )?;
+    require(
+        !listeners.iter().all(Listener::is_extra),
+        "listeners",
+        list_of(listeners.len()),
+        "must hold an entry of kind Apiserver; list where clients of the apiservers connect",
     )?;
     for (index, listener) in listeners.iter().enumerate() {
         let field = |name: &str| format!("listeners[{index}].{name}");
@@ -314,8 +329,59 @@ fn listeners(listeners: &[Listener]) -> Result<(), Violation> {
             )?;
         }
         number(field("port"), listener.port.into(), &LISTENER_PORT)?;
+        let shares = |other: &Listener| {
+            (listener.is_extra() || other.is_extra())
+                && listener.port == other.port
+                && other
+                    .addresses
+                    .iter()
+                    .any(|address| listener.addresses.contains(address))
+        };
+        require(
+            !listeners.iter().take(index).any(shares),
+            field("port"),
+            listener.port,
+            "must not be that of another listener at the same address; give each a port of its own",
+        )?;
+        extra(listener, field)?;
     }
     Ok(())
+}
+
+/// What only some kinds of listeners have.
+fn extra(listener: &Listener, field: impl Fn(&str) -> String) -> Result<(), Violation> {
+    match (listener.is_extra(), listener.member_port) {
+        (true, Some(port)) => number(field("memberPort"), port.into(), &PORT)?,
+        (false, None) => {}
+        (true, None) => require(
+            false,
+            field("memberPort"),
+            "absent",
+            "must be the port of the members' servers, with kind TLS and HTTPS; set it",
+        )?,
+        (false, Some(port)) => require(
+            false,
+            field("memberPort"),
+            port,
+            "must be absent with kind Apiserver, because each member has a port; remove it, or set the kind",
+        )?,
+    }
+    let Some(check) = &listener.health_check else {
+        return Ok(());
+    };
+    require(
+        listener.kind == ListenerKind::Https,
+        field("healthCheck"),
+        "set",
+        "must be absent unless the kind is HTTPS; remove it, or set the kind",
+    )?;
+    length(field("healthCheck.path"), &check.path, &CHECK_PATH)?;
+    require(
+        check.path.starts_with('/') && check.path.chars().all(|character| character.is_ascii_graphic()),
+        field("healthCheck.path"),
+        quoted(&check.path),
+        "must begin with a slash and have visible ASCII characters only; use a path such as /healthz",
+    )
 }
 
 fn gate(gate: &Gate) -> Result<(), Violation> {

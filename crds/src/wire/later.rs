@@ -136,7 +136,7 @@ mod tests {
             value["connection"]["pacing"] = "Slow".into();
             value["balancing"]["locality"] = "Nearest".into();
             let listeners = value["listeners"].as_array_mut().unwrap();
-            listeners.insert(0, json!({ "name": "konnectivity", "kind": "TLS", "port": 8132 }));
+            listeners.insert(0, json!({ "name": "gossip", "kind": "UDP", "port": 8132 }));
         });
         Document::parse(&text).unwrap();
         text
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(value["virtualIP"]["addresses"][0], "10.0.0.100");
         assert_eq!(value["connection"]["pacing"], "Slow");
         assert_eq!(value["balancing"]["locality"], "Nearest");
-        assert_eq!(value["listeners"][0]["kind"], "TLS");
+        assert_eq!(value["listeners"][0]["kind"], "UDP");
         let members = value["members"].as_array().unwrap();
         let heavy: Vec<_> = members.iter().filter(|member| member["weight"] == 3).collect();
         assert_eq!(heavy.len(), 1);

@@ -85,10 +85,24 @@ fn rows(page: &mut String, path: &str, fields: &Map<String, Value>, example: Opt
             rows(page, &path, nested, shown);
         }
         if let Some(Value::Object(nested)) = schema.pointer("/items/properties") {
-            let first = shown.map(|entries| entries.get(0).unwrap_or(&Value::Null));
-            rows(page, &format!("{path}[]"), nested, first);
+            let entry = shown.map(examples);
+            rows(page, &format!("{path}[]"), nested, entry.as_ref());
         }
     }
+}
+
+/// The first value of each field of a list's entries: an entry has not all of them.
+fn examples(entries: &Value) -> Value {
+    let entries = entries
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object);
+    let mut examples = Map::new();
+    for (name, value) in entries.flatten() {
+        examples.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    Value::Object(examples)
 }
 
 /// The value of a field, unless the fields below show theirs.

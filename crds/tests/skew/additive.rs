@@ -72,8 +72,12 @@ pub(crate) fn violations(before: &Schema, now: &Schema, allowed: &[&str]) -> Vec
 }
 
 fn is_worse(keyword: &str, before: &Map<String, Value>, now: &Map<String, Value>, allowed: &[&str]) -> bool {
+    let words = before.get("enum");
     let (before, now) = (before.get(keyword), now.get(keyword));
     if before == now || now.is_none() && is_limit(keyword) {
+        return false;
+    }
+    if before.is_none() && is_kept_by_all_words(keyword, now, words) {
         return false;
     }
     match keyword {
@@ -88,6 +92,19 @@ fn is_worse(keyword: &str, before: &Map<String, Value>, now: &Map<String, Value>
             assert!(FIXED.contains(&keyword), "this test does not know {keyword} yet");
             true
         }
+    }
+}
+
+/// Whether a new bound of a length holds for each of the words that alone were valid before.
+fn is_kept_by_all_words(keyword: &str, bound: Option<&Value>, words: Option<&Value>) -> bool {
+    let (Some(bound), Some(Value::Array(words))) = (bound.and_then(Value::as_u64), words) else {
+        return false;
+    };
+    let mut lengths = words.iter().map(|word| word.as_str().unwrap().len() as u64);
+    match keyword {
+        "maxLength" => lengths.all(|length| length <= bound),
+        "minLength" => lengths.all(|length| length >= bound),
+        _ => false,
     }
 }
 
@@ -142,7 +159,8 @@ fn whatever_takes_something_away_is_noticed() {
         flat("s", &now, &mut new);
         violations(&old, &new, &["allowed"])
     };
-    let additive: [&dyn Fn(&mut Value); 7] = [
+    let additive: [&dyn Fn(&mut Value); 8] = [
+        &|now| now["properties"]["b"] = json!({ "type": "string", "minLength": 1, "maxLength": 1 }),
         &|now| now["properties"]["new"] = json!({ "type": "string" }),
         &|now| now["properties"]["a"]["maximum"] = 10.into(),
         &|now| drop(now["properties"]["a"].as_object_mut().unwrap().remove("minimum")),
@@ -154,12 +172,13 @@ fn whatever_takes_something_away_is_noticed() {
     for (number, edit) in additive.iter().enumerate() {
         assert_eq!(changed(edit), Vec::<String>::new(), "{number}");
     }
-    let taking: [&dyn Fn(&mut Value); 11] = [
+    let taking: [&dyn Fn(&mut Value); 12] = [
+        &|now| now["properties"]["b"] = json!({ "type": "string", "minLength": 2 }),
         &|now| drop(now["properties"].as_object_mut().unwrap().remove("c")),
         &|now| now["properties"]["a"]["type"] = "string".into(),
         &|now| now["properties"]["a"]["maximum"] = 8.into(),
         &|now| now["properties"]["a"]["minimum"] = 2.into(),
-        &|now| now["properties"]["b"]["maxLength"] = 2.into(),
+        &|now| now["properties"]["b"]["maxLength"] = 0.into(),
         &|now| now["properties"]["b"]["enum"] = json!(["X"]),
         &|now| now["properties"]["c"]["items"]["enum"] = json!(["X"]),
         &|now| now["required"] = json!(["a", "b"]),

@@ -5,7 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use kube::ResourceExt;
 use trivet_crds::data_plane_name;
-use trivet_crds::pool::{ApiserverPool, ApiserverPoolSpec, ListenerName, Locality, PoolMemberState};
+use trivet_crds::pool::{
+    ApiserverPool, ApiserverPoolSpec, ListenerBalancing, ListenerKind, Locality, PoolListener,
+    PoolMemberState,
+};
 use trivet_crds::wire::{self, DisabledMember, Document, Listener, MAX_DISABLED};
 
 use super::endpoints::further::Further;
@@ -91,29 +94,42 @@ pub fn listeners(spec: &ApiserverPoolSpec) -> Result<Vec<Listener>, Rejection> {
         };
         text.parse().ok().filter(IpAddr::is_loopback).ok_or_else(invalid)
     };
-    let listener = |listener: &trivet_crds::pool::PoolListener| {
+    let listener = |listener: &PoolListener| {
         let addresses = listener.addresses.iter().map(parse).collect::<Result<_, _>>()?;
-        let name = match listener.name {
-            ListenerName::Apiserver => "apiserver".to_owned(),
-        };
         Ok(Listener {
-            name,
+            name: listener.name.clone(),
+            kind: kind(listener.kind),
             addresses,
             port: listener.port,
+            member_port: listener.member_port,
+            balancing: match listener.balancing {
+                ListenerBalancing::LeastConnections => wire::ListenerBalancing::LeastConnections,
+                ListenerBalancing::Spread => wire::ListenerBalancing::Spread,
+            },
+            health_check: listener
+                .health_check
+                .as_ref()
+                .map(|check| wire::ListenerHealthCheck {
+                    path: check.path.clone(),
+                }),
         })
     };
     spec.listeners.iter().map(listener).collect()
 }
 
+fn kind(kind: ListenerKind) -> wire::ListenerKind {
+    match kind {
+        ListenerKind::Apiserver => wire::ListenerKind::Apiserver,
+        ListenerKind::Tls => wire::ListenerKind::Tls,
+        ListenerKind::Https => wire::ListenerKind::Https,
+    }
+}
+
 /// What to write into a kubeconfig on the nodes.
 pub fn endpoints(listeners: &[Listener]) -> Vec<String> {
-    let sockets = listeners.iter().flat_map(|listener| {
-        listener
-            .addresses
-            .iter()
-            .map(|address| SocketAddr::new(*address, listener.port))
-    });
-    sockets
+    let of_apiservers = listeners.iter().filter(|listener| !listener.is_extra());
+    of_apiservers
+        .flat_map(Listener::sockets)
         .take(4)
         .map(|socket| format!("https://{socket}"))
         .collect()
@@ -226,9 +242,41 @@ fn nodes(count: Option<u32>, told: Option<u32>) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use trivet_crds::pool::MemberSource;
 
     use super::*;
+
+    #[test]
+    fn an_extra_listener_is_written_whole_and_is_no_endpoint() {
+        let spec: ApiserverPoolSpec = serde_json::from_value(json!({ "listeners": [
+            { "name": "apiserver" },
+            {
+                "name": "konnectivity", "kind": "TLS", "port": 18132, "memberPort": 8132, "balancing": "Spread",
+                "addresses": ["127.0.0.1"],
+            },
+            { "name": "supervisor", "kind": "HTTPS", "port": 19345, "memberPort": 9345, "healthCheck": { "path": "/ping" } },
+        ] }))
+        .unwrap();
+        let listeners = listeners(&spec).unwrap();
+        let written = serde_json::to_value(&listeners).unwrap();
+        let expected = json!([
+            { "name": "apiserver", "addresses": ["127.0.0.1", "::1"], "port": 7443 },
+            {
+                "name": "konnectivity", "kind": "TLS", "addresses": ["127.0.0.1"], "port": 18132, "memberPort": 8132,
+                "balancing": "Spread",
+            },
+            {
+                "name": "supervisor", "kind": "HTTPS", "addresses": ["127.0.0.1", "::1"], "port": 19345,
+                "memberPort": 9345, "healthCheck": { "path": "/ping" },
+            },
+        ]);
+        assert_eq!(written, expected);
+        assert_eq!(
+            endpoints(&listeners),
+            ["https://127.0.0.1:7443", "https://[::1]:7443"]
+        );
+    }
 
     #[test]
     fn names_and_addresses_of_members_in_use_are_not_disabled() {

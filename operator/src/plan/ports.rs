@@ -24,9 +24,9 @@ pub fn check_own(listeners: &[Listener], proxy: &ProxyTemplate) -> Result<(), Re
     Ok(())
 }
 
-/// Rejects a port on which an apiserver listens that runs on a node with a proxy. Most apiservers bind all addresses of
-/// their node: the proxy would wait for the port, take it when the apiserver restarts, and keep the apiserver from its
-/// port.
+/// Rejects a port on which an apiserver listens that runs on a node with a proxy, or a server beside it that an extra listener
+/// leads to. Most of them bind all addresses of their node: the proxy would wait for the port, take it when the server
+/// restarts, and keep the server from its port.
 pub fn check_apiservers(
     listeners: &[Listener],
     proxy: &ProxyTemplate,
@@ -41,7 +41,9 @@ pub fn check_apiservers(
         .collect();
     let scope = Scope::wanted(proxy);
     for member in members {
-        let Some((field, port)) = ports.iter().find(|(_, port)| *port == member.port) else {
+        let of_others = || listeners.iter().filter_map(|listener| listener.member_port);
+        let is_of_member = |port: u16| port == member.port || of_others().any(|other| other == port);
+        let Some((field, port)) = ports.iter().find(|(_, port)| is_of_member(*port)) else {
             continue;
         };
         let mut nodes = facts
@@ -52,12 +54,21 @@ pub fn check_apiservers(
             return Err(Rejection::PortOfApiserver {
                 field,
                 port: *port,
+                server: server(*port, member),
                 node: node.name_any(),
                 member: member.name.clone(),
             });
         }
     }
     Ok(())
+}
+
+fn server(port: u16, member: &Member) -> &'static str {
+    if port == member.port {
+        "the apiserver"
+    } else {
+        "the server that spec.listeners[].memberPort names"
+    }
 }
 
 /// Whether proxies in place listen on the port of this member's apiserver, on its node.

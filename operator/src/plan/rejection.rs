@@ -72,9 +72,9 @@ pub enum Rejection {
          annotation trivet.dev/allow-scope-shrink to this object's generation"
     )]
     NodesUnknown,
-    /// An apiserver of a node with a proxy listens on a port of the proxies.
+    /// An apiserver of a node with a proxy, or a server beside it, listens on a port of the proxies.
     #[error(
-        "{field} is {port}, on which the apiserver of member {member} listens on node {node}, which is in the scope of this \
+        "{field} is {port}, on which {server} of member {member} listens on node {node}, which is in the scope of this \
          pool; give the proxies another port, or set spec.proxy.nodeScope to WorkersOnly"
     )]
     PortOfApiserver {
@@ -82,6 +82,8 @@ pub enum Rejection {
         field: &'static str,
         /// The port.
         port: u16,
+        /// What listens there: the apiserver, or a server beside it.
+        server: &'static str,
         /// The node with both.
         node: String,
         /// The apiserver.

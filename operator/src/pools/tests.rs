@@ -69,9 +69,9 @@ fn the_fault_names_the_field_and_the_value_and_the_way_out() {
             "70000",
         ),
         (
-            json!({ "listeners": [{ "name": "konnectivity" }] }),
-            "spec.listeners[0].name",
-            "\"konnectivity\"",
+            json!({ "listeners": [{ "name": "gossip", "kind": "UDP" }] }),
+            "spec.listeners[0].kind",
+            "\"UDP\"",
         ),
         (json!({ "nodeBootstrap": 1 }), "spec.nodeBootstrap", "1"),
         (json!("none"), "spec", "\"none\""),

@@ -110,17 +110,22 @@ impl Facts {
 /// before those that withhold it, then in the order of the last resort, trusted before suspect. Among those that are equally well each member comes once, by its best path, before a
 /// second path of any. Then the nearer member before the farther, then least connections, then whose turn it is (short
 /// connections leave no trace in the count), in rendezvous order at first: these count for a member, over all its paths.
-/// None is left out: the last resort is still a resort. `resorts_first` says that it is needed.
-pub(super) fn order(facts: &[Facts], resorts_first: bool) -> Vec<Candidate> {
+/// None is left out: the last resort is still a resort. `resorts_first` says that it is needed. With `takes_turns` neither
+/// distance nor connections count, so that it is the turn of the member that got its latest connection the longest ago.
+pub(super) fn order(facts: &[Facts], resorts_first: bool, takes_turns: bool) -> Vec<Candidate> {
     let members = members(facts, resorts_first);
     let suspicion = suspicion_counts(&members);
     let keyed = facts.iter().filter_map(|path| {
         let member = members.iter().find(|member| member.id == path.member)?;
         let fitness = path.fitness(resorts_first);
         let well = (fitness.0, suspicion && path.suspect, fitness != member.best);
+        let load = if takes_turns {
+            (Distance::default(), 0)
+        } else {
+            (path.distance, member.connections)
+        };
         let turn = (
-            path.distance,
-            member.connections,
+            load,
             member.turn,
             Reverse(path.rank),
             // Two members of one rank stay apart, and the paths of one member in the order of its list.
@@ -240,7 +245,7 @@ mod tests {
 
     fn ordered(all: &[Facts], resorts_first: bool) -> Vec<&Facts> {
         let of = |candidate: Candidate| all.iter().find(|facts| facts.id == candidate.id).unwrap();
-        order(all, resorts_first).into_iter().map(of).collect()
+        order(all, resorts_first, false).into_iter().map(of).collect()
     }
 
     proptest! {
@@ -282,7 +287,7 @@ mod tests {
             let at = |distance| -> Vec<_> {
                 all.iter().map(|facts| Facts { distance, ..facts.clone() }).collect()
             };
-            prop_assert_eq!(order(&at(distance), false), order(&at(Distance::Elsewhere), false));
+            prop_assert_eq!(order(&at(distance), false, false), order(&at(Distance::Elsewhere), false, false));
         }
 
         #[test]
@@ -311,9 +316,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn connections_and_turns_count_for_a_member_over_all_its_paths() {
-        let path = |id, member, connections| Facts {
+    /// A path that is well.
+    fn path(id: u64, member: u64, connections: usize) -> Facts {
+        Facts {
             id: PathId(id),
             member: MemberId(member),
             address: SocketAddr::from(([10, 0, 0, 1], 6443)),
@@ -327,7 +332,32 @@ mod tests {
             connections,
             turn: 0,
             rank: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn members_that_take_turns_do_so_whatever_connections_they_have_and_wherever_they_are() {
+        let mut all = [path(0, 0, 9), path(1, 1, 0), path(2, 2, 4)];
+        all[1].distance = Distance::Local;
+        let mut served = Vec::new();
+        for turn in 1..=9 {
+            let first = order(&all, false, true)[0].id;
+            let index = usize::try_from(first.0).unwrap();
+            all[index].turn = turn;
+            served.push(index);
+        }
+        for three in served.chunks(3) {
+            let mut three = three.to_vec();
+            three.sort_unstable();
+            assert_eq!(three, [0, 1, 2], "{served:?}");
+        }
+        // One that is not well is left out until it is.
+        all[0].state = State::Unready;
+        assert_ne!(order(&all, false, true)[0].id, PathId(0));
+    }
+
+    #[test]
+    fn connections_and_turns_count_for_a_member_over_all_its_paths() {
         let all = [path(0, 0, 0), path(1, 0, 3), path(2, 1, 2)];
         let ids: Vec<_> = ordered(&all, false).iter().map(|facts| facts.id.0).collect();
         assert_eq!(ids, [2, 0, 1]);

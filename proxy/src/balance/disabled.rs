@@ -26,6 +26,16 @@ impl Disabled {
         }
     }
 
+    /// The same by other servers of these members, which listen on this port.
+    #[must_use]
+    pub fn at_port(self, port: u16) -> Self {
+        let sockets = self.sockets.into_iter();
+        Self {
+            sockets: sockets.map(|socket| SocketAddr::new(socket.ip(), port)).collect(),
+            ..self
+        }
+    }
+
     /// Whether a path that the document in force does not have leads to a disabled member. Its name is enough, because
     /// an earlier document may have another address of it; so is its address, because it may have had another name.
     pub(super) fn has(&self, path: &PathKey) -> bool {

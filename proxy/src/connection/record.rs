@@ -136,6 +136,7 @@ impl Record {
         Passport {
             client: self.client,
             listener: self.listener,
+            extra_listener: self.metrics.listener_name().map(str::to_owned),
             age: self.started.elapsed(),
             progress,
         }
@@ -185,6 +186,8 @@ impl Drop for Record {
         debug!(
             client = %self.client,
             listener = %self.listener,
+            // Left out for clients of the apiservers.
+            listener_name = self.metrics.listener_name(),
             member = upstream.map(|given| given.series.member.as_str()),
             upstream = upstream.map(|given| tracing::field::display(given.address)),
             reason = ending.as_str(),

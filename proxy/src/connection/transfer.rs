@@ -25,6 +25,9 @@ pub struct Passport {
     pub client: SocketAddr,
     /// The listener that accepted it.
     pub listener: SocketAddr,
+    /// The name of that listener if it is an extra one. The address alone would not do: the process that takes the connection
+    /// may follow a document without the listener, and must not take its clients for those of the apiservers.
+    pub extra_listener: Option<String>,
     /// How long ago it was accepted.
     pub age: Duration,
     /// How far it is.
@@ -126,10 +129,24 @@ pub enum Verdict {
 /// Where connections go when this process gives them, if it does.
 #[derive(Debug, Default)]
 pub struct Transfers {
-    way: StdMutex<Option<mpsc::Sender<Transfer>>>,
+    way: StdMutex<Option<Way>>,
     /// Each client that is being opened waits for it, so it must cost next to nothing.
     begun: Notify,
     turn: Mutex<()>,
+}
+
+/// A way to another process.
+#[derive(Clone, Debug)]
+struct Way {
+    transfers: mpsc::Sender<Transfer>,
+    /// Whether it tells the connections of extra listeners from those of the apiservers. One that does not gets none of them.
+    knows_extras: bool,
+}
+
+impl Way {
+    fn takes(&self, is_of_extra: bool) -> bool {
+        self.knows_extras || !is_of_extra
+    }
 }
 
 /// The end of the way: connections arrive here until it is dropped.
@@ -141,11 +158,15 @@ pub struct Departures<'a> {
 }
 
 impl Transfers {
-    /// From now on connections can be given, at most `waiting` of them at once. One giver waits for another.
-    pub async fn begin(&self, waiting: usize) -> Departures<'_> {
+    /// From now on connections can be given, at most `waiting` of them at once, to a process that `knows_extras` also those of
+    /// extra listeners. One giver waits for another.
+    pub async fn begin(&self, waiting: usize, knows_extras: bool) -> Departures<'_> {
         let turn = self.turn.lock().await;
-        let (way, arrivals) = mpsc::channel(waiting);
-        *self.way() = Some(way);
+        let (transfers, arrivals) = mpsc::channel(waiting);
+        *self.way() = Some(Way {
+            transfers,
+            knows_extras,
+        });
         self.begun.notify_waiters();
         Departures {
             arrivals,
@@ -154,12 +175,13 @@ impl Transfers {
         }
     }
 
-    /// Waits until connections are given. Those that are being opened go by themselves; established ones are asked.
-    pub async fn begun(&self) {
+    /// Waits until connections are given, to a process that takes such. Those that are being opened go by themselves;
+    /// established ones are asked.
+    pub async fn begun(&self, is_of_extra: bool) {
         loop {
             // From here on it is told.
             let begun = self.begun.notified();
-            if self.way().is_some() {
+            if self.way().as_ref().is_some_and(|way| way.takes(is_of_extra)) {
                 return;
             }
             begun.await;
@@ -170,15 +192,16 @@ impl Transfers {
     pub async fn give(&self, passport: Passport, sockets: Sockets) -> Verdict {
         let sockets = Arc::new(sockets);
         let (verdict, told) = oneshot::channel();
+        let is_of_extra = passport.extra_listener.is_some();
         let transfer = Transfer {
             passport,
             sockets: Arc::clone(&sockets),
             verdict,
         };
         let way = self.way().clone();
-        if let Some(way) = way {
+        if let Some(way) = way.filter(|way| way.takes(is_of_extra)) {
             // One that cannot be sent is dropped.
-            let _closed = way.send(transfer).await;
+            let _closed = way.transfers.send(transfer).await;
         } else {
             drop(transfer);
         }
@@ -188,7 +211,7 @@ impl Transfers {
         }
     }
 
-    fn way(&self) -> StdMutexGuard<'_, Option<mpsc::Sender<Transfer>>> {
+    fn way(&self) -> StdMutexGuard<'_, Option<Way>> {
         // A panic while the lock is held leaves a valid value.
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,5 +227,55 @@ impl Departures<'_> {
 impl Drop for Departures<'_> {
     fn drop(&mut self) {
         *self.transfers.way() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    fn sockets() -> Sockets {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Sockets {
+            client: net::TcpStream::connect(listener.local_addr().unwrap()).unwrap(),
+            upstream: None,
+        }
+    }
+
+    fn of_extra() -> Passport {
+        Passport {
+            client: "127.0.0.1:40001".parse().unwrap(),
+            listener: "127.0.0.1:18132".parse().unwrap(),
+            extra_listener: Some("konnectivity".to_owned()),
+            age: Duration::ZERO,
+            progress: Progress::Opening { heard: Bytes::new() },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_knows_no_extra_listeners_is_given_none_of_their_connections() {
+        let transfers = Transfers::default();
+        let mut departures = transfers.begin(1, false).await;
+        assert!(transfers.begun(true).now_or_never().is_none());
+        assert!(transfers.begun(false).now_or_never().is_some());
+        let verdict = transfers.give(of_extra(), sockets()).await;
+        assert!(matches!(verdict, Verdict::Kept(_)), "{verdict:?}");
+        assert!(departures.next_now().is_none());
+        drop(departures);
+        let mut departures = transfers.begin(1, true).await;
+        assert!(transfers.begun(true).now_or_never().is_some());
+        let take = async {
+            loop {
+                match departures.next_now() {
+                    Some(transfer) => break transfer.taken(),
+                    None => yield_now().await,
+                }
+            }
+        };
+        let (verdict, ()) = tokio::join!(transfers.give(of_extra(), sockets()), take);
+        assert!(matches!(verdict, Verdict::Taken), "{verdict:?}");
     }
 }

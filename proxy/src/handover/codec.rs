@@ -254,6 +254,7 @@ mod tests {
             is_warm: true,
             has_listeners: true,
             pairs: 0,
+            knows_extra_listeners: true,
             other: Map::from_iter([("wave".to_owned(), json!({"share": 10}))]),
         }
     }
@@ -290,6 +291,8 @@ mod tests {
         let kind = prop::sample::select(vec![
             ListenerKind::Apiserver,
             ListenerKind::Metrics,
+            ListenerKind::Tls,
+            ListenerKind::Https,
             ListenerKind::Other("Konnectivity".to_owned()),
         ]);
         (any::<String>(), kind, address()).prop_map(|(name, kind, address)| Listener {

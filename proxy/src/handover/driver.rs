@@ -35,7 +35,7 @@ use super::{
     machine::{Action, ChannelId, Event, Machine, State, Timer},
     pairs::{MAX_PAIRS, takings::Takings},
     rank::{Class, Rank},
-    record::{Message, Peer},
+    record::{Listener, Message, Peer},
     stall::{SAMPLE_INTERVAL, Stall},
 };
 use crate::{
@@ -132,6 +132,7 @@ impl Driver {
             is_warm: false,
             has_listeners: false,
             pairs: MAX_PAIRS as u64,
+            knows_extra_listeners: true,
             other: Map::new(),
         };
         let machine = Machine::new(own, config.pool);
@@ -389,7 +390,7 @@ impl Driver {
     fn bind(&mut self) -> Option<Event> {
         self.listeners.bind();
         let held = self.held();
-        if !held.is_empty() {
+        if serves_apiservers(&held) {
             Some(Event::Bound(held))
         } else if self.listeners.addresses().is_empty() {
             None
@@ -426,8 +427,8 @@ impl Driver {
             return None;
         }
         match self.machine.state() {
-            State::Binding if held.is_empty() => None,
-            State::Binding => Some(Event::Bound(held)),
+            State::Binding if serves_apiservers(&held) => Some(Event::Bound(held)),
+            State::Binding => None,
             _ => Some(Event::Listening(held)),
         }
     }
@@ -477,6 +478,11 @@ impl Driver {
             is_new
         });
     }
+}
+
+/// Whether clients of the apiservers can be served with these listeners: the others are none without them.
+fn serves_apiservers(held: &[Listener]) -> bool {
+    held.iter().any(Listener::is_of_apiservers)
 }
 
 /// Waits for the next peer.

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use trivet_crds::wire::{self, APISERVER};
 
 use super::rank::Rank;
 
@@ -157,6 +158,10 @@ impl Message {
 /// A process of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "facts of which none follows from another"
+)]
 pub struct Peer {
     /// Random, new for each process.
     pub id: String,
@@ -180,6 +185,10 @@ pub struct Peer {
     /// The most connections in one `Pairs` that it takes as the holder; none in releases without it.
     #[serde(default)]
     pub pairs: u64,
+    /// Whether it tells extra listeners and their connections from those of the apiservers. One that does not is lent and given
+    /// none of them: it would send their clients to the apiservers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub knows_extra_listeners: bool,
     /// What only later releases know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -207,9 +216,42 @@ pub enum ListenerKind {
     Apiserver,
     /// For scrapers of this proxy's metrics.
     Metrics,
+    /// For clients of other servers of the members, which complete TLS handshakes.
+    #[serde(rename = "TLS")]
+    Tls,
+    /// The same, of servers that answer a path.
+    #[serde(rename = "HTTPS")]
+    Https,
     /// A kind of a later release: held and lent on, never accepted on.
     #[serde(untagged)]
     Other(String),
+}
+
+impl Listener {
+    /// One for clients of the apiservers.
+    pub fn apiserver(address: SocketAddr) -> Self {
+        Self {
+            name: APISERVER.to_owned(),
+            kind: ListenerKind::Apiserver,
+            address,
+            other: Map::new(),
+        }
+    }
+
+    /// Whether its clients reach the apiservers.
+    pub fn is_of_apiservers(&self) -> bool {
+        self.kind == ListenerKind::Apiserver
+    }
+}
+
+impl From<wire::ListenerKind> for ListenerKind {
+    fn from(kind: wire::ListenerKind) -> Self {
+        match kind {
+            wire::ListenerKind::Apiserver => Self::Apiserver,
+            wire::ListenerKind::Tls => Self::Tls,
+            wire::ListenerKind::Https => Self::Https,
+        }
+    }
 }
 
 /// What makes a standby warm. The text is in the memfd, because a document may exceed a record.
@@ -305,6 +347,7 @@ mod tests {
             is_warm: true,
             has_listeners: true,
             pairs: 0,
+            knows_extra_listeners: false,
             other: Map::new(),
         }
     }

@@ -24,7 +24,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     ACCEPT_PAUSE,
+    extras::Extras,
     holding::{Holding, Holdings},
+    routes::Routes,
     slots::Slots,
     sockets::{Part, Sockets},
 };
@@ -70,7 +72,10 @@ pub(super) struct Clients {
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: TaskTracker,
     pub(super) slots: Arc<Slots>,
+    /// What the connections of the apiservers' clients share.
     pub(super) shared: Arc<Shared>,
+    pub(super) extras: Arc<Extras>,
+    pub(super) routes: Arc<Routes>,
 }
 
 /// A panic while the lock is held leaves the entries valid.
@@ -97,6 +102,7 @@ impl Drop for Attendance<'_> {
             clients,
             ..
         } = self.0;
+        clients.routes.forget(*address);
         let metrics = &clients.metrics;
         let (before, is_members_port) = {
             let mut holdings = lock(holdings);
@@ -378,6 +384,10 @@ impl Clients {
             debug!(%peer, "dropped a client that is not on this node");
             return self.turn_away(&client, Ending::NotLoopback);
         }
+        let Some(shared) = self.routes.of(listener) else {
+            debug!(%peer, %listener, "reset a client of a listener that the document does not name");
+            return self.turn_away(&client, Ending::NoUpstream);
+        };
         let Some(silent) = self.slots.admit(self.connections.len()) else {
             debug!(%peer, limit = self.slots.limit(), "shed a client: too many connections");
             return self.turn_away(&client, Ending::Shed);
@@ -386,18 +396,20 @@ impl Clients {
             client,
             heard: Bytes::new(),
             silent,
-            record: Record::new(peer, listener, Arc::clone(&self.metrics)),
+            record: Record::new(peer, listener, Arc::clone(shared.upstreams.metrics())),
         };
-        self.connections
-            .spawn(connection::serve(accepted, Arc::clone(&self.shared)));
+        self.connections.spawn(connection::serve(accepted, shared));
     }
 
     /// Goes on with a connection that another process of this node had.
     pub(super) fn resume(&self, passport: &Passport, (client, upstream): (TcpStream, Option<TcpStream>)) {
-        let shared = Arc::clone(&self.shared);
+        let shared = match &passport.extra_listener {
+            None => Arc::clone(&self.shared),
+            Some(name) => self.extras.adopt(name),
+        };
         match (&passport.progress, upstream) {
             (Progress::Opening { heard }, _) => {
-                let record = Record::resumed(passport, Arc::clone(&self.metrics));
+                let record = Record::resumed(passport, Arc::clone(shared.upstreams.metrics()));
                 let Some(silent) = self.slots.admit(self.connections.len()) else {
                     return connection::refuse(&client, record, Ending::Shed);
                 };

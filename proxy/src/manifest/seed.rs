@@ -103,11 +103,10 @@ pub fn from_parts(parts: Parts, now: u64) -> Result<CheckedSeed, Error> {
         members: members.into_iter().cloned().collect(),
         disabled_members: Vec::new(),
         further_endpoints: Vec::new(),
-        listeners: vec![Listener {
-            name: "apiserver".to_owned(),
-            addresses: parts.listen.iter().map(SocketAddr::ip).collect(),
+        listeners: vec![Listener::apiserver(
+            parts.listen.iter().map(SocketAddr::ip).collect(),
             port,
-        }],
+        )],
         balancing: Balancing::default(),
         rollout: RolloutTarget::default(),
         health_check: default_health_check(),

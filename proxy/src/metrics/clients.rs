@@ -10,7 +10,7 @@ use prometheus_client::{
 use super::{Durations, Metrics, ReasonLabel, durations};
 use crate::ending::Ending;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ClientMetrics {
     open: Gauge,
     limit: Gauge,

@@ -40,7 +40,7 @@ struct RejectionLabels {
     reason: &'static str,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct DocumentMetrics {
     revision: Gauge,
     applied: Gauge<f64, AtomicU64>,

@@ -1,9 +1,10 @@
-//! Metrics of members: health, connections, and latencies.
+//! Metrics of members: health, connections, and latencies. Those of an extra listener's servers are families of their own,
+//! because who sums or compares the apiservers' must not find other servers among them.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
@@ -14,9 +15,24 @@ use crate::{
     net::socket::Fault,
 };
 
+/// The label of an extra listener; the apiservers have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct OfListener(Option<Arc<str>>);
+
+impl EncodeLabelSet for OfListener {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(name) => EncodeLabel::encode(&("listener", name.as_ref()), encoder.encode_label()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A metric of one member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MemberLabel {
+    #[prometheus(flatten)]
+    listener: OfListener,
     member: String,
 }
 
@@ -26,6 +42,8 @@ type OfMembers = Family<MemberLabel, Histogram, fn() -> Histogram>;
 /// A metric of one member's state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
+    #[prometheus(flatten)]
+    listener: OfListener,
     member: String,
     state: &'static str,
 }
@@ -33,6 +51,8 @@ struct StateLabels {
 /// A metric of a member's changes of state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ToLabels {
+    #[prometheus(flatten)]
+    listener: OfListener,
     member: String,
     to: &'static str,
 }
@@ -40,12 +60,15 @@ struct ToLabels {
 /// A metric of one member by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FaultLabels {
+    #[prometheus(flatten)]
+    listener: OfListener,
     member: String,
     reason: &'static str,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct MemberMetrics {
+    listener: OfListener,
     state: Family<StateLabels, Gauge>,
     active: Family<MemberLabel, Gauge>,
     transitions: Family<ToLabels, Counter>,
@@ -87,6 +110,7 @@ pub struct Series {
 impl Default for MemberMetrics {
     fn default() -> Self {
         Self {
+            listener: OfListener::default(),
             state: Family::default(),
             active: Family::default(),
             transitions: Family::default(),
@@ -111,6 +135,84 @@ impl MemberMetrics {
         self.register_health(root);
         self.register_connections(root);
         self.register_hedges(root);
+    }
+
+    /// The families of extra listeners. The others that members have are not shown for them.
+    pub(super) fn register_of_extra_listeners(&self, root: &mut Registry) {
+        root.register(
+            "listener_upstream_state",
+            "1 for the state of the member's server that clients of the extra listener reach",
+            self.state.clone(),
+        );
+        root.register(
+            "listener_upstream_transitions",
+            "Changes of that server's state, by new state",
+            self.transitions.clone(),
+        );
+        root.register(
+            "listener_upstream_connections",
+            "Connections to that server, attempts included",
+            self.connections.clone(),
+        );
+        root.register(
+            "listener_connections",
+            "Client connections of the extra listener that the member's server serves or served",
+            self.opened.clone(),
+        );
+        root.register(
+            "listener_dial_failures",
+            "Dials to that server that failed, by reason",
+            self.dial_failures.clone(),
+        );
+        root.register(
+            "listener_probes",
+            "Probes of that server, by outcome",
+            self.probes.clone(),
+        );
+    }
+
+    /// The same families, for the servers of this listener.
+    pub(super) fn of_listener(&self, name: &str) -> Self {
+        Self {
+            listener: OfListener(Some(name.into())),
+            ..self.clone()
+        }
+    }
+
+    /// The extra listener whose servers these are about.
+    pub(super) fn listener_name(&self) -> Option<&str> {
+        self.listener.0.as_deref()
+    }
+
+    fn label(&self, member: &str) -> MemberLabel {
+        MemberLabel {
+            listener: self.listener.clone(),
+            member: member.to_owned(),
+        }
+    }
+
+    fn state_labels(&self, member: &str, state: State) -> StateLabels {
+        StateLabels {
+            listener: self.listener.clone(),
+            member: member.to_owned(),
+            state: state.as_str(),
+        }
+    }
+
+    fn to_labels(&self, member: &str, to: State) -> ToLabels {
+        ToLabels {
+            listener: self.listener.clone(),
+            member: member.to_owned(),
+            to: to.as_str(),
+        }
+    }
+
+    fn fault_labels(&self, member: &str, reason: &'static str) -> FaultLabels {
+        FaultLabels {
+            listener: self.listener.clone(),
+            member: member.to_owned(),
+            reason,
+        }
     }
 
     fn register_health(&self, root: &mut Registry) {
@@ -198,11 +300,13 @@ impl Metrics {
     /// The series of a member; new ones start at zero.
     pub fn member(&self, member: &str) -> Series {
         let members = &self.members;
-        let label = label(member);
+        let label = members.label(member);
         let durations = |of: &OfMembers| Durations(of.get_or_create_owned(&label));
         durations(&members.probe);
         for to in State::ALL {
-            members.transitions.get_or_create_owned(&to_labels(member, to));
+            members
+                .transitions
+                .get_or_create_owned(&members.to_labels(member, to));
         }
         Series {
             member: member.to_owned(),
@@ -220,18 +324,20 @@ impl Metrics {
     pub fn member_gone(&self, member: &str) {
         let members = &self.members;
         for state in State::ALL {
-            members.state.remove(&state_labels(member, state));
-            members.transitions.remove(&to_labels(member, state));
+            members.state.remove(&members.state_labels(member, state));
+            members.transitions.remove(&members.to_labels(member, state));
         }
         for fault in Fault::ALL {
             members
                 .dial_failures
-                .remove(&fault_labels(member, fault.as_str()));
+                .remove(&members.fault_labels(member, fault.as_str()));
         }
         for outcome in Outcome::ALL {
-            members.probes.remove(&fault_labels(member, outcome.as_str()));
+            members
+                .probes
+                .remove(&members.fault_labels(member, outcome.as_str()));
         }
-        let label = label(member);
+        let label = members.label(member);
         members.connections.remove(&label);
         members.certificates_refused.remove(&label);
         members.certificate_ends.remove(&label);
@@ -254,7 +360,7 @@ impl Metrics {
         for state in State::ALL {
             self.members
                 .state
-                .get_or_create(&state_labels(member, state))
+                .get_or_create(&self.members.state_labels(member, state))
                 .set(i64::from(state == current));
         }
     }
@@ -263,7 +369,7 @@ impl Metrics {
     pub fn active(&self, member: &str, is_active: bool) {
         self.members
             .active
-            .get_or_create(&label(member))
+            .get_or_create(&self.members.label(member))
             .set(i64::from(is_active));
     }
 
@@ -271,7 +377,7 @@ impl Metrics {
     pub fn turned(&self, member: &str, to: State) {
         self.members
             .transitions
-            .get_or_create(&to_labels(member, to))
+            .get_or_create(&self.members.to_labels(member, to))
             .inc();
     }
 
@@ -279,7 +385,7 @@ impl Metrics {
     pub fn dial_failed(&self, member: &str, fault: Fault) {
         self.members
             .dial_failures
-            .get_or_create(&fault_labels(member, fault.as_str()))
+            .get_or_create(&self.members.fault_labels(member, fault.as_str()))
             .inc();
     }
 
@@ -287,18 +393,23 @@ impl Metrics {
     pub fn probed(&self, member: &str, outcome: Outcome) {
         self.members
             .probes
-            .get_or_create(&fault_labels(member, outcome.as_str()))
+            .get_or_create(&self.members.fault_labels(member, outcome.as_str()))
             .inc();
     }
 
     /// A readiness probe was answered after this time.
     pub fn probe_took(&self, member: &str, elapsed: Duration) {
-        Durations(self.members.probe.get_or_create_owned(&label(member))).observe(elapsed);
+        Durations(
+            self.members
+                .probe
+                .get_or_create_owned(&self.members.label(member)),
+        )
+        .observe(elapsed);
     }
 
     /// A member's certificate verifies, or does not, and ends then, in Unix seconds; none where that cannot be read.
     pub fn certificate(&self, member: &str, verified: bool, end: Option<u64>) {
-        let label = label(member);
+        let label = self.members.label(member);
         self.members
             .certificates_refused
             .get_or_create(&label)
@@ -319,31 +430,4 @@ fn of_answers() -> OfMembers {
 
 fn of_probes() -> OfMembers {
     Family::new_with_constructor(|| Histogram::new(durations::PROBE))
-}
-
-fn label(member: &str) -> MemberLabel {
-    MemberLabel {
-        member: member.to_owned(),
-    }
-}
-
-fn state_labels(member: &str, state: State) -> StateLabels {
-    StateLabels {
-        member: member.to_owned(),
-        state: state.as_str(),
-    }
-}
-
-fn to_labels(member: &str, to: State) -> ToLabels {
-    ToLabels {
-        member: member.to_owned(),
-        to: to.as_str(),
-    }
-}
-
-fn fault_labels(member: &str, reason: &'static str) -> FaultLabels {
-    FaultLabels {
-        member: member.to_owned(),
-        reason,
-    }
 }

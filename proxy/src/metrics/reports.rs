@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use super::{Metrics, ReasonLabel};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ReportMetrics {
     written: Gauge<f64, AtomicU64>,
     writes: Counter,

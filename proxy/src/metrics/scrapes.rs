@@ -14,7 +14,7 @@ struct AnswerLabel {
     answer: &'static str,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ScrapeMetrics {
     answers: Family<AnswerLabel, Counter>,
     warnings: Family<ReasonLabel, Gauge>,

@@ -57,9 +57,11 @@ pub(crate) fn explain(runtime: &Runtime, explain: Explain) -> Result<ExitCode> {
     let Some(status) = ask(runtime, inquiry)? else {
         return Ok(ExitCode::FAILURE);
     };
+    let extras = status.extra_listeners.into_iter();
     let (found, others): (Vec<_>, Vec<_>) = status
         .upstreams
         .into_iter()
+        .chain(extras.flat_map(|listener| listener.upstreams))
         .partition(|upstream| upstream.member == member);
     if found.is_empty() {
         eprintln!("{}", unknown(&member, &others));
@@ -103,6 +105,7 @@ fn no_proxy(socket: &Path, error: &io::Error) -> String {
 
 fn unknown(member: &str, known: &[UpstreamStatus]) -> String {
     let mut names: Vec<_> = known.iter().map(|upstream| upstream.member.as_str()).collect();
+    names.sort_unstable();
     names.dedup();
     let known = if names.is_empty() {
         "none: there is no document yet".to_owned()

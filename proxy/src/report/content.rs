@@ -39,7 +39,7 @@ impl Default for Process {
 }
 
 /// The report; none while another process serves, or before the first document. `elsewhere` are the connections that other
-/// processes of the node have. The time is added when it is written.
+/// processes of the node have, and those of extra listeners. The time is added when it is written.
 pub(super) fn content(
     status: &Status,
     process: &Process,
@@ -169,6 +169,7 @@ fn is_skipped(listener: &ListenerStatus) -> bool {
 fn listener(listener: &ListenerStatus) -> ReportedListener {
     ReportedListener {
         address: listener.address.clone(),
+        listener_name: listener.name.clone(),
         state: if listener.fault.is_none() {
             ListenerState::Listening
         } else {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
-use crate::upstream::Upstreams;
+use crate::listener::Listeners;
 
 /// How the names of the files begin.
 const PREFIX: &str = "connections-";
@@ -47,6 +47,28 @@ pub(super) struct Held {
     pub(super) address: String,
     /// How many.
     pub(super) connections: u64,
+    /// Whether they are those of an extra listener, to another port than the apiserver's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_of_extra: bool,
+}
+
+/// The connections of this process, with those of extra listeners or only those.
+pub(super) fn held(listeners: &Listeners, of_apiservers: bool) -> Vec<Held> {
+    let all = listeners.all_upstreams().into_iter();
+    let told = all.filter(|upstreams| of_apiservers || upstreams.listener_name().is_some());
+    let held: BTreeSet<_> = told
+        .flat_map(|upstreams| {
+            let is_of_extra = upstreams.listener_name().is_some();
+            let views = upstreams.view().into_iter();
+            views.filter(|view| view.connections > 0).map(move |view| Held {
+                member: view.key.member,
+                address: view.key.address.to_string(),
+                connections: u64::try_from(view.connections).unwrap_or(u64::MAX),
+                is_of_extra,
+            })
+        })
+        .collect();
+    held.into_iter().collect()
 }
 
 /// What this process tells. The file goes with it.
@@ -98,7 +120,7 @@ pub fn own_name() -> String {
 }
 
 /// Tells the connections of this process, without end.
-pub async fn tell(directory: PathBuf, name: String, upstreams: Arc<Upstreams>) {
+pub async fn tell(directory: PathBuf, name: String, listeners: Arc<Listeners>) {
     let mut told = None;
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,18 +135,7 @@ pub async fn tell(directory: PathBuf, name: String, upstreams: Arc<Upstreams>) {
                 .inspect_err(|error| debug!(%error, "failed to tell the connections of this process"))
                 .ok();
         }
-        let held: Vec<_> = upstreams
-            .view()
-            .into_iter()
-            .filter(|view| view.connections > 0)
-            .map(|view| Held {
-                member: view.key.member,
-                address: view.key.address.to_string(),
-                connections: u64::try_from(view.connections).unwrap_or(u64::MAX),
-            })
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let held = held(&listeners, true);
         if let Some(Err(error)) = told.as_mut().map(|told| told.tell(&held)) {
             debug!(%error, "failed to tell the connections of this process");
             told = None;
@@ -180,6 +191,7 @@ mod tests {
 
     fn held(member: &str, connections: u64) -> Held {
         Held {
+            is_of_extra: false,
             member: member.to_owned(),
             address: "10.0.0.1:6443".to_owned(),
             connections,

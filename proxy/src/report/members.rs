@@ -1,5 +1,7 @@
 //! The members in a report. Pure.
 
+use std::net::{IpAddr, SocketAddr};
+
 use trivet_crds::report::{
     LastAnswer, MAX_MEMBERS, MAX_OVERVIEW, ReportedHealth, ReportedMember, ReportedStanding,
 };
@@ -16,7 +18,8 @@ use crate::{
     status::{Observation, PathStatus, UpstreamStatus},
 };
 
-/// The members as this node reaches them, with the connections that other processes of the node have.
+/// The members as this node reaches them, with the connections that other processes of the node have, and those of extra
+/// listeners: who switches a member off must know of all.
 ///
 /// Where they are too many, those go that have no connections and are of earlier documents.
 pub(super) fn members(upstreams: &[UpstreamStatus], elsewhere: &[Held]) -> Vec<ReportedMember> {
@@ -91,9 +94,7 @@ fn member(upstream: &UpstreamStatus, elsewhere: &[Held]) -> ReportedMember {
         .collect();
     let own = upstream.paths.iter().filter(|path| leaves(path));
     let own: u64 = own.map(|path| path.connections).sum();
-    let others = elsewhere
-        .iter()
-        .filter(|held| !is_active_at(upstream, &held.address));
+    let others = elsewhere.iter().filter(|held| !is_active_at(upstream, held));
     let others: u64 = others.map(|held| held.connections).sum();
     let all: u64 = elsewhere.iter().map(|held| held.connections).sum();
     ReportedMember {
@@ -141,9 +142,22 @@ fn leaves(path: &PathStatus) -> bool {
     path.standing != Standing::Active.as_str()
 }
 
-fn is_active_at(upstream: &UpstreamStatus, address: &str) -> bool {
+/// Another server of the member has a port of its own.
+fn is_active_at(upstream: &UpstreamStatus, held: &Held) -> bool {
+    let is_there = |path: &PathStatus| {
+        if held.is_of_extra {
+            ip(&path.address).is_some_and(|address| ip(&held.address) == Some(address))
+        } else {
+            path.address == held.address
+        }
+    };
     let mut paths = upstream.paths.iter();
-    paths.any(|path| path.address == address && !leaves(path))
+    paths.any(|path| is_there(path) && !leaves(path))
+}
+
+fn ip(address: &str) -> Option<IpAddr> {
+    let address: SocketAddr = address.parse().ok()?;
+    Some(address.ip())
 }
 
 fn standing(word: &str) -> ReportedStanding {

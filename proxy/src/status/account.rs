@@ -11,8 +11,12 @@ pub fn account(upstream: &UpstreamStatus) -> String {
         reason,
         ..
     } = upstream;
+    let server = match upstream.listener.as_str() {
+        "" => String::new(),
+        listener => format!(" (the server of listener {listener})"),
+    };
     let head = format!(
-        "{member} at {address} is {state} ({reason}) for {}: {}.\n",
+        "{member}{server} at {address} is {state} ({reason}) for {}: {}.\n",
         layout::span_of(upstream.state_milliseconds),
         upstream.reason_means,
     );

@@ -2,7 +2,9 @@
 
 use crate::handover::{inquiry::Processes, rank::Class, record::Peer};
 
-use super::{Observation, PathStatus, Status, UpstreamStatus, WarningStatus, layout};
+use trivet_crds::wire::APISERVER;
+
+use super::{ExtraListenerStatus, Observation, PathStatus, Status, UpstreamStatus, WarningStatus, layout};
 
 /// The proxy, its document, its listeners, its clients, and a row for each path of each upstream.
 pub fn overview(status: &Status) -> String {
@@ -27,7 +29,23 @@ pub fn overview(status: &Status) -> String {
     if status.upstreams.is_empty() {
         return head;
     }
-    format!("{head}\n{}", upstreams(&status.upstreams))
+    let extras = status.extra_listeners.iter().map(extra);
+    let extras: String = extras.collect();
+    format!("{head}\n{}{extras}", upstreams(&status.upstreams))
+}
+
+/// An extra listener with its servers.
+fn extra(listener: &ExtraListenerStatus) -> String {
+    let ExtraListenerStatus {
+        name,
+        kind,
+        upstreams: servers,
+    } = listener;
+    let kind = match kind.as_str() {
+        "" => "removed",
+        kind => kind,
+    };
+    format!("\nextra listener {name} ({kind})\n{}", upstreams(servers))
 }
 
 fn line(name: &str, text: String) -> Vec<String> {
@@ -115,7 +133,11 @@ fn listeners(status: &Status) -> String {
             None if listener.bound => String::new(),
             None => " (not bound)".to_owned(),
         };
-        format!("{}{fault}", listener.address)
+        let name = match listener.name.as_str() {
+            "" | APISERVER => String::new(),
+            name => format!(" for {name}"),
+        };
+        format!("{}{name}{fault}", listener.address)
     });
     let told: Vec<_> = told.collect();
     if told.is_empty() {

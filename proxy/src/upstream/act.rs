@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
@@ -26,7 +27,8 @@ impl Upstreams {
             }
             Decision::Tell { id, path, member } => self.tell(id, path, member, detail),
             Decision::Remember(_, key) => {
-                info!(member = key.member, address = %key.address, "upstream is proven: it gave a verified answer");
+                let listener = self.listener_name();
+                info!(listener, member = key.member, address = %key.address, "upstream is proven: it gave a verified answer");
                 self.proven.send_modify(|proven| {
                     proven.insert(key);
                 });
@@ -57,7 +59,7 @@ impl Upstreams {
     }
 
     fn watch(self: &Arc<Self>, id: PathId, key: PathKey) {
-        info!(member = key.member, address = %key.address, "upstream added");
+        info!(listener = self.listener_name(), member = key.member, address = %key.address, "upstream added");
         let live = Live {
             key: key.clone(),
             probe: Arc::new(Notify::new()),
@@ -72,9 +74,13 @@ impl Upstreams {
         let (wake, stop) = (Arc::clone(&live.probe), live.stop.clone());
         self.lock().live.insert(id, live);
         self.show_state(&key.member);
-        let prober = probe::Prober::new(Arc::clone(self), id, key);
+        let upstreams = Arc::clone(self);
+        let probing: BoxFuture<'static, ()> = if self.extra.is_some() {
+            Box::pin(probe::ServerProber::new(upstreams, id, key).run(wake))
+        } else {
+            Box::pin(probe::Prober::new(upstreams, id, key).run(wake))
+        };
         let vital = Arc::clone(&self.vital);
-        let probing = Box::pin(prober.run(wake));
         let probing = async move { vital.run("prober", probing).await };
         self.tasks.spawn(stop.run_until_cancelled_owned(probing));
     }
@@ -111,11 +117,11 @@ impl Upstreams {
             self.metrics.turned(&name, member.to.0);
         }
         let (from, to, reason) = (path.from.0.as_str(), path.to.0.as_str(), path.to.1.as_str());
-        let member_is = member.to.0.as_str();
+        let (listener, member_is) = (self.listener_name(), member.to.0.as_str());
         if member.is_of_state() && member.to.0 != State::Up {
-            warn!(member = name, %address, from, to, reason, member_is, detail, "upstream health changed");
+            warn!(listener, member = name, %address, from, to, reason, member_is, detail, "upstream health changed");
         } else {
-            info!(member = name, %address, from, to, reason, member_is, detail, "upstream health changed");
+            info!(listener, member = name, %address, from, to, reason, member_is, detail, "upstream health changed");
         }
     }
 
@@ -169,7 +175,7 @@ impl Upstreams {
         let close_signals = self.close_signals(Some(id));
         if let Some(PathKey { member, address }) = key {
             let connections = close_signals.len();
-            warn!(member, %address, connections, "cutting the connections of a silent upstream");
+            warn!(listener = self.listener_name(), member, %address, connections, "cutting the connections of a silent upstream");
         }
         for close_signal in close_signals {
             close_signal.end(Ending::MemberSilent);
@@ -194,6 +200,7 @@ impl Upstreams {
         }
         let reason = ending.as_str();
         info!(
+            listener = self.listener_name(),
             member = live.key.member,
             address = %live.key.address,
             connections = live.close_signals.len(),
@@ -247,7 +254,7 @@ impl Upstreams {
         let mut siblings = inner.live.values();
         let is_known = siblings.any(|other| other.key.member == key.member);
         drop(inner);
-        info!(member = key.member, address = %key.address, "upstream removed");
+        info!(listener = self.listener_name(), member = key.member, address = %key.address, "upstream removed");
         if is_known {
             self.show_state(&key.member);
             self.show_certificate(&key.member);

@@ -22,7 +22,7 @@ const TELL_GONE_AFTER: Duration = FURTHER_AFTER.saturating_add(Duration::from_se
 
 /// Where clients are sent, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Service {
+pub enum Service {
     /// A member that is Up.
     #[default]
     Up,
@@ -36,7 +36,7 @@ pub(super) enum Service {
 
 impl Service {
     /// The best service of these upstreams; none without upstreams, that is, before the first document.
-    pub(super) fn of(upstreams: impl IntoIterator<Item = (Standing, State, Reason)>) -> Option<Self> {
+    pub fn of(upstreams: impl IntoIterator<Item = (Standing, State, Reason)>) -> Option<Self> {
         upstreams.into_iter().map(Self::by).min()
     }
 
@@ -86,14 +86,14 @@ pub(super) fn nobody_answers(members: &str) -> String {
 
 /// The service that was logged last, and since when it differs from that.
 #[derive(Debug, Default)]
-pub(super) struct ServiceLog {
+pub struct ServiceLog {
     told: Service,
     other: Option<(Service, Instant)>,
 }
 
 impl ServiceLog {
     /// What to log now, if anything. Up is logged only after another service was.
-    pub(super) fn look(&mut self, service: Service, now: Instant) -> Option<Service> {
+    pub fn look(&mut self, service: Service, now: Instant) -> Option<Service> {
         if self.told == service {
             self.other = None;
             return None;

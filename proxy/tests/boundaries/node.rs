@@ -45,11 +45,7 @@ fn document(address: SocketAddr, apiserver: &Apiserver) -> String {
         }],
         disabled_members: Vec::new(),
         further_endpoints: Vec::new(),
-        listeners: vec![Listener {
-            name: "apiserver".to_owned(),
-            addresses: vec![address.ip()],
-            port: address.port(),
-        }],
+        listeners: vec![Listener::apiserver(vec![address.ip()], address.port())],
         balancing: Balancing::default(),
         rollout: RolloutTarget::default(),
         health_check: HealthCheck {

@@ -75,6 +75,7 @@ fn peer(class: Class) -> Peer {
         is_warm: true,
         has_listeners: true,
         pairs: 0,
+        knows_extra_listeners: false,
         other: Map::new(),
     }
 }

@@ -109,13 +109,14 @@ fn progress() -> impl Strategy<Value = Progress> {
 }
 
 fn passport() -> impl Strategy<Value = Passport> {
-    (address(), address(), milliseconds(), progress()).prop_map(|(client, listener, age, progress)| {
-        Passport {
-            client,
-            listener,
-            age,
-            progress,
-        }
+    let extra = prop::option::of(any::<String>());
+    let parts = (address(), address(), extra, milliseconds(), progress());
+    parts.prop_map(|(client, listener, extra_listener, age, progress)| Passport {
+        client,
+        listener,
+        extra_listener,
+        age,
+        progress,
     })
 }
 
@@ -161,6 +162,7 @@ fn opening() -> Passport {
     Passport {
         client: "127.0.0.1:40001".parse().unwrap(),
         listener: "127.0.0.1:7443".parse().unwrap(),
+        extra_listener: Some("konnectivity".to_owned()),
         age: Duration::from_millis(7),
         progress: Progress::Opening {
             heard: Bytes::from_static(b"\x16\x03\x01"),
@@ -177,6 +179,7 @@ fn established() -> Passport {
     Passport {
         client: "[::1]:40001".parse().unwrap(),
         listener: "[::1]:7443".parse().unwrap(),
+        extra_listener: None,
         age: Duration::from_secs(3600),
         progress: Progress::Established {
             upstream: Given {

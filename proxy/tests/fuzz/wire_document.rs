@@ -8,8 +8,9 @@ use std::{
 use serde_json::{Value, json};
 use trivet_crds::wire::{
     API_VERSION, Balancing, Connection, DisabledMember, Document, Error, Gate, HealthCheck, Listener,
-    Locality, MAX_ADDRESSES, MAX_DISABLED, MAX_FURTHER_ENDPOINTS, MAX_GATE_NODES, MAX_LISTENERS, MAX_MEMBERS,
-    MAX_REVISION, Member, MemberState, RolloutTarget, Tls, is_reachable,
+    ListenerBalancing, ListenerHealthCheck, ListenerKind, Locality, MAX_ADDRESSES, MAX_DISABLED,
+    MAX_FURTHER_ENDPOINTS, MAX_GATE_NODES, MAX_LISTENERS, MAX_MEMBERS, MAX_REVISION, Member, MemberState,
+    RolloutTarget, Tls, is_reachable,
 };
 
 use crate::search::{fuzz, keep};
@@ -67,6 +68,15 @@ fn read(text: &str) -> Result<Document, Error> {
     };
     assert!((1..=MAX_LISTENERS).contains(&document.listeners.len()));
     assert!(document.listeners.iter().all(on_loopback));
+    assert!(document.apiserver_listeners().next().is_some());
+    assert!(document.listeners.iter().all(is_whole));
+    for extra in document.extra_listeners() {
+        let shared = |other: &Listener| {
+            let mut sockets = other.sockets();
+            other.name != extra.name && sockets.any(|socket| extra.sockets().any(|own| own == socket))
+        };
+        assert!(!document.listeners.iter().any(shared));
+    }
     assert!(
         !document
             .members
@@ -93,19 +103,50 @@ fn read(text: &str) -> Result<Document, Error> {
     Ok(document)
 }
 
-/// Whether a connection to the member would come back to the proxy.
+/// Whether a listener has what its kind needs, and nothing else.
+fn is_whole(listener: &Listener) -> bool {
+    let path = listener.health_check.as_ref().map(|check| check.path.as_str());
+    let is_path = |path: &str| {
+        path.starts_with('/')
+            && path.len() <= 253
+            && path.chars().all(|character| character.is_ascii_graphic())
+    };
+    match listener.kind {
+        ListenerKind::Apiserver => listener.member_port.is_none() && path.is_none(),
+        ListenerKind::Tls => listener.member_port.is_some_and(|port| port > 0) && path.is_none(),
+        ListenerKind::Https => {
+            listener.member_port.is_some_and(|port| port > 0)
+                && path.is_none_or(is_path)
+                && listener.check_path().is_some_and(is_path)
+        }
+    }
+}
+
+/// Whether a connection to a server of the member would come back to the proxy.
 fn loops(member: &Member, listeners: &[Listener]) -> bool {
     let at = |listener: &Listener, address: &IpAddr| {
         address.is_unspecified() || listener.addresses.contains(&address.to_canonical())
     };
+    let others: Vec<_> = listeners
+        .iter()
+        .filter_map(|listener| listener.member_port)
+        .collect();
     listeners.iter().any(|listener| {
-        listener.port == member.port && member.addresses.iter().any(|address| at(listener, address))
+        (listener.port == member.port || others.contains(&listener.port))
+            && member.addresses.iter().any(|address| at(listener, address))
     })
 }
 
 /// Real documents with what no change of a few bytes makes.
 fn beyond_their_bounds() -> Vec<Vec<u8>> {
-    let edits: [fn(&mut Value); 4] = [
+    let edits: [fn(&mut Value); 8] = [
+        |document| document["listeners"][1]["memberPort"] = Value::Null,
+        |document| document["listeners"][1]["healthCheck"]["path"] = "healthz\r\nhost: a".into(),
+        |document| document["listeners"][1]["port"] = document["listeners"][0]["port"].clone(),
+        |document| {
+            document["members"][0]["addresses"] = json!(["127.0.0.1"]);
+            document["listeners"][1]["memberPort"] = 7443.into();
+        },
         |document| document["revision"] = u64::MAX.into(),
         |document| document["rollout"]["gate"]["nodes"] = vec!["w1"; MAX_GATE_NODES + 1].into(),
         |document| {
@@ -152,11 +193,19 @@ pub(crate) fn document(revision: u64) -> String {
             ],
         }],
         further_endpoints: vec!["10.0.0.19:6443".parse().unwrap()],
-        listeners: vec![Listener {
-            name: "apiserver".to_owned(),
-            addresses: vec!["127.0.0.1".parse().unwrap()],
-            port: 7443,
-        }],
+        listeners: vec![
+            Listener::apiserver(vec!["127.0.0.1".parse().unwrap()], 7443),
+            Listener {
+                name: "supervisor".to_owned(),
+                kind: ListenerKind::Https,
+                member_port: Some(9345),
+                balancing: ListenerBalancing::Spread,
+                health_check: Some(ListenerHealthCheck {
+                    path: "/ping".to_owned(),
+                }),
+                ..Listener::apiserver(vec!["127.0.0.1".parse().unwrap()], 19345)
+            },
+        ],
         balancing: Balancing {
             locality: Locality::PreferSameZone,
         },
@@ -201,8 +250,7 @@ fn keep_real_documents() {
         text.replace("10.0.0.11", "10.0.0.12").as_bytes(),
     );
     let mut value: Value = serde_json::from_str(&text).unwrap();
-    let further =
-        serde_json::json!({ "name": "konnectivity", "kind": "TLS", "port": 8132, "memberPort": 8132 });
+    let further = serde_json::json!({ "name": "dns", "kind": "UDP", "port": 8053, "memberPort": 53 });
     value["listeners"].as_array_mut().unwrap().push(further);
     value.as_object_mut().unwrap().remove("hash");
     keep("wire_document", "later-kind", value.to_string().as_bytes());

@@ -454,6 +454,7 @@ fn start(number: usize, rank: Rank, is_gated: bool) -> Process {
         is_warm: false,
         has_listeners: false,
         pairs: 0,
+        knows_extra_listeners: false,
         other: Map::new(),
     };
     let mut machine = Machine::new(own, String::new());

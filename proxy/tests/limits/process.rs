@@ -300,11 +300,7 @@ fn document(listener: SocketAddr, upstream: SocketAddr) -> String {
         }],
         disabled_members: Vec::new(),
         further_endpoints: Vec::new(),
-        listeners: vec![Listener {
-            name: "apiserver".to_owned(),
-            addresses: vec![listener.ip()],
-            port: listener.port(),
-        }],
+        listeners: vec![Listener::apiserver(vec![listener.ip()], listener.port())],
         balancing: Balancing::default(),
         rollout: RolloutTarget::default(),
         health_check: HealthCheck {

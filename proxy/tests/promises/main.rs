@@ -11,6 +11,7 @@
 mod addresses;
 mod documents;
 mod draining;
+mod extras;
 mod handover;
 mod health;
 mod locality;

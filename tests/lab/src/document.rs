@@ -35,11 +35,10 @@ impl Pool {
             members: Vec::new(),
             disabled_members: Vec::new(),
             further_endpoints: Vec::new(),
-            listeners: vec![Listener {
-                name: "apiserver".to_owned(),
-                addresses: vec![[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1].into()],
-                port: PROXY,
-            }],
+            listeners: vec![Listener::apiserver(
+                vec![[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1].into()],
+                PROXY,
+            )],
             balancing: Balancing::default(),
             rollout: RolloutTarget::default(),
             health_check: HealthCheck {

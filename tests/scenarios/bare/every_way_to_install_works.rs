@@ -107,7 +107,13 @@ async fn an_example_that_is_applied_twice_changes_nothing() -> Result<()> {
     tools
         .kubectl("wait --for=condition=Established crd apiserverpools.trivet.dev --timeout=30s")
         .await?;
-    for example in ["pool-default", "pool-every-field", "pool-members", "pool-zones"] {
+    for example in [
+        "pool-default",
+        "pool-every-field",
+        "pool-extra-listeners",
+        "pool-members",
+        "pool-zones",
+    ] {
         let file = format!("{EXAMPLES}/{example}.yaml");
         for mode in ["", "--server-side"] {
             let apply = format!("apply {mode} --filename {file}");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::{Document, Gate, tests::document};
+use crate::wire::{Document, Gate, ListenerHealthCheck, tests::document};
 
 /// A change that breaks a bound; the field and the value that the error names; a part of its rule.
 type Case = (fn(&mut Document), &'static str, &'static str, &'static str);
@@ -171,6 +171,82 @@ const CASES: &[Case] = &[
         "1024 to 65535",
     ),
     (
+        |d| d.listeners = vec![extra("konnectivity", 8132)],
+        "listeners",
+        "a list of 1",
+        "an entry of kind Apiserver",
+    ),
+    (
+        |d| d.listeners.push(extra("konnectivity", 7443)),
+        "listeners[1].port",
+        "7443",
+        "not be that of another listener",
+    ),
+    (
+        |d| {
+            let mut extra = extra("konnectivity", 8132);
+            extra.member_port = None;
+            d.listeners.push(extra);
+        },
+        "listeners[1].memberPort",
+        "absent",
+        "the port of the members' servers",
+    ),
+    (
+        |d| {
+            let mut extra = extra("konnectivity", 8132);
+            extra.member_port = Some(0);
+            d.listeners.push(extra);
+        },
+        "listeners[1].memberPort",
+        "0",
+        "1 to 65535",
+    ),
+    (
+        |d| d.listeners[0].member_port = Some(6443),
+        "listeners[0].memberPort",
+        "6443",
+        "absent with kind Apiserver",
+    ),
+    (
+        |d| {
+            let mut extra = checked("/healthz");
+            extra.kind = ListenerKind::Tls;
+            d.listeners.push(extra);
+        },
+        "listeners[1].healthCheck",
+        "set",
+        "unless the kind is HTTPS",
+    ),
+    (
+        |d| d.listeners.push(checked("")),
+        "listeners[1].healthCheck.path",
+        "\"\"",
+        "1 to 253",
+    ),
+    (
+        |d| d.listeners.push(checked("/a b")),
+        "listeners[1].healthCheck.path",
+        "\"/a b\"",
+        "begin with a slash",
+    ),
+    (
+        |d| d.listeners.push(checked("healthz")),
+        "listeners[1].healthCheck.path",
+        "\"healthz\"",
+        "begin with a slash",
+    ),
+    // A master's own apiserver is no listener, and its other server is one.
+    (
+        |d| {
+            d.members[0].addresses = vec![IpAddr::from([127, 0, 0, 1])];
+            d.listeners.push(extra("konnectivity", 8132));
+        },
+        "members[0].addresses",
+        "127.0.0.1",
+        "must not be a listener",
+    ),
+    (
         |d| d.tls.server_name.clear(),
         "tls.serverName",
         "\"\"",
@@ -225,6 +301,27 @@ fn disabled(name: &str, addresses: usize) -> DisabledMember {
     DisabledMember {
         name: name.to_owned(),
         sockets: vec![SocketAddr::from(([10, 0, 9, 1], 6443)); addresses],
+    }
+}
+
+/// A listener for other servers, which listen on the same port.
+fn extra(name: &str, port: u16) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        kind: ListenerKind::Tls,
+        member_port: Some(port),
+        ..Listener::apiserver(vec![IpAddr::from([127, 0, 0, 1])], port)
+    }
+}
+
+/// One whose servers are asked this path.
+fn checked(path: &str) -> Listener {
+    Listener {
+        kind: ListenerKind::Https,
+        health_check: Some(ListenerHealthCheck {
+            path: path.to_owned(),
+        }),
+        ..extra("supervisor", 9345)
     }
 }
 
@@ -304,7 +401,7 @@ fn every_number_is_accepted_at_its_bounds_and_rejected_beyond() {
 
 #[test]
 fn values_at_their_bounds_are_accepted() {
-    let within: [fn(&mut Document); 9] = [
+    let within: [fn(&mut Document); 12] = [
         |d| d.revision = MAX_REVISION,
         |d| d.disabled_members = vec![disabled(&"n".repeat(253), MAX_ADDRESSES); MAX_DISABLED],
         |d| d.disabled_members = vec![disabled("cp9", 0)],
@@ -315,6 +412,18 @@ fn values_at_their_bounds_are_accepted() {
         // A master's own apiserver, beside a listener on another port.
         |d| d.members[0].addresses = vec![IpAddr::from([127, 0, 0, 1])],
         |d| d.rollout.gate.nodes = vec!["n".repeat(253); MAX_GATE_NODES],
+        |d| {
+            let numbered = (8001_u16..).take(MAX_LISTENERS - 1);
+            d.listeners
+                .extend(numbered.map(|port| extra(&port.to_string(), port)));
+        },
+        |d| d.listeners.push(checked(&format!("/{}", "p".repeat(252)))),
+        // Two listeners of the apiservers at one address do no harm.
+        |d| {
+            let mut second = d.listeners[0].clone();
+            second.name = "second".to_owned();
+            d.listeners.push(second);
+        },
     ];
     for change in within {
         let mut document = document();
@@ -374,7 +483,11 @@ mod schema {
             assert_eq!(schema["minimum"], json!(bounds.start()), "{path}");
             assert_eq!(schema["maximum"], json!(bounds.end()), "{path}");
         }
-        for (path, bounds) in [("members.*.port", PORT), ("listeners.*.port", LISTENER_PORT)] {
+        for (path, bounds) in [
+            ("members.*.port", PORT),
+            ("listeners.*.port", LISTENER_PORT),
+            ("listeners.*.memberPort", PORT),
+        ] {
             let schema = schema(path);
             assert_eq!(schema["minimum"], json!(bounds.start()), "{path}");
             assert_eq!(schema["maximum"], json!(bounds.end()), "{path}");
@@ -399,6 +512,7 @@ mod schema {
             ("members.*.addresses", "maxItems", MAX_ADDRESSES),
             ("listeners", "maxItems", MAX_LISTENERS),
             ("listeners.*.addresses", "maxItems", MAX_ADDRESSES),
+            ("listeners.*.name", "maxLength", *MEMBER_NAME.end()),
             ("members.*.name", "maxLength", *MEMBER_NAME.end()),
             ("members.*.zone", "maxLength", *ZONE.end()),
         ] {
@@ -408,6 +522,7 @@ mod schema {
         for (path, bounds) in [
             ("members.*.name", MEMBER_NAME),
             ("healthCheck.tlsServerName", SERVER_NAME),
+            ("listeners.*.healthCheck.path", CHECK_PATH),
         ] {
             let schema = schema(path);
             assert_eq!(schema["minLength"], json!(bounds.start()), "{path}");

@@ -30,7 +30,7 @@ pub(super) fn asked(spec: Option<&Value>) -> Asked {
     }
 }
 
-/// The listeners of a spec or of a document.
+/// The listeners of a spec or of a document, whatever they serve: only where they listen counts.
 pub(super) fn listeners(of: &Value) -> Vec<Listener> {
     let entries = of.get("listeners").and_then(Value::as_array);
     entries.into_iter().flatten().filter_map(listener).collect()
@@ -45,15 +45,10 @@ fn listener(entry: &Value) -> Option<Listener> {
         None if entry.get("addresses").is_some() => vec![EVERY_ADDRESS],
         None => default.addresses,
     };
-    Some(Listener {
-        name: entry
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned(),
+    Some(Listener::apiserver(
         addresses,
-        port: port(entry).unwrap_or(default.port),
-    })
+        port(entry).unwrap_or(default.port),
+    ))
 }
 
 fn address(told: &Value) -> IpAddr {
@@ -84,11 +79,10 @@ fn defaults() -> Vec<PoolListener> {
 
 fn default_listener(listener: &PoolListener) -> Listener {
     let addresses = listener.addresses.iter();
-    Listener {
-        name: String::new(),
-        addresses: addresses.filter_map(|text| text.parse().ok()).collect(),
-        port: listener.port,
-    }
+    Listener::apiserver(
+        addresses.filter_map(|text| text.parse().ok()).collect(),
+        listener.port,
+    )
 }
 
 #[cfg(test)]

@@ -36,11 +36,7 @@ fn member(name: &str, node_name: &str, address: &str, state: PoolMemberState) ->
 }
 
 fn listener(port: u16) -> Vec<Listener> {
-    vec![Listener {
-        name: "apiserver".to_owned(),
-        addresses: vec!["127.0.0.1".parse().unwrap()],
-        port,
-    }]
+    vec![Listener::apiserver(vec!["127.0.0.1".parse().unwrap()], port)]
 }
 
 /// A cluster with a tainted master and a worker.
@@ -83,6 +79,31 @@ fn a_port_of_an_apiserver_on_a_node_in_scope_is_rejected() {
     let listed = |state| member("extra", "", "10.0.0.1", state);
     assert!(rejected(6443, &json!({}), listed(PoolMemberState::Active)).is_some());
     assert!(rejected(6443, &json!({}), listed(PoolMemberState::Disabled)).is_some());
+}
+
+#[test]
+fn the_port_of_a_server_beside_the_apiserver_is_rejected_too() {
+    let reject = |port: u16, template: &Value| {
+        let konnectivity = json!({
+            "name": "konnectivity", "kind": "TLS", "addresses": ["127.0.0.1"], "port": port, "memberPort": 8132,
+        });
+        let mut listeners = listener(7443);
+        listeners.push(serde_json::from_value(konnectivity).unwrap());
+        let proxy: ProxyTemplate = serde_json::from_value(template.clone()).unwrap();
+        let cp1 = member("cp1", "cp1", "10.0.0.1", PoolMemberState::Active);
+        check_apiservers(&listeners, &proxy, &[cp1], &cluster()).err()
+    };
+    let message = reject(8132, &json!({})).unwrap().to_string();
+    for part in ["spec.listeners[].port is 8132", "memberPort", "node cp1"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(reject(18132, &json!({})), None, "another port");
+    assert_eq!(
+        reject(8132, &json!({ "nodeScope": "WorkersOnly" })),
+        None,
+        "no proxy there"
+    );
+    assert!(reject(18132, &json!({ "metrics": { "port": 8132 } })).is_some());
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::Map;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -18,7 +17,7 @@ use crate::{
         lent::{self, LentListener},
         lock::Lock,
         machine::{ChannelId, Event},
-        record::{Listener, ListenerKind, Message},
+        record::{Listener, Message},
     },
     net::spare,
 };
@@ -26,13 +25,8 @@ use crate::{
 impl Driver {
     /// The listeners that this process holds, in order.
     pub(super) fn held(&self) -> Vec<Listener> {
-        let listener = |address| Listener {
-            name: "apiserver".to_owned(),
-            kind: ListenerKind::Apiserver,
-            address,
-            other: Map::new(),
-        };
-        self.listeners.sockets().all().into_keys().map(listener).collect()
+        let sockets = self.listeners.sockets().all().into_keys();
+        sockets.map(|address| self.listeners.record_of(address)).collect()
     }
 
     /// The descriptors that go with a message.
@@ -167,7 +161,7 @@ impl Driver {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.listeners.sockets().replace(sockets);
+        self.listeners.hold(&held, sockets);
         Ok(held)
     }
 

@@ -86,6 +86,7 @@ mod tests {
             is_warm,
             has_listeners: true,
             pairs: 0,
+            knows_extra_listeners: false,
             other: Map::new(),
         }
     }

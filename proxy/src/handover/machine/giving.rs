@@ -45,10 +45,11 @@ impl Machine {
     }
 
     fn offer(&mut self) -> Vec<Action> {
-        let addresses = self.listeners.iter().map(|listener| listener.address).collect();
         let Some((channel, take)) = self.candidate() else {
             return Vec::new();
         };
+        let lent = self.listeners_for(channel).into_iter();
+        let addresses = lent.map(|listener| listener.address).collect();
         let Role::Holding(holding) = &mut self.role else {
             return Vec::new();
         };

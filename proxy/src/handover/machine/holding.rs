@@ -253,7 +253,7 @@ impl Machine {
     }
 
     fn welcome(&self, channel: ChannelId) -> Vec<Action> {
-        let listeners = self.listeners.clone();
+        let listeners = self.listeners_for(channel);
         let mut actions = vec![
             self.hello(channel),
             Action::Send(channel, Message::Lend { listeners }),

@@ -44,6 +44,7 @@ fn process(rank: Rank) -> Peer {
         is_warm: false,
         has_listeners: false,
         pairs: 0,
+        knows_extra_listeners: false,
         other: Map::new(),
     }
 }
@@ -60,6 +61,16 @@ fn listener() -> Listener {
         name: "default".to_owned(),
         kind: ListenerKind::Apiserver,
         address: "127.0.0.1:7443".parse().unwrap(),
+        other: Map::new(),
+    }
+}
+
+/// One for clients of other servers.
+fn extra_listener() -> Listener {
+    Listener {
+        name: "konnectivity".to_owned(),
+        kind: ListenerKind::Tls,
+        address: "127.0.0.1:18132".parse().unwrap(),
         other: Map::new(),
     }
 }

@@ -65,6 +65,9 @@ pub enum Error {
 struct Entry {
     client: SocketAddr,
     listener: SocketAddr,
+    /// Only a process that knows extra listeners is given their connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extra_listener: Option<String>,
     #[serde(default)]
     age_milliseconds: u64,
     /// None while the connection is being opened.
@@ -200,6 +203,7 @@ impl Entry {
         let base = Self {
             client: passport.client,
             listener: passport.listener,
+            extra_listener: passport.extra_listener.clone(),
             age_milliseconds: milliseconds(passport.age),
             upstream: None,
             sent: DirectionEntry::default(),
@@ -259,6 +263,7 @@ impl Entry {
         Passport {
             client: self.client,
             listener: self.listener,
+            extra_listener: self.extra_listener,
             age: Duration::from_millis(self.age_milliseconds),
             progress,
         }

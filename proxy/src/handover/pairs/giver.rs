@@ -66,8 +66,8 @@ enum Error {
 
 /// Who serves in the directory.
 enum Search {
-    /// One that takes connections.
-    Found(Channel),
+    /// One that takes connections, and whether it tells those of extra listeners apart.
+    Found(Channel, bool),
     /// One that takes none: an earlier release.
     TakesNone,
     /// Nobody yet, or one that does not answer.
@@ -93,9 +93,9 @@ pub async fn give_all(directory: &Path, listeners: &Listeners, willing: impl Fn(
             giver.deadline = Instant::now() + ANSWER_LIMIT;
         }
         match search(directory, giver.deadline).await {
-            Search::Found(channel) => {
+            Search::Found(channel, knows_extras) => {
                 let before = giver.given;
-                if let Err(error) = giver.give_on(&channel).await {
+                if let Err(error) = giver.give_on(&channel, knows_extras).await {
                     let cause = cause::chain(&error);
                     debug!(cause, "failed to give connections to another proxy of this node");
                     faults = if giver.given > before { 1 } else { faults + 1 };
@@ -151,7 +151,9 @@ async fn search(directory: &Path, deadline: Instant) -> Search {
         .saturating_duration_since(Instant::now())
         .min(ANSWER_LIMIT);
     match inquiry::ask_on(&channel, within).await {
-        Ok(processes) if processes.holder.pairs > 0 => Search::Found(channel),
+        Ok(processes) if processes.holder.pairs > 0 => {
+            Search::Found(channel, processes.holder.knows_extra_listeners)
+        }
         Ok(_) => Search::TakesNone,
         Err(_) => Search::Nobody,
     }
@@ -176,11 +178,12 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
 
     /// Gives one batch after the other on this channel, until it ends. Connections are on their way only meanwhile: those
     /// that wait for a batch go on once it has ended.
-    async fn give_on(&mut self, channel: &Channel) -> Result<(), Error> {
-        let mut departures = self.listeners.transfers().begin(MAX_PAIRS).await;
+    async fn give_on(&mut self, channel: &Channel, knows_extras: bool) -> Result<(), Error> {
+        let transfers = self.listeners.transfers();
+        let mut departures = transfers.begin(MAX_PAIRS, knows_extras).await;
         let mut goes_on = true;
         while goes_on && self.is_needed() && !self.is_late() {
-            let batch = self.collect(&mut departures).await;
+            let batch = self.collect(&mut departures, knows_extras).await;
             if !batch.is_empty() {
                 goes_on = self.give(channel, batch).await?;
             }
@@ -189,10 +192,10 @@ impl<Willing: Fn() -> bool> Giver<'_, Willing> {
     }
 
     /// The connections that go next. No more are asked for than fit into the batch: each stands still until it is taken.
-    async fn collect(&self, departures: &mut Departures<'_>) -> Vec<Transfer> {
+    async fn collect(&self, departures: &mut Departures<'_>, knows_extras: bool) -> Vec<Transfer> {
         let mut batch = Batch::default();
         batch.fill(departures);
-        let asked = self.listeners.upstreams().ask_to_hand_over(batch.room());
+        let asked = self.listeners.ask_to_hand_over(batch.room(), knows_extras);
         let awaited = batch.transfers.len() + asked;
         for _ in 0..TURNS {
             yield_now().await;

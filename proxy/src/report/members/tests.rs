@@ -34,6 +34,7 @@ fn held(member: &str, address: &str, connections: u64) -> Held {
         member: member.to_owned(),
         address: address.to_owned(),
         connections,
+        is_of_extra: false,
     }
 }
 
@@ -43,6 +44,28 @@ fn probed(outcome: &str, microseconds: Option<u64>) -> Observation {
         "lastMillisecondsAgo": 1, "latencyMicroseconds": microseconds,
     }))
     .unwrap()
+}
+
+#[test]
+fn the_connections_of_extra_listeners_count_for_their_member_and_leave_only_with_it() {
+    let of_extra = |member: &str| Held {
+        is_of_extra: true,
+        ..held(member, "10.0.0.0:8132", 2)
+    };
+    let counts = |standing: &str| {
+        let upstreams = [upstream("cp1", "Up", &[(standing, 1)])];
+        let members = members(&upstreams, &[of_extra("cp1")]);
+        (members[0].connections, members[0].leaving_connections)
+    };
+    assert_eq!(counts("Active"), (3, 0));
+    assert_eq!(counts("Draining"), (3, 3));
+    // An address that the member does not have any more.
+    let elsewhere = Held {
+        address: "10.0.9.9:8132".to_owned(),
+        ..of_extra("cp1")
+    };
+    let members = members(&[upstream("cp1", "Up", &[("Active", 1)])], &[elsewhere]);
+    assert_eq!((members[0].connections, members[0].leaving_connections), (3, 2));
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl Relayed {
         let passport = Passport {
             client: peer,
             listener: address,
+            extra_listener: None,
             age: Duration::from_secs(1),
             progress: Progress::Opening {
                 heard: Bytes::from_static(UNSENT),

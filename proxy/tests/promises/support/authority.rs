@@ -5,9 +5,10 @@ use std::sync::Arc;
 use p521::ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme,
+    ClientConfig, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
     sign::{self, CertifiedKey, Signer, SingleCertAndKey},
 };
 use sha2::{Digest, Sha512};
@@ -73,6 +74,25 @@ impl Signer for P521Key {
     }
 }
 
+/// A server of this version of TLS with a good certificate, which wants one of its clients.
+pub(crate) fn demanding_server(
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+) -> Arc<ServerConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate.clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let (certificate, key) = authority.certify(CertificateParams::new([NAME.to_owned()]).unwrap());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    Arc::new(config)
+}
+
 /// Signs apiservers' certificates.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -119,15 +139,21 @@ impl Authority {
         Arc::new(config)
     }
 
-    fn sign(&self, params: CertificateParams) -> Arc<ServerConfig> {
+    /// A certificate that it signs, and its key.
+    fn certify(&self, params: CertificateParams) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        (certificate.der().clone(), key)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Arc<ServerConfig> {
+        let (certificate, key) = self.certify(params);
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
+            .with_single_cert(vec![certificate], key)
             .unwrap();
         Arc::new(config)
     }

@@ -48,11 +48,7 @@ impl Pool {
             members: Vec::new(),
             disabled_members: Vec::new(),
             further_endpoints: Vec::new(),
-            listeners: vec![Listener {
-                name: "apiserver".to_owned(),
-                addresses: vec!["127.0.0.1".parse().unwrap()],
-                port,
-            }],
+            listeners: vec![Listener::apiserver(vec!["127.0.0.1".parse().unwrap()], port)],
             balancing: Balancing::default(),
             rollout: RolloutTarget::default(),
             health_check: HealthCheck {
@@ -185,6 +181,20 @@ impl Pool {
             sockets: vec![apiserver.address],
         });
         self
+    }
+
+    /// Whose proxies have this extra listener too.
+    pub(crate) fn extra(mut self, listener: &Listener) -> Self {
+        self.document.listeners.push(listener.clone());
+        self
+    }
+
+    /// Whose document has this entry of a later release too.
+    pub(crate) fn text_with_listener(&self, entry: serde_json::Value) -> String {
+        let mut value = serde_json::to_value(&self.document).unwrap();
+        value["listeners"].as_array_mut().unwrap().push(entry);
+        value.as_object_mut().unwrap().remove("hash");
+        value.to_string()
     }
 
     /// Where an apiserver may be that is no member.

@@ -34,11 +34,7 @@ pub(super) fn configuration(setting: &Setting, listen: SocketAddr) -> Result<Pat
         }],
         disabled_members: Vec::new(),
         further_endpoints: Vec::new(),
-        listeners: vec![Listener {
-            name: "apiserver".to_owned(),
-            addresses: vec![listen.ip()],
-            port: listen.port(),
-        }],
+        listeners: vec![Listener::apiserver(vec![listen.ip()], listen.port())],
         balancing: Balancing::default(),
         rollout: RolloutTarget::default(),
         health_check: HealthCheck {

@@ -219,6 +219,7 @@ pub(crate) fn report(index: usize, fleet: &Fleet, news: News, written: u32) -> R
         .count();
     let summary = format!("{up}/{}", members.len());
     let listener = |address: &str| ReportedListener {
+        listener_name: "apiserver".to_owned(),
         address: address.to_owned(),
         state: ListenerState::Listening,
         message: String::new(),

@@ -18,6 +18,37 @@ fn a_holder_offers_to_a_warm_peer_of_higher_rank() {
 }
 
 #[test]
+fn a_peer_that_knows_no_extra_listeners_is_lent_and_offered_none() {
+    let both = vec![listener(), extra_listener()];
+    for knows_extra_listeners in [true, false] {
+        let mut machine = Machine::serving(standby());
+        machine.observe(Event::Listening(both.clone()));
+        let peer = Peer {
+            knows_extra_listeners,
+            ..warm(pod(1))
+        };
+        let expected = if knows_extra_listeners {
+            both.clone()
+        } else {
+            vec![listener()]
+        };
+        let lend = Message::Lend {
+            listeners: expected.clone(),
+        };
+        let actions = machine.reads(FIRST, hello(peer));
+        assert!(sent(&actions, FIRST).contains(&&lend), "{actions:?}");
+        let actions = machine.observe(Event::Listening(both.clone()));
+        assert_eq!(sent(&actions, FIRST), [&lend]);
+        let actions = machine.reads(FIRST, asks(AskReason::Rank));
+        let [Message::Offer { addresses, .. }] = &sent(&actions, FIRST)[..] else {
+            panic!("{actions:?}");
+        };
+        let expected: Vec<_> = expected.iter().map(|listener| listener.address).collect();
+        assert_eq!(*addresses, expected);
+    }
+}
+
+#[test]
 fn a_holder_offers_nothing_to_its_equals() {
     let mut machine = Machine::serving(pod(1));
     machine.reads(FIRST, hello(warm(pod(1))));
