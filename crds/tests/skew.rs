@@ -33,7 +33,7 @@ const RENDERED: &str = "operator/src/render/snapshots/trivet_operator__render__t
 const DAEMON_SET: &str = "operator/src/render/snapshots/trivet_operator__render__tests__daemon_set.snap";
 
 /// Rules that the release before has not, each with the reason why it may come.
-const NEW_RULES: [(&str, &str); 2] = [
+const NEW_RULES: [(&str, &str); 3] = [
     (
         "!self.metadata.name.endsWith('-bootstrap')",
         "the DaemonSet of such a pool would be that of another pool's writer; the API server still takes edits of one that \
@@ -42,6 +42,10 @@ const NEW_RULES: [(&str, &str); 2] = [
     (
         "self.exposure != 'Node' || (isIP(self.address) && ip(self.address).isLoopback())",
         "the release before has no exposure, so none of its pools breaks it",
+    ),
+    (
+        "!has(self.spec) || !has(self.spec.dns) || !has(self.spec.dns.service) || !has(self.spec.dns.service.policy) || self.spec.dns.service.policy != 'Enabled' || has(self.spec.dns.service.name) || self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+        "the release before has no names in DNS, so none of its pools breaks it",
     ),
 ];
 
