@@ -14,6 +14,7 @@
 mod api_server;
 mod edits;
 mod hosts;
+mod names;
 mod policy;
 mod promises;
 mod world;
