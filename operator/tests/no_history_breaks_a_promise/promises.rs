@@ -176,7 +176,7 @@ fn was_obeyed(world: &World, passed: &Passed) -> bool {
     })
 }
 
-/// Without an edit no master that answers is lost, whatever nodes, names and endpoints say.
+/// Without an edit, and a permission that may be open, no master that answers is lost, whatever nodes, names and endpoints say.
 fn what_answers_stays(world: &World, passed: &Passed, before: &Document, after: &Document) {
     let has = |document: &Document, host: &Host| {
         let mut members = document.members.iter().filter(|member| member.port == PORT);
@@ -189,7 +189,9 @@ fn what_answers_stays(world: &World, passed: &Passed, before: &Document, after: 
     };
     // An entry that disables a member may come to mean another one when nodes and names change.
     let mut entries = world.pool.spec.members.iter();
-    if entries.any(|entry| entry.state == PoolMemberState::Disabled) || world.is_blind {
+    let is_disabled = entries.any(|entry| entry.state == PoolMemberState::Disabled);
+    // An open permission switches the guard off for the next removal.
+    if is_disabled || world.is_blind || world.pool.annotations().contains_key(ALLOW_SHRINK) {
         return;
     }
     for host in world
