@@ -5,6 +5,7 @@
 //! webhook a pool can be edited whenever an apiserver answers.
 
 mod affinity;
+mod dns;
 mod listener;
 mod node_bootstrap;
 mod proxy;
@@ -20,6 +21,7 @@ pub use self::affinity::{
     NodeSelectorOperator, ProxyAffinity, ProxyNodeAffinity, ProxyNodeSelector, ProxyNodeSelectorRequirement,
     ProxyNodeSelectorTerm,
 };
+pub use self::dns::{DnsExternal, DnsPolicy, DnsService, DnsStatus, PoolDns};
 pub use self::listener::{ListenerBalancing, ListenerHealthCheck, ListenerKind, PoolListener};
 pub use self::node_bootstrap::{BootstrapPolicy, NodeBootstrap};
 pub use self::proxy::{LogFormat, LogLevel, MetricsExposure, NodeScope, ProxyMetrics, ProxyTemplate};
@@ -107,6 +109,8 @@ pub struct ApiserverPoolSpec {
     pub rollout: PoolRollout,
     /// How a node reaches the API before its kubelet knows the proxies' pods.
     pub node_bootstrap: NodeBootstrap,
+    /// The names under which programs that do not use a node's proxy find the apiservers.
+    pub dns: PoolDns,
 }
 
 /// Whether the operator follows the spec.
@@ -311,7 +315,8 @@ pub struct ApiserverPoolStatus {
     /// ProxiesAvailable (every node that should have a proxy has a ready one), ConfigSynced (every proxy of a Ready node
     /// follows the document configRevision), MembersDrained (no member that drains, is disabled or was removed has a client
     /// left), CertificateMatches (the apiservers' certificates are valid and cover the listeners), Progressing (proxies and
-    /// standbys are as the spec wants them, or on their way there).
+    /// standbys are as the spec wants them, or on their way there), and with spec.dns DNSPublished (the names are published as
+    /// the spec wants them).
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -338,6 +343,9 @@ pub struct ApiserverPoolStatus {
     #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<i64>,
+    /// What is published by spec.dns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsStatus>,
 }
 
 /// One member as the operator sees it.
@@ -446,6 +454,7 @@ impl Default for ApiserverPoolSpec {
             proxy: ProxyTemplate::default(),
             rollout: PoolRollout::default(),
             node_bootstrap: NodeBootstrap::default(),
+            dns: PoolDns::default(),
         }
     }
 }

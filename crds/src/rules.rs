@@ -128,6 +128,26 @@ pub(crate) const RULES: &[Rule] = &[
         cel: "self.matches('^(/[A-Za-z0-9][-._A-Za-z0-9]*){2,8}$')",
         message: "spec.nodeBootstrap.manifestPath: must be an absolute path without a slash at its end, such as /etc/kubernetes/manifests, in which each part begins with a letter or a digit; take the staticPodPath of the nodes' kubelets",
     },
+    Rule {
+        at: "",
+        cel: "!has(self.spec) || !has(self.spec.dns) || !has(self.spec.dns.service) || !has(self.spec.dns.service.policy) || self.spec.dns.service.policy != 'Enabled' || has(self.spec.dns.service.name) || self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+        message: "spec.dns.service.name: required for a pool whose own name has a dot or begins with a digit, because a Service cannot be named after it; set a name",
+    },
+    Rule {
+        at: "/spec/dns/service/name",
+        cel: "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        message: "spec.dns.service.name: must be the name of a Service: lower-case letters, digits and -, beginning with a letter and ending with a letter or a digit",
+    },
+    Rule {
+        at: "/spec/dns/external",
+        cel: "self.policy != 'Enabled' || has(self.hostname)",
+        message: "spec.dns.external.hostname: required with policy Enabled; set the DNS name of the records, in a zone that external-dns manages",
+    },
+    Rule {
+        at: "/spec/dns/external/hostname",
+        cel: "self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+$') && !self.matches('^[0-9.]+$')",
+        message: "spec.dns.external.hostname: must be a lower-case DNS name with its zone, such as api.example.com, without a dot at its end",
+    },
 ];
 
 /// How server-side apply merges a list, and what makes its entries unique.

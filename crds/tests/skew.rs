@@ -37,7 +37,7 @@ const ONE_LISTENER: &str =
     "the pools of the release before have the entry apiserver alone, and none of these fields";
 
 /// Rules that the release before has not, each with the reason why it may come.
-const NEW_RULES: [(&str, &str); 8] = [
+const NEW_RULES: [(&str, &str); 9] = [
     (
         "!self.metadata.name.endsWith('-bootstrap')",
         "the DaemonSet of such a pool would be that of another pool's writer; the API server still takes edits of one that \
@@ -67,6 +67,10 @@ const NEW_RULES: [(&str, &str); 8] = [
     (
         "!has(self.healthCheck) || (has(self.kind) && self.kind == 'HTTPS')",
         ONE_LISTENER,
+    ),
+    (
+        "!has(self.spec) || !has(self.spec.dns) || !has(self.spec.dns.service) || !has(self.spec.dns.service.policy) || self.spec.dns.service.policy != 'Enabled' || has(self.spec.dns.service.name) || self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+        "the release before has no names in DNS, so none of its pools breaks it",
     ),
 ];
 

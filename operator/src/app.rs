@@ -15,6 +15,7 @@ use crate::api::fence::Fence;
 use crate::cli::Run;
 use crate::context::{Context, PoolStates};
 use crate::controller::{self, News, Writers};
+use crate::dns;
 use crate::gather;
 use crate::leader::Leadership;
 use crate::leader::campaign::Campaign;
@@ -158,6 +159,11 @@ impl Bound {
             ("prober", Ok(()))
         });
         let (report_news, reports_changed) = mpsc::channel(1);
+        let (stop, naming, names_changed) = (shutdown.clone(), Arc::clone(&ctx), report_news.clone());
+        parts.spawn(async move {
+            stop.run_until_cancelled(dns::run(&naming, names_changed)).await;
+            ("names", Ok(()))
+        });
         let (stop, reporting) = (shutdown.clone(), Arc::clone(&ctx));
         parts.spawn(async move {
             stop.run_until_cancelled(gather::run(&reporting, report_news))

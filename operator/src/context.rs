@@ -14,6 +14,7 @@ use crate::api::backoff::Backoff;
 use crate::api::client::Access;
 use crate::api::events::Notice;
 use crate::apply::LastApply;
+use crate::dns;
 use crate::leader::Leadership;
 use crate::observe::recent::{Look, Unstarted};
 use crate::observe::rows::Rows;
@@ -102,6 +103,8 @@ pub struct PoolState {
     pub rows: Rows,
     /// How many passes in a row have ended because an object had changed since they read it.
     pub conflicts: u32,
+    /// Its names in DNS.
+    pub dns: dns::Exchange,
     /// The delay after a failed pass.
     pub backoff: Backoff,
 }

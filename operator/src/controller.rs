@@ -20,6 +20,7 @@ use trivet_crds::{POOL_LABEL, wire};
 use crate::api::watch::{NodesSeen, paced, trim_node, trim_pod, watch};
 use crate::apply::{self, Applied, Live, apply};
 use crate::context::Context;
+use crate::dns::wish;
 use crate::leader::take;
 use crate::observe::replacement::Replacement;
 use crate::observe::{self, Observed, bootstrap, observe, proxies, replacement};
@@ -224,6 +225,9 @@ async fn reconcile(pool: &ApiserverPool, ctx: &Context) -> Result<Duration, Erro
         writer: &writer,
         applied: &applied,
     };
+    let names = wish::Facts::new(&pool.spec.dns, &name, &plan, pass.health());
+    ctx.pool_states
+        .change(&name, |state| state.dns.facts = Some(names));
     // Where the API server has refused an object, the status says so. Where it is absent, a status cannot be written.
     if applied
         .failure

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod cli;
 pub mod context;
 pub mod controller;
+pub mod dns;
 pub mod gather;
 pub mod health;
 pub mod leader;

@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use trivet_crds::pool::{ApiserverPool, ApiserverPoolStatus, MemberStatus};
 use trivet_crds::wire;
 
-use self::events::{begins, certificate, health_changes, membership_changes, notice, unreported, warnings};
+use self::events::{
+    begins, certificate, dns_names, health_changes, membership_changes, notice, unreported, warnings,
+};
 use self::status::{Refusal, Seen, status};
 use self::stored::Stored;
 use crate::MANAGER;
@@ -22,6 +24,7 @@ use crate::api::events::{log, publish};
 use crate::apply::{Applied, Kind};
 use crate::context::{Context, PoolState};
 use crate::health::Healths;
+use crate::health::sighting::Sightings;
 use crate::observe::bootstrap::Bootstrap;
 use crate::observe::proxies::Proxies;
 use crate::plan::{Facts, Plan, Verdict};
@@ -60,6 +63,11 @@ impl Pass<'_> {
         }
     }
 
+    /// The same, and what the nodes see, by which both the status and the names of the pool judge the members.
+    pub(crate) fn health(&self) -> (&Healths, &Sightings) {
+        (self.healths(), self.facts.healths_in_force().sightings())
+    }
+
     /// The names of the members in force after the pass. If a write has failed without a response but taken effect, the next
     /// pass finds the new members.
     fn in_force(&self) -> BTreeSet<String> {
@@ -93,6 +101,7 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         told_members,
         unsent,
         stored,
+        dns,
         ..
     } = ctx.pool_states.of(&name);
     let is_same_pool = uid == pool.metadata.uid;
@@ -107,12 +116,14 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         })
     });
     let by_reports = by_reports(ctx, &name, pass);
+    let published = dns.to_tell();
+    let (healths, sightings) = pass.health();
     let new = status(&Seen {
         generation: pool.metadata.generation,
         plan: pass.plan,
         server_name: &pool.spec.health_check.tls_server_name,
-        healths: pass.healths(),
-        sightings: pass.facts.healths_in_force().sightings(),
+        healths,
+        sightings,
         fleet: &pass.facts.fleet,
         daemon_set: pass.applied.proxies.object.as_ref(),
         writer: pass.applied.writer.object.as_ref(),
@@ -121,12 +132,14 @@ pub async fn report(ctx: &Context, pool: &ApiserverPool, pass: Pass<'_>) -> Resu
         uncounted: &pass.proxies.uncounted,
         failures: &pass.proxies.failures,
         refused: refused.as_ref(),
+        published: published.as_ref(),
         previous,
         now: now(),
     });
     let warnings = warnings(pass.plan, failure);
     let mut notices = health_changes(previous, &new, |member| is_proven(member, pass.facts));
     notices.extend(certificate(previous, &new));
+    notices.extend(dns_names(previous, &new));
     // A write that fails is tried again, and begins only once it has succeeded.
     let is_written = failure.is_none_or(|failure| failure.kind == Kind::Writer);
     notices.extend(begins(pass.plan).filter(|_| is_written));

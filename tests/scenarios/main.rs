@@ -47,6 +47,7 @@ mod serving {
     mod a_stolen_token_places_no_static_pod;
     mod an_edit_of_scope_takes_no_proxy;
     mod doctor_names_ten_planted_faults;
+    mod names_tell_the_truth;
     mod other_listeners_serve;
     mod two_operators_write_as_one;
     mod what_nodes_depend_on_is_not_deleted_by_accident;
@@ -58,6 +59,7 @@ mod soak {
     mod a_master_lost_for_minutes_costs_no_worker;
     mod a_proxy_that_does_nothing_harms_one_node_at_most;
     mod all_masters_are_replaced_one_by_one;
+    mod external_dns_follows_the_names;
     mod many_upgrades_end_no_connection;
 }
 

@@ -22,6 +22,7 @@ pub mod installation;
 mod keep_alive;
 pub mod local_ports;
 pub mod mistakes;
+pub mod names;
 pub mod node_fault;
 pub mod observe;
 pub mod operators;

@@ -12,7 +12,7 @@ Without a cluster (helm template) `lookup` finds nothing and everything is rende
 
 {{/* The names of the admission policies, and of their bindings. */}}
 {{- define "trivet.policies" -}}
-{{- list "trivet-namespace" "trivet-daemonset-deletion" "trivet-daemonset-writes" "trivet-proxy-reports" "trivet-configmap-deletion" "trivet-pod-deletion" "trivet-pod-eviction" "trivet-pod-writes" | toJson }}
+{{- list "trivet-namespace" "trivet-daemonset-deletion" "trivet-daemonset-writes" "trivet-proxy-reports" "trivet-configmap-deletion" "trivet-pod-deletion" "trivet-pod-eviction" "trivet-pod-writes" "trivet-dns-writes" | toJson }}
 {{- end }}
 
 {{/* "true" if the object exists and Helm would not adopt it. Takes (list $ apiVersion kind namespace name). */}}

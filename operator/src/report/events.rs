@@ -6,7 +6,7 @@ use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, MemberStatus};
 
 use super::status::certificates::{EXPIRED, EXPIRES_SOON, NOT_YET_VALID};
 use super::status::condition;
-use super::status::conditions::CERTIFICATE_MATCHES;
+use super::status::conditions::{CERTIFICATE_MATCHES, DNS_PUBLISHED};
 use super::status::progress::failed;
 use crate::api::events::Notice;
 use crate::apply;
@@ -69,6 +69,32 @@ pub fn certificate(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoolSt
         reason,
         member: String::new(),
         note: condition(after, CERTIFICATE_MATCHES).map_or_else(String::new, |found| found.message.clone()),
+    })
+}
+
+/// The event for names in DNS that are not published as the spec wants them any more, or are again.
+pub fn dns_names(before: Option<&ApiserverPoolStatus>, after: &ApiserverPoolStatus) -> Option<Notice> {
+    let reason_in = |status| {
+        let found = condition(status, DNS_PUBLISHED)?;
+        (found.status == "False").then_some(found.reason.as_str())
+    };
+    let was = before.and_then(reason_in);
+    let now = condition(after, DNS_PUBLISHED)?;
+    let is_warning = now.status == "False";
+    let has_changed = if is_warning {
+        was != Some(now.reason.as_str())
+    } else {
+        was.is_some() && now.status == "True"
+    };
+    has_changed.then(|| Notice {
+        is_warning,
+        reason: if is_warning {
+            "DNSNotPublished"
+        } else {
+            DNS_PUBLISHED
+        },
+        member: String::new(),
+        note: now.message.clone(),
     })
 }
 
@@ -204,6 +230,35 @@ mod tests {
             notes: Vec::new(),
             refused_removals: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_name_in_dns_that_is_not_published_has_one_event_for_each_reason_and_one_at_its_end() {
+        let published = |status: &str, reason: &str| -> ApiserverPoolStatus {
+            let condition = json!({ "type": "DNSPublished", "status": status, "reason": reason, "message": reason,
+                                    "lastTransitionTime": "2026-11-30T00:00:00Z" });
+            serde_json::from_value(json!({ "conditions": [condition] })).unwrap()
+        };
+        let (good, taken, refused) = (
+            published("True", "Published"),
+            published("False", "NameTaken"),
+            published("False", "ApplyFailed"),
+        );
+        let reason = |before: Option<&ApiserverPoolStatus>, after| {
+            let notice = dns_names(before, after);
+            notice.map(|notice| (notice.reason, notice.is_warning))
+        };
+        assert_eq!(reason(None, &good), None);
+        assert_eq!(reason(Some(&good), &taken), Some(("DNSNotPublished", true)));
+        assert_eq!(reason(Some(&taken), &taken), None);
+        assert_eq!(reason(Some(&taken), &refused), Some(("DNSNotPublished", true)));
+        assert_eq!(reason(Some(&refused), &good), Some(("DNSPublished", false)));
+        assert_eq!(reason(Some(&good), &good), None);
+        assert_eq!(
+            reason(Some(&good), &status("Up")),
+            None,
+            "the spec asks for no name"
+        );
     }
 
     #[test]

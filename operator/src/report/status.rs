@@ -2,6 +2,7 @@
 
 pub(super) mod certificates;
 pub mod conditions;
+mod dns;
 mod drained;
 mod members;
 pub(super) mod progress;
@@ -15,6 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use trivet_crds::pool::{ApiserverPoolStatus, ProxiesStatus};
 
 use crate::apply::Kind;
+use crate::dns::published::Published;
 use crate::health::Healths;
 use crate::health::sighting::Sightings;
 use crate::observe::availability::counts;
@@ -51,6 +53,8 @@ pub struct Seen<'a> {
     pub reported: &'a [String],
     /// The object that the API server has refused.
     pub refused: Option<&'a Refusal>,
+    /// What is published of the pool in DNS, if the spec asks for it.
+    pub published: Option<&'a Published>,
     /// The status of the last pass.
     pub previous: Option<&'a ApiserverPoolStatus>,
     /// The time of the changes.
@@ -93,6 +97,7 @@ pub fn status(seen: &Seen<'_>) -> ApiserverPoolStatus {
         proxies,
         endpoints: seen.plan.endpoints.clone(),
         config_revision: revision,
+        dns: dns::status(seen),
     };
     status.conditions = conditions::conditions(seen, &status);
     status

@@ -16,6 +16,7 @@ use trivet_crds::{RETIRE, RETIREMENT, data_plane_name};
 use super::facts::{Begun, Fleet};
 use super::read::Nodes;
 use crate::MANAGER;
+use crate::dns;
 use crate::render::remover;
 
 /// Why a step was not taken.
@@ -117,10 +118,11 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Deletes what is left in the API: the document, the reports, and the remover, by which a later operator knows that this
-    /// is not done.
+    /// Deletes what is left in the API: the document, the names in DNS, the reports, and the remover, by which a later operator
+    /// knows that this is not done.
     pub async fn finish(&self, fleet: &Fleet, nodes: &Nodes) -> Result<(), Error> {
         self.delete_document(fleet).await?;
+        self.delete_names(fleet).await?;
         let api: Api<ProxyReport> = Api::all(self.client.clone());
         let of_fleet = nodes
             .reports
@@ -155,6 +157,30 @@ impl Actor<'_> {
         gone(noted.map(drop)).map_err(failure("annotate ConfigMap"))?;
         let deleted = api.delete(&name, &DeleteParams::default()).await;
         gone(deleted.map(drop)).map_err(failure("delete ConfigMap"))
+    }
+
+    /// Deletes what says in DNS where the apiservers are.
+    async fn delete_names(&self, fleet: &Fleet) -> Result<(), Error> {
+        let names = dns::act::Actor {
+            client: self.client,
+            namespace: self.namespace,
+        };
+        let failure = |attempt, name| {
+            move |source| Error {
+                attempt,
+                name,
+                source,
+            }
+        };
+        let of_pool = fleet.pool.clone();
+        let left = Box::pin(names.read(Some(&fleet.pool))).await;
+        let left = left.map_err(failure("list the names in DNS of pool", of_pool))?;
+        for object in left.into_objects() {
+            let name = format!("{} {}", object.kind(), object.name());
+            let deleted = names.delete(&object).await;
+            deleted.map_err(failure("delete", name))?;
+        }
+        Ok(())
     }
 
     async fn note(&self, set: &DaemonSet, begun: Option<&Begun>) -> Result<(), Error> {

@@ -17,6 +17,13 @@ const WRITER: &str = "trivet-default-bootstrap";
 const REMOVER: &str = "retire-trivet-default";
 const MAP: &str = "/api/v1/namespaces/trivet-system/configmaps/trivet-default";
 
+/// What says in DNS where the apiservers are.
+const NAMES: [&str; 3] = [
+    "/api/v1/namespaces/trivet-system/services/default-apiservers",
+    "/apis/discovery.k8s.io/v1/namespaces/trivet-system/endpointslices/default-apiservers-ipv4-6443",
+    "/apis/externaldns.k8s.io/v1alpha1/namespaces/trivet-system/dnsendpoints/trivet-default",
+];
+
 /// The nodes of the cluster.
 const NODES: [&str; 2] = ["w1", "w2"];
 
@@ -83,6 +90,12 @@ impl Cluster {
         }
         let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": PROXIES } });
         state.objects.insert(MAP.to_owned(), map);
+        for path in NAMES {
+            let (_, name) = path.rsplit_once('/').unwrap();
+            let object = json!({ "apiVersion": "v1", "kind": "x", "addressType": "IPv4", "endpoints": [],
+                                 "metadata": { "name": name, "uid": name, "resourceVersion": "1" } });
+            state.objects.insert(path.to_owned(), object);
+        }
         drop(state);
         cluster
     }
@@ -192,6 +205,10 @@ impl State {
             let sets = self.objects.iter().filter(|(path, _)| path.starts_with(SETS));
             return list(&sets.map(|(_, set)| set.clone()).collect::<Vec<_>>());
         }
+        if NAMES.iter().any(|name| name.starts_with(path)) {
+            let found = self.objects.iter().filter(|(name, _)| name.starts_with(path));
+            return list(&found.map(|(_, object)| object.clone()).collect::<Vec<_>>());
+        }
         assert!(path.ends_with("/pods"), "{path}");
         let has = |set: &str| self.objects.contains_key(&format!("{SETS}/{set}"));
         let mut pods = Vec::new();
@@ -238,7 +255,11 @@ impl State {
         match self.objects.get(path) {
             None => status(404, "no"),
             // The policies of the chart.
-            Some(object) if object["metadata"]["annotations"][RETIREMENT].is_null() => status(403, "denied"),
+            Some(object)
+                if !NAMES.contains(&path) && object["metadata"]["annotations"][RETIREMENT].is_null() =>
+            {
+                status(403, "denied")
+            }
             Some(_) => {
                 self.objects.remove(path);
                 self.deleted.push(path.rsplit('/').next().unwrap().to_owned());
@@ -264,11 +285,16 @@ fn merge(into: &mut Value, changes: &Value) {
 }
 
 #[tokio::test]
-async fn manifests_go_before_the_proxies_and_the_document_after_them() {
+async fn manifests_go_before_the_proxies_and_the_document_and_the_names_after_them() {
     let cluster = Cluster::orphan();
     assert!(cluster.retired().await);
     let (deleted, events) = cluster.with(|state| (state.deleted.clone(), state.events.clone()));
-    assert_eq!(deleted, [WRITER, PROXIES, PROXIES, REMOVER]);
+    let names = NAMES.map(|path| path.rsplit('/').next().unwrap());
+    let [service, slice, records] = names;
+    assert_eq!(
+        deleted,
+        [WRITER, PROXIES, PROXIES, service, slice, records, REMOVER]
+    );
     assert_eq!(events, ["PoolRetired"]);
 }
 

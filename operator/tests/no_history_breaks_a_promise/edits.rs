@@ -103,6 +103,11 @@ fn values() -> Vec<(&'static str, Value)> {
             "nodeBootstrap.manifestPath",
             json!(["/etc/kubernetes/manifests", "/etc/kubelet.d"]),
         ),
+        ("dns.service.name", json!([null, "apiservers", "masters"])),
+        (
+            "dns.external.hostname",
+            json!([null, "api.example.com", "masters.example.com"]),
+        ),
     ]
 }
 
@@ -160,6 +165,11 @@ pub(crate) fn decisive() -> Vec<(&'static str, Value)> {
         ("proxy.metrics.port", json!(7443)),
         ("nodeBootstrap.policy", json!("StaticPod")),
         ("rollout.policy", json!("Paused")),
+        ("dns.service.policy", json!("Enabled")),
+        (
+            "dns.external",
+            json!({ "policy": "Enabled", "hostname": "api.example.com" }),
+        ),
     ]
 }
 
@@ -252,8 +262,11 @@ fn get<'a>(spec: &'a Value, path: &str) -> &'a Value {
 #[test]
 fn every_field_is_edited_and_the_operator_reads_what_is_stored() {
     let api = ApiServer::new();
-    // With a member, discovery may be switched off.
-    let base = json!({ "members": [{ "name": "cp1", "addresses": ["10.0.0.1"] }] });
+    // With a member, discovery may be switched off; with a name, records may be switched on.
+    let base = json!({
+        "members": [{ "name": "cp1", "addresses": ["10.0.0.1"] }],
+        "dns": { "external": { "hostname": "api.example.com" } },
+    });
     let pool = |spec: &Value| json!({ "metadata": { "name": "default" }, "spec": spec });
     let before = api.admit(&pool(&base), None).unwrap()["spec"].clone();
     let fields = fields(&api);

@@ -14,6 +14,7 @@
 mod api_server;
 mod edits;
 mod hosts;
+mod names;
 mod policy;
 mod promises;
 mod world;
@@ -107,7 +108,7 @@ fn event() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         8 => (pick(), pick(), 0..4_usize).prop_map(|(field, value, entry)| Event::Edit(field, value, entry)),
-        4 => (pick(), 0..4_usize).prop_map(|(edit, entry)| Event::Decide(edit, entry)),
+        6 => (pick(), 0..4_usize).prop_map(|(edit, entry)| Event::Decide(edit, entry)),
         1 => pick().prop_map(Event::RemoveEntry),
         1 => Just(Event::ResetSpec),
         1 => (prop::sample::select(&[ALLOW_SHRINK, ALLOW_SCOPE_SHRINK][..]), any::<bool>())

@@ -1,10 +1,10 @@
-//! The chart's admission policy that limits which DaemonSets the operator may write, run offline.
+//! The chart's admission policies that limit which DaemonSets the operator may write, and which names in DNS, run offline.
 //!
 //! The evaluator has no optional fields and no variables, and finds only keys of letters, so the text is written in words that
 //! it has.
 
-use k8s_openapi::api::apps::v1::DaemonSet;
 use kube_cel::{VapEvaluator, VapExpression};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The chart with everything switched on, as helm renders it.
@@ -12,14 +12,26 @@ const CHART: &str = include_str!("../../../tests/chart/everything.yaml");
 
 const POLICY: &str = "trivet-daemonset-writes";
 
+/// The policy for names in DNS.
+const NAMES: &str = "trivet-dns-writes";
+
 const OPERATOR: &str = "'system:serviceaccount:trivet-system:trivet-operator'";
 
-/// The policy for what the operator writes.
+/// A policy for what the operator writes.
 pub(crate) struct Policy(Vec<VapExpression>);
 
 impl Policy {
     pub(crate) fn new() -> Self {
-        let named = format!("\n  name: {POLICY}\n");
+        Self::named(POLICY, "daemonsets")
+    }
+
+    /// The one for names in DNS, as it judges objects of this resource.
+    pub(crate) fn of_names(resource: &str) -> Self {
+        Self::named(NAMES, resource)
+    }
+
+    fn named(name: &str, resource: &str) -> Self {
+        let named = format!("\n  name: {name}\n");
         let mut objects = CHART.split("\n---\n");
         let text = objects
             .find(|object| object.contains("kind: ValidatingAdmissionPolicy\n") && object.contains(&named))
@@ -41,7 +53,10 @@ impl Policy {
             for (name, value) in variables.iter().rev() {
                 expression = replace_word(&expression, name, &format!("({value})"));
             }
-            let expression = expression.replace("request.userInfo.username", OPERATOR);
+            let expression = expression
+                .replace("request.userInfo.username", OPERATOR)
+                .replace("request.resource.resource", &format!("'{resource}'"))
+                .replace("dyn(object)", "object");
             VapExpression {
                 expression: without_optionals(&expression),
                 message: Some(text_of(&validation, "message")),
@@ -51,9 +66,9 @@ impl Policy {
         Self(validations.collect())
     }
 
-    /// Why the API server refuses this DaemonSet, though the operator writes it.
-    pub(crate) fn refusals(&self, set: &DaemonSet) -> Vec<String> {
-        let object = serde_json::from_str(&simple_keys(&json!(set).to_string())).unwrap();
+    /// Why the API server refuses this object, though the operator writes it.
+    pub(crate) fn refusals(&self, object: &impl Serialize) -> Vec<String> {
+        let object = serde_json::from_str(&simple_keys(&json!(object).to_string())).unwrap();
         let evaluator = VapEvaluator::builder()
             .object(object)
             .old_object(Value::Null)
@@ -71,6 +86,7 @@ fn text_of(entry: &Value, field: &str) -> String {
 fn simple_keys(text: &str) -> String {
     text.replace("trivet.dev/pool", "ofPool")
         .replace("trivet.dev/component", "component")
+        .replace("endpointslice.kubernetes.io/managed-by", "managedBy")
 }
 
 fn is_of_name(letter: char) -> bool {
@@ -182,7 +198,7 @@ fn what_a_thief_of_the_operators_token_would_write_is_refused() {
         let pod = json!({ "serviceAccountName": "trivet-proxy", "containers": [container] });
         let set = json!({ "metadata": { "name": "trivet-default", "labels": { "trivet.dev/pool": "default" } },
                           "spec": { "selector": {}, "template": { "spec": pod } } });
-        policy.refusals(&serde_json::from_value(set).unwrap())
+        policy.refusals(&set)
     };
     assert_eq!(of("trivet.dev/trivet-proxy:1", false), Vec::<String>::new());
     let refusals = of("trivet.dev/trivet-proxy:1", true);
@@ -199,3 +215,60 @@ fn what_a_thief_of_the_operators_token_would_write_is_refused() {
 
 /// The beginning of the refusal of an image that the values of the chart do not name. A pool's owner may ask for one.
 pub(crate) const IMAGE: &str = "an image ";
+
+#[test]
+fn the_operator_writes_no_other_services_slices_and_records_than_those_of_names() {
+    let labels = json!({ "trivet.dev/pool": "default" });
+    let sliced = json!({ "trivet.dev/pool": "default", "endpointslice.kubernetes.io/managed-by": "operator.trivet.dev" });
+    let service = |spec: Value| json!({ "metadata": { "labels": labels }, "spec": spec });
+    let records = |sets: Value| json!({ "metadata": { "labels": labels }, "spec": { "endpoints": sets } });
+    let set = json!({ "dnsName": "a.b", "recordType": "A", "targets": ["10.0.0.1"] });
+    let with = |field: &str, value: Value| {
+        let mut set = set.clone();
+        set[field] = value;
+        records(json!([set]))
+    };
+    let headless = json!({ "clusterIP": "None", "type": "ClusterIP" });
+    for (resource, object, is_taken) in [
+        ("services", service(headless.clone()), true),
+        ("services", json!({ "metadata": {}, "spec": headless }), false),
+        ("services", service(json!({ "type": "ClusterIP" })), false),
+        (
+            "services",
+            service(json!({ "clusterIP": "None", "type": "ClusterIP", "selector": { "a": "b" } })),
+            false,
+        ),
+        (
+            "services",
+            service(json!({ "clusterIP": "None", "type": "ClusterIP", "externalIPs": ["10.0.0.1"] })),
+            false,
+        ),
+        (
+            "services",
+            service(json!({ "type": "ExternalName", "externalName": "example.com" })),
+            false,
+        ),
+        (
+            "endpointslices",
+            json!({ "metadata": { "labels": sliced } }),
+            true,
+        ),
+        (
+            "endpointslices",
+            json!({ "metadata": { "labels": labels } }),
+            false,
+        ),
+        ("dnsendpoints", records(json!([set])), true),
+        ("dnsendpoints", with("targets", json!([])), false),
+        ("dnsendpoints", with("recordType", json!("CNAME")), false),
+        (
+            "dnsendpoints",
+            with("providerSpecific", json!([{ "name": "a", "value": "b" }])),
+            false,
+        ),
+        ("dnsendpoints", with("setIdentifier", json!("a")), false),
+    ] {
+        let refusals = Policy::of_names(resource).refusals(&object);
+        assert_eq!(refusals.is_empty(), is_taken, "{resource} {object}: {refusals:?}");
+    }
+}

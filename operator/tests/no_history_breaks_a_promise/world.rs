@@ -39,6 +39,7 @@ use trivet_operator::reports::{Reports, told};
 use crate::api_server::ApiServer;
 use crate::edits::{Field, edit};
 use crate::hosts::{Host, PORT, Pod, report, slices};
+use crate::names::Names;
 use crate::policy::{IMAGE, Policy};
 
 /// Unix seconds of some time in 2026.
@@ -89,6 +90,7 @@ pub(crate) struct World {
     healths: Healths,
     memory: Memory,
     version: u64,
+    names: Names,
 }
 
 /// What a pass has seen and done.
@@ -161,6 +163,7 @@ impl World {
             healths: Healths::default(),
             memory: Memory::default(),
             version: 0,
+            names: Names::new(),
         }
     }
 
@@ -255,6 +258,7 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.memory = Memory::default();
         self.healths = Healths::default();
+        self.names.restart();
         let known: Vec<_> = self.reports.all();
         self.reports = read_reports();
         // The reports are in the API.
@@ -362,6 +366,9 @@ impl World {
             self.apply(desired, &mut wrote);
         }
         self.memory = plan.memory.clone();
+        if self.names.look(&self.pool, &plan, &facts, self.now) {
+            wrote.push("names");
+        }
         let new = self.status(&plan, &facts);
         if self.pool.status.as_ref() != Some(&new) {
             wrote.push("status");
@@ -412,6 +419,11 @@ impl World {
             wrote.push("writer");
         }
         self.observe_daemon_sets();
+    }
+
+    /// Whether the status tells of names in DNS.
+    pub(crate) fn publishes(&self) -> bool {
+        self.names.published.is_some()
     }
 
     /// The DaemonSet controller counts.
@@ -712,6 +724,7 @@ impl World {
             writer_failures: &[],
             reported: &[],
             refused: None,
+            published: self.names.published.as_ref(),
             previous: self.pool.status.as_ref(),
             now: self.timestamp(),
         })

@@ -4,7 +4,7 @@
 pub const CRDS: [&str; 2] = ["apiserverpools.trivet.dev", "proxyreports.trivet.dev"];
 
 /// The ValidatingAdmissionPolicies; their bindings have the same names.
-pub const POLICIES: [&str; 8] = [
+pub const POLICIES: [&str; 9] = [
     "trivet-namespace",
     "trivet-daemonset-deletion",
     "trivet-daemonset-writes",
@@ -13,6 +13,7 @@ pub const POLICIES: [&str; 8] = [
     "trivet-pod-deletion",
     "trivet-pod-eviction",
     "trivet-pod-writes",
+    "trivet-dns-writes",
 ];
 
 /// A role of the chart and what its holder cannot do without.

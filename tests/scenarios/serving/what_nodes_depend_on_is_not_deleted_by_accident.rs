@@ -12,7 +12,9 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio::try_join;
 use trivet_crds::report::{ProxyReport, name};
+use trivet_instruments::eventually;
 use trivet_tests::installation::{EMPTY_POOL, Installation, NAMESPACE, POOL, RELEASE, Server};
+use trivet_tests::names::{TOLD, policies, targets};
 use trivet_tests::pods::assert_untouched;
 use trivet_tests::say::say;
 
@@ -60,8 +62,17 @@ async fn every_deletion_that_is_meant_finishes() -> Result<()> {
     // The operator puts back what it misses, so it goes first.
     let uninstall = format!("uninstall {RELEASE} --namespace {NAMESPACE} --wait");
 
+    // What says in DNS where the apiservers are goes with the proxies.
+    installation.install_dns_endpoints().await?;
+    installation.edit_pool(policies("Enabled")).await?;
+    eventually(TOLD, "the names of the pool", async || {
+        targets(&tools).await.map(drop)
+    })
+    .await?;
     tools.helm(&uninstall).await?;
     the_one_command_finishes(&installation).await?;
+    installation.no_names_are_left().await?;
+    installation.remove_dns_endpoints().await?;
     installation.install().await?;
     tools.apply(EMPTY_POOL).await?;
     installation.pool_ready().await?;

@@ -79,6 +79,12 @@ const TESTS: Set = Set {
     version: Version::OfSources,
     stamp: |_| vec![],
 };
+const EXTERNAL_DNS: Set = Set {
+    name: "external-dns-follower",
+    directory: "../dns",
+    version: Version::OfSources,
+    stamp: |_| vec![],
+};
 const GO_LOADBALANCER: Set = Set {
     name: "go-loadbalancer",
     directory: "../bench/peers/go-loadbalancer",
@@ -108,6 +114,27 @@ pub fn for_tests(progress: &Progress) -> Result<TestPrograms> {
         client: directory.join("trivet-client"),
         pod: directory.join("trivet-pod"),
     })
+}
+
+/// Finds external-dns with records in memory in the cache, or tests and builds it (three minutes on two cores).
+pub fn external_dns(progress: &Progress) -> Result<PathBuf> {
+    let directory = ensure_set(progress, &EXTERNAL_DNS, &cache_directory()?)?;
+    Ok(directory.join(EXTERNAL_DNS.name))
+}
+
+/// The CRD of DNSEndpoints, as the release of external-dns has it that the tests name. It fetches this release if need be.
+pub fn dns_endpoint_crd() -> Result<PathBuf> {
+    let mut go = go(&EXTERNAL_DNS);
+    go.args(["mod", "download", "-json", "sigs.k8s.io/external-dns"]);
+    let output = go.output().context("failed to run go")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let found: serde_json::Value =
+        serde_json::from_str(&said).with_context(|| format!("go mod download says {said}"))?;
+    let directory = found
+        .get("Dir")
+        .and_then(serde_json::Value::as_str)
+        .with_context(|| format!("external-dns was not fetched: {said}"))?;
+    Ok(Path::new(directory).join("config/crd/standard/dnsendpoints.externaldns.k8s.io.yaml"))
 }
 
 /// Finds the benchmark's peer that is written in Go in the cache, or builds it (seconds).

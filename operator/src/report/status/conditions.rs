@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trivet_crds::pool::{ApiserverPoolStatus, MemberHealth, PoolMemberState};
 
 use super::undated::{Holds, Undated};
-use super::{Seen, certificates, condition, drained, members, progress, proxies, synced};
+use super::{Seen, certificates, condition, dns, drained, members, progress, proxies, synced};
 use crate::apply::Kind;
 use crate::plan::Verdict;
 use crate::plan::fitness;
@@ -34,7 +34,10 @@ pub const MEMBERS_DRAINED: &str = "MembersDrained";
 /// The members' certificates are valid and cover the listeners.
 pub const CERTIFICATE_MATCHES: &str = "CertificateMatches";
 
-/// The types of all conditions, in the order in which people look at them.
+/// The names of the pool in DNS are published as the spec wants them. Only pools that ask for names have it.
+pub const DNS_PUBLISHED: &str = "DNSPublished";
+
+/// The types of the conditions that every pool has, in the order in which people look at them.
 pub const ALL: [&str; 8] = [
     READY,
     ACCEPTED,
@@ -49,12 +52,12 @@ pub const ALL: [&str; 8] = [
 /// The longest message: short enough for people to read. The API server allows 32 KiB.
 const MESSAGE_LIMIT: usize = 2048;
 
-/// All conditions, in the order of [`ALL`].
+/// All conditions, in the order of [`ALL`], and [`DNS_PUBLISHED`].
 pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Condition> {
     let accepted = accepted(seen);
     let available = proxies::available(seen);
     let ready = ready(&accepted, &available, seen, status);
-    [
+    let of_every_pool = [
         (READY, ready),
         (ACCEPTED, accepted),
         (MEMBERS_AVAILABLE, members::available(seen)),
@@ -63,9 +66,10 @@ pub fn conditions(seen: &Seen<'_>, status: &ApiserverPoolStatus) -> Vec<Conditio
         (MEMBERS_DRAINED, drained::drained(seen)),
         (CERTIFICATE_MATCHES, certificates::matches(seen)),
         (PROGRESSING, progress::progressing(seen)),
-    ]
-    .map(|(type_, undated)| dated(type_, undated, seen))
-    .into()
+    ];
+    let published = dns::published(seen).map(|undated| (DNS_PUBLISHED, undated));
+    let all = of_every_pool.into_iter().chain(published);
+    all.map(|(type_, undated)| dated(type_, undated, seen)).collect()
 }
 
 fn accepted(seen: &Seen<'_>) -> Undated {

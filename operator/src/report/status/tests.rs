@@ -130,6 +130,7 @@ impl Case {
             writer_failures: &self.writer_failures,
             reported: &self.reported,
             refused: self.refused.as_ref(),
+            published: None,
             previous: self.previous.as_ref(),
             now: Timestamp::from_second(seconds).unwrap(),
         })

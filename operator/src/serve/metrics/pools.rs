@@ -47,6 +47,12 @@ struct HealthLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutputLabels {
+    pool: String,
+    output: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolLabel {
     pool: String,
 }
@@ -89,6 +95,7 @@ impl Collector for Pools {
         let members = Family::<HealthLabels, Gauge>::default();
         let without = Family::<PoolLabel, Gauge>::default();
         let failed = Family::<PoolLabel, Gauge>::default();
+        let published = Family::<OutputLabels, Gauge>::default();
         for (pool, facts) in self.all() {
             let label = PoolLabel { pool: pool.clone() };
             failed
@@ -108,8 +115,12 @@ impl Collector for Pools {
                 let pool = pool.clone();
                 set(&members, &HealthLabels { pool, health }, count);
             }
+            for (output, count) in by_output(&facts.status) {
+                let pool = pool.clone();
+                set(&published, &OutputLabels { pool, output }, count);
+            }
         }
-        let gauges: [(&str, &str, &dyn EncodeMetric); 5] = [
+        let gauges: [(&str, &str, &dyn EncodeMetric); 6] = [
             (
                 "pool_condition",
                 "1 for the status and reason of each condition of a pool",
@@ -134,6 +145,11 @@ impl Collector for Pools {
                 "last_pass_failed",
                 "1 while the last pass over the pool has failed",
                 &failed,
+            ),
+            (
+                "dns_addresses",
+                "Addresses that the names of a pool in DNS have, by spec.dns",
+                &published,
             ),
         ];
         for (name, help, gauge) in gauges {
@@ -186,4 +202,19 @@ fn by_health(status: &ApiserverPoolStatus) -> [(&'static str, usize); 4] {
         ("Down", active(MemberHealth::Down)),
         ("Unknown", active(MemberHealth::Unknown)),
     ]
+}
+
+/// The addresses of the names that the pool has.
+fn by_output(status: &ApiserverPoolStatus) -> Vec<(&'static str, usize)> {
+    let Some(dns) = &status.dns else {
+        return Vec::new();
+    };
+    let outputs = [
+        ("Service", &dns.service_name, &dns.service_addresses),
+        ("External", &dns.hostname, &dns.targets),
+    ];
+    let there = outputs.into_iter().filter(|(_, name, _)| !name.is_empty());
+    there
+        .map(|(output, _, addresses)| (output, addresses.len()))
+        .collect()
 }
