@@ -223,9 +223,7 @@ fn the_example_socket_has_the_listeners_of_the_example_document() {
     let document = include_str!("../../examples/pool.json");
     let document = trivet_crds::wire::Document::parse(document).unwrap();
     let listener = &document.listeners[0];
-    let wanted: Vec<_> = trivet_proxy::settings::sockets(listener)
-        .map(|address| address.to_string())
-        .collect();
+    let wanted: Vec<_> = listener.sockets().map(|address| address.to_string()).collect();
     assert_eq!(streams, wanted);
     assert!(unit.contains(&format!("FileDescriptorName={}\n", listener.name)));
 }

@@ -93,7 +93,7 @@ impl Server {
             context(move |method, path, body| server.with(|state| state.answer(method, path, body)));
         let (pools, mut writer) = reflector::store();
         let pool = ApiserverPool::new("default", ApiserverPoolSpec::default());
-        writer.apply_watcher_event(&watcher::Event::Apply(pool));
+        writer.apply_watcher_event(&watcher::Event::Apply(pool.into()));
         ctx.pools = pools;
         tell(&ctx, facts);
         ctx
