@@ -58,7 +58,10 @@ impl Damping {
         if self.is_open && !self.inside.is_empty() {
             // What is published and ready stays.
             let is_ready = |address: &&IpAddr| seen.get(*address) == Some(&Some(true));
-            self.inside.extend(self.published.iter().filter(is_ready));
+            for address in self.published.iter().filter(is_ready) {
+                self.inside.insert(*address);
+                self.changing.remove(address);
+            }
         }
         self.is_open = self.inside.is_empty();
         self.published = if self.is_open {
@@ -151,6 +154,22 @@ mod tests {
             published,
             [&both, &both, &both, &one, &one, &one, &both].map(Clone::clone)
         );
+    }
+
+    #[test]
+    fn one_that_stays_because_it_was_published_leaves_after_ten_seconds_too() {
+        let published = run(
+            &mut Damping::default(),
+            &[
+                (0, &[OUT, OUT]),
+                (1, &[UP, OUT]),
+                (31, &[UP, UP]),
+                (41, &[UP, OUT]),
+                (51, &[UP, OUT]),
+            ],
+        );
+        let (both, one) = (set(&[1, 2]), set(&[1]));
+        assert_eq!(published, [&both, &both, &both, &both, &one].map(Clone::clone));
     }
 
     #[test]

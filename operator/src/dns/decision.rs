@@ -221,18 +221,26 @@ fn eligible(candidates: &[Candidate]) -> Vec<&Candidate> {
     if active.is_empty() { are(true) } else { active }
 }
 
-/// Those of them that resolvers give, and whether these are all because none is Up. What is not known stays as `published` has it.
+/// Those of them that resolvers give, and whether these are all because none is Up. What is not known stays as `published` has it;
+/// where none is left then, it is given before what is known not to be Up.
 fn ready(eligible: &[&Candidate], published: &BTreeSet<SocketAddr>) -> (BTreeSet<SocketAddr>, bool) {
-    let is_ready = |candidate: &&&Candidate| {
-        let known = candidate.is_up;
-        known.unwrap_or_else(|| published.contains(&candidate.socket))
+    let those = |are: &dyn Fn(&Candidate) -> bool| -> BTreeSet<_> {
+        let found = eligible.iter().filter(|candidate| are(candidate));
+        found.map(|candidate| candidate.socket).collect()
     };
-    let sockets = |candidate: &&Candidate| candidate.socket;
-    let ready: BTreeSet<_> = eligible.iter().filter(is_ready).map(sockets).collect();
-    if ready.is_empty() {
-        (eligible.iter().map(sockets).collect(), true)
+    let ready = those(&|candidate| {
+        candidate
+            .is_up
+            .unwrap_or_else(|| published.contains(&candidate.socket))
+    });
+    if !ready.is_empty() {
+        return (ready, false);
+    }
+    let unknown = those(&|candidate| candidate.is_up.is_none());
+    if unknown.is_empty() {
+        (those(&|_| true), true)
     } else {
-        (ready, false)
+        (unknown, false)
     }
 }
 

@@ -92,7 +92,7 @@ impl Cluster {
         state.objects.insert(MAP.to_owned(), map);
         for path in NAMES {
             let (_, name) = path.rsplit_once('/').unwrap();
-            let object = json!({ "apiVersion": "v1", "kind": "x", "addressType": "IPv4", "endpoints": [],
+            let object = json!({ "addressType": "IPv4", "endpoints": [],
                                  "metadata": { "name": name, "uid": name, "resourceVersion": "1" } });
             state.objects.insert(path.to_owned(), object);
         }

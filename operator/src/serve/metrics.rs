@@ -273,6 +273,7 @@ mod tests {
             "conditions": [condition],
             "members": [member("Down", "Active"), member("Up", "Draining")],
             "proxies": { "desired": 5, "ready": 4, "updated": 5, "synced": 4, "unavailable": 1 },
+            "dns": { "serviceName": "default-apiservers.trivet-system.svc", "serviceAddresses": ["10.0.0.1"] },
         });
         metrics.status("default", &serde_json::from_value(status).unwrap());
         metrics.standbys("default", Some(2));
@@ -299,6 +300,7 @@ mod tests {
             "trivet_operator_pool_members{pool=\"default\",health=\"Up\"} 0",
             "trivet_operator_pool_members{pool=\"default\",health=\"Down\"} 1",
             "trivet_operator_nodes_without_standby{pool=\"default\"} 2",
+            "trivet_operator_dns_addresses{pool=\"default\",output=\"Service\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");
         }
