@@ -29,6 +29,9 @@ pub const EMPTY_POOL: &str = include_str!("../../../examples/pool-default.yaml")
 
 const CRD: &str = "apiserverpools.trivet.dev";
 
+/// Another checkout may have left it, as of kubectl.
+const REPORTS: &str = "proxyreports.trivet.dev";
+
 const OPERATOR: &str = "trivet-operator";
 
 /// Where the proxies of the pool keep their last good documents, as each host sees it.
@@ -86,7 +89,9 @@ impl Installation {
             ))
             .await?;
         tools
-            .kubectl(&format!("delete crd {CRD} --ignore-not-found --timeout=60s"))
+            .kubectl(&format!(
+                "delete crd {CRD} {REPORTS} --ignore-not-found --timeout=60s"
+            ))
             .await?;
         self.allow_deletion().await?;
         // The pods before their namespace: a namespace that still has pods is looked at again only after half of the time
