@@ -79,3 +79,20 @@ fn every_rule_refuses_what_it_names_and_has_a_case() {
         "rules without a case in rules/refused.yaml: {without:?}"
     );
 }
+
+/// No case in rules/refused.yaml, because the pool on the cluster has no such entry: there it would be added.
+#[test]
+fn an_entry_beside_apiserver_may_be_added_and_not_moved() {
+    let konnectivity = |port: u16| {
+        let entry = json!({ "name": "konnectivity", "kind": "TLS", "port": port, "memberPort": 8132 });
+        json!({ "spec": { "listeners": [{ "name": "apiserver" }, entry] } })
+    };
+    let is_refused = |old: &Value, fields: &Value| {
+        let case = json!({ "kind": "ApiserverPool", "name": "default", "old": old, "fields": fields });
+        let mut refusals = refusals(&case).into_iter();
+        refusals.any(|message| message.starts_with("spec.listeners: addresses and port are immutable"))
+    };
+    let before = konnectivity(18132);
+    assert!(!is_refused(&json!({ "spec": {} }), &before), "added");
+    assert!(is_refused(&before, &konnectivity(18133)), "moved");
+}
