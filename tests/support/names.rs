@@ -99,8 +99,10 @@ struct Conditions {
 }
 
 /// The addresses that CoreDNS answers for the headless Service: those of all endpoints of its slices that are ready, or do not
-/// say that they are not.
+/// say that they are not. Without the Service there is no such name, which is an error and no empty answer.
 pub async fn resolve(tools: &Tools) -> Result<BTreeSet<String>> {
+    let service = format!("get service {SERVICE} --namespace {NAMESPACE} --output name");
+    tools.kubectl(&service).await?;
     let get = format!(
         "get endpointslices --namespace {NAMESPACE} --selector kubernetes.io/service-name={SERVICE} --output json"
     );
