@@ -95,6 +95,7 @@ pub fn listeners(spec: &ApiserverPoolSpec) -> Result<Vec<Listener>, Rejection> {
         text.parse().ok().filter(IpAddr::is_loopback).ok_or_else(invalid)
     };
     let listener = |listener: &PoolListener| {
+        check_kind(listener)?;
         let addresses = listener.addresses.iter().map(parse).collect::<Result<_, _>>()?;
         Ok(Listener {
             name: listener.name.clone(),
@@ -115,6 +116,23 @@ pub fn listeners(spec: &ApiserverPoolSpec) -> Result<Vec<Listener>, Rejection> {
         })
     };
     spec.listeners.iter().map(listener).collect()
+}
+
+/// Rejects an entry beside `apiserver` that has lost what makes it another one. The API server leaves fields out that its CRD does
+/// not have, and evaluates no rule when it reads: under an older CRD such an entry looks like a listener of the apiservers, and its
+/// clients would be sent there.
+fn check_kind(listener: &PoolListener) -> Result<(), Rejection> {
+    let is_of_apiservers = listener.kind == ListenerKind::Apiserver;
+    let is_extra = !is_of_apiservers && listener.member_port.is_some();
+    if (listener.name == wire::APISERVER) == is_of_apiservers && (is_of_apiservers || is_extra) {
+        return Ok(());
+    }
+    Err(Rejection::Invalid {
+        field: "spec.listeners[].name",
+        value: listener.name.clone(),
+        rule: "is another entry than apiserver and has no kind with a memberPort: set them, and where the API server drops them \
+               apply the CRDs of this release",
+    })
 }
 
 fn kind(kind: ListenerKind) -> wire::ListenerKind {
@@ -246,6 +264,25 @@ mod tests {
     use trivet_crds::pool::MemberSource;
 
     use super::*;
+
+    #[test]
+    fn an_entry_that_an_older_crd_has_cut_is_no_listener_of_the_apiservers() {
+        let read = |entries: serde_json::Value| {
+            let spec = serde_json::from_value(json!({ "listeners": entries })).unwrap();
+            listeners(&spec)
+        };
+        let apiserver = json!({ "name": "apiserver", "port": 7443 });
+        assert!(read(json!([apiserver])).is_ok());
+        for cut in [
+            json!({ "name": "konnectivity", "port": 18132 }),
+            json!({ "name": "konnectivity", "kind": "TLS", "port": 18132 }),
+            json!({ "name": "apiserver", "kind": "TLS", "port": 7443, "memberPort": 8132 }),
+        ] {
+            let rejection = read(json!([apiserver, cut])).unwrap_err();
+            assert_eq!(rejection.reason(), "Invalid");
+            assert!(rejection.to_string().contains("apply the CRDs"), "{rejection}");
+        }
+    }
 
     #[test]
     fn an_extra_listener_is_written_whole_and_is_no_endpoint() {

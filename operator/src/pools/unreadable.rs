@@ -130,6 +130,8 @@ pub async fn tell(ctx: &Context, pool: &Unreadable) -> Result<(), report::Error>
         state.status = None;
         state.stored = None;
         state.versions = None;
+        // Nothing of such a pool is written, so its names stay as they are.
+        state.dns.facts = None;
     });
     write(ctx, pool, !is_told).await
 }
