@@ -74,3 +74,8 @@ pub fn retirement_name(pool: &str) -> String {
 pub fn data_plane_name(pool: &str) -> String {
     format!("trivet-{pool}")
 }
+
+/// Whether a field has its default, which is left out where it is written.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -16,7 +16,7 @@ pub struct PoolListener {
     /// What clients of this listener reach. Apiserver, the kind of the entry apiserver alone: the apiservers. TLS: servers
     /// that are well while they complete a TLS handshake, with whatever certificate. HTTPS: servers that are well while they
     /// answer healthCheck.path with 2xx. Absent: Apiserver.
-    #[serde(default, skip_serializing_if = "ListenerKind::is_default")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub kind: ListenerKind,
     /// Loopback addresses; ::1 is skipped on a node without IPv6.
     #[schemars(length(min = 1, max = 4), inner(length(min = 2, max = 45)))]
@@ -34,7 +34,7 @@ pub struct PoolListener {
     /// How connections are spread over the members. LeastConnections: to the one with the fewest, as for the apiservers, and
     /// by balancing.locality. Spread: to each in turn, whatever its connections and wherever it is, for agents that connect
     /// again until they have reached every server. Absent: LeastConnections.
-    #[serde(default, skip_serializing_if = "ListenerBalancing::is_default")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub balancing: ListenerBalancing,
     /// What the servers are asked, at the times and with the thresholds of spec.healthCheck. Only with kind HTTPS; absent:
     /// the path /healthz.
@@ -74,26 +74,6 @@ pub struct ListenerHealthCheck {
     #[schemars(length(min = 1, max = 253), regex(pattern = "^/[!-~]*$"))]
     #[serde(default = "check_path")]
     pub path: String,
-}
-
-impl ListenerKind {
-    #[allow(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde calls it with a reference"
-    )]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl ListenerBalancing {
-    #[allow(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde calls it with a reference"
-    )]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 impl Default for PoolListener {

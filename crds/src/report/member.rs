@@ -38,7 +38,7 @@ pub struct ReportedMember {
     /// How many of them must end before it is switched off: all of them unless it is Active, and those over an address
     /// that it no longer has.
     #[cfg_attr(feature = "crd", schemars(range(min = 0)))]
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub leaving_connections: u32,
     /// Why it is not Up; absent if it is.
     #[cfg_attr(feature = "crd", schemars(length(max = 512)))]
@@ -146,11 +146,6 @@ pub enum CertificateState {
     #[cfg_attr(feature = "crd", schemars(skip))]
     #[serde(other)]
     Unknown,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub struct Listener {
     /// Unique in its document.
     pub name: String,
     /// What its clients reach. Absent means the apiservers, as in documents of older releases.
-    #[serde(default, skip_serializing_if = "ListenerKind::is_apiserver")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub kind: ListenerKind,
     /// 1 to [`super::MAX_ADDRESSES`] loopback addresses. One of a family that the node lacks is skipped. None of them, with
     /// the port, is one of another listener, if either is an extra listener.
@@ -34,7 +34,7 @@ pub struct Listener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_port: Option<u16>,
     /// How its connections are spread. It says nothing for the apiservers.
-    #[serde(default, skip_serializing_if = "ListenerBalancing::is_default")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub balancing: ListenerBalancing,
     /// What its servers are asked, with kind HTTPS only; absent: [`DEFAULT_CHECK_PATH`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,24 +88,6 @@ impl ListenerKind {
             Self::Https => "HTTPS",
         }
     }
-
-    #[allow(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde calls it with a reference"
-    )]
-    fn is_apiserver(&self) -> bool {
-        *self == Self::Apiserver
-    }
-}
-
-impl ListenerBalancing {
-    #[allow(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde calls it with a reference"
-    )]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 impl Listener {
@@ -124,7 +106,7 @@ impl Listener {
 
     /// Whether its clients reach other servers than the apiservers.
     pub fn is_extra(&self) -> bool {
-        !self.kind.is_apiserver()
+        self.kind != ListenerKind::Apiserver
     }
 
     /// Where it accepts.
