@@ -136,31 +136,7 @@ mod tests {
 
     use super::*;
     use crate::health::Answer;
-    use crate::plan::bootstrap::Phase;
-    use crate::plan::{Memory, wave};
-
-    fn plan(members: Vec<Member>, verdict: Verdict) -> Plan {
-        Plan {
-            verdict,
-            rollout: None,
-            members,
-            revision: 4,
-            endpoints: Vec::new(),
-            memory: Memory::default(),
-            bootstrap: Phase::Off,
-            waves: wave::Phase::Settled,
-            begins: None,
-            hindrances: Vec::new(),
-            next_look: None,
-        }
-    }
-
-    fn accepted() -> Verdict {
-        Verdict::Accepted {
-            notes: Vec::new(),
-            refused_removals: Vec::new(),
-        }
-    }
+    use crate::plan::tests::{accepted, settled};
 
     fn member(name: &str, addresses: &[&str], state: PoolMemberState) -> Member {
         Member {
@@ -185,7 +161,7 @@ mod tests {
     }
 
     fn facts(members: Vec<Member>, healths: &Healths) -> Facts {
-        let plan = plan(members, accepted());
+        let plan = settled(accepted(), members);
         Facts::new(
             &PoolDns::default(),
             "default",
@@ -254,8 +230,8 @@ mod tests {
             service: Some("default-apiservers".to_owned()),
             external: None,
         };
-        assert_eq!(wish(&plan(Vec::new(), accepted())), Some(obeyed));
+        assert_eq!(wish(&settled(accepted(), Vec::new())), Some(obeyed));
         let paused = Verdict::Paused { notes: Vec::new() };
-        assert_eq!(wish(&plan(Vec::new(), paused)), None);
+        assert_eq!(wish(&settled(paused, Vec::new())), None);
     }
 }

@@ -67,6 +67,31 @@ pub(crate) fn facts() -> Facts {
     }
 }
 
+/// What a spec is told that is obeyed and has nothing to note.
+pub(crate) fn accepted() -> Verdict {
+    Verdict::Accepted {
+        notes: Vec::new(),
+        refused_removals: Vec::new(),
+    }
+}
+
+/// A plan of these members at revision 4, in which nothing is under way.
+pub(crate) fn settled(verdict: Verdict, members: Vec<Member>) -> Plan {
+    Plan {
+        verdict,
+        rollout: None,
+        members,
+        revision: 4,
+        endpoints: Vec::new(),
+        memory: Memory::default(),
+        bootstrap: Phase::Off,
+        waves: wave::Phase::Settled,
+        begins: None,
+        hindrances: Vec::new(),
+        next_look: None,
+    }
+}
+
 /// A document that proxies follow.
 pub(crate) fn document() -> Document {
     World::with_masters(1).facts.current.document.unwrap()

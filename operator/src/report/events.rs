@@ -195,25 +195,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::bootstrap::Phase;
-    use crate::plan::wave;
-    use crate::plan::{Memory, Rejection};
-
-    fn plan(verdict: Verdict) -> Plan {
-        Plan {
-            verdict,
-            rollout: None,
-            members: Vec::new(),
-            revision: 4,
-            endpoints: Vec::new(),
-            memory: Memory::default(),
-            bootstrap: Phase::Off,
-            waves: wave::Phase::Settled,
-            begins: None,
-            hindrances: Vec::new(),
-            next_look: None,
-        }
-    }
+    use crate::plan::tests::{accepted, settled};
+    use crate::plan::{Rejection, wave};
 
     fn status(health: &str) -> ApiserverPoolStatus {
         let member = json!({ "name": "cp1", "addresses": ["10.0.0.1"], "port": 6443, "source": "Node",
@@ -223,13 +206,6 @@ mod tests {
 
     fn reasons(notices: &[Notice]) -> Vec<&str> {
         notices.iter().map(|notice| notice.reason).collect()
-    }
-
-    fn accepted() -> Verdict {
-        Verdict::Accepted {
-            notes: Vec::new(),
-            refused_removals: Vec::new(),
-        }
     }
 
     #[test]
@@ -329,7 +305,7 @@ mod tests {
             rejection,
             notes: Vec::new(),
         };
-        let warnings = warnings(&plan(verdict), None);
+        let warnings = warnings(&settled(verdict, Vec::new()), None);
         assert_eq!(unreported(&warnings, &[]), [&("NoMembers", note.clone())]);
         assert!(unreported(&warnings, &[note]).is_empty());
     }
@@ -341,14 +317,14 @@ mod tests {
             name: "trivet-default".to_owned(),
             source: kube::Error::Api(Status::failure("no", "Forbidden").with_code(403).boxed()),
         };
-        let warnings = warnings(&plan(accepted()), Some(&failure));
+        let warnings = warnings(&settled(accepted(), Vec::new()), Some(&failure));
         let note = "the API server refuses DaemonSet trivet-default: no".to_owned();
         assert_eq!(warnings, [("ApplyFailed", note)]);
     }
 
     #[test]
     fn a_rollout_that_begins_and_one_that_fails_are_events() {
-        let mut plan = plan(accepted());
+        let mut plan = settled(accepted(), Vec::new());
         assert_eq!(begins(&plan), None);
         plan.begins = Some("b".to_owned());
         assert_eq!(begins(&plan).unwrap().reason, "RolloutStarted");

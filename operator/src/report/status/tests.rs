@@ -8,8 +8,9 @@ use trivet_crds::pool::{MemberHealth, MemberSource, PoolMemberState};
 use super::*;
 use crate::health::Answer;
 use crate::plan::bootstrap::Phase;
+use crate::plan::tests::{accepted, settled};
 use crate::plan::wave;
-use crate::plan::{Hindrance, Member, Memory, Rejection, Verdict};
+use crate::plan::{Hindrance, Member, Rejection, Verdict};
 use crate::reports::Reports;
 use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
@@ -33,20 +34,8 @@ fn member(number: u8, state: PoolMemberState) -> Member {
 
 fn plan(members: Vec<Member>) -> Plan {
     Plan {
-        verdict: Verdict::Accepted {
-            notes: Vec::new(),
-            refused_removals: Vec::new(),
-        },
-        rollout: None,
-        members,
-        revision: 4,
         endpoints: vec!["https://127.0.0.1:7443".to_owned()],
-        memory: Memory::default(),
-        bootstrap: Phase::Off,
-        waves: wave::Phase::Settled,
-        begins: None,
-        hindrances: Vec::new(),
-        next_look: None,
+        ..settled(accepted(), members)
     }
 }
 
