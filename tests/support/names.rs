@@ -60,6 +60,20 @@ impl Installation {
         self.tools().kubectl(delete).await.map(drop)
     }
 
+    /// Takes the names back once the masters are as before, and resets the pool. Fails if the scenario has, or if names are left.
+    pub async fn withdraw_names(&self, seen: Result<()>) -> Result<()> {
+        self.masters_ready().await?;
+        self.edit_pool(policies("Disabled")).await?;
+        let withdrawn = match &seen {
+            Ok(()) => self.no_names_are_left().await,
+            Err(_) => Ok(()),
+        };
+        self.remove_dns_endpoints().await?;
+        self.reset_pool().await?;
+        self.pool_ready().await?;
+        seen.and(withdrawn)
+    }
+
     /// Waits until nothing says in DNS where apiservers are.
     pub async fn no_names_are_left(&self) -> Result<()> {
         let tools = self.tools();

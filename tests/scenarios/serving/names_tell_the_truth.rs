@@ -40,16 +40,7 @@ async fn names_tell_the_truth_and_are_never_empty() -> Result<()> {
             .disturb(move |cluster| Fault::Stop.undo(cluster, &master))
             .await?;
     }
-    installation.masters_ready().await?;
-    installation.edit_pool(policies("Disabled")).await?;
-    let withdrawn = match &seen {
-        Ok(()) => installation.no_names_are_left().await,
-        Err(_) => Ok(()),
-    };
-    installation.remove_dns_endpoints().await?;
-    installation.reset_pool().await?;
-    installation.pool_ready().await?;
-    seen.and(withdrawn)
+    installation.withdraw_names(seen).await
 }
 
 async fn tell_the_truth(installation: &Installation) -> Result<()> {

@@ -28,16 +28,7 @@ async fn external_dns_follows_the_names_of_a_pool() -> Result<()> {
     installation
         .disturb(|cluster| Fault::Stop.undo(cluster, MASTER))
         .await?;
-    installation.masters_ready().await?;
-    installation.edit_pool(policies("Disabled")).await?;
-    let withdrawn = match &seen {
-        Ok(()) => installation.no_names_are_left().await,
-        Err(_) => Ok(()),
-    };
-    installation.remove_dns_endpoints().await?;
-    installation.reset_pool().await?;
-    installation.pool_ready().await?;
-    seen.and(withdrawn)
+    installation.withdraw_names(seen).await
 }
 
 async fn follows(installation: &Installation) -> Result<()> {
