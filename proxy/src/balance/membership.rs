@@ -96,13 +96,12 @@ impl Balance {
         let key = target.key.clone();
         let member = self.member(&key.member, id);
         let rank = rank::rank(&self.node, &key.member);
-        let mut path = Path::new(target, standing, (member, rank), now);
         // It may be a master that was taken out to be restarted. What this node remembers of it is trusted only where nothing
         // better is known.
-        if self.paths.values().any(Path::is_known_to_be_well) {
-            path.health = Health::new(false, now);
-        }
-        self.paths.insert(id, path);
+        let is_trusted = target.proven && !self.paths.values().any(Path::is_known_to_be_well);
+        let health = Health::new(is_trusted, now);
+        self.paths
+            .insert(id, Path::new(target, standing, (member, rank), health));
         vec![Decision::Watch(id, key)]
     }
 

@@ -130,12 +130,12 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// A path that has no connection yet, of a member with this rank on this node.
+    /// A path that has no connection yet and is in this health, of a member with this rank on this node.
     pub(super) fn new(
         target: Target,
         standing: Standing,
         (member, rank): (MemberId, u64),
-        now: Instant,
+        health: Health,
     ) -> Self {
         Self {
             key: target.key,
@@ -144,7 +144,7 @@ impl Path {
             standing,
             is_further: false,
             proven: target.proven,
-            health: Health::new(target.proven, now),
+            health,
             suspect: false,
             extra_probe: None,
             called: None,

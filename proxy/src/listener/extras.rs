@@ -142,7 +142,7 @@ impl Extras {
     fn forget_what_is_over(&self) {
         self.all().retain(|listener, extra| {
             let upstreams = &extra.shared.upstreams;
-            // Whoever holds it beside this list is about to open or to adopt a connection.
+            // A second reference belongs to a task that opens or adopts a connection and has not counted it yet.
             let is_over = upstreams.is_over() && Arc::strong_count(&extra.shared) == 1;
             if is_over {
                 info!(listener, "the last connection of a removed listener has ended");

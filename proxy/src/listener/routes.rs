@@ -1,4 +1,5 @@
-//! Which servers the clients of a listener address reach. What is not known to be for the apiservers never leads to them.
+//! Which servers the clients of a listener address reach. The document decides, then the process that lent the socket; an address
+//! that neither names is for the apiservers, as in releases without extra listeners.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
