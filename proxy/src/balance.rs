@@ -219,6 +219,12 @@ impl Balance {
         self.paths.get(&id).is_some_and(Path::is_leaving)
     }
 
+    /// A connection has come to a path that another process of this node does not drain. Returns whether the path drains at once:
+    /// it leaves, and there is no active path whose next answer would begin that.
+    pub fn begins_draining(&mut self, id: PathId) -> bool {
+        !self.paths.values().any(Path::is_active) && self.goes_on_draining(id)
+    }
+
     /// All paths as they are.
     pub fn view(&self) -> Vec<View> {
         self.paths.iter().map(|(id, path)| path.view(*id)).collect()

@@ -36,10 +36,7 @@ impl Upstreams {
             Decision::Cut(id) => self.cut(id),
             Decision::Drain(id) => {
                 self.show_state_of(id);
-                let within = self
-                    .settings()
-                    .map(|settings| settings.drain_timeout)
-                    .unwrap_or_default();
+                let within = self.drain_timeout().unwrap_or_default();
                 self.empty(id, Ending::MemberDrained, within);
             }
             Decision::Move(id) => self.empty(id, Ending::MemberStranded, stranded::MOVE_WITHIN),
@@ -233,10 +230,24 @@ impl Upstreams {
         is_drain.then(|| emptying.deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Goes on with the drain of a path that another process of this node has begun, and that has so much time left.
-    pub(super) fn go_on_draining(self: &Arc<Self>, id: PathId, within: Duration) {
+    /// How long a path drains by the document in force, if there is one.
+    fn drain_timeout(&self) -> Option<Duration> {
+        self.settings().map(|settings| settings.drain_timeout)
+    }
+
+    /// Drains a path to which a connection of another process of this node has come, if it leaves. `given` is the time left of a
+    /// drain that the other process has begun. One that follows an earlier document has begun none.
+    pub(super) fn go_on_draining(self: &Arc<Self>, id: PathId, given: Option<Duration>) {
+        // Without a document no member is known to leave.
+        let Some(within) = given.or_else(|| self.drain_timeout()) else {
+            return;
+        };
         let mut inner = self.lock();
-        if !inner.balance.goes_on_draining(id) {
+        let drains = match given {
+            Some(_) => inner.balance.goes_on_draining(id),
+            None => inner.balance.begins_draining(id),
+        };
+        if !drains {
             return;
         }
         let is_under_way = inner.live.get(&id).is_some_and(|live| live.emptying.is_some());

@@ -70,9 +70,7 @@ impl Upstreams {
             // The move may be over by now, because it found no connections.
             self.carry_out(Decision::Move(id), "");
         }
-        if let Some(within) = drains_within {
-            self.go_on_draining(id, within);
-        }
+        self.go_on_draining(id, drains_within);
         Some(guard)
     }
 

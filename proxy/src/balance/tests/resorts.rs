@@ -237,6 +237,20 @@ fn what_a_member_that_drains_got_as_a_last_resort_is_drained_too() {
 }
 
 #[test]
+fn what_another_process_opened_to_a_member_that_has_left_drains_once_another_answers_or_at_once_where_none_is_left()
+ {
+    for (members, at_once) in [(2, false), (0, true)] {
+        let mut world = World::healthy(members);
+        let (id, _) = world.balance.adopt(&target(7).key, false, world.now);
+        world.balance.observe(Event::Opened(id), world.now);
+        assert_eq!(world.balance.begins_draining(id), at_once, "{members} members");
+        if members > 0 {
+            assert_eq!(world.probed(0, Outcome::Ready), [Decision::Drain(id)]);
+        }
+    }
+}
+
+#[test]
 fn a_removed_member_is_probed_as_soon_as_no_other_answers_and_dialled_once_it_answered() {
     let mut world = World::healthy(2);
     world.remember(2);
