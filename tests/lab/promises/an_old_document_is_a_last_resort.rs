@@ -19,7 +19,7 @@ fn usable_within_15_s() -> Result<()> {
                 .member(Place::Member(2)),
         )?;
         lab.start_proxy()?;
-        lab.proxy().comes_to_see("cp2", "Up").await?;
+        lab.proxy().comes_to_remember("cp2").await?;
         // Two later documents, neither of which names the member that will run.
         lab.write(
             &lab.pool()
@@ -27,14 +27,14 @@ fn usable_within_15_s() -> Result<()> {
                 .member(Place::Member(1))
                 .member(Place::Member(3)),
         )?;
-        lab.proxy().comes_to_see("cp3", "Up").await?;
+        lab.proxy().comes_to_remember("cp3").await?;
         lab.write(
             &lab.pool()
                 .revision(3)
                 .member(Place::Member(3))
                 .member(Place::Member(4)),
         )?;
-        lab.proxy().comes_to_see("cp4", "Up").await?;
+        lab.proxy().comes_to_remember("cp4").await?;
         lab.take_proxy()?.kill().await?;
         lab.take_document_away()?;
         for index in [0, 2, 3] {
@@ -64,7 +64,7 @@ fn an_endpoint_is_usable_within_15_s_and_a_stranger_never() -> Result<()> {
         let pool = lab.pool().member(Place::Member(1));
         lab.write(&pool.endpoint(Place::Member(2)).endpoint(Place::Member(3)))?;
         lab.start_proxy()?;
-        lab.proxy().comes_to_see("cp1", "Up").await?;
+        lab.proxy().comes_to_remember("cp1").await?;
         lab.take_proxy()?.kill().await?;
         lab.take_document_away()?;
         // Its silence is noticed later than a refusal.
@@ -90,11 +90,11 @@ fn where_nothing_is_left_clients_are_reset_and_one_line_says_so() -> Result<()> 
         lab.start_apiservers(4, SECOND).await?;
         lab.write(&lab.pool().revision(1).member(Place::Member(1)))?;
         lab.start_proxy()?;
-        lab.proxy().comes_to_see("cp1", "Up").await?;
+        lab.proxy().comes_to_remember("cp1").await?;
         let pool = lab.pool().revision(2).member(Place::Member(2));
         lab.write(&pool.member(Place::Member(3)).endpoint(Place::Member(4)))?;
         for member in ["cp2", "cp3"] {
-            lab.proxy().comes_to_see(member, "Up").await?;
+            lab.proxy().comes_to_remember(member).await?;
         }
         lab.take_proxy()?.kill().await?;
         lab.take_document_away()?;

@@ -107,6 +107,18 @@ impl Proxy {
         .await
     }
 
+    /// Waits until it remembers this member for its next start: the proof that the member gave is on the disk, and so is the
+    /// document that names it, which is written first.
+    pub async fn comes_to_remember(&self, member: &str) -> Result<()> {
+        let proven = self.disk.join("cache/proven.json");
+        let name = format!("\"{member}\"");
+        promptly(LIMIT, &format!("{member} is remembered"), async || {
+            fs::read_to_string(&proven).is_ok_and(|text| text.contains(&name))
+        })
+        .await
+        .map(drop)
+    }
+
     /// Waits until it follows this revision.
     pub async fn follows(&self, revision: u64) -> Result<Instant> {
         let line = "trivet_proxy_document_revision";
